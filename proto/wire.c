@@ -1,0 +1,633 @@
+#include "proto/wire.h"
+
+#include "common/base/arena.h"
+#include "common/base/buf.h"
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/list.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/base/metrics.h"
+#include "common/base/rand.h"
+#include "common/net/channel.h"
+#include "common/net/loop.h"
+#include "proto/limits.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum {
+    IDENTITY_MAX = 200,
+    HELLO_AGAIN_MS = 1000,                /* a hello that nobody answered is said again */
+    RETRY_MS = 5,                         /* a socket that took nothing is tried again */
+    CREDIT_STEP = LIMIT_CREDIT_BYTES / 4, /* consumed bytes are given back in such steps */
+    FRAMES_AT_ONCE = 1024,                /* then the loop sees to others, and comes back */
+    QUEUE_BYTES_MAX =
+        512 * 1024 * 1024, /* more waiting than this: the peer is not keeping up, start over */
+    ARENA_BYTES_MAX = 2 * LIMIT_FRAME_BYTES, /* decoded lists of one frame */
+};
+
+/* A frame that waits for credit or for the socket. */
+struct waiting {
+    struct by_list node;
+    size_t n;
+    enum msg_kind kind;
+    char bytes[];
+};
+
+struct peer {
+    struct wire_peer face; /* first: a wire_peer is a peer */
+    struct by_list node;   /* binder: in wire.peers */
+    char identity[IDENTITY_MAX];
+    size_t identity_n;
+    int connection; /* binder: by_channel_connection of its hello */
+    bool is_up;
+    bool is_ending; /* down is due at the next pump */
+    char why[BY_ERR_TEXT_MAX];
+    uint32_t attempt; /* of the hello that made the session */
+    uint64_t seq_in, seq_out;
+    uint64_t credit;     /* bytes of data frames that may still go out */
+    uint64_t n_consumed; /* bytes of data frames taken in and not yet given back */
+    struct by_list queue;
+    size_t queue_bytes;
+    struct by_arena life; /* model and capacity of hello */
+};
+
+struct wire {
+    struct wire_options o;
+    char endpoint[256], my_endpoint[256], instance[64], identity[IDENTITY_MAX];
+    struct by_channel *channel;
+    struct by_list peers; /* of peer.node; a connector has exactly one */
+    size_t n_peers;
+    uint64_t next_session;
+    bool is_connected; /* connector: somebody is there */
+    uint64_t hello_due_ns;
+    uint64_t retry_due_ns;
+    bool is_pumping;
+    int wake_fd, set_fd; /* eventfd: something to do; epoll over it and the monitor */
+    struct by_buf out;
+    struct by_arena arena; /* decoded lists of the frame in hand */
+    struct by_loop *loop;
+};
+
+static struct peer *peer_of(struct wire_peer *face) {
+    return BY_CONTAINER_OF(face, struct peer, face);
+}
+
+static struct by_str identity_of(const struct peer *p) {
+    return (struct by_str){p->identity, p->identity_n};
+}
+
+static void wake(struct wire *w) {
+    uint64_t one = 1;
+    if (!w->is_pumping && write(w->wake_fd, &one, sizeof one) < 0 && errno != EAGAIN)
+        by_die("eventfd: %m");
+}
+
+/* ---- sending ---- */
+
+static void end_session(struct peer *p, const char *why) {
+    if (!p->is_up || p->is_ending) return;
+    p->is_ending = true;
+    snprintf(p->why, sizeof p->why, "%s", why);
+    wake(p->face.wire);
+}
+
+/* 0, or BY_EAGAIN: the socket is full. A peer that is gone ends its session. */
+static int put_on_socket(struct peer *p, enum msg_kind kind, char *frame, size_t n) {
+    struct wire *w = p->face.wire;
+    msg_stamp_seq(frame, p->seq_out + 1);
+    int rc = by_channel_send(w->channel, identity_of(p), (struct by_str){frame, n});
+    if (rc == BY_ENOTFOUND) {
+        end_session(p, "it is gone");
+        return 0;
+    }
+    if (rc) {
+        if (!w->is_connected && !w->o.is_bind)
+            return 0; /* DISCONNECTED is on its way; down will tell */
+        return rc;
+    }
+    p->seq_out++;
+    if (msg_is_data(kind)) p->credit -= n;
+    by_count(BY_M_FRAMES_OUT, 1);
+    return 0;
+}
+
+static bool may_go(const struct peer *p, enum msg_kind kind, size_t n) {
+    return !msg_is_data(kind) || p->credit >= n;
+}
+
+static void drop_queue(struct peer *p) {
+    for (struct by_list *node; (node = by_list_first(&p->queue)) != NULL;) {
+        by_list_remove(node);
+        by_free(BY_CONTAINER_OF(node, struct waiting, node));
+    }
+    p->queue_bytes = 0;
+}
+
+static void flush_queue(struct peer *p, uint64_t now) {
+    for (struct by_list *node; !p->is_ending && (node = by_list_first(&p->queue)) != NULL;) {
+        struct waiting *f = BY_CONTAINER_OF(node, struct waiting, node);
+        if (!may_go(p, f->kind, f->n)) return;
+        if (put_on_socket(p, f->kind, f->bytes, f->n)) {
+            p->face.wire->retry_due_ns = now + RETRY_MS * BY_NS_PER_MS;
+            return;
+        }
+        by_list_remove(node);
+        p->queue_bytes -= f->n;
+        by_free(f);
+    }
+}
+
+static void enqueue(struct peer *p, enum msg_kind kind, struct by_str frame) {
+    if (p->queue_bytes + frame.n > QUEUE_BYTES_MAX) {
+        end_session(p, "it takes nothing and its queue is full");
+        return;
+    }
+    struct waiting *f = by_alloc(sizeof *f + frame.n);
+    f->n = frame.n;
+    f->kind = kind;
+    memcpy(f->bytes, frame.p, frame.n);
+    by_list_push(&p->queue, &f->node);
+    p->queue_bytes += f->n;
+    p->face.wire->retry_due_ns = by_now_ns() + RETRY_MS * BY_NS_PER_MS;
+    wake(p->face.wire);
+}
+
+static bool encode(struct wire *w, const struct msg *m) {
+    by_buf_clear(&w->out);
+    msg_encode(m, &w->out);
+    if (w->out.is_full)
+        by_error("a %s frame is over the limit and was not sent", msg_kind_name(m->kind));
+    return !w->out.is_full;
+}
+
+/* Frames keep their order; only credit overtakes, or two full queues would wait for each other. */
+void wire_send(struct wire_peer *face, const struct msg *m) {
+    struct peer *p = peer_of(face);
+    struct wire *w = face->wire;
+    if (!p->is_up || p->is_ending) return;
+    struct msg stamped = *m;
+    stamped.session = face->session;
+    if (!encode(w, &stamped)) {
+        end_session(p, "a frame was over the limit");
+        return;
+    }
+    bool must_wait = !by_list_empty(&p->queue) && m->kind != MSG_credit;
+    if (must_wait || !may_go(p, m->kind, w->out.n) ||
+        put_on_socket(p, m->kind, w->out.p, w->out.n)) {
+        enqueue(p, m->kind, by_buf_str(&w->out));
+    }
+    if (!w->is_pumping && by_channel_has_input(w->channel)) wake(w);
+}
+
+/* hello and welcome stand outside of sessions: seq 0. */
+static int send_plain(struct wire *w, struct by_str identity, const struct msg *m) {
+    if (!encode(w, m)) return BY_ELIMIT;
+    return by_channel_send(w->channel, identity, by_buf_str(&w->out));
+}
+
+/* ---- sessions ---- */
+
+static void start_session(struct peer *p, uint64_t session, uint64_t credit) {
+    p->face.session = session;
+    p->seq_in = p->seq_out = 0;
+    p->credit = credit;
+    p->n_consumed = 0;
+    p->is_up = true;
+    p->is_ending = false;
+}
+
+static void say_hello(struct wire *w, uint64_t now) {
+    struct peer *p = BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node);
+    p->attempt++;
+    struct msg m = {.kind = MSG_hello,
+                    .hello = {.version = WIRE_VERSION,
+                              .build = by_str_of(BANYAN_VERSION),
+                              .role = w->o.role,
+                              .instance = by_str_of(w->instance),
+                              .epoch = w->o.epoch,
+                              .attempt = p->attempt,
+                              .endpoint = by_str_of(w->my_endpoint)}};
+    if (w->o.model) m.hello.model = *w->o.model;
+    if (w->o.capacity) m.hello.capacity = *w->o.capacity;
+    int rc = send_plain(w, (struct by_str){0}, &m);
+    w->hello_due_ns = now + (rc ? RETRY_MS : HELLO_AGAIN_MS) * BY_NS_PER_MS;
+}
+
+/* down, and for a binder the end of the peer. A connector says hello again at once if somebody is there. */
+static void finish_session(struct wire *w, struct peer *p, uint64_t now) {
+    p->is_up = p->is_ending = false;
+    drop_queue(p);
+    w->o.down(w->o.ctx, &p->face, p->why);
+    if (w->o.is_bind) {
+        by_list_remove(&p->node);
+        w->n_peers--;
+        by_arena_release(&p->life);
+        by_free(p);
+    } else {
+        p->face.session = 0;
+        w->hello_due_ns = w->is_connected ? now : 0;
+    }
+}
+
+/* Tells a connector that the session it believes in does not stand. */
+static void send_no_session(struct wire *w, struct by_str identity, uint32_t attempt,
+                            const char *refused) {
+    struct msg m = {.kind = MSG_welcome,
+                    .welcome = {.version = WIRE_VERSION,
+                                .build = by_str_of(BANYAN_VERSION),
+                                .role = w->o.role,
+                                .instance = by_str_of(w->instance),
+                                .epoch = w->o.epoch,
+                                .attempt = attempt,
+                                .refused = by_str_of(refused)}};
+    (void)send_plain(w, identity, &m); /* if it is gone, it knows */
+}
+
+static void end_marked(struct wire *w, uint64_t now) {
+    for (BY_LIST_EACH_SAFE(node, next, &w->peers)) {
+        struct peer *p = BY_CONTAINER_OF(node, struct peer, node);
+        if (!p->is_ending) continue;
+        if (w->o.is_bind) send_no_session(w, identity_of(p), p->attempt, "");
+        finish_session(w, p, now);
+    }
+}
+
+/* ---- binder ---- */
+
+static struct peer *find_peer(struct wire *w, struct by_str identity) {
+    for (BY_LIST_EACH(node, &w->peers)) {
+        struct peer *p = BY_CONTAINER_OF(node, struct peer, node);
+        if (by_str_eq(identity_of(p), identity)) return p;
+    }
+    return NULL;
+}
+
+static int check_hello(struct wire *w, const struct msg_hello *h, struct by_err *err) {
+    if (h->version != WIRE_VERSION) {
+        return by_fail(
+            err, BY_EVERSION,
+            "this %s (Banyan %s) speaks wire version %d, that %s (Banyan %.*s) speaks %u: "
+            "run the same Banyan everywhere",
+            role_text(w->o.role), BANYAN_VERSION, WIRE_VERSION, role_text(h->role),
+            (int)BY_MIN(h->build.n, (size_t)32), h->build.p, h->version);
+    }
+    if (!h->epoch || h->role < ROLE_ROUTER || h->role > ROLE_TOOL) {
+        return by_fail(err, BY_EINVAL, "a hello without an epoch or of the unknown role %u",
+                       h->role);
+    }
+    if (h->instance.n >= sizeof((struct wire_peer *)0)->instance ||
+        h->endpoint.n >= sizeof((struct wire_peer *)0)->endpoint) {
+        return by_fail(err, BY_ELIMIT, "an instance name or endpoint is too long");
+    }
+    if (w->n_peers >= LIMIT_PEERS)
+        return by_fail(err, BY_EFULL, "%d peers are here already", LIMIT_PEERS);
+    return w->o.admit ? w->o.admit(w->o.ctx, h, err) : 0;
+}
+
+static struct peer *new_peer(struct wire *w) {
+    struct peer *p = by_alloc(sizeof *p);
+    p->face.wire = w;
+    by_list_init(&p->queue);
+    by_arena_init(&p->life, 0);
+    by_list_push(&w->peers, &p->node);
+    w->n_peers++;
+    return p;
+}
+
+static void copy_text(char *to, size_t cap, struct by_str from) {
+    snprintf(to, cap, "%.*s", (int)BY_MIN(from.n, cap - 1), from.p ? from.p : "");
+}
+
+static void on_hello(struct wire *w, struct by_str identity, const struct msg_hello *h,
+                     uint64_t now) {
+    struct by_err err = {0};
+    struct peer *old = find_peer(w, identity);
+    if (old) { /* it lost the session before we saw it */
+        snprintf(old->why, sizeof old->why, "it said hello again");
+        finish_session(w, old, now);
+    }
+    if (identity.n > IDENTITY_MAX || check_hello(w, h, &err)) {
+        by_warn_limited("refused a peer: %s role=%s instance=%.*s", err.text, role_text(h->role),
+                        (int)BY_MIN(h->instance.n, (size_t)64), h->instance.p ? h->instance.p : "");
+        send_no_session(w, identity, h->attempt,
+                        err.text[0] ? err.text : "its identity is too long");
+        return;
+    }
+    struct peer *p = new_peer(w);
+    memcpy(p->identity, identity.p, identity.n);
+    p->identity_n = identity.n;
+    p->connection = by_channel_connection(w->channel);
+    p->face.role = (enum role)h->role;
+    p->face.epoch = h->epoch;
+    copy_text(p->face.instance, sizeof p->face.instance, h->instance);
+    copy_text(p->face.endpoint, sizeof p->face.endpoint, h->endpoint);
+    msg_model_copy(&p->life, &h->model, &p->face.model);
+    msg_capacity_copy(&p->life, &h->capacity, &p->face.capacity);
+    p->attempt = h->attempt;
+    start_session(p, ++w->next_session, LIMIT_CREDIT_BYTES);
+    struct msg m = {.kind = MSG_welcome,
+                    .welcome = {.version = WIRE_VERSION,
+                                .build = by_str_of(BANYAN_VERSION),
+                                .role = w->o.role,
+                                .instance = by_str_of(w->instance),
+                                .epoch = w->o.epoch,
+                                .attempt = h->attempt,
+                                .session = p->face.session,
+                                .credit = LIMIT_CREDIT_BYTES}};
+    if (send_plain(w, identity, &m)) { /* gone again: nobody has heard of it */
+        by_list_remove(&p->node);
+        w->n_peers--;
+        by_arena_release(&p->life);
+        by_free(p);
+        return;
+    }
+    w->o.up(w->o.ctx, &p->face);
+}
+
+/* A number may be used again before we have heard that its first owner left: the oldest one is meant. */
+static struct peer *find_connection(struct wire *w, int connection) {
+    for (BY_LIST_EACH(node, &w->peers)) {
+        struct peer *p = BY_CONTAINER_OF(node, struct peer, node);
+        if (p->connection == connection && !p->is_ending) return p;
+    }
+    return NULL;
+}
+
+/* ---- connector ---- */
+
+static void on_welcome(struct wire *w, const struct msg_welcome *m, uint64_t now) {
+    struct peer *p = BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node);
+    if (m->attempt && m->attempt != p->attempt)
+        return; /* of an older hello; 0: frames came without a session */
+    if (p->is_up) {
+        if (!m->session) end_session(p, "it ended the session");
+        return;
+    }
+    char why[BY_ERR_TEXT_MAX] = "";
+    if (m->refused.n) {
+        copy_text(why, sizeof why, m->refused);
+    } else if (m->version != WIRE_VERSION) {
+        snprintf(
+            why, sizeof why,
+            "this %s (Banyan %s) speaks wire version %d, %s at %s speaks %u: run the same Banyan "
+            "everywhere",
+            role_text(w->o.role), BANYAN_VERSION, WIRE_VERSION, role_text(m->role), w->endpoint,
+            m->version);
+    } else if (w->o.expect && m->role != (uint32_t)w->o.expect) {
+        snprintf(why, sizeof why, "%s is a %s, not a %s", w->endpoint, role_text(m->role),
+                 role_text(w->o.expect));
+    }
+    if (why[0]) {
+        w->hello_due_ns = 0;
+        if (!w->o.refused)
+            by_die("refused by the %s at %s: %s", role_text(m->role), w->endpoint, why);
+        w->o.refused(w->o.ctx, why);
+        return;
+    }
+    if (!m->session) {
+        w->hello_due_ns = now;
+        return;
+    }
+    p->face.role = (enum role)m->role;
+    p->face.epoch = m->epoch;
+    copy_text(p->face.instance, sizeof p->face.instance, m->instance);
+    w->hello_due_ns = 0;
+    start_session(p, m->session, m->credit);
+    w->o.up(w->o.ctx, &p->face);
+}
+
+/* ---- receiving ---- */
+
+static void give_credit(struct peer *p, enum msg_kind kind, size_t n) {
+    if (!msg_is_data(kind)) return;
+    p->n_consumed += n;
+    if (p->n_consumed < CREDIT_STEP) return;
+    struct msg m = {.kind = MSG_credit, .credit = {.bytes = p->n_consumed}};
+    p->n_consumed = 0;
+    wire_send(&p->face, &m);
+}
+
+static void on_session_frame(struct wire *w, struct peer *p, const struct msg *m, size_t n) {
+    char why[80];
+    if (p->is_ending) return;
+    if (m->kind == MSG_heartbeat && !m->session) return; /* only asked whether we are there */
+    if (m->session != p->face.session) {
+        by_count(BY_M_FRAMES_BAD, 1);
+        return;
+    }
+    if (m->seq != p->seq_in + 1) {
+        snprintf(why, sizeof why, "frame %llu came after %llu", (unsigned long long)m->seq,
+                 (unsigned long long)p->seq_in);
+        end_session(p, why);
+        return;
+    }
+    p->seq_in++;
+    if (m->kind == MSG_credit) {
+        p->credit = BY_MIN(p->credit + BY_MIN(m->credit.bytes, (uint64_t)LIMIT_CREDIT_BYTES),
+                           (uint64_t)LIMIT_CREDIT_BYTES);
+        return;
+    }
+    if (m->kind != MSG_heartbeat) w->o.msg(w->o.ctx, &p->face, m);
+    give_credit(p, m->kind, n);
+}
+
+static void on_frame(struct wire *w, struct by_str identity, struct by_str frame, uint64_t now) {
+    struct by_err err = {0};
+    struct msg m;
+    by_count(BY_M_FRAMES_IN, 1);
+    struct peer *p = w->o.is_bind ? find_peer(w, identity)
+                                  : BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node);
+    by_arena_clear(&w->arena);
+    if (msg_decode(&m, frame, &w->arena, &err)) {
+        by_count(BY_M_FRAMES_BAD, 1);
+        by_warn_limited("a broken frame: %s from=%s", err.text,
+                        p && p->is_up ? role_text(p->face.role) : "a stranger");
+        if (p && p->is_up) end_session(p, err.text);
+        return;
+    }
+    if (m.kind == MSG_hello) {
+        if (w->o.is_bind) on_hello(w, identity, &m.hello, now);
+    } else if (m.kind == MSG_welcome) {
+        if (!w->o.is_bind) on_welcome(w, &m.welcome, now);
+    } else if (p && p->is_up) {
+        on_session_frame(w, p, &m, frame.n);
+    } else if (m.kind != MSG_heartbeat) {
+        by_count(BY_M_FRAMES_BAD, 1);
+        if (w->o.is_bind) send_no_session(w, identity, 0, "");
+    }
+}
+
+static void on_connected(struct wire *w, uint64_t now) {
+    if (w->o.is_bind) return; /* who it is, its hello says */
+    struct peer *p = BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node);
+    w->is_connected = true;
+    end_session(p, "the connection was made anew");
+    if (!p->is_up) w->hello_due_ns = now;
+}
+
+static void on_disconnected(struct wire *w) {
+    if (w->o.is_bind) {
+        struct peer *p = find_connection(w, by_channel_connection(w->channel));
+        if (p) end_session(p, "it is gone");
+        return;
+    }
+    w->is_connected = false;
+    w->hello_due_ns = 0;
+    end_session(BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node),
+                "the connection is gone");
+}
+
+static void take_some(struct wire *w, uint64_t now, int *n_left) {
+    while (*n_left > 0) {
+        --*n_left;
+        struct by_str identity, frame;
+        enum by_channel_event event = by_channel_recv(w->channel, &identity, &frame);
+        if (event == BY_CHANNEL_NOTHING) return;
+        if (event == BY_CHANNEL_FRAME) on_frame(w, identity, frame, now);
+        if (event == BY_CHANNEL_CONNECTED) on_connected(w, now);
+        if (event == BY_CHANNEL_DISCONNECTED) on_disconnected(w);
+        end_marked(w, now);
+    }
+}
+
+uint64_t wire_pump(struct wire *w, uint64_t now) {
+    uint64_t count;
+    by_assert(!w->is_pumping);
+    if (read(w->wake_fd, &count, sizeof count) < 0 && errno != EAGAIN) by_die("eventfd: %m");
+    w->is_pumping = true;
+    w->retry_due_ns = 0;
+    int n_left = FRAMES_AT_ONCE;
+    do {
+        take_some(w, now, &n_left);
+        for (BY_LIST_EACH(node, &w->peers)) {
+            struct peer *p = BY_CONTAINER_OF(node, struct peer, node);
+            if (p->is_up) flush_queue(p, now);
+        }
+        end_marked(w, now);
+        if (w->hello_due_ns && w->hello_due_ns <= now) say_hello(w, now);
+    } while (n_left > 0 && by_channel_has_input(w->channel));
+    w->is_pumping = false;
+    if (n_left == 0) return now;
+    uint64_t due = w->hello_due_ns ? w->hello_due_ns : UINT64_MAX;
+    if (w->retry_due_ns) due = BY_MIN(due, w->retry_due_ns);
+    return due == UINT64_MAX ? 0 : due;
+}
+
+/* ---- opening ---- */
+
+static int open_fds(struct wire *w, struct by_err *err) {
+    int fds[2];
+    by_channel_fds(w->channel, fds);
+    w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    w->set_fd = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event in = {.events = EPOLLIN};
+    if (w->wake_fd < 0 || w->set_fd < 0 || epoll_ctl(w->set_fd, EPOLL_CTL_ADD, w->wake_fd, &in) ||
+        epoll_ctl(w->set_fd, EPOLL_CTL_ADD, fds[1], &in)) {
+        return by_fail(err, BY_EIO, "%s: no file descriptors left: %m", w->endpoint);
+    }
+    return 0;
+}
+
+int wire_open(struct wire **out, const struct wire_options *o, struct by_err *err) {
+    by_assert(o->up && o->msg && o->down && o->epoch && o->role);
+    struct wire *w = by_alloc(sizeof *w);
+    w->o = *o;
+    w->wake_fd = w->set_fd = -1;
+    snprintf(w->endpoint, sizeof w->endpoint, "%s", o->endpoint);
+    snprintf(w->instance, sizeof w->instance, "%s", o->instance ? o->instance : "");
+    snprintf(w->my_endpoint, sizeof w->my_endpoint, "%s", o->my_endpoint ? o->my_endpoint : "");
+    /* Two sockets of one name would take each other's place at the binder, and the loser would never hear of it. */
+    snprintf(w->identity, sizeof w->identity, "%s:%s:%llx:%x", role_text(o->role), w->instance,
+             (unsigned long long)o->epoch, (unsigned)by_rand_u64());
+    by_list_init(&w->peers);
+    by_buf_init(&w->out, LIMIT_FRAME_BYTES);
+    by_arena_init(&w->arena, ARENA_BYTES_MAX);
+    struct by_channel_options co = {.endpoint = w->endpoint,
+                                    .identity = o->is_bind ? NULL : w->identity,
+                                    .key_file = o->key_file,
+                                    .is_bind = o->is_bind,
+                                    .frame_bytes_max = LIMIT_FRAME_BYTES};
+    int rc = by_channel_open(&w->channel, &co, err);
+    if (!rc) rc = open_fds(w, err);
+    if (rc) {
+        wire_close(w);
+        return rc;
+    }
+    if (!o->is_bind) (void)new_peer(w);
+    *out = w;
+    return 0;
+}
+
+void wire_close(struct wire *w) {
+    if (!w) return;
+    for (BY_LIST_EACH_SAFE(node, next, &w->peers)) {
+        struct peer *p = BY_CONTAINER_OF(node, struct peer, node);
+        drop_queue(p);
+        by_arena_release(&p->life);
+        by_free(p);
+    }
+    if (w->loop) wire_detach(w);
+    if (w->set_fd >= 0) close(w->set_fd);
+    if (w->wake_fd >= 0) close(w->wake_fd);
+    by_channel_close(w->channel);
+    by_arena_release(&w->arena);
+    by_buf_release(&w->out);
+    by_free(w);
+}
+
+void wire_fds(const struct wire *w, int fds[2]) {
+    by_channel_fds(w->channel, fds);
+    fds[1] = w->set_fd;
+}
+
+struct wire_peer *wire_peer_only(struct wire *w) {
+    by_assert(!w->o.is_bind);
+    struct peer *p = BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node);
+    return p->is_up && !p->is_ending ? &p->face : NULL;
+}
+
+void wire_end(struct wire_peer *peer, const char *why) {
+    end_session(peer_of(peer), why);
+}
+
+void wire_set_my_endpoint(struct wire *w, const char *endpoint) {
+    snprintf(w->my_endpoint, sizeof w->my_endpoint, "%s", endpoint);
+}
+
+const char *wire_endpoint(const struct wire *w) {
+    return by_channel_endpoint(w->channel);
+}
+
+/* ---- on a by_loop ---- */
+
+static void on_loop(void *ctx, uint64_t now) {
+    struct wire *w = ctx;
+    struct by_loop *loop = w->loop;
+    uint64_t due = wire_pump(w, now);
+    if (w->loop) by_loop_set_timer(loop, due, on_loop, w);
+}
+
+void wire_attach(struct wire *w, struct by_loop *loop) {
+    int fds[2];
+    w->loop = loop;
+    wire_fds(w, fds);
+    by_loop_add_fd(loop, fds[0], on_loop, w);
+    by_loop_add_fd(loop, fds[1], on_loop, w);
+    by_loop_set_timer(loop, 1, on_loop,
+                      w); /* once at once: what came before we looked gives no edge */
+}
+
+void wire_detach(struct wire *w) {
+    int fds[2];
+    wire_fds(w, fds);
+    by_loop_remove_fd(w->loop, fds[0]);
+    by_loop_remove_fd(w->loop, fds[1]);
+    by_loop_set_timer(w->loop, 0, on_loop, w);
+    w->loop = NULL;
+}
