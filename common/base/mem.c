@@ -1,0 +1,94 @@
+#include "common/base/mem.h"
+
+#include "common/base/check.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+static atomic_uint_fast64_t n_allocs, n_frees, fail_in;
+
+static bool fails_now(void) {
+    if (BY_LIKELY(atomic_load_explicit(&fail_in, memory_order_relaxed) == 0)) return false;
+    return atomic_fetch_sub(&fail_in, 1) == 1;
+}
+
+static void *counted(void *p) {
+    if (p) atomic_fetch_add_explicit(&n_allocs, 1, memory_order_relaxed);
+    return p;
+}
+
+static void *or_die(void *p, size_t n) {
+    if (!p) by_die("out of memory: %zu bytes could not be had", n);
+    return p;
+}
+
+static size_t product(size_t n, size_t each) {
+    size_t all;
+    if (__builtin_mul_overflow(n, each, &all)) by_die("out of memory: %zu x %zu bytes", n, each);
+    return all;
+}
+
+void *by_alloc(size_t n) {
+    return or_die(counted(fails_now() ? NULL : calloc(1, n ? n : 1)), n);
+}
+
+void *by_alloc_array(size_t n, size_t each) {
+    return by_alloc(product(n, each));
+}
+
+void *by_try_alloc(size_t n) {
+    return counted(fails_now() ? NULL : malloc(n ? n : 1));
+}
+
+void *by_try_realloc(void *p, size_t n) {
+    void *q = fails_now() ? NULL : realloc(p, n ? n : 1);
+    if (q && !p) counted(q);
+    return q;
+}
+
+void *by_realloc(void *p, size_t n) {
+    return or_die(by_try_realloc(p, n), n);
+}
+
+void *by_realloc_array(void *p, size_t n, size_t each) {
+    return by_realloc(p, product(n, each));
+}
+
+void *by_try_alloc_aligned(size_t align, size_t n) {
+    return counted(fails_now() ? NULL : aligned_alloc(align, BY_ALIGN_UP(n ? n : 1, align)));
+}
+
+void *by_memdup(const void *p, size_t n) {
+    void *q = by_alloc(n);
+    if (n) memcpy(q, p, n);
+    return q;
+}
+
+char *by_strndup(const char *s, size_t n) {
+    char *q = by_alloc(n + 1);
+    if (n) memcpy(q, s, n);
+    return q;
+}
+
+char *by_strdup(const char *s) {
+    return s ? by_strndup(s, strlen(s)) : NULL;
+}
+
+void by_free(void *p) {
+    if (!p) return;
+    atomic_fetch_add_explicit(&n_frees, 1, memory_order_relaxed);
+    free(p);
+}
+
+uint64_t by_mem_n_live(void) {
+    return atomic_load(&n_allocs) - atomic_load(&n_frees);
+}
+
+uint64_t by_mem_n_allocs(void) {
+    return atomic_load(&n_allocs);
+}
+
+void by_mem_fail_nth(uint64_t n) {
+    atomic_store(&fail_in, n);
+}

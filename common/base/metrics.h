@@ -1,0 +1,29 @@
+/* metrics.h - counters, gauges and histograms from one table (metrics.def).
+ *
+ *     by_count(BY_M_HTTP_REQUESTS, 1);   by_gauge(BY_M_RUNNING, n);   by_observe(BY_M_TTFT, seconds);
+ *
+ * Always: names carry the prefix banyan: in text form, as SGLang's have sglang:; buckets are fixed per row.
+ * Owner: the process; atomics, so any thread may count. */
+#ifndef COMMON_BASE_METRICS_H
+#define COMMON_BASE_METRICS_H
+
+#include "common/base/buf.h"
+
+enum by_metric {
+#define COUNTER(id, name, help) BY_M_##id,
+#define GAUGE(id, name, help) BY_M_##id,
+#define HISTOGRAM(id, name, help, ...) BY_M_##id,
+#include "common/base/metrics.def"
+#undef COUNTER
+#undef GAUGE
+#undef HISTOGRAM
+    BY_N_METRICS
+};
+
+void by_count(enum by_metric m, uint64_t n);
+void by_gauge(enum by_metric m, double value);
+void by_observe(enum by_metric m, double value);
+double by_metric_get(enum by_metric m);   /* counter or gauge value; a histogram's sum */
+void by_metrics_text(struct by_buf *out); /* Prometheus text format 0.0.4 */
+
+#endif

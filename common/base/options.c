@@ -1,0 +1,291 @@
+#include "common/base/options.h"
+
+#include "common/base/mem.h"
+#include "common/base/options_config.h"
+#include "common/base/options_row.h"
+#include "common/base/options_text.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static char **str_at(const struct by_options *o, const struct by_options_row *r) {
+    return (char **)((char *)(uintptr_t)o + r->at);
+}
+static int64_t *int_at(const struct by_options *o, const struct by_options_row *r) {
+    return (int64_t *)((char *)(uintptr_t)o + r->at);
+}
+static double *num_at(const struct by_options *o, const struct by_options_row *r) {
+    return (double *)((char *)(uintptr_t)o + r->at);
+}
+static bool *flag_at(const struct by_options *o, const struct by_options_row *r) {
+    return (bool *)((char *)(uintptr_t)o + r->at);
+}
+
+static void set_default(struct by_options *o, const struct by_options_row *r) {
+    if (r->kind == KIND_STR || r->kind == KIND_CHOICE) *str_at(o, r) = by_strdup(r->deflt);
+    if (r->kind == KIND_INT) *int_at(o, r) = (int64_t)r->num;
+    if (r->kind == KIND_NUM) *num_at(o, r) = r->num;
+}
+
+static bool is_default(const struct by_options *o, const struct by_options_row *r) {
+    if (r->kind == KIND_INT) return *int_at(o, r) == (int64_t)r->num;
+    if (r->kind == KIND_NUM) return *num_at(o, r) == r->num;
+    if (r->kind == KIND_FLAG) return !*flag_at(o, r);
+    const char *s = *str_at(o, r);
+    if (!s || !r->deflt) return s == r->deflt;
+    return strcmp(s, r->deflt) == 0;
+}
+
+static bool has_word(const char *words, struct by_str word) {
+    struct by_str rest = by_str_of(words), head;
+    bool more;
+    do {
+        more = by_str_split(&rest, '|', &head);
+        if (by_str_eq(head, word)) return true;
+    } while (more);
+    return false;
+}
+
+/* `from` is how the user knows it: "--port", "BANYAN_PORT", "config.yaml: port". */
+static int set_value(struct by_options *o, const struct by_options_row *r, const char *from,
+                     const char *text, struct by_err *err) {
+    struct by_str s = by_str_of(text);
+    int64_t i;
+    double d;
+    switch (r->kind) {
+    case KIND_CHOICE:
+        if (!has_word(r->words, s)) {
+            return by_fail(err, BY_EINVAL, "%s: '%s' is not one of %s", from, text, r->words);
+        }
+        /* fall through */
+    case KIND_STR:
+        by_free(*str_at(o, r));
+        *str_at(o, r) = by_strdup(text);
+        return 0;
+    case KIND_INT:
+        if (!by_str_to_i64(s, &i) || (double)i < r->min || (double)i > r->max) {
+            return by_fail(err, BY_EINVAL, "%s: '%s' is not a whole number from %.0f to %.0f", from,
+                           text, r->min, r->max);
+        }
+        *int_at(o, r) = i;
+        return 0;
+    case KIND_NUM:
+        if (!by_str_to_f64(s, &d) || d < r->min || d > r->max) {
+            return by_fail(err, BY_EINVAL, "%s: '%s' is not a number from %g to %g", from, text,
+                           r->min, r->max);
+        }
+        *num_at(o, r) = d;
+        return 0;
+    default:
+        if (!by_str_to_bool(s, flag_at(o, r))) {
+            return by_fail(err, BY_EINVAL, "%s: '%s' is neither true nor false", from, text);
+        }
+        return 0;
+    }
+}
+
+/* Levenshtein distance, for "did you mean". */
+static unsigned distance(const char *a, const char *b) {
+    unsigned line[FLAG_MAX + 1];
+    size_t n = BY_MIN(strlen(b), (size_t)FLAG_MAX);
+    for (size_t j = 0; j <= n; j++)
+        line[j] = (unsigned)j;
+    for (size_t i = 0; a[i]; i++) {
+        unsigned diagonal = line[0];
+        line[0] = (unsigned)i + 1;
+        for (size_t j = 0; j < n; j++) {
+            unsigned best = BY_MIN(BY_MIN(line[j], line[j + 1]) + 1, diagonal + (a[i] != b[j]));
+            diagonal = line[j + 1];
+            line[j + 1] = best;
+        }
+    }
+    return line[n];
+}
+
+static int fail_unknown(const struct by_options_program *prog, const char *flag,
+                        struct by_err *err) {
+    char best[FLAG_MAX] = "", text[FLAG_MAX];
+    unsigned least = 4;
+    for (size_t i = 0; i < by_options_n_rows; i++) {
+        if (by_options_rows[i].kind == KIND_SECTION ||
+            !by_options_row_is_read(&by_options_rows[i], prog->who))
+            continue;
+        by_options_row_flag(by_options_rows[i].name, text);
+        unsigned d = distance(flag, text);
+        if (d >= least) continue;
+        least = d;
+        memcpy(best, text, sizeof best);
+    }
+    return by_fail(err, BY_EINVAL, "%s has no option %s%s%s%s; see %s --help", prog->name, flag,
+                   *best ? " (did you mean " : "", best, *best ? "?)" : "", prog->name);
+}
+
+struct config_ctx {
+    struct by_options *o;
+    const struct by_options_program *prog;
+    const char *path;
+};
+
+static int set_from_config(void *ctx, const char *key, const char *value, struct by_err *err) {
+    const struct config_ctx *c = ctx;
+    char from[512];
+    snprintf(from, sizeof from, "%s: %s", c->path, key);
+    /* A file is shared by all programs: a key that another program reads is none of our business. */
+    const struct by_options_row *any = by_options_row_find(by_str_of(key), BY_FOR_ALL);
+    if (!any) return by_fail(err, BY_EINVAL, "%s: there is no such option", from);
+    return by_options_row_is_read(any, c->prog->who) ? set_value(c->o, any, from, value, err) : 0;
+}
+
+static bool is_key(const struct by_options_row *r) {
+    return r->kind == KIND_STR && by_str_ends(by_str_of(r->name), BY_STR("api_key"));
+}
+
+static void env_name(const struct by_options_row *r, char out[FLAG_MAX]) {
+    snprintf(out, FLAG_MAX, "BANYAN_%s", r->name);
+    for (char *p = out; *p; p++) {
+        if (*p >= 'a' && *p <= 'z') *p = (char)(*p - 32);
+    }
+}
+
+static int read_env(struct by_options *o, const struct by_options_program *prog,
+                    struct by_err *err) {
+    for (size_t i = 0; i < by_options_n_rows; i++) {
+        char name[FLAG_MAX];
+        if (!by_options_row_is_value(&by_options_rows[i]) ||
+            !by_options_row_is_read(&by_options_rows[i], prog->who))
+            continue;
+        env_name(&by_options_rows[i], name);
+        const char *value = getenv(name);
+        int rc = value && *value ? set_value(o, &by_options_rows[i], name, value, err) : 0;
+        if (rc) return rc;
+    }
+    return 0;
+}
+
+/* One flag at argv[*i]; moves *i over its value. */
+static int read_flag(struct by_options *o, const struct by_options_program *prog, int argc,
+                     char **argv, int *i, struct by_err *err) {
+    struct by_str rest = by_str_of(argv[*i] + 2), name;
+    bool has_value = by_str_split(&rest, '=', &name);
+    char flag[FLAG_MAX];
+    snprintf(flag, sizeof flag, "--" BY_STR_FMT, BY_STR_ARG(name));
+    const struct by_options_row *r = by_options_row_find(name, prog->who);
+    if (!r && by_str_starts(name, BY_STR("no-")) && !has_value) {
+        r = by_options_row_find(by_str_sub(name, 3, name.n), prog->who);
+        if (r && r->kind == KIND_FLAG) return set_value(o, r, flag, "false", err);
+        r = NULL;
+    }
+    if (!r) return fail_unknown(prog, flag, err);
+    if (r->kind == KIND_FLAG) return set_value(o, r, flag, has_value ? rest.p : "true", err);
+    if (!has_value && *i + 1 >= argc) return by_fail(err, BY_EINVAL, "%s needs a value", flag);
+    return set_value(o, r, flag, has_value ? rest.p : argv[++*i], err);
+}
+
+static int read_flags(struct by_options *o, const struct by_options_program *prog, int argc,
+                      char **argv, struct by_err *err) {
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--") == 0) {
+            while (++i < argc)
+                o->rest[o->n_rest++] = argv[i];
+        } else if (argv[i][0] != '-' || argv[i][1] != '-') {
+            if (argv[i][0] == '-' && argv[i][1]) return fail_unknown(prog, argv[i], err);
+            o->rest[o->n_rest++] = argv[i];
+        } else {
+            int rc = read_flag(o, prog, argc, argv, &i, err);
+            if (rc) return rc;
+        }
+    }
+    return 0;
+}
+
+static void answer_help(const struct by_options_program *prog, int argc, char **argv) {
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        struct by_buf out;
+        by_buf_init(&out, 1 << 20);
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            by_options_text_help(&out, prog);
+        else if (strcmp(argv[i], "--man") == 0)
+            by_options_text_man(&out, prog);
+        else if (strcmp(argv[i], "--version") == 0)
+            by_buf_addf(&out, "%s " BANYAN_VERSION "\n", prog->name);
+        else
+            continue;
+        fputs(out.p, stdout);
+        by_buf_release(&out);
+        exit(0);
+    }
+}
+
+int by_options_parse(struct by_options *out, const struct by_options_program *prog, int argc,
+                     char **argv, struct by_err *err) {
+    answer_help(prog, argc, argv);
+    *out = (struct by_options){.rest = by_alloc_array((size_t)argc + 1, sizeof(char *))};
+    for (size_t i = 0; i < by_options_n_rows; i++) {
+        if (by_options_row_is_value(&by_options_rows[i])) set_default(out, &by_options_rows[i]);
+    }
+    /* Flags first, to learn --config; then file, environment and flags again, each over the one before. */
+    int rc = read_flags(out, prog, argc, argv, err);
+    const char *env = getenv("BANYAN_CONFIG");
+    const char *config = out->config ? out->config : env && *env ? env : NULL;
+    if (!rc && config) {
+        char *path = by_strdup(config);
+        struct config_ctx ctx = {out, prog, path};
+        rc = by_options_read_config(path, set_from_config, &ctx, err);
+        by_free(path);
+    }
+    if (!rc) rc = read_env(out, prog, err);
+    out->n_rest = 0;
+    if (!rc) rc = read_flags(out, prog, argc, argv, err);
+    if (rc) by_options_release(out);
+    return rc;
+}
+
+void by_options_release(struct by_options *o) {
+    for (size_t i = 0; i < by_options_n_rows; i++) {
+        if (by_options_rows[i].kind == KIND_STR || by_options_rows[i].kind == KIND_CHOICE)
+            by_free(*str_at(o, &by_options_rows[i]));
+    }
+    by_free(o->rest);
+    *o = (struct by_options){0};
+}
+
+void by_options_export_keys(const struct by_options *o) {
+    for (size_t i = 0; i < by_options_n_rows; i++) {
+        const struct by_options_row *r = &by_options_rows[i];
+        char name[FLAG_MAX];
+        env_name(r, name);
+        if (is_key(r) && *str_at(o, r)) setenv(name, *str_at(o, r), 1);
+    }
+}
+
+char **by_options_argv(const struct by_options *o, const char *program, uint32_t who) {
+    char **argv = by_alloc_array(2 * by_options_n_rows + 2, sizeof *argv);
+    size_t n = 0;
+    argv[n++] = by_strdup(program);
+    for (size_t i = 0; i < by_options_n_rows; i++) {
+        const struct by_options_row *r = &by_options_rows[i];
+        if (!by_options_row_is_value(r) || !(r->who & who) || is_default(o, r)) continue;
+        if (is_key(r)) continue;
+        if (strcmp(r->name, "config") == 0)
+            continue; /* read already, and the values are passed on */
+        struct by_buf value;
+        by_buf_init(&value, 1 << 20);
+        if (r->kind == KIND_INT) by_buf_addf(&value, "%lld", (long long)*int_at(o, r));
+        if (r->kind == KIND_NUM) by_buf_addf(&value, "%.17g", *num_at(o, r));
+        if (r->kind == KIND_STR || r->kind == KIND_CHOICE) by_buf_addz(&value, *str_at(o, r));
+        char flag[FLAG_MAX];
+        by_options_row_flag(r->name, flag);
+        argv[n++] = by_strdup(flag);
+        if (r->kind != KIND_FLAG) argv[n++] = by_buf_take(&value, NULL);
+        by_buf_release(&value);
+    }
+    return argv;
+}
+
+void by_options_argv_free(char **argv) {
+    if (!argv) return;
+    for (size_t i = 0; argv[i]; i++)
+        by_free(argv[i]);
+    by_free(argv);
+}

@@ -1,0 +1,190 @@
+#include "common/base/proc.h"
+
+#include "common/base/check.h"
+#include "common/base/file.h"
+#include "common/base/rand.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int stop_pipe[2] = {-1, -1};
+static atomic_uint n_stops;
+static uint64_t epoch;
+
+static void on_stop(int sig) {
+    (void)sig;
+    int saved = errno;
+    atomic_fetch_add(&n_stops, 1);
+    ssize_t put = write(stop_pipe[1], "", 1);
+    (void)put; /* a full pipe is readable too */
+    errno = saved;
+}
+
+/* Async-signal-safe: one line, then the default action (a core, if the system wants one). */
+static void on_crash(int sig) {
+    static const char head[] = "banyan: crashed by signal ";
+    char line[64];
+    size_t n = sizeof head - 1;
+    memcpy(line, head, n);
+    if (sig >= 10) line[n++] = (char)('0' + sig / 10);
+    line[n++] = (char)('0' + sig % 10);
+    line[n++] = '\n';
+    ssize_t put = write(STDERR_FILENO, line, n);
+    (void)put;
+    signal(sig, SIG_DFL);
+    raise(sig);
+}
+
+static void raise_fd_limit(void) {
+    struct rlimit lim;
+    if (getrlimit(RLIMIT_NOFILE, &lim) != 0) return;
+    lim.rlim_cur = lim.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &lim);
+}
+
+/* banyan serve says who it is; when it dies, however it dies, we get SIGTERM and tidy up. */
+static void follow_parent(void) {
+    const char *text = getenv("BANYAN_PARENT");
+    uint64_t pid;
+    if (!text || !by_str_to_u64(by_str_of(text), &pid)) return;
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if ((uint64_t)getppid() != pid) raise(SIGTERM); /* it died before we asked */
+}
+
+void by_proc_init(const char *name) {
+    prctl(PR_SET_NAME, name);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0,
+          0); /* whatever happens to us, no set-uid program will help it */
+    epoch = by_rand_u64() | 1;
+    if (pipe2(stop_pipe, O_CLOEXEC | O_NONBLOCK) != 0) by_die("no pipe: %s", strerror(errno));
+    signal(SIGPIPE, SIG_IGN);
+    struct sigaction stop = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+    sigaction(SIGTERM, &stop, NULL);
+    sigaction(SIGINT, &stop, NULL);
+    static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+    struct sigaction crash = {.sa_handler = on_crash, .sa_flags = (int)SA_RESETHAND};
+    for (size_t i = 0; i < BY_COUNTOF(crashes); i++)
+        sigaction(crashes[i], &crash, NULL);
+    raise_fd_limit();
+    follow_parent();
+}
+
+int by_proc_stop_fd(void) {
+    return stop_pipe[0];
+}
+
+bool by_proc_should_stop(void) {
+    return atomic_load(&n_stops) > 0;
+}
+
+uint32_t by_proc_n_stops(void) {
+    return atomic_load(&n_stops);
+}
+
+uint64_t by_proc_epoch(void) {
+    return epoch;
+}
+
+bool by_proc_is_orphan(void) {
+    const char *text = getenv("BANYAN_PARENT");
+    uint64_t pid;
+    return text && by_str_to_u64(by_str_of(text), &pid) && (uint64_t)getppid() != pid;
+}
+
+void by_proc_tidy(const char *run_dir) {
+    DIR *d = run_dir && by_proc_is_orphan() ? opendir(run_dir) : NULL;
+    if (!d) return;
+    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+        if (strncmp(e->d_name, "notify-", 7) == 0) unlinkat(dirfd(d), e->d_name, 0);
+    }
+    closedir(d);
+    const char *name = strrchr(run_dir, '/');
+    if (name && strncmp(name, "/banyan-", 8) == 0) rmdir(run_dir); /* not empty: others are here */
+}
+
+uint64_t by_proc_rss_bytes(void) {
+    struct by_buf text;
+    by_buf_init(&text, 4096);
+    uint64_t pages = 0;
+    if (by_file_read(&text, "/proc/self/statm", NULL) == 0) {
+        struct by_str rest = by_buf_str(&text), word;
+        by_str_split(&rest, ' ', &word);
+        by_str_split(&rest, ' ', &word);
+        if (!by_str_to_u64(word, &pages)) pages = 0;
+    }
+    by_buf_release(&text);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+double by_proc_cpu_seconds(void) {
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
+}
+
+/* cgroup v2: "max 100000" or "200000 100000" (microseconds a period). 0: no quota. */
+static uint32_t quota_cpus(void) {
+    struct by_buf text;
+    by_buf_init(&text, 4096);
+    uint64_t quota = 0, period = 0;
+    if (by_file_read(&text, "/sys/fs/cgroup/cpu.max", NULL) == 0) {
+        struct by_str rest = by_str_trim(by_buf_str(&text)), head;
+        by_str_split(&rest, ' ', &head);
+        if (!by_str_to_u64(head, &quota) || !by_str_to_u64(rest, &period)) quota = 0;
+    }
+    by_buf_release(&text);
+    return quota && period ? (uint32_t)BY_DIV_UP(quota, period) : 0;
+}
+
+uint32_t by_proc_n_cpus(void) {
+    cpu_set_t set;
+    uint32_t n = 1;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) n = (uint32_t)CPU_COUNT(&set);
+    uint32_t quota = quota_cpus();
+    return quota ? BY_MIN(n, quota) : n;
+}
+
+char *by_proc_exe_dir(void) {
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (n < 0) by_die("cannot read /proc/self/exe: %s", strerror(errno));
+    path[n] = '\0';
+    return by_path_dir(path);
+}
+
+/* The sd_notify protocol: one datagram to $NOTIFY_SOCKET ('@' means the abstract namespace). */
+void by_notify(const char *state) {
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    if (!path || !*path || strlen(path) >= sizeof to.sun_path) return;
+    memcpy(to.sun_path, path, strlen(path));
+    if (path[0] == '@') to.sun_path[0] = '\0';
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return;
+    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+    ssize_t put =
+        sendto(fd, state, strlen(state), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&to, len);
+    (void)put; /* nobody listens: we serve all the same */
+    close(fd);
+}
+
+uint64_t by_proc_watchdog_ns(void) {
+    const char *usec = getenv("WATCHDOG_USEC"), *whose = getenv("WATCHDOG_PID");
+    uint64_t us, pid;
+    if (!usec || !by_str_to_u64(by_str_of(usec), &us) || us > UINT64_MAX / 1000) return 0;
+    if (whose && (!by_str_to_u64(by_str_of(whose), &pid) || pid != (uint64_t)getpid())) return 0;
+    return us * 1000 / 3;
+}

@@ -1,0 +1,34 @@
+/* proc.h - what a process sets up once: signals, parent death, limits, titles, crash lines.
+ *
+ * Always: by_proc_init is the first call in a daemon's main. SIGTERM and SIGINT set a flag and wake by_proc_stop_fd.
+ * Owner: the process's main thread. */
+#ifndef COMMON_BASE_PROC_H
+#define COMMON_BASE_PROC_H
+
+#include "common/base/base.h"
+
+/* Exit status of a gpu worker that could run, but does not know this model: banyan serve then asks transformers. */
+enum { BY_EXIT_UNSUPPORTED = 79 };
+
+/* Logs, SIGPIPE ignored, fd limit raised to the hard limit, a one-line report on SIGSEGV & co, and death when the
+ * parent dies if the environment says BANYAN_PARENT=<pid> (banyan serve sets it). */
+void by_proc_init(const char *name);
+int by_proc_stop_fd(void);      /* readable once SIGTERM or SIGINT came; poll it */
+bool by_proc_should_stop(void); /* has it come? */
+uint32_t by_proc_n_stops(void); /* how many times: the second one means "now" */
+uint64_t by_proc_epoch(void);   /* drawn at start from the system's randomness, never 0 */
+bool by_proc_is_orphan(void);   /* banyan serve started us and is gone */
+/* At our end, if we are an orphan: removes from the run directory what serve can remove no more, and the directory itself
+ * when it was one of serve's making and the last of us has left. */
+void by_proc_tidy(const char *run_dir);
+/* Tells the supervisor ("READY=1", "STATUS=loading 40 %") by the sd_notify protocol: systemd, and banyan serve. */
+void by_notify(const char *state);
+/* How often by_notify("WATCHDOG=1") is due, from the thread that does the work: a third of systemd's WatchdogSec. 0: nobody
+ * watches. */
+uint64_t by_proc_watchdog_ns(void);
+uint64_t by_proc_rss_bytes(void);
+double by_proc_cpu_seconds(void);
+uint32_t by_proc_n_cpus(void); /* CPUs this process may use: affinity mask and cgroup quota */
+BY_MUST_USE char *by_proc_exe_dir(void); /* folder of this program; yours */
+
+#endif

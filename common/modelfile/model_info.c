@@ -1,0 +1,356 @@
+#include "common/modelfile/model_info.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+/* What transformers assumes for a key that config.json leaves out, as far as it decides a result. Keys with a leading
+ * underscore are ours: facts that no file writes down. */
+static const struct by_family families[] = {
+    {"llama", "llama", false, true,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"tie_word_embeddings\":false}"},
+    {"mistral", "mistral", false, true,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":8,"
+     "\"sliding_window\":4096,\"tie_word_embeddings\":false}"},
+    {"mixtral", NULL, false, true,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":1000000,\"num_key_value_heads\":8,"
+     "\"num_local_experts\":8,\"num_experts_per_tok\":2,\"norm_topk_prob\":true,"
+     "\"tie_word_embeddings\":false}"},
+    {"qwen2", "qwen2", false, false,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":32,\"qkv_bias\":true,"
+     "\"use_sliding_window\":false,\"sliding_window\":4096,\"max_window_layers\":28,"
+     "\"tie_word_embeddings\":false}"},
+    {"qwen2_moe", "qwen2moe", false, false,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":16,\"qkv_bias\":true,"
+     "\"use_sliding_window\":false,\"sliding_window\":4096,\"max_window_layers\":28,"
+     "\"decoder_sparse_step\":1,\"num_experts\":60,\"num_experts_per_tok\":4,"
+     "\"moe_intermediate_size\":1408,\"shared_expert_intermediate_size\":5632,"
+     "\"norm_topk_prob\":false,\"_shared_gate\":true,\"tie_word_embeddings\":false}"},
+    {"qwen3", "qwen3", false, false,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":32,\"head_dim\":128,"
+     "\"use_qk_norm\":true,\"use_sliding_window\":false,\"sliding_window\":4096,"
+     "\"max_window_layers\":28,\"tie_word_embeddings\":false}"},
+    {"qwen3_moe", "qwen3moe", false, false,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":4,"
+     "\"use_qk_norm\":true,\"use_sliding_window\":false,\"sliding_window\":4096,"
+     "\"max_window_layers\":28,\"decoder_sparse_step\":1,\"num_experts\":128,"
+     "\"num_experts_per_tok\":8,\"moe_intermediate_size\":768,\"norm_topk_prob\":false,"
+     "\"tie_word_embeddings\":false}"},
+    {"gemma", "gemma", false, false,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":16,\"head_dim\":256,"
+     "\"hidden_activation\":\"gelu_pytorch_tanh\",\"_embed_sqrt\":true,"
+     "\"tie_word_embeddings\":true}"},
+    {"gemma2", "gemma2", false, false,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":4,\"head_dim\":256,"
+     "\"hidden_activation\":\"gelu_pytorch_tanh\",\"_embed_sqrt\":true,\"sliding_window\":4096,"
+     "\"sliding_window_pattern\":2,\"query_pre_attn_scalar\":256,\"attn_logit_softcapping\":50,"
+     "\"final_logit_softcapping\":30,\"tie_word_embeddings\":true}"},
+    {"gemma3_text", "gemma3", false, false,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":1000000,\"rope_local_base_freq\":10000,"
+     "\"num_key_value_heads\":4,\"head_dim\":256,\"hidden_activation\":\"gelu_pytorch_tanh\","
+     "\"_embed_sqrt\":true,\"sliding_window\":4096,\"sliding_window_pattern\":6,"
+     "\"query_pre_attn_scalar\":256,\"use_qk_norm\":true,\"tie_word_embeddings\":true}"},
+    {"helium", NULL, true, true,
+     "{\"rms_norm_eps\":1e-8,\"rope_theta\":100000,\"num_key_value_heads\":20,\"head_dim\":128,"
+     "\"tie_word_embeddings\":false}"},
+    {"smollm3", "smollm3", false, true,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":2000000,\"num_key_value_heads\":4,"
+     "\"no_rope_layer_interval\":4,\"use_sliding_window\":false,\"tie_word_embeddings\":true}"},
+    {"granite", "granite", false, true,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"tie_word_embeddings\":false}"},
+    {"olmo2", "olmo2", false, false,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"use_qk_norm\":true,"
+     "\"tie_word_embeddings\":false}"},
+    {"cohere", "command-r", true, true,
+     "{\"layer_norm_eps\":1e-5,\"rope_theta\":10000,\"logit_scale\":0.0625,"
+     "\"parallel_attn\":true,\"tie_word_embeddings\":true}"},
+    {"glm4", "glm4", true, true,
+     "{\"rms_norm_eps\":1.5625e-7,\"rope_theta\":10000,\"num_key_value_heads\":2,"
+     "\"head_dim\":128,\"partial_rotary_factor\":0.5,\"tie_word_embeddings\":false}"},
+    {"phi3", "phi3", false, false,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"original_max_position_embeddings\":4096,"
+     "\"tie_word_embeddings\":false}"},
+    {"stablelm", "stablelm", false, false,
+     "{\"layer_norm_eps\":1e-5,\"rope_theta\":10000,\"num_key_value_heads\":32,"
+     "\"partial_rotary_factor\":0.25,\"tie_word_embeddings\":false}"},
+    {"starcoder2", "starcoder2", false, false,
+     "{\"norm_epsilon\":1e-5,\"rope_theta\":10000,\"num_key_value_heads\":2,\"use_bias\":true,"
+     "\"hidden_act\":\"gelu_pytorch_tanh\",\"tie_word_embeddings\":true}"},
+    {"gpt2", "gpt2", false, false,
+     "{\"layer_norm_epsilon\":1e-5,\"activation_function\":\"gelu_new\",\"attention_bias\":true,"
+     "\"mlp_bias\":true,\"_no_rope\":true,\"tie_word_embeddings\":true}"},
+    {"gpt_neox", "gptneox", false, false,
+     "{\"layer_norm_eps\":1e-5,\"hidden_act\":\"gelu\",\"rotary_pct\":0.25,"
+     "\"rotary_emb_base\":10000,\"use_parallel_residual\":true,\"attention_bias\":true,"
+     "\"mlp_bias\":true,\"tie_word_embeddings\":false}"},
+    {"opt", NULL, false, false,
+     "{\"layer_norm_eps\":1e-5,\"activation_function\":\"relu\",\"enable_bias\":true,"
+     "\"do_layer_norm_before\":true,\"_pos_offset\":2,\"_no_rope\":true,"
+     "\"tie_word_embeddings\":true}"},
+    {"falcon", "falcon", false, false,
+     "{\"layer_norm_epsilon\":1e-5,\"activation\":\"gelu\",\"rope_theta\":10000,"
+     "\"multi_query\":true,\"parallel_attn\":true,\"bias\":false,\"alibi\":false,"
+     "\"new_decoder_architecture\":false,\"tie_word_embeddings\":true}"},
+    {"deepseek_v2", "deepseek2", true, true,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"scoring_func\":\"softmax\","
+     "\"topk_method\":\"greedy\",\"norm_topk_prob\":false,\"routed_scaling_factor\":1,"
+     "\"first_k_dense_replace\":0,\"kv_lora_rank\":512,\"q_lora_rank\":1536,"
+     "\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,\"v_head_dim\":128,"
+     "\"tie_word_embeddings\":false}"},
+    {"deepseek_v3", NULL, true, true,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"scoring_func\":\"sigmoid\","
+     "\"topk_method\":\"noaux_tc\",\"norm_topk_prob\":true,\"routed_scaling_factor\":2.5,"
+     "\"n_group\":8,\"topk_group\":4,\"first_k_dense_replace\":3,\"kv_lora_rank\":512,"
+     "\"q_lora_rank\":1536,\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,\"v_head_dim\":128,"
+     "\"tie_word_embeddings\":false}"},
+    {"gpt_oss", "gpt-oss", false, false,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":150000,\"num_key_value_heads\":8,\"head_dim\":64,"
+     "\"sliding_window\":128,\"sliding_window_pattern\":2,\"num_local_experts\":128,"
+     "\"num_experts_per_tok\":4,\"attention_bias\":true,\"norm_topk_prob\":true,"
+     "\"tie_word_embeddings\":false}"},
+    {"bert", "bert", false, false,
+     "{\"layer_norm_eps\":1e-12,\"hidden_act\":\"gelu\",\"type_vocab_size\":2,"
+     "\"attention_bias\":true,\"mlp_bias\":true,\"_no_rope\":true}"},
+};
+
+static const struct {
+    const char *name;
+    enum by_act act;
+} act_names[] = {
+    {"silu", BY_ACT_SILU},
+    {"swish", BY_ACT_SILU},
+    {"gelu", BY_ACT_GELU},
+    {"gelu_pytorch_tanh", BY_ACT_GELU_TANH},
+    {"gelu_new", BY_ACT_GELU_TANH},
+    {"gelu_fast", BY_ACT_GELU_TANH},
+    {"relu", BY_ACT_RELU},
+    {"relu2", BY_ACT_RELU2},
+    {"quick_gelu", BY_ACT_QUICK_GELU},
+};
+
+const struct by_family *by_family_at(size_t i) {
+    return i < BY_COUNTOF(families) ? &families[i] : NULL;
+}
+
+const struct by_family *by_family_find(struct by_str name) {
+    for (size_t i = 0; i < BY_COUNTOF(families); i++) {
+        if (by_str_eqz(name, families[i].name)) return &families[i];
+    }
+    return NULL;
+}
+
+const struct by_family *by_family_find_gguf(struct by_str architecture) {
+    for (size_t i = 0; i < BY_COUNTOF(families); i++) {
+        if (families[i].gguf && by_str_eqz(architecture, families[i].gguf)) return &families[i];
+    }
+    return NULL;
+}
+
+bool by_act_parse(struct by_str name, enum by_act *out) {
+    for (size_t i = 0; i < BY_COUNTOF(act_names); i++) {
+        if (!by_str_eqz(name, act_names[i].name)) continue;
+        *out = act_names[i].act;
+        return true;
+    }
+    return false;
+}
+
+const char *by_act_name(enum by_act a) {
+    for (size_t i = 0; i < BY_COUNTOF(act_names); i++) {
+        if (act_names[i].act == a) return act_names[i].name;
+    }
+    return "?";
+}
+
+const char *by_rope_kind_name(enum by_rope_kind k) {
+    static const char *const names[] = {"none", "plain",    "linear",  "llama3",
+                                        "yarn", "longrope", "factors", "dynamic"};
+    return (size_t)k < BY_COUNTOF(names) ? names[k] : "?";
+}
+
+void by_model_info_init(struct by_model_info *m) {
+    *m = (struct by_model_info){
+        .rope = {.kind = BY_ROPE_PLAIN, .factor = 1, .attention_factor = 0, .is_truncated = true},
+        .embed_scale = 1,
+        .residual_scale = 1,
+        .logit_scale = 1,
+        .norm_eps = 1e-5,
+        .moe = {.n_groups = 1, .n_groups_used = 1, .routed_scale = 1},
+        .bos = -1,
+        .pad = -1,
+    };
+}
+
+void by_model_info_add_eos(struct by_model_info *m, int64_t id) {
+    if (id < 0 || id >= BY_VOCAB_MAX || m->n_eos == BY_EOS_MAX) return;
+    for (uint32_t i = 0; i < m->n_eos; i++) {
+        if (m->eos[i] == (uint32_t)id) return;
+    }
+    m->eos[m->n_eos++] = (uint32_t)id;
+}
+
+static int check_sizes(const struct by_model_info *m, const char *where, struct by_err *err) {
+    const struct {
+        const char *name;
+        uint64_t value, max;
+    } sizes[] = {
+        {"number of layers", m->n_layers, BY_LAYERS_MAX},
+        {"hidden size", m->hidden, BY_HIDDEN_MAX},
+        {"number of attention heads", m->n_heads, BY_HEADS_MAX},
+        {"number of key-value heads", m->n_kv_heads, BY_HEADS_MAX},
+        {"head size", m->head_dim, BY_HEAD_DIM_MAX},
+        {"feed-forward size", m->moe.n_experts ? m->moe.ffn : m->ffn, BY_FFN_MAX},
+        {"vocabulary size", m->vocab, BY_VOCAB_MAX},
+    };
+    for (size_t i = 0; i < BY_COUNTOF(sizes); i++) {
+        if (sizes[i].value > 0 && sizes[i].value <= sizes[i].max) continue;
+        return by_fail(err, BY_EINVAL, "%s: the %s is %" PRIu64 "; 1 to %" PRIu64 " is possible",
+                       where, sizes[i].name, sizes[i].value, sizes[i].max);
+    }
+    if (m->n_heads % m->n_kv_heads != 0) {
+        return by_fail(err, BY_EINVAL, "%s: %u attention heads cannot share %u key-value heads",
+                       where, m->n_heads, m->n_kv_heads);
+    }
+    return 0;
+}
+
+static int check_moe(const struct by_moe_info *x, const char *where, struct by_err *err) {
+    if (x->n_experts == 0) return 0;
+    if (x->n_experts > BY_EXPERTS_MAX || x->n_used == 0 || x->n_used > x->n_experts) {
+        return by_fail(err, BY_EINVAL, "%s: %u of %u experts a token is not possible (at most %d)",
+                       where, x->n_used, x->n_experts, BY_EXPERTS_MAX);
+    }
+    if (x->n_groups == 0 || x->n_experts % x->n_groups != 0 || x->n_groups_used == 0 ||
+        x->n_groups_used > x->n_groups) {
+        return by_fail(err, BY_EINVAL,
+                       "%s: %u experts do not divide into %u groups of which %u are used", where,
+                       x->n_experts, x->n_groups, x->n_groups_used);
+    }
+    if (x->n_used > x->n_experts / x->n_groups * x->n_groups_used) {
+        return by_fail(err, BY_EINVAL, "%s: %u experts a token are more than %u groups hold", where,
+                       x->n_used, x->n_groups_used);
+    }
+    return 0;
+}
+
+static int check_mla(const struct by_mla_info *x, const char *where, struct by_err *err) {
+    if (x->kv_rank == 0) return 0;
+    bool fits = x->kv_rank <= BY_HIDDEN_MAX && x->q_rank <= BY_HIDDEN_MAX && x->rope_dim > 0 &&
+                x->rope_dim % 2 == 0 && x->v_dim > 0 && x->v_dim <= BY_HEAD_DIM_MAX &&
+                x->nope_dim <= BY_HEAD_DIM_MAX && x->nope_dim + x->rope_dim <= BY_HEAD_DIM_MAX;
+    if (fits) return 0;
+    return by_fail(
+        err, BY_EINVAL,
+        "%s: latent attention with rank %u and head parts %u + %u and %u is not possible", where,
+        x->kv_rank, x->nope_dim, x->rope_dim, x->v_dim);
+}
+
+static int check_rope(const struct by_model_info *m, const char *where, struct by_err *err) {
+    const struct by_rope *r = &m->rope;
+    uint32_t room = m->mla.kv_rank ? m->mla.rope_dim : m->head_dim;
+    if (r->kind == BY_ROPE_NONE) return 0;
+    if (r->n_rot == 0 || r->n_rot % 2 != 0 || r->n_rot > room) {
+        return by_fail(err, BY_EINVAL,
+                       "%s: rope over %u dimensions of a head of %u; an even number up to the head "
+                       "is needed",
+                       where, r->n_rot, room);
+    }
+    if (!(r->theta >= 1 && r->theta <= 1e15) || !(r->theta_local == 0 || r->theta_local >= 1)) {
+        return by_fail(err, BY_EINVAL, "%s: rope base %g (local %g); at least 1 is needed", where,
+                       r->theta, r->theta_local);
+    }
+    if (!(r->factor > 0 && r->factor <= 1e6) || !isfinite(r->attention_factor)) {
+        return by_fail(err, BY_EINVAL, "%s: rope factor %g with attention factor %g", where,
+                       r->factor, r->attention_factor);
+    }
+    bool needs_original =
+        r->kind == BY_ROPE_LLAMA3 || r->kind == BY_ROPE_YARN || r->kind == BY_ROPE_LONGROPE;
+    if (needs_original && (r->original_context == 0 || r->original_context > BY_CONTEXT_MAX)) {
+        return by_fail(err, BY_EINVAL, "%s: rope kind %s needs the original context length", where,
+                       by_rope_kind_name(r->kind));
+    }
+    if (r->kind == BY_ROPE_LLAMA3 && !(r->low_freq > 0 && r->high_freq > r->low_freq)) {
+        return by_fail(err, BY_EINVAL, "%s: rope frequency factors %g and %g must grow", where,
+                       r->low_freq, r->high_freq);
+    }
+    bool needs_factors = r->kind == BY_ROPE_LONGROPE || r->kind == BY_ROPE_FACTORS;
+    if (needs_factors && r->n_factors != r->n_rot / 2) {
+        return by_fail(err, BY_EINVAL, "%s: %u rope factors for %u pairs of dimensions", where,
+                       r->n_factors, r->n_rot / 2);
+    }
+    for (uint32_t i = 0; needs_factors && i < r->n_factors; i++) {
+        bool fits = r->long_factors[i] > 0 && isfinite(r->long_factors[i]) &&
+                    (r->kind == BY_ROPE_FACTORS ||
+                     (r->short_factors[i] > 0 && isfinite(r->short_factors[i])));
+        if (!fits) return by_fail(err, BY_EINVAL, "%s: rope factor %u is not above 0", where, i);
+    }
+    return 0;
+}
+
+static double yarn_mscale(double factor, double m) {
+    return factor <= 1 ? 1 : 0.1 * m * log(factor) + 1;
+}
+
+/* The formulas of transformers' modeling_rope_utils. */
+static void fill_rope(struct by_model_info *m) {
+    struct by_rope *r = &m->rope;
+    uint32_t room = m->mla.kv_rank ? m->mla.rope_dim : m->head_dim;
+    if (r->kind == BY_ROPE_NONE) return;
+    if (r->n_rot == 0) r->n_rot = room;
+    if (r->attention_factor != 0) return;
+    r->attention_factor = 1;
+    if (r->kind == BY_ROPE_YARN) {
+        r->attention_factor =
+            r->mscale != 0 && r->mscale_all != 0
+                ? yarn_mscale(r->factor, r->mscale) / yarn_mscale(r->factor, r->mscale_all)
+                : yarn_mscale(r->factor, 1);
+    }
+    if (r->kind == BY_ROPE_LONGROPE && r->factor > 1 && r->original_context > 1)
+        r->attention_factor = sqrt(1 + log(r->factor) / log((double)r->original_context));
+}
+
+static void fill_attention(struct by_model_info *m) {
+    if (m->n_kv_heads == 0) m->n_kv_heads = m->n_heads;
+    if (m->mla.kv_rank && m->mla.nope_dim <= BY_HEAD_DIM_MAX && m->mla.rope_dim <= BY_HEAD_DIM_MAX)
+        m->head_dim = m->mla.nope_dim + m->mla.rope_dim;
+    if (m->head_dim == 0 && m->n_heads) m->head_dim = m->hidden / m->n_heads;
+    if (m->attn_scale != 0 || m->head_dim == 0) return;
+    m->attn_scale = 1 / sqrt((double)m->head_dim);
+    if (m->mla.kv_rank && m->rope.kind == BY_ROPE_YARN && m->rope.mscale_all != 0) {
+        double s = yarn_mscale(m->rope.factor, m->rope.mscale_all);
+        m->attn_scale *= s * s;
+    }
+}
+
+static int check_scales(const struct by_model_info *m, const char *where, struct by_err *err) {
+    const struct {
+        const char *name;
+        double value;
+    } scales[] = {
+        {"attention scale", m->attn_scale},    {"embedding scale", m->embed_scale},
+        {"residual scale", m->residual_scale}, {"logit scale", m->logit_scale},
+        {"expert scale", m->moe.routed_scale},
+    };
+    for (size_t i = 0; i < BY_COUNTOF(scales); i++) {
+        if (isfinite(scales[i].value) && fabs(scales[i].value) <= 1e6) continue;
+        return by_fail(err, BY_EINVAL, "%s: the %s is %g", where, scales[i].name, scales[i].value);
+    }
+    if (!(m->norm_eps >= 0 && m->norm_eps <= 1))
+        return by_fail(err, BY_EINVAL, "%s: the norm's epsilon is %g", where, m->norm_eps);
+    if (!(m->attn_softcap >= 0) || !(m->final_softcap >= 0))
+        return by_fail(err, BY_EINVAL, "%s: a softcap is below 0", where);
+    return 0;
+}
+
+int by_model_info_finish(struct by_model_info *m, const char *where, struct by_err *err) {
+    fill_attention(m);
+    fill_rope(m);
+    if (m->moe.n_experts && m->moe.ffn == 0) m->moe.ffn = m->ffn;
+    int rc = check_sizes(m, where, err);
+    if (!rc) rc = check_moe(&m->moe, where, err);
+    if (!rc) rc = check_mla(&m->mla, where, err);
+    if (!rc) rc = check_rope(m, where, err);
+    if (!rc) rc = check_scales(m, where, err);
+    m->is_complete = rc == 0;
+    return rc;
+}

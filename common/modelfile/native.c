@@ -1,0 +1,76 @@
+#include "common/modelfile/native.h"
+
+#include <string.h>
+
+/* Switches of config.json that change how a family computes, in ways that no model in use needed so far. */
+enum test { IS_TRUE, IS_FALSE, DIFFERS };
+static const struct {
+    const char *family, *key;
+    enum test
+        test; /* refused when the key is there and true, false, or another number than `number` (0: hidden size) */
+    double number;
+    const char *why;
+} refused[] = {
+    {"cohere", "use_qk_norm", IS_TRUE, 0,
+     "q and k norms with weights of their own for each head (Command R+)"},
+    {"stablelm", "qk_layernorm", IS_TRUE, 0,
+     "q and k norms with weights of their own for each head (StableLM 2 12B)"},
+    {"gpt2", "scale_attn_by_inverse_layer_idx", IS_TRUE, 0,
+     "attention scaled by the layer's number"},
+    {"opt", "do_layer_norm_before", IS_FALSE, 0, "norms behind the layers (OPT-350m)"},
+    {"opt", "word_embed_proj_dim", DIFFERS, 0,
+     "an embedding of another width than the layers (OPT-350m)"},
+    {"falcon", "alibi", IS_TRUE, 0, "alibi positions (Falcon RW)"},
+    {"gpt_oss", "swiglu_limit", DIFFERS, 7, "another limit of the activation than 7"},
+};
+
+static int check_switches(const struct by_model_info *m, const struct by_json *config,
+                          struct by_err *err) {
+    for (size_t i = 0; config && i < BY_COUNTOF(refused); i++) {
+        const struct by_json *v = by_json_get(config, refused[i].key);
+        if (strcmp(m->family, refused[i].family) != 0 || !v) continue;
+        double number = refused[i].number != 0 ? refused[i].number : (double)m->hidden;
+        bool is_bool = by_json_type(v) == BY_JSON_BOOL,
+             is_number = by_json_type(v) == BY_JSON_NUMBER;
+        bool hit = refused[i].test == DIFFERS
+                       ? is_number && by_json_f64(v) != number
+                       : is_bool && by_json_bool(v) == (refused[i].test == IS_TRUE);
+        if (hit)
+            return by_fail(err, BY_EUNSUPPORTED, "%s: %s is not supported natively", refused[i].key,
+                           refused[i].why);
+    }
+    return 0;
+}
+
+static int check_quant(const struct by_quant_info *q, struct by_err *err) {
+    static const char *const formats[] = {
+        "", "dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized"};
+    if (q->method == BY_QUANT_OTHER)
+        return by_fail(err, BY_EUNSUPPORTED, "weights quantised by '%s' are not supported natively",
+                       q->name);
+    if (q->method != BY_QUANT_COMPRESSED) return 0;
+    for (size_t i = 0; i < BY_COUNTOF(formats); i++) {
+        if (strcmp(q->format, formats[i]) == 0) return 0;
+    }
+    return by_fail(err, BY_EUNSUPPORTED,
+                   "compressed-tensors of the format '%s' are not supported natively", q->format);
+}
+
+int by_native_check(const struct by_model_info *m, const struct by_json *config,
+                    struct by_err *err) {
+    if (!by_family_find(by_str_of(m->family)))
+        return by_fail(err, BY_EUNSUPPORTED,
+                       "the family '%s' is not one that the native engine knows", m->family);
+    if (m->rope.kind == BY_ROPE_DYNAMIC)
+        return by_fail(err, BY_EUNSUPPORTED,
+                       "rope of type 'dynamic' changes with the length of the text, which a shared "
+                       "cache cannot hold");
+    int rc = check_quant(&m->quant, err);
+    return rc ? rc : check_switches(m, config, err);
+}
+
+uint64_t by_native_kv_bytes(const struct by_model_info *m, uint32_t number_bytes) {
+    uint64_t a_layer = m->mla.kv_rank ? 2 * (uint64_t)m->mla.kv_rank + m->mla.rope_dim
+                                      : 2 * (uint64_t)m->n_kv_heads * m->head_dim;
+    return a_layer * m->n_layers * number_bytes;
+}

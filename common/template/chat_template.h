@@ -1,0 +1,44 @@
+/* chat_template.h - a model's chat template: found, parsed once, rendered for each request.
+ *
+ *     folder: --chat-template FILE, else chat_template.jinja, else tokenizer_config.json's chat_template (one text, or a
+ *     list of named ones: "tool_use" with tools, else "default")          GGUF: tokenizer.chat_template
+ *
+ *     {messages, tools, documents, add_generation_prompt, continue_final_message, kwargs} ─▶ prompt, and who wrote each
+ *     byte of it: mark 1 came with the request, mark 0 stands in the template (jval.h)
+ *
+ * The result is transformers 5's apply_chat_template, byte for byte, its own changes to the messages included
+ * (reasoning_content and thinking fill each other; the tag of continue_final_message).
+ * Always: a run is bounded in steps, bytes and depth; a template that refuses (raise_exception) is BY_EINVAL with its
+ * words.
+ * Owner: the tokenizer worker, one thread. */
+#ifndef COMMON_TEMPLATE_CHAT_TEMPLATE_H
+#define COMMON_TEMPLATE_CHAT_TEMPLATE_H
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "common/modelfile/model_dir.h"
+
+struct by_chat_template;
+
+/* path: a Jinja file to use instead of the model's own, or NULL. BY_ENOTFOUND: the model has no template. */
+BY_MUST_USE int by_chat_template_open(struct by_chat_template **out, const struct by_model_dir *dir,
+                                      const char *path, struct by_err *err);
+/* From text alone. special: a JSON object of variables (bos_token …), or empty. */
+BY_MUST_USE int by_chat_template_parse(struct by_chat_template **out, struct by_str source,
+                                       struct by_str special, struct by_err *err);
+void by_chat_template_free(struct by_chat_template *t); /* NULL is fine */
+
+struct by_chat_prompt {
+    struct by_buf text;
+    struct by_buf
+        marks; /* one byte for each of text, as by_encode_options.user_marks wants them; empty: all trusted */
+};
+void by_chat_prompt_init(struct by_chat_prompt *p);
+void by_chat_prompt_release(struct by_chat_prompt *p);
+
+/* chat: the JSON object drawn above; clock_s is what strftime_now shows. */
+BY_MUST_USE int by_chat_template_render(const struct by_chat_template *t, struct by_str chat,
+                                        uint64_t clock_s, struct by_chat_prompt *out,
+                                        struct by_err *err);
+
+#endif

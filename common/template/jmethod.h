@@ -1,0 +1,47 @@
+/* jmethod.h - attributes of values: the methods of str, list and dict, and what a loop and a namespace show.
+ *
+ *     "a,b".split(",")   message.get("name")   loop.index0   ns.found
+ *
+ * Always: methods that would change a list or dict (append, update …) are refused as transformers' sandbox does.
+ * Owner: the run; the tables are constant. */
+#ifndef COMMON_TEMPLATE_JMETHOD_H
+#define COMMON_TEMPLATE_JMETHOD_H
+
+#include "common/template/jval.h"
+
+/* The state of one for loop, seen as `loop`. */
+struct by_jloop {
+    const struct by_jlist *items;
+    uint32_t at;      /* of the current one */
+    uint32_t nesting; /* loops around it */
+    struct by_jval
+        last_seen; /* loop.changed: the arguments of the call before; ABSENT before the first */
+};
+
+/* The attribute, or ABSENT when obj has none of that name (it may still be an item). */
+struct by_jval by_jmethod_attr(struct by_jrun *r, const struct by_jval *obj,
+                               const struct by_jval *name);
+bool by_jmethod_is_refused(
+    struct by_str name); /* a method of Python's that we know and do not have */
+
+/* Shared with the filters of the same name. */
+struct by_jval by_jmethod_strip(struct by_jrun *r, struct by_jval str, const struct by_jval *chars,
+                                int sides); /* 1 left, 2 right */
+struct by_jval by_jmethod_replace(struct by_jrun *r, struct by_jval str, struct by_jval old,
+                                  struct by_jval new_, int64_t count);
+enum by_jmethod_case {
+    BY_JMETHOD_UPPER,
+    BY_JMETHOD_LOWER,
+    BY_JMETHOD_TITLE,
+    BY_JMETHOD_CAPITALIZE,
+    BY_JMETHOD_SWAP
+};
+struct by_jval by_jmethod_case(struct by_jrun *r, struct by_jval str, enum by_jmethod_case to);
+struct by_jval by_jmethod_items(struct by_jrun *r,
+                                const struct by_jdict *d); /* list of (key, value) */
+struct by_jval by_jmethod_pad(struct by_jrun *r, struct by_jval str, int64_t left, int64_t right,
+                              struct by_jval fill);
+bool by_jmethod_all(struct by_jval str,
+                    bool (*is)(uint32_t cp)); /* every character is; false when empty */
+
+#endif

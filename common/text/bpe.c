@@ -1,0 +1,450 @@
+#include "common/text/bpe.h"
+
+#include "common/base/buf.h"
+#include "common/base/check.h"
+#include "common/base/mem.h"
+#include "common/base/utf8.h"
+
+enum {
+    NONE = 0xFFFFFFFFu, /* no such pair, no such symbol */
+    SHORT_MAX = 40,     /* symbols up to which scanning beats the heap */
+};
+
+struct merge {
+    uint32_t left, right, rank, id; /* left == NONE: an empty slot */
+};
+
+/* Merges that wait to be looked up together: two pieces each. */
+struct pending {
+    struct by_buf text;
+    size_t end[BY_VOCAB_MANY_MAX]; /* of each piece in text */
+    size_t n;
+};
+
+struct symbols {
+    uint32_t *id;          /* [n] */
+    uint32_t *rank;        /* [n] of the pair (i, next[i]); NONE: no such pair */
+    uint32_t *merged;      /* [n] what that pair becomes */
+    uint32_t *prev, *next; /* [n] NONE at the ends */
+    size_t cap;
+    uint64_t *heap; /* rank << 32 | position */
+    size_t heap_n, heap_cap;
+};
+
+struct by_bpe {
+    const struct by_vocab *vocab, *words;
+    struct by_bpe_options o;
+    struct merge *merges; /* [1 << bits] */
+    unsigned bits;
+    uint32_t n_merges, next_rank, last_joined;
+    uint32_t
+        byte_ids[256]; /* the token of one byte: alphabet, or <0xNN> with byte_fallback; NONE */
+    uint32_t byte_id_min, byte_id_max; /* of those; NONE, 0 without any */
+    bool has_all_bytes, merges_bytes;  /* a merge takes a byte's token */
+    struct symbols s;
+    struct pending pending;
+    char *joined; /* room for two pieces */
+    size_t joined_cap;
+};
+
+/* ---- the alphabet ---- */
+
+/* Printable Latin-1 stands for itself; the 68 others follow from U+0100 on. */
+static bool is_plain(uint32_t c) {
+    return (c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c <= 0xAC) || (c >= 0xAE && c <= 0xFF);
+}
+
+uint32_t by_bpe_byte_to_char(uint8_t byte) {
+    if (is_plain(byte)) return byte;
+    uint32_t n = 0;
+    for (uint32_t b = 0; b < byte; b++)
+        n += !is_plain(b);
+    return 0x100 + n;
+}
+
+int by_bpe_char_to_byte(uint32_t cp) {
+    if (is_plain(cp)) return (int)cp;
+    if (cp < 0x100) return -1;
+    if (cp <= 0x120) return (int)(cp - 0x100);        /* 00 … 20 */
+    if (cp <= 0x142) return (int)(cp - 0x121 + 0x7F); /* 7F … A0 */
+    return cp == 0x143 ? 0xAD : -1;
+}
+
+size_t by_bpe_spell(struct by_str piece, char *out, bool *is_spelled) {
+    size_t n = 0;
+    for (size_t i = 0, len; i < piece.n; i += len) {
+        int byte = by_bpe_char_to_byte(by_utf8_decode(piece.p + i, piece.n - i, &len));
+        if (byte < 0) {
+            *is_spelled = false;
+            if (piece.n) memcpy(out, piece.p, piece.n);
+            return piece.n;
+        }
+        out[n++] = (char)byte;
+    }
+    *is_spelled = true;
+    return n;
+}
+
+/* ---- merges ---- */
+
+static uint32_t home_of(const struct by_bpe *b, uint32_t left, uint32_t right) {
+    uint64_t key = (uint64_t)left << 32 | right;
+    return (uint32_t)(key * UINT64_C(0x9E3779B97F4A7C15) >> (64 - b->bits));
+}
+
+static uint32_t slot_of(const struct by_bpe *b, uint32_t left, uint32_t right) {
+    uint32_t mask = (1u << b->bits) - 1, i = home_of(b, left, right);
+    while (b->merges[i].left != NONE && (b->merges[i].left != left || b->merges[i].right != right))
+        i = (i + 1) & mask;
+    return i;
+}
+
+static void find_merge(const struct by_bpe *b, uint32_t left, uint32_t right, uint32_t *rank,
+                       uint32_t *id) {
+    const struct merge *m = &b->merges[slot_of(b, left, right)];
+    *rank = m->left == NONE ? NONE : m->rank;
+    *id = m->id;
+}
+
+static void make_table(struct by_bpe *b, unsigned bits) {
+    struct merge *old = b->merges;
+    size_t n_old = old ? (size_t)1 << b->bits : 0;
+    b->bits = bits;
+    b->merges = by_alloc_array((size_t)1 << bits, sizeof *b->merges);
+    for (size_t i = 0; i < (size_t)1 << bits; i++)
+        b->merges[i].left = NONE;
+    for (size_t i = 0; i < n_old; i++) {
+        if (old[i].left != NONE) b->merges[slot_of(b, old[i].left, old[i].right)] = old[i];
+    }
+    by_free(old);
+}
+
+/* Byte tokens lie side by side in the vocabularies that have them; another one between them only costs speed. */
+static bool is_byte_id(const struct by_bpe *b, uint32_t id) {
+    return id >= b->byte_id_min && id <= b->byte_id_max;
+}
+
+void by_bpe_put_merge(struct by_bpe *b, uint32_t left, uint32_t right, uint32_t rank, uint32_t id) {
+    by_assert(left != NONE && rank != NONE);
+    if ((uint64_t)b->n_merges * 3 >= (uint64_t)2 << b->bits) make_table(b, b->bits + 1);
+    struct merge *m = &b->merges[slot_of(b, left, right)];
+    b->n_merges += m->left == NONE;
+    b->merges_bytes |= is_byte_id(b, left) || is_byte_id(b, right);
+    *m = (struct merge){.left = left, .right = right, .rank = rank, .id = id};
+}
+
+/* Most vocabularies count their pieces in the order of the merges: the next one is where the last one was, or behind it. */
+static bool find_joined(const struct by_bpe *b, struct by_str joined, uint32_t *id) {
+    bool all_differ = b->vocab->n_found == b->vocab->n_pieces;
+    for (uint32_t k = 0; all_differ && k < 2; k++) {
+        *id = b->last_joined + k;
+        if (by_str_eq(by_vocab_get(b->vocab, *id), joined)) return true;
+    }
+    return by_vocab_find(b->vocab, joined, id);
+}
+
+static int fail_unknown(const struct by_bpe *b, struct by_str piece, struct by_err *err) {
+    return by_fail(err, BY_EFORMAT, "merge %u: '" BY_STR_FMT "' is not in the vocabulary",
+                   b->next_rank, BY_STR_ARG(by_str_sub(piece, 0, 100)));
+}
+
+static int add_merge(struct by_bpe *b, const struct by_str *piece, const uint32_t *ids,
+                     struct by_err *err) {
+    struct by_str left = piece[0], right = piece[1], tail = right;
+    uint32_t id;
+    if (b->next_rank >= BY_MERGES_MAX)
+        return by_fail(err, BY_ELIMIT, "more than %d merges", BY_MERGES_MAX);
+    if (ids[0] == BY_VOCAB_NONE) return fail_unknown(b, left, err);
+    if (ids[1] == BY_VOCAB_NONE) return fail_unknown(b, right, err);
+    if (b->o.prefix.n && by_str_starts(right, b->o.prefix))
+        tail = by_str_sub(right, b->o.prefix.n, right.n);
+    size_t n = left.n + tail.n;
+    if (n > b->joined_cap) {
+        b->joined_cap = n * 2;
+        b->joined = by_realloc(b->joined, b->joined_cap);
+    }
+    if (left.n) memcpy(b->joined, left.p, left.n);
+    if (tail.n) memcpy(b->joined + left.n, tail.p, tail.n);
+    struct by_str joined = {b->joined, n};
+    if (!find_joined(b, joined, &id)) return fail_unknown(b, joined, err);
+    b->last_joined = id;
+    by_bpe_put_merge(b, ids[0], ids[1], b->next_rank++, id);
+    return 0;
+}
+
+int by_bpe_end_merges(struct by_bpe *b, struct by_err *err) {
+    struct pending *p = &b->pending;
+    struct by_str pieces[BY_VOCAB_MANY_MAX];
+    uint32_t ids[BY_VOCAB_MANY_MAX];
+    size_t from = 0;
+    for (size_t i = 0; i < p->n; from = p->end[i++])
+        pieces[i] = (struct by_str){p->text.p + from, p->end[i] - from};
+    by_vocab_find_many(b->vocab, pieces, p->n, ids);
+    for (size_t i = 0; i < p->n; i += 2)
+        __builtin_prefetch(&b->merges[home_of(b, ids[i], ids[i + 1])]);
+    int rc = 0;
+    for (size_t i = 0; i < p->n && !rc; i += 2)
+        rc = add_merge(b, pieces + i, ids + i, err);
+    p->n = 0;
+    by_buf_clear(&p->text);
+    return rc;
+}
+
+int by_bpe_add_merge(struct by_bpe *b, struct by_str left, struct by_str right,
+                     struct by_err *err) {
+    struct pending *p = &b->pending;
+    by_buf_add_str(&p->text, left);
+    p->end[p->n++] = p->text.n;
+    by_buf_add_str(&p->text, right);
+    p->end[p->n++] = p->text.n;
+    if (p->text.is_full)
+        return by_fail(err, BY_ELIMIT, "merge %u: its pieces are too long", b->next_rank);
+    return p->n == BY_VOCAB_MANY_MAX ? by_bpe_end_merges(b, err) : 0;
+}
+
+bool by_bpe_is_literal(const struct by_bpe *b) {
+    return !b->o.is_byte_level && !b->o.ignore_merges && b->o.byte_fallback && b->has_all_bytes &&
+           !b->merges_bytes && !b->o.prefix.n && !b->o.suffix.n;
+}
+
+uint32_t by_bpe_n_merges(const struct by_bpe *b) {
+    return b->n_merges;
+}
+
+static void find_byte_ids(struct by_bpe *b) {
+    static const char hex[] = "0123456789ABCDEF";
+    b->has_all_bytes = true;
+    b->byte_id_min = NONE;
+    for (unsigned byte = 0; byte < 256; byte++) {
+        char name[8];
+        size_t n;
+        if (b->o.is_byte_level) {
+            n = by_utf8_encode(by_bpe_byte_to_char((uint8_t)byte), name);
+        } else {
+            memcpy(name, "<0x00>", 6);
+            name[3] = hex[byte >> 4];
+            name[4] = hex[byte & 15];
+            n = 6;
+        }
+        if (!by_vocab_find(b->vocab, (struct by_str){name, n}, &b->byte_ids[byte])) {
+            b->byte_ids[byte] = NONE;
+            b->has_all_bytes = false;
+            continue;
+        }
+        b->byte_id_min = BY_MIN(b->byte_id_min, b->byte_ids[byte]);
+        b->byte_id_max = BY_MAX(b->byte_id_max, b->byte_ids[byte]);
+    }
+}
+
+struct by_bpe *by_bpe_new(const struct by_vocab *vocab, const struct by_vocab *words,
+                          const struct by_bpe_options *o, uint32_t n_merges) {
+    struct by_bpe *b = by_alloc(sizeof *b);
+    *b = (struct by_bpe){.vocab = vocab, .words = words, .o = *o};
+    unsigned bits = 10;
+    while ((uint64_t)n_merges * 3 >= (uint64_t)2 << bits)
+        bits++;
+    make_table(b, bits);
+    find_byte_ids(b);
+    by_buf_init(&b->pending.text, (size_t)BY_VOCAB_MANY_MAX * BY_PIECE_BYTES_MAX);
+    return b;
+}
+
+void by_bpe_free(struct by_bpe *b) {
+    if (!b) return;
+    by_buf_release(&b->pending.text);
+    by_free(b->joined);
+    by_free(b->s.heap);
+    by_free(b->s.next);
+    by_free(b->s.prev);
+    by_free(b->s.merged);
+    by_free(b->s.rank);
+    by_free(b->s.id);
+    by_free(b->merges);
+    by_free(b);
+}
+
+/* ---- a word's first symbols ---- */
+
+static void reserve_symbols(struct symbols *s, size_t n) {
+    if (n <= s->cap) return;
+    s->cap = BY_MAX(s->cap * 2, BY_MAX(n, (size_t)64));
+    s->id = by_realloc_array(s->id, s->cap, sizeof(uint32_t));
+    s->rank = by_realloc_array(s->rank, s->cap, sizeof(uint32_t));
+    s->merged = by_realloc_array(s->merged, s->cap, sizeof(uint32_t));
+    s->prev = by_realloc_array(s->prev, s->cap, sizeof(uint32_t));
+    s->next = by_realloc_array(s->next, s->cap, sizeof(uint32_t));
+}
+
+static size_t split_bytes(struct by_bpe *b, struct by_str word) {
+    uint32_t *id = b->s.id;
+    size_t n = 0;
+    for (size_t i = 0; i < word.n; i++) {
+        uint32_t one = b->byte_ids[(uint8_t)word.p[i]];
+        if (one == NONE) {
+            if (!b->o.has_unk) continue;
+            one = b->o.unk_id;
+            if (b->o.fuse_unk && n && id[n - 1] == one) continue;
+        }
+        id[n++] = one;
+    }
+    return n;
+}
+
+/* The token of one character, with the marks of its place in the word around it. */
+static bool find_char(const struct by_bpe *b, struct by_str c, bool is_first, bool is_last,
+                      uint32_t *id) {
+    struct by_str prefix = is_first ? (struct by_str){"", 0} : b->o.prefix;
+    struct by_str suffix = is_last ? b->o.suffix : (struct by_str){"", 0};
+    if (!prefix.n && !suffix.n) return by_vocab_find(b->vocab, c, id);
+    char name[256];
+    size_t n = prefix.n + c.n + suffix.n;
+    if (n > sizeof name) return false;
+    if (prefix.n) memcpy(name, prefix.p, prefix.n);
+    memcpy(name + prefix.n, c.p, c.n);
+    if (suffix.n) memcpy(name + prefix.n + c.n, suffix.p, suffix.n);
+    return by_vocab_find(b->vocab, (struct by_str){name, n}, id);
+}
+
+/* Hugging Face falls back byte by byte over the name that it looked for, marks included. */
+static bool fall_back(const struct by_bpe *b, struct by_str c, uint32_t *id, size_t *n) {
+    if (!b->o.byte_fallback) return false;
+    for (size_t i = 0; i < c.n; i++) {
+        if (b->byte_ids[(uint8_t)c.p[i]] == NONE) return false;
+    }
+    for (size_t i = 0; i < c.n; i++)
+        id[(*n)++] = b->byte_ids[(uint8_t)c.p[i]];
+    return true;
+}
+
+static size_t split_chars(struct by_bpe *b, struct by_str word) {
+    uint32_t *id = b->s.id;
+    size_t n = 0;
+    bool is_unk_due = false;
+    for (size_t i = 0, len; i < word.n; i += len) {
+        by_utf8_decode(word.p + i, word.n - i, &len);
+        struct by_str c = {word.p + i, len};
+        uint32_t one;
+        if (find_char(b, c, i == 0, i + len == word.n, &one)) {
+            if (is_unk_due) id[n++] = b->o.unk_id;
+            is_unk_due = false;
+            id[n++] = one;
+            continue;
+        }
+        if (fall_back(b, c, id, &n)) continue;
+        if (!b->o.has_unk) continue;
+        if (is_unk_due && !b->o.fuse_unk) id[n++] = b->o.unk_id;
+        is_unk_due = true;
+    }
+    if (is_unk_due) id[n++] = b->o.unk_id;
+    return n;
+}
+
+/* ---- merging ---- */
+
+static size_t merge_short(struct by_bpe *b, size_t n) {
+    uint32_t *id = b->s.id, *rank = b->s.rank, *merged = b->s.merged;
+    for (size_t i = 0; i + 1 < n; i++)
+        find_merge(b, id[i], id[i + 1], &rank[i], &merged[i]);
+    while (n > 1) {
+        size_t best = 0;
+        for (size_t i = 1; i + 1 < n; i++)
+            best = rank[i] < rank[best] ? i : best;
+        if (rank[best] == NONE) break;
+        id[best] = merged[best];
+        n--;
+        for (size_t i = best + 1; i < n; i++) {
+            id[i] = id[i + 1];
+            rank[i] = rank[i + 1];
+            merged[i] = merged[i + 1];
+        }
+        if (best + 1 < n)
+            find_merge(b, id[best], id[best + 1], &rank[best], &merged[best]);
+        else
+            rank[best] = NONE;
+        if (best > 0) find_merge(b, id[best - 1], id[best], &rank[best - 1], &merged[best - 1]);
+    }
+    return n;
+}
+
+static void heap_push(struct symbols *s, uint32_t rank, uint32_t at) {
+    if (s->heap_n == s->heap_cap) {
+        s->heap_cap = BY_MAX(s->heap_cap * 2, (size_t)256);
+        s->heap = by_realloc_array(s->heap, s->heap_cap, sizeof *s->heap);
+    }
+    uint64_t key = (uint64_t)rank << 32 | at;
+    size_t i = s->heap_n++;
+    while (i > 0 && key < s->heap[(i - 1) / 2]) {
+        s->heap[i] = s->heap[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    s->heap[i] = key;
+}
+
+static uint64_t heap_pop(struct symbols *s) {
+    uint64_t top = s->heap[0], last = s->heap[--s->heap_n];
+    size_t i = 0;
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= s->heap_n) break;
+        if (child + 1 < s->heap_n && s->heap[child + 1] < s->heap[child]) child++;
+        if (last <= s->heap[child]) break;
+        s->heap[i] = s->heap[child];
+        i = child;
+    }
+    s->heap[i] = last;
+    return top;
+}
+
+/* Works out the pair that begins at `at`, and queues it. */
+static void queue_pair(struct by_bpe *b, uint32_t at) {
+    struct symbols *s = &b->s;
+    s->rank[at] = NONE;
+    if (s->next[at] == NONE) return;
+    find_merge(b, s->id[at], s->id[s->next[at]], &s->rank[at], &s->merged[at]);
+    if (s->rank[at] != NONE) heap_push(s, s->rank[at], at);
+}
+
+static size_t merge_long(struct by_bpe *b, size_t n) {
+    struct symbols *s = &b->s;
+    s->heap_n = 0;
+    for (size_t i = 0; i < n; i++) {
+        s->prev[i] = i ? (uint32_t)i - 1 : NONE;
+        s->next[i] = i + 1 < n ? (uint32_t)i + 1 : NONE;
+    }
+    for (size_t i = 0; i < n; i++)
+        queue_pair(b, (uint32_t)i);
+    while (s->heap_n) {
+        uint64_t top = heap_pop(s);
+        uint32_t at = (uint32_t)top;
+        if (s->rank[at] != (uint32_t)(top >> 32)) continue; /* stale: the pair has changed since */
+        uint32_t gone = s->next[at];
+        s->id[at] = s->merged[at];
+        s->next[at] = s->next[gone];
+        if (s->next[gone] != NONE) s->prev[s->next[gone]] = at;
+        s->rank[gone] = NONE;
+        queue_pair(b, at);
+        if (s->prev[at] != NONE) queue_pair(b, s->prev[at]);
+    }
+    size_t n_left = 0;
+    for (uint32_t at = 0; at != NONE; at = s->next[at])
+        s->id[n_left++] = s->id[at];
+    return n_left;
+}
+
+static size_t merge_word(struct by_bpe *b, struct by_str word) {
+    reserve_symbols(&b->s, word.n + 1);
+    size_t n = b->o.is_byte_level ? split_bytes(b, word) : split_chars(b, word);
+    if (n < 2) return n;
+    return n <= SHORT_MAX ? merge_short(b, n) : merge_long(b, n);
+}
+
+void by_bpe_encode(struct by_bpe *b, struct by_str word, struct by_ids *out) {
+    uint32_t whole;
+    if (b->o.ignore_merges && by_vocab_find(b->words, word, &whole)) {
+        by_ids_add(out, whole);
+        return;
+    }
+    size_t n = merge_word(b, word);
+    for (size_t i = 0; i < n; i++)
+        by_ids_add(out, b->s.id[i]);
+}

@@ -1,0 +1,56 @@
+/* bpe.h - byte pair encoding: a word becomes the symbols that are left when no known pair stands side by side.
+ *
+ *     h u g s      merges: 0 "u g" → ug   1 "h ug" → hug      lowest rank first, leftmost of equals
+ *     h ug  s      ranks[i] = rank of the pair (i, i + 1)
+ *     hug   s
+ *
+ * Short words: scan ranks for the least. Long ones: a heap of (rank, position), stale entries dropped when they come
+ * up; O(n log n), no recursion.
+ * Always: the result equals merging naively (test_bpe's twin); memory is linear in the longest word.
+ * Owner: one thread (scratch space lives inside). The vocabulary must outlive it. */
+#ifndef COMMON_TEXT_BPE_H
+#define COMMON_TEXT_BPE_H
+
+#include "common/text/ids.h"
+#include "common/text/vocab.h"
+
+enum { BY_MERGES_MAX = 1 << 22 };
+
+struct by_bpe_options {
+    bool is_byte_level; /* a symbol a byte, named by GPT-2's alphabet; else a symbol a character */
+    bool ignore_merges; /* a word that is a token is that token, whatever the merges say */
+    bool byte_fallback; /* an unknown character becomes <0xE2> <0x96> <0x81> */
+    bool fuse_unk;      /* a run of unknown characters is one unknown token */
+    bool has_unk;       /* else unknown characters vanish */
+    uint32_t unk_id;
+    struct by_str prefix; /* continuing_subword_prefix; borrowed while the vocabulary lives */
+    struct by_str suffix; /* end_of_word_suffix; likewise */
+};
+
+struct by_bpe;
+
+/* vocab: pieces as the file names them. words: under the bytes they stand for, for ignore_merges (may be vocab). */
+struct by_bpe *by_bpe_new(const struct by_vocab *vocab, const struct by_vocab *words,
+                          const struct by_bpe_options *o, uint32_t n_merges);
+void by_bpe_free(struct by_bpe *b); /* NULL is fine */
+/* The next merge in order of rank; by_bpe_end_merges after the last. They are looked up some at a time, so an error may
+ * be of an earlier one. BY_EFORMAT: left, right or both together are no tokens. */
+BY_MUST_USE int by_bpe_add_merge(struct by_bpe *b, struct by_str left, struct by_str right,
+                                 struct by_err *err);
+BY_MUST_USE int by_bpe_end_merges(struct by_bpe *b, struct by_err *err);
+/* The same when all three are known: tiktoken ranks, scores. */
+void by_bpe_put_merge(struct by_bpe *b, uint32_t left, uint32_t right, uint32_t rank, uint32_t id);
+uint32_t by_bpe_n_merges(const struct by_bpe *b);
+/* Do symbols stand for characters and pieces for what they spell, so that a word may be cut where no piece crosses? */
+bool by_bpe_is_literal(const struct by_bpe *b);
+/* Appends the ids of one word (valid UTF-8 unless byte level). */
+void by_bpe_encode(struct by_bpe *b, struct by_str word, struct by_ids *out);
+
+/* GPT-2's alphabet: byte ↔ printable character. */
+uint32_t by_bpe_byte_to_char(uint8_t byte);
+int by_bpe_char_to_byte(uint32_t cp); /* -1: not in the alphabet */
+/* A piece's bytes; the piece itself when a character is not in the alphabet. out has room for piece.n bytes.
+ * *is_spelled: all characters were in it. */
+size_t by_bpe_spell(struct by_str piece, char *out, bool *is_spelled);
+
+#endif

@@ -1,0 +1,514 @@
+#include "common/text/decoder.h"
+
+#include "common/base/mem.h"
+#include "common/base/utf8.h"
+#include "common/text/bpe.h"
+#include "common/text/regex.h"
+
+enum kind {
+    REPLACE,
+    REPLACE_REGEX,
+    BYTE_FALLBACK,
+    BYTE_LEVEL,
+    FUSE,
+    STRIP,
+    METASPACE,
+    WORDPIECE,
+    SUFFIX, /* BPEDecoder */
+    CTC,
+    JOIN, /* no decoder at all */
+};
+
+struct step {
+    enum kind kind;
+    char *text, *content; /* ours */
+    size_t text_n, content_n;
+    uint32_t start, stop; /* STRIP */
+    bool flag;            /* METASPACE: the first token loses its marks; WORDPIECE, CTC: clean up */
+    struct by_regex *regex;
+};
+
+enum { IS_BYTE = 1, ENDS_WORD = 2 };
+
+struct by_decoder {
+    struct step steps[BY_DECODER_STEPS_MAX];
+    unsigned n;    /* steps on single tokens */
+    bool is_raw;   /* ByteLevel */
+    bool is_fused; /* what follows works on the whole text */
+    bool is_first_special, is_ctc;
+    uint32_t strip_start;
+    uint32_t strip_char;
+    const struct by_vocab *pieces;
+    struct by_vocab bytes;
+    uint8_t *flags; /* [bytes.n] */
+};
+
+/* ---- one token through the steps ---- */
+
+/* text := text with every `what` replaced, by way of b. */
+static void replace(struct by_str what, struct by_str with, struct by_str *text, struct by_buf *b) {
+    by_buf_clear(b);
+    size_t done = 0;
+    while (what.n) {
+        size_t at = by_str_find(*text, what, done);
+        if (at == SIZE_MAX) break;
+        by_buf_add(b, text->p + done, at - done);
+        by_buf_add_str(b, with);
+        done = at + what.n;
+    }
+    by_buf_add(b, text->p + done, text->n - done);
+    *text = by_buf_str(b);
+}
+
+static int replace_regex(const struct step *s, struct by_str *text, struct by_buf *b,
+                         struct by_err *err) {
+    by_buf_clear(b);
+    size_t done = 0, at = 0, start, end;
+    while (at <= text->n) {
+        int rc = by_regex_find(s->regex, *text, at, &start, &end, err);
+        if (rc < 0) return rc;
+        if (rc == 0) break;
+        by_buf_add(b, text->p + done, start - done);
+        by_buf_add(b, s->content, s->content_n);
+        done = end;
+        size_t len = 1;
+        if (end < text->n) by_utf8_decode(text->p + end, text->n - end, &len);
+        at = end > start ? end : end + len;
+    }
+    by_buf_add(b, text->p + done, text->n - done);
+    *text = by_buf_str(b);
+    return 0;
+}
+
+static const char *const cleanups[][2] = {
+    {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+    {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
+    {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+};
+
+static void strip_token(const struct step *s, struct by_str *text) {
+    struct by_str c = {s->text, s->text_n};
+    for (uint32_t i = 0; i < s->start && by_str_starts(*text, c); i++)
+        *text = by_str_sub(*text, c.n, text->n);
+    for (uint32_t i = 0; i < s->stop && by_str_ends(*text, c); i++)
+        *text = by_str_sub(*text, 0, text->n - c.n);
+}
+
+/* Two buffers to go back and forth between. */
+struct pad {
+    struct by_buf b[2];
+    unsigned k;
+};
+
+static struct by_buf *other(struct pad *pad) {
+    pad->k ^= 1;
+    return &pad->b[pad->k];
+}
+
+static void clean_up(struct by_str *text, struct pad *pad) {
+    for (size_t i = 0; i < BY_COUNTOF(cleanups); i++) {
+        struct by_str what = by_str_of(cleanups[i][0]);
+        if (by_str_find(*text, what, 0) != SIZE_MAX)
+            replace(what, by_str_of(cleanups[i][1]), text, other(pad));
+    }
+}
+
+static int run_step(const struct step *s, bool is_first, struct by_str *text, uint8_t *flags,
+                    struct pad *pad, struct by_err *err) {
+    struct by_str what = {s->text, s->text_n}, with = {s->content, s->content_n};
+    struct by_buf *b;
+    switch (s->kind) {
+    case REPLACE:
+        replace(what, with, text, other(pad));
+        return 0;
+    case REPLACE_REGEX:
+        return replace_regex(s, text, other(pad), err);
+    case METASPACE:
+        replace(what, is_first && s->flag ? BY_STR("") : BY_STR(" "), text, other(pad));
+        return 0;
+    case STRIP:
+        strip_token(s, text);
+        return 0;
+    case WORDPIECE:
+        if (!is_first && by_str_starts(*text, what)) {
+            *text = by_str_sub(*text, what.n, text->n);
+        } else if (!is_first) {
+            b = other(pad);
+            by_buf_clear(b);
+            by_buf_addc(b, ' ');
+            by_buf_add_str(b, *text);
+            *text = by_buf_str(b);
+        }
+        if (s->flag) clean_up(text, pad);
+        return 0;
+    case CTC:
+        replace(what, BY_STR(""), text, other(pad));
+        if (s->flag) clean_up(text, pad);
+        if (s->flag) replace(with, BY_STR(" "), text, other(pad));
+        return 0;
+    case SUFFIX:
+        if (what.n && by_str_ends(*text, what)) {
+            *flags |= ENDS_WORD;
+            *text = by_str_sub(*text, 0, text->n - what.n);
+        }
+        replace(what, BY_STR(" "), text, other(pad));
+        return 0;
+    case JOIN:
+        *flags |= ENDS_WORD;
+        return 0;
+    case BYTE_FALLBACK:
+    case BYTE_LEVEL:
+    case FUSE:
+        return 0;
+    }
+    return 0;
+}
+
+static int hex_value(char c) {
+    return c >= '0' && c <= '9'                 ? c - '0'
+           : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                : -1;
+}
+
+/* "<0x0A>" → 10; -1 for any other piece. */
+static int byte_of(struct by_str s) {
+    if (s.n != 6 || memcmp(s.p, "<0x", 3) != 0 || s.p[5] != '>') return -1;
+    int high = hex_value(s.p[3]), low = hex_value(s.p[4]);
+    return high < 0 || low < 0 ? -1 : high << 4 | low;
+}
+
+/* The token's bytes, borrowed from pad or the piece. */
+static int work_out(const struct by_decoder *d, struct by_str piece, bool is_first,
+                    struct by_str *text, uint8_t *flags, char *byte, struct pad *pad,
+                    struct by_err *err) {
+    *text = piece;
+    *flags = 0;
+    for (unsigned i = 0; i < d->n; i++) {
+        const struct step *s = &d->steps[i];
+        if (s->kind == BYTE_FALLBACK) {
+            int value = byte_of(*text);
+            if (value < 0) continue;
+            *flags = IS_BYTE;
+            *byte = (char)value;
+            return 0;
+        }
+        if (s->kind == BYTE_LEVEL) {
+            struct by_buf *b = other(pad);
+            by_buf_clear(b);
+            char *room = by_buf_reserve(b, text->n + 1);
+            bool is_spelled;
+            if (!room) return by_fail(err, BY_ELIMIT, "a piece too long");
+            b->n = by_bpe_spell(*text, room, &is_spelled);
+            *text = (struct by_str){room, b->n};
+            continue;
+        }
+        int rc = run_step(s, is_first, text, flags, pad, err);
+        if (rc) return rc;
+    }
+    return pad->b[0].is_full || pad->b[1].is_full ? by_fail(err, BY_ELIMIT, "a piece too long") : 0;
+}
+
+static void init_pad(struct pad *pad) {
+    *pad = (struct pad){.k = 0};
+    by_buf_init(&pad->b[0], 16 * (size_t)BY_PIECE_BYTES_MAX);
+    by_buf_init(&pad->b[1], 16 * (size_t)BY_PIECE_BYTES_MAX);
+}
+
+static void release_pad(struct pad *pad) {
+    by_buf_release(&pad->b[0]);
+    by_buf_release(&pad->b[1]);
+}
+
+int by_decoder_set_pieces(struct by_decoder *d, const struct by_vocab *pieces, struct by_err *err) {
+    struct pad pad;
+    int rc = 0;
+    init_pad(&pad);
+    d->pieces = pieces;
+    d->flags = by_alloc_array(pieces->n + 1, 1);
+    by_vocab_reserve(&d->bytes, pieces->n);
+    for (uint32_t id = 0; id < pieces->n && !rc; id++) {
+        if (!by_vocab_has(pieces, id)) continue;
+        struct by_str piece = by_vocab_get(pieces, id), text;
+        char byte;
+        rc = work_out(d, piece, false, &text, &d->flags[id], &byte, &pad, err);
+        if (rc) break;
+        if (d->flags[id] & IS_BYTE) text = (struct by_str){&byte, 1};
+        rc = by_vocab_put(&d->bytes, id, text, false, err);
+    }
+    release_pad(&pad);
+    return rc;
+}
+
+struct by_str by_decoder_bytes(const struct by_decoder *d, uint32_t id) {
+    return by_vocab_get(&d->bytes, id);
+}
+
+bool by_decoder_is_raw(const struct by_decoder *d) {
+    return d->is_raw;
+}
+
+/* ---- a stream of tokens ---- */
+
+void by_decoder_start(const struct by_decoder *d, struct by_decoder_state *s) {
+    *s = (struct by_decoder_state){.n_strip = d->strip_start, .last_id = UINT32_MAX};
+}
+
+void by_decoder_add_lossy(struct by_buf *out, struct by_str bytes) {
+    size_t from = 0;
+    for (size_t i = 0, len; i < bytes.n; i += len) {
+        if ((unsigned char)bytes.p[i] < 0x80) {
+            len = 1;
+            continue;
+        }
+        if (by_utf8_decode(bytes.p + i, bytes.n - i, &len) != BY_UTF8_BAD) continue;
+        by_buf_add(out, bytes.p + from, i - from);
+        by_buf_addz(out, "\xEF\xBF\xBD");
+        from = i + len;
+    }
+    if (from < bytes.n) by_buf_add(out, bytes.p + from, bytes.n - from);
+}
+
+void by_decoder_settle(struct by_decoder_state *s, struct by_buf *text) {
+    uint32_t n = s->n_run;
+    s->n_run = 0;
+    if (!n || by_utf8_valid(text->p + text->n - n, n)) return;
+    text->n -= n;
+    while (n--)
+        by_buf_addz(text, "\xEF\xBF\xBD");
+}
+
+/* Appends but for what is stripped from the very start of the text. */
+static void add_stripped(const struct by_decoder *d, struct by_decoder_state *s, struct by_str t,
+                         struct by_buf *text) {
+    while (s->n_strip && t.n) {
+        size_t len;
+        if (by_utf8_decode(t.p, t.n, &len) != d->strip_char) {
+            s->n_strip = 0;
+            break;
+        }
+        s->n_strip--;
+        t = by_str_sub(t, len, t.n);
+    }
+    by_buf_add_str(text, t);
+}
+
+void by_decoder_push(const struct by_decoder *d, struct by_decoder_state *s, uint32_t id,
+                     struct by_buf *text) {
+    if (!by_vocab_has(&d->bytes, id)) return;
+    if (d->is_ctc && id == s->last_id) return;
+    s->last_id = id;
+    uint8_t flags = d->flags[id];
+    if (flags & IS_BYTE) {
+        struct by_str one = by_vocab_get(&d->bytes, id);
+        size_t n = text->n;
+        add_stripped(d, s, one, text);
+        s->n_run += (uint32_t)(text->n - n);
+        s->has_begun = true;
+        return;
+    }
+    by_decoder_settle(s, text);
+    struct by_str t = by_vocab_get(&d->bytes, id);
+    if (s->is_space_due) by_buf_addc(text, ' ');
+    s->is_space_due = flags & ENDS_WORD;
+    if (!s->has_begun && d->is_first_special) {
+        struct pad pad;
+        char byte;
+        init_pad(&pad);
+        if (work_out(d, by_vocab_get(d->pieces, id), true, &t, &flags, &byte, &pad, NULL) == 0)
+            add_stripped(d, s, t, text);
+        release_pad(&pad);
+    } else {
+        add_stripped(d, s, t, text);
+    }
+    s->has_begun = true;
+}
+
+/* ---- from JSON ---- */
+
+static struct step *add_step(struct by_decoder *d, enum kind kind, struct by_err *err) {
+    if (d->n == BY_DECODER_STEPS_MAX) {
+        by_fail(err, BY_ELIMIT, "decoder has more than %d steps", BY_DECODER_STEPS_MAX);
+        return NULL;
+    }
+    struct step *s = &d->steps[d->n++];
+    *s = (struct step){.kind = kind};
+    return s;
+}
+
+static void keep(char **p, size_t *n, struct by_str s) {
+    by_free(*p);
+    *p = by_strndup(s.p ? s.p : "", s.n);
+    *n = s.n;
+}
+
+static int parse_replace(struct step *s, const struct by_json *j, struct by_err *err) {
+    struct by_str content = {0}, text = {0};
+    int rc = by_json_get_str(j, "decoder", "content", &content, err);
+    if (rc) return rc;
+    keep(&s->content, &s->content_n, content);
+    const struct by_json *pattern = by_json_get(j, "pattern");
+    const struct by_json *regex = by_json_get(pattern, "Regex");
+    if (regex) {
+        s->kind = REPLACE_REGEX;
+        return by_regex_new(&s->regex, by_json_str(regex), err);
+    }
+    rc = by_json_get_str(pattern, "decoder.pattern", "String", &text, err);
+    if (!rc) keep(&s->text, &s->text_n, text);
+    return rc;
+}
+
+static int parse_strip(struct by_decoder *d, const struct by_json *j, struct by_err *err) {
+    struct by_str content = {0};
+    int64_t start = 0, stop = 0;
+    int rc = by_json_get_str(j, "decoder", "content", &content, err);
+    if (!rc) rc = by_json_get_i64(j, "decoder", "start", 0, 1024, &start, err);
+    if (!rc) rc = by_json_get_i64(j, "decoder", "stop", 0, 1024, &stop, err);
+    if (rc) return rc;
+    size_t len = 0;
+    uint32_t cp = content.n ? by_utf8_decode(content.p, content.n, &len) : BY_UTF8_BAD;
+    if (cp == BY_UTF8_BAD || len != content.n)
+        return by_fail(err, BY_EFORMAT, "decoder: Strip's content is not one character");
+    if (d->is_fused) { /* it works on the text's start, not on tokens */
+        if (stop || d->strip_start)
+            return by_fail(err, BY_EUNSUPPORTED, "decoder: Strip at the text's end, after Fuse");
+        d->strip_start = (uint32_t)start;
+        d->strip_char = cp;
+        return 0;
+    }
+    struct step *s = add_step(d, STRIP, err);
+    if (!s) return BY_ELIMIT;
+    keep(&s->text, &s->text_n, content);
+    s->start = (uint32_t)start;
+    s->stop = (uint32_t)stop;
+    return 0;
+}
+
+static int parse_metaspace(struct by_decoder *d, struct step *s, const struct by_json *j,
+                           struct by_err *err) {
+    struct by_str mark = BY_STR("\xE2\x96\x81"), scheme = BY_STR("always");
+    bool add_prefix_space = true;
+    int rc = by_json_get_str(j, "decoder", "replacement", &mark, err);
+    if (!rc) rc = by_json_get_str(j, "decoder", "prepend_scheme", &scheme, err);
+    if (!rc) rc = by_json_get_bool(j, "decoder", "add_prefix_space", &add_prefix_space, err);
+    if (rc) return rc;
+    keep(&s->text, &s->text_n, mark);
+    s->flag = add_prefix_space && !by_str_eqz(scheme, "never");
+    d->is_first_special |= s->flag;
+    return 0;
+}
+
+static int parse_wordpiece(struct by_decoder *d, struct step *s, const struct by_json *j,
+                           struct by_err *err) {
+    struct by_str prefix = BY_STR("##");
+    s->flag = true;
+    d->is_first_special = true;
+    int rc = by_json_get_str(j, "decoder", "prefix", &prefix, err);
+    if (!rc) rc = by_json_get_bool(j, "decoder", "cleanup", &s->flag, err);
+    keep(&s->text, &s->text_n, prefix);
+    return rc;
+}
+
+static int parse_ctc(struct by_decoder *d, struct step *s, const struct by_json *j,
+                     struct by_err *err) {
+    struct by_str pad = BY_STR("<pad>"), word = BY_STR("|");
+    s->flag = true;
+    d->is_ctc = true;
+    int rc = by_json_get_str(j, "decoder", "pad_token", &pad, err);
+    if (!rc) rc = by_json_get_str(j, "decoder", "word_delimiter_token", &word, err);
+    if (!rc) rc = by_json_get_bool(j, "decoder", "cleanup", &s->flag, err);
+    keep(&s->text, &s->text_n, pad);
+    keep(&s->content, &s->content_n, word);
+    return rc;
+}
+
+static int parse_one(struct by_decoder *d, const struct by_json *j, unsigned depth,
+                     struct by_err *err) {
+    static const struct {
+        const char *name;
+        enum kind kind;
+    } kinds[] = {
+        {"Replace", REPLACE},
+        {"ByteFallback", BYTE_FALLBACK},
+        {"ByteLevel", BYTE_LEVEL},
+        {"Fuse", FUSE},
+        {"Strip", STRIP},
+        {"Metaspace", METASPACE},
+        {"WordPiece", WORDPIECE},
+        {"BPEDecoder", SUFFIX},
+        {"CTC", CTC},
+    };
+    struct by_str type = {0}, suffix = BY_STR("</w>");
+    const struct by_json *list = NULL;
+    int rc = by_json_get_str(j, "decoder", "type", &type, err);
+    if (rc) return rc;
+    if (depth > 8) return by_fail(err, BY_ELIMIT, "decoder: nested too deeply");
+    if (by_str_eqz(type, "Sequence")) {
+        rc = by_json_get_array(j, "decoder", "decoders", &list, err);
+        for (const struct by_json *it = by_json_first(list); it && !rc; it = by_json_next(it))
+            rc = parse_one(d, it, depth + 1, err);
+        return rc;
+    }
+    size_t k = 0;
+    while (k < BY_COUNTOF(kinds) && !by_str_eqz(type, kinds[k].name))
+        k++;
+    if (k == BY_COUNTOF(kinds))
+        return by_fail(err, BY_EUNSUPPORTED, "decoder '" BY_STR_FMT "' is not supported",
+                       BY_STR_ARG(type));
+    enum kind kind = kinds[k].kind;
+    bool is_late = d->is_fused || (d->n && d->steps[d->n - 1].kind == BYTE_FALLBACK);
+    if (is_late && kind != FUSE && !(kind == STRIP && d->is_fused))
+        return by_fail(err, BY_EUNSUPPORTED,
+                       "decoder '" BY_STR_FMT "' after Fuse, ByteFallback or ByteLevel",
+                       BY_STR_ARG(type));
+    if (kind == STRIP) return parse_strip(d, j, err);
+    d->is_fused |= kind == FUSE || kind == BYTE_LEVEL;
+    if (kind == FUSE) return 0;
+    struct step *s = add_step(d, kind, err);
+    if (!s) return BY_ELIMIT;
+    switch (kind) {
+    case REPLACE:
+        return parse_replace(s, j, err);
+    case METASPACE:
+        return parse_metaspace(d, s, j, err);
+    case WORDPIECE:
+        return parse_wordpiece(d, s, j, err);
+    case CTC:
+        return parse_ctc(d, s, j, err);
+    case SUFFIX:
+        rc = by_json_get_str(j, "decoder", "suffix", &suffix, err);
+        keep(&s->text, &s->text_n, suffix);
+        return rc;
+    case BYTE_LEVEL:
+        d->is_raw = true;
+        return 0;
+    default:
+        return 0;
+    }
+}
+
+int by_decoder_parse(struct by_decoder **out, const struct by_json *j, struct by_err *err) {
+    struct by_decoder *d = by_alloc(sizeof *d);
+    int rc = 0;
+    if (j && by_json_type(j) != BY_JSON_NULL)
+        rc = parse_one(d, j, 0, err);
+    else
+        (void)!add_step(d, JOIN, err);
+    if (rc) {
+        by_decoder_free(d);
+        return rc;
+    }
+    *out = d;
+    return 0;
+}
+
+void by_decoder_free(struct by_decoder *d) {
+    if (!d) return;
+    for (unsigned i = 0; i < BY_DECODER_STEPS_MAX; i++) {
+        by_regex_free(d->steps[i].regex);
+        by_free(d->steps[i].content);
+        by_free(d->steps[i].text);
+    }
+    by_free(d->flags);
+    by_vocab_release(&d->bytes);
+    by_free(d);
+}

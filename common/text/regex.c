@@ -1,0 +1,236 @@
+#include "common/text/regex.h"
+
+#include "common/base/buf.h"
+#include "common/base/mem.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+enum {
+    STEPS_MAX = 6 * 1000 * 1000, /* of one search: less than a tenth of a second */
+    DEPTH_MAX = 100 * 1000,
+    HEAP_KIB_MAX = 64 * 1024,
+    NESTING_MAX = 16, /* character classes in character classes */
+};
+
+struct by_regex {
+    pcre2_code *code;
+    pcre2_match_data *match;
+    pcre2_match_context *limits;
+};
+
+/* ---- from Oniguruma to pcre2 ---- */
+
+struct translator {
+    struct by_str in;
+    size_t i;
+    struct by_buf *out;
+    const char *trouble; /* what cannot be said in pcre2 */
+};
+
+#define SPACES \
+    "\\t-\\r\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}" \
+    "\\x{3000}"
+#define WORDS "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200c}\\x{200d}"
+
+static char peek(const struct translator *t, size_t ahead) {
+    return t->i + ahead < t->in.n ? t->in.p[t->i + ahead] : '\0';
+}
+
+/* A backslash and what belongs to it. */
+static void escape(struct translator *t, bool is_in_class) {
+    char c = peek(t, 1);
+    t->i += 2;
+    switch (c) {
+    case 's':
+        by_buf_addz(t->out, is_in_class ? SPACES : "[" SPACES "]");
+        return;
+    case 'w':
+        by_buf_addz(t->out, is_in_class ? WORDS : "[" WORDS "]");
+        return;
+    case 'h':
+        by_buf_addz(t->out, is_in_class ? "0-9A-Fa-f" : "[0-9A-Fa-f]");
+        return;
+    case 'S':
+    case 'W':
+    case 'H':
+        if (is_in_class) /* pcre2's own is all but the same: U+180E apart */
+            by_buf_addf(t->out, "\\%c", c);
+        else
+            by_buf_addf(t->out, "[^%s]", c == 'S' ? SPACES : c == 'W' ? WORDS : "0-9A-Fa-f");
+        if (is_in_class && c == 'H') t->trouble = "\\H inside a class";
+        return;
+    case 'u':
+        by_buf_addz(t->out, "\\x{");
+        for (int k = 0; k < 4; k++)
+            by_buf_addc(t->out, t->i < t->in.n ? t->in.p[t->i++] : '?');
+        by_buf_addc(t->out, '}');
+        return;
+    case '\0':
+        t->trouble = "a backslash at the end";
+        return;
+    default:
+        by_buf_addc(t->out, '\\');
+        by_buf_addc(t->out, c);
+    }
+}
+
+/* The inside of a class from behind its '[' (and '^') up to its ']', which is taken. Nested classes that are not
+ * negated are flattened. False at "&&", which is left for the caller. */
+static bool class_inside(struct translator *t, unsigned depth) {
+    bool is_first = true;
+    while (t->i < t->in.n && !t->trouble) {
+        char c = peek(t, 0);
+        if (c == ']' && !is_first) {
+            t->i++;
+            return true;
+        }
+        if (c == '&' && peek(t, 1) == '&') return false;
+        if (c == '\\') {
+            escape(t, true);
+        } else if (c == '[' && peek(t, 1) == ':') {
+            do
+                by_buf_addc(t->out, t->in.p[t->i++]);
+            while (t->i < t->in.n && t->in.p[t->i - 1] != ']');
+        } else if (c == '[') {
+            t->i++;
+            if (peek(t, 0) == '^') t->trouble = "a negated class inside a class";
+            if (depth + 1 >= NESTING_MAX) t->trouble = "classes nested too deeply";
+            if (!t->trouble && !class_inside(t, depth + 1)) t->trouble = "&& inside a nested class";
+        } else {
+            if (c == ']') by_buf_addc(t->out, '\\');
+            by_buf_addc(t->out, c);
+            t->i++;
+        }
+        is_first = false;
+    }
+    if (!t->trouble) t->trouble = "a class without its end";
+    return true;
+}
+
+/* [A&&B&&C] ─▶ (?:(?=[A])(?=[B])[C]);  B may be written [^b] or [b]. */
+static void char_class(struct translator *t) {
+    struct by_buf parts;
+    by_buf_init(&parts, BY_REGEX_BYTES_MAX * 8);
+    struct by_buf *whole = t->out;
+    bool is_negated = peek(t, 1) == '^';
+    t->i += is_negated ? 2 : 1;
+    bool has_and = false;
+    for (;;) {
+        struct by_buf one;
+        by_buf_init(&one, BY_REGEX_BYTES_MAX * 4);
+        t->out = &one;
+        bool is_done;
+        bool is_bracketed = has_and && peek(t, 0) == '[' && peek(t, 1) != ':';
+        if (is_bracketed) {
+            bool is_part_negated = peek(t, 1) == '^';
+            t->i += is_part_negated ? 2 : 1;
+            by_buf_addz(&one, is_part_negated ? "[^" : "[");
+            if (!class_inside(t, 1)) t->trouble = "&& inside a nested class";
+            is_done = peek(t, 0) == ']';
+            if (is_done)
+                t->i++;
+            else if (!(peek(t, 0) == '&' && peek(t, 1) == '&'))
+                t->trouble = "something between ] and && or ] in a class";
+        } else {
+            by_buf_addz(&one, "[");
+            is_done = class_inside(t, 0);
+        }
+        if (!is_done) t->i += 2;
+        bool is_only = is_done && !has_and;
+        if (is_only && is_negated)
+            by_buf_addf(&parts, "[^%.*s]", (int)one.n - 1, one.p + 1);
+        else
+            by_buf_addf(&parts, is_done ? "%.*s]" : "(?=%.*s])", (int)one.n, one.p);
+        by_buf_release(&one);
+        has_and |= !is_done;
+        if (is_done || t->trouble) break;
+    }
+    t->out = whole;
+    if (has_and && is_negated) t->trouble = "a negated class with &&";
+    if (has_and) by_buf_addz(whole, "(?:");
+    by_buf_add_str(whole, by_buf_str(&parts));
+    if (has_and) by_buf_addc(whole, ')');
+    by_buf_release(&parts);
+}
+
+static int translate(struct by_str in, struct by_buf *out, struct by_err *err) {
+    struct translator t = {.in = in, .out = out};
+    while (t.i < in.n && !t.trouble) {
+        if (peek(&t, 0) == '\\')
+            escape(&t, false);
+        else if (peek(&t, 0) == '[')
+            char_class(&t);
+        else
+            by_buf_addc(out, in.p[t.i++]);
+    }
+    if (t.trouble)
+        return by_fail(err, BY_EUNSUPPORTED, "regular expression %.*s: %s is not supported",
+                       (int)BY_MIN(in.n, (size_t)200), in.p, t.trouble);
+    if (out->is_full) return by_fail(err, BY_ELIMIT, "regular expression too long");
+    return 0;
+}
+
+/* ---- */
+
+int by_regex_new(struct by_regex **out, struct by_str pattern, struct by_err *err) {
+    if (pattern.n > BY_REGEX_BYTES_MAX)
+        return by_fail(err, BY_ELIMIT, "regular expression of %zu bytes: at most %d", pattern.n,
+                       BY_REGEX_BYTES_MAX);
+    struct by_regex *r = by_alloc(sizeof *r);
+    struct by_buf text;
+    by_buf_init(&text, BY_REGEX_BYTES_MAX * 8);
+    int rc = translate(pattern, &text, err);
+    if (rc) goto done;
+    int number;
+    PCRE2_SIZE offset;
+    r->code = pcre2_compile((PCRE2_SPTR)text.p, text.n, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE,
+                            &number, &offset, NULL);
+    if (!r->code) {
+        char why[128];
+        pcre2_get_error_message(number, (PCRE2_UCHAR *)why, sizeof why);
+        rc = by_fail(err, BY_EFORMAT, "regular expression %.*s: %s",
+                     (int)BY_MIN(pattern.n, (size_t)200), pattern.p, why);
+        goto done;
+    }
+    r->match = pcre2_match_data_create_from_pattern(r->code, NULL);
+    r->limits = pcre2_match_context_create(NULL);
+    if (!r->match || !r->limits) {
+        rc = by_fail(err, BY_ENOMEM, "no memory for a regular expression");
+        goto done;
+    }
+    pcre2_set_match_limit(r->limits, STEPS_MAX);
+    pcre2_set_depth_limit(r->limits, DEPTH_MAX);
+    pcre2_set_heap_limit(r->limits, HEAP_KIB_MAX);
+    *out = r;
+    r = NULL;
+done:
+    by_buf_release(&text);
+    by_regex_free(r);
+    return rc;
+}
+
+void by_regex_free(struct by_regex *r) {
+    if (!r) return;
+    pcre2_match_context_free(r->limits);
+    pcre2_match_data_free(r->match);
+    pcre2_code_free(r->code);
+    by_free(r);
+}
+
+int by_regex_find(struct by_regex *r, struct by_str s, size_t from, size_t *start, size_t *end,
+                  struct by_err *err) {
+    int n = pcre2_match(r->code, (PCRE2_SPTR)(s.p ? s.p : ""), s.n, from, PCRE2_NO_UTF_CHECK,
+                        r->match, r->limits);
+    if (n == PCRE2_ERROR_NOMATCH) return 0;
+    if (n < 0) {
+        char why[128];
+        pcre2_get_error_message(n, (PCRE2_UCHAR *)why, sizeof why);
+        return by_fail(err, BY_ELIMIT,
+                       "the tokenizer's regular expression gave up on this text: %s", why);
+    }
+    const PCRE2_SIZE *at = pcre2_get_ovector_pointer(r->match);
+    *start = at[0];
+    *end = BY_MAX(at[1], at[0]); /* \K may put the start behind the end */
+    return 1;
+}

@@ -1,0 +1,25 @@
+/* regex.h - regular expressions of tokenizer.json, through pcre2 (the one door to it).
+ *
+ * They are written for Oniguruma (Ruby's syntax, Unicode); what it means differently is translated or refused:
+ *     \s \S \w \W \h   as lists of properties      [a&&[^b]]   as a look-ahead      [a[b]]   flattened
+ *     \uHHHH           as \x{HHHH}                 ^ $         at every line
+ * Always: a search is limited in steps and depth; a limit that is hit is an error, never a wrong answer. A hostile
+ * pattern costs at most the limit.
+ * Owner: one thread. Subjects must be valid UTF-8. */
+#ifndef COMMON_TEXT_REGEX_H
+#define COMMON_TEXT_REGEX_H
+
+#include "common/base/err.h"
+#include "common/base/str.h"
+
+enum { BY_REGEX_BYTES_MAX = 1 << 16 };
+
+struct by_regex;
+
+BY_MUST_USE int by_regex_new(struct by_regex **out, struct by_str pattern, struct by_err *err);
+void by_regex_free(struct by_regex *r); /* NULL is fine */
+/* The first match at or after `from`: 1 and [*start, *end), 0 when there is none, or a negative code. */
+BY_MUST_USE int by_regex_find(struct by_regex *r, struct by_str s, size_t from, size_t *start,
+                              size_t *end, struct by_err *err);
+
+#endif
