@@ -1,0 +1,720 @@
+#include "scheduler/core.h"
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/base/metrics.h"
+#include "scheduler/core_state.h"
+
+#include <stdio.h>
+
+enum {
+    GRACE_MS =
+        10000, /* a lost worker, tokenizer worker or detokenizer may come back in this time: requests wait */
+};
+
+static bool due_before(const struct by_heap_node *a, const struct by_heap_node *b) {
+    const struct req *x = BY_CONTAINER_OF(a, struct req, timer);
+    const struct req *y = BY_CONTAINER_OF(b, struct req, timer);
+    return x->due_ns != y->due_ns ? x->due_ns < y->due_ns : x->order < y->order;
+}
+
+struct core *core_new(const struct core_options *o, const struct core_sink *sink) {
+    by_assert(o->n_replicas >= 1 && o->n_replicas <= RADIX_REPLICAS_MAX);
+    by_assert(o->depth >= 1 && o->depth <= REPLICA_DEPTH_MAX);
+    by_assert(o->chunked_prefill_size >= 1 && o->max_running >= 1);
+    struct core *c = by_alloc(sizeof *c);
+    c->opt = *o;
+    c->sink = *sink;
+    pool_init(&c->pool);
+    for (uint32_t i = 0; i < o->n_replicas; i++)
+        c->replicas[i] = replica_new(i);
+    by_list_init(&c->peers);
+    by_map_init(&c->peer_by_id);
+    by_arena_init(&c->model_arena, 0);
+    book_init(&c->book);
+    by_list_init(&c->waiting);
+    by_list_init(&c->paused);
+    by_list_init(&c->done);
+    by_list_init(&c->detokless);
+    by_list_init(&c->over);
+    by_list_init(&c->pins);
+    by_heap_init(&c->timers, due_before);
+    tenants_init(&c->tenants);
+    policy_init(&c->policy, o->policy);
+    c->new_token_ratio = BY_MIN(0.7 * o->conservativeness, 1.0);
+    return c;
+}
+
+void core_free(struct core *c) {
+    if (!c) return;
+    while (!by_list_empty(&c->peers)) /* as if all left: routers take their requests along */
+        core_on_down(c, c->now_ns,
+                     BY_CONTAINER_OF(by_list_first(&c->peers), struct core_peer, link)->id, "");
+    for (BY_LIST_EACH_SAFE(it, next, &c->book.lives)) {
+        struct life *life = BY_CONTAINER_OF(it, struct life, link);
+        while (!by_list_empty(&life->reqs))
+            core_drop(c, BY_CONTAINER_OF(by_list_first(&life->reqs), struct req, in_life), false);
+    }
+    while (!by_list_empty(&c->pins))
+        pin_remove(c, BY_CONTAINER_OF(by_list_first(&c->pins), struct pin, link)->id);
+    by_assert(c->n_live == 0);
+    for (uint32_t i = 0; i < c->opt.n_replicas; i++)
+        replica_free(c->replicas[i]);
+    radix_free(c->tree);
+    book_release(&c->book);
+    tenants_release(&c->tenants);
+    policy_release(&c->policy);
+    by_heap_release(&c->timers);
+    by_map_release(&c->peer_by_id);
+    by_arena_release(&c->model_arena);
+    pool_release(&c->pool);
+    by_free(c);
+}
+
+/* ---- small services for the other files ---- */
+
+struct core_peer *core_peer(const struct core *c, uint32_t id) {
+    return id ? by_map_get(&c->peer_by_id, id) : NULL;
+}
+
+void core_strange(struct core *c, const struct core_peer *peer, const char *what) {
+    c->counts.n_strange_frames++;
+    by_count(BY_M_FRAMES_BAD, 1);
+    by_warn_limited("dropped %s from=%s:%s", what, role_text(peer->role), peer->instance);
+}
+
+void core_send_router(struct core *c, uint64_t epoch, const struct msg *m) {
+    struct life *life = book_life(&c->book, epoch);
+    if (life && life->peer) c->sink.send(c->sink.ctx, life->peer, m);
+}
+
+void core_clear_suspect(struct core *c, struct req *req) {
+    req->blamed_by = 0;
+    if (req->n_deaths == 0) return;
+    if (req->n_deaths >= CORE_SUSPECT_DEATHS) c->n_isolated--;
+    req->n_deaths = 0;
+    for (uint32_t i = 0; i < c->opt.n_replicas; i++) {
+        if (c->replicas[i]->solo == req) c->replicas[i]->solo = NULL;
+    }
+}
+
+void core_unqueue(struct core *c, struct req *req) {
+    c->n_queued -= req->is_queued;
+    req->is_queued = false;
+}
+
+void core_req_changed(struct core *c, struct req *req) {
+    if (!req->is_over || req->n_open > 0) return;
+    core_clear_suspect(c, req);
+    if (req->timer.index != BY_HEAP_OUT) by_heap_remove(&c->timers, &req->timer);
+    for (uint32_t i = 0; i < req->n_seqs; i++)
+        by_list_remove(&req->seqs[i].link);
+    by_list_remove(&req->in_life);
+    core_unqueue(c, req);
+    tenants_give(&c->tenants, req->tenant);
+    c->n_live--;
+    req_free(req, &c->pool);
+}
+
+/* Has the detokenizer got the end of each sample? Then it has let go already. */
+static bool is_told_all(const struct req *req) {
+    for (uint32_t i = 0; i < req->n_seqs; i++) {
+        if (!req->seqs[i].is_end_sent) return false;
+    }
+    return true;
+}
+
+static void drop(struct core *c, struct req *req, bool is_known, int code) {
+    by_assert(!req->is_over);
+    struct life *life = req->life;
+    uint32_t detok = req->detok;
+    book_forget(req);
+    if (is_known)
+        book_bury(&c->book, life, req->name.rid, c->now_ns + CORE_TOMB_MS * BY_NS_PER_MS, code);
+    deliver_unassign(c, req);
+    by_list_push(&c->over, &req->in_life);
+    req->is_over = true;
+    if (core_peer(c, detok) && !is_told_all(req)) {
+        struct msg m = {.kind = MSG_cancel, .cancel = {.name = req->name, .code = BY_ECANCELLED}};
+        c->sink.send(c->sink.ctx, detok, &m);
+    }
+    uint32_t n_seqs = req->n_seqs;
+    req->n_open++; /* hold it: the last sequence to go frees it */
+    for (uint32_t i = 0; i < n_seqs; i++) {
+        if (req->seqs[i].state != SEQ_DONE) retract_leave(c, &req->seqs[i], SEQ_DONE);
+    }
+    req->n_open--;
+    core_req_changed(c, req);
+}
+
+void core_drop(struct core *c, struct req *req, bool is_known) {
+    drop(c, req, is_known, 0);
+}
+
+void core_fail(struct core *c, struct req *req, int code, const char *text) {
+    if (req->is_over) return;
+    struct msg m = {.kind = MSG_failed,
+                    .failed = {.name = req->name, .code = code, .text = by_str_of(text)}};
+    core_send_router(c, req->name.epoch, &m);
+    by_count(BY_M_ABORTED, 1);
+    drop(c, req, true, code);
+}
+
+void core_seq_ended(struct core *c, struct seq *s) {
+    enum { WEIGHT = 16 }; /* of the past in the moving average */
+    if (c->last_finish_ns)
+        c->finish_ns += ((double)(c->now_ns - c->last_finish_ns) - c->finish_ns) / WEIGHT;
+    c->last_finish_ns = c->now_ns;
+    c->counts.n_finished++;
+    retract_leave(c, s, SEQ_DONE);
+}
+
+/* ---- deadlines ---- */
+
+static uint64_t least_limit(uint64_t a_ms, uint64_t b_ms) { /* 0 means none */
+    return a_ms == 0 ? b_ms : b_ms == 0 ? a_ms : BY_MIN(a_ms, b_ms);
+}
+
+void core_set_timer(struct core *c, struct req *req) {
+    uint64_t queue = least_limit(c->opt.queue_timeout_ms, req->routing.queue_timeout_ms);
+    uint64_t run = least_limit(c->opt.run_timeout_ms, req->routing.run_timeout_ms);
+    uint64_t limit = req->is_admitted ? run : least_limit(queue, run);
+    if (req->timer.index != BY_HEAP_OUT) by_heap_remove(&c->timers, &req->timer);
+    req->due_ns = limit ? req->arrived_ns + limit * BY_NS_PER_MS : 0;
+    if (req->due_ns) by_heap_push(&c->timers, &req->timer);
+}
+
+static void run_timers(struct core *c) {
+    for (;;) {
+        struct by_heap_node *first = by_heap_first(&c->timers);
+        if (!first) break;
+        struct req *req = BY_CONTAINER_OF(first, struct req, timer);
+        if (req->due_ns > c->now_ns) break;
+        by_heap_remove(&c->timers, first);
+        bool is_running = req->is_admitted;
+        if (req->n_open > 0 && !req->is_over)
+            core_fail(c, req, BY_ETIMEOUT,
+                      is_running ? "the request ran longer than its time limit"
+                                 : "the request waited longer than its time limit");
+    }
+    for (BY_LIST_EACH_SAFE(it, next, &c->book.lives)) {
+        struct life *life = BY_CONTAINER_OF(it, struct life, link);
+        if (life->peer || !life->orphan_due_ns || life->orphan_due_ns > c->now_ns) continue;
+        while (!by_list_empty(&life->reqs))
+            core_drop(c, BY_CONTAINER_OF(by_list_first(&life->reqs), struct req, in_life), false);
+        book_life_end(&c->book, life);
+    }
+    book_expire(&c->book, c->now_ns);
+    pin_expire(c, c->now_ns);
+    bool in_grace = c->ready_lost_ns && c->now_ns >= c->ready_lost_ns + GRACE_MS * BY_NS_PER_MS;
+    if (in_grace && c->was_ready) {
+        c->was_ready = false; /* it did not come back in time: say so */
+        c->peers_changed = true;
+    }
+}
+
+uint64_t core_next_timer(const struct core *c) {
+    uint64_t due = UINT64_MAX;
+    struct by_heap_node *first = by_heap_first(&c->timers);
+    if (first) due = BY_CONTAINER_OF(first, struct req, timer)->due_ns;
+    for (BY_LIST_EACH(it, &c->book.lives)) {
+        const struct life *life = BY_CONTAINER_OF(it, struct life, link);
+        if (!life->peer && life->orphan_due_ns) due = BY_MIN(due, life->orphan_due_ns);
+    }
+    due = BY_MIN(due, pin_next_due(c));
+    if (c->ready_lost_ns && c->was_ready)
+        due = BY_MIN(due, c->ready_lost_ns + GRACE_MS * BY_NS_PER_MS);
+    return due; /* tombstones can wait for the next call */
+}
+
+/* ---- readiness, and what routers are told ---- */
+
+static bool has_role(const struct core *c, enum role role) {
+    for (BY_LIST_EACH(it, &c->peers)) {
+        if (BY_CONTAINER_OF(it, struct core_peer, link)->role == role) return true;
+    }
+    return false;
+}
+
+static const char *what_is_missing(const struct core *c) {
+    if (c->is_draining) return "the server is shutting down";
+    if (c->n_replicas_up == 0) return "no gpu worker is ready";
+    if (!has_role(c, ROLE_TOKENIZER_WORKER)) return "no tokenizer worker is ready";
+    if (!has_role(c, ROLE_DETOKENIZER)) return "no detokenizer is ready";
+    return "";
+}
+
+bool core_is_ready(const struct core *c, const char **why) {
+    *why = what_is_missing(c);
+    if (**why == '\0') return true;
+    /* A process that died is back in a moment; its requests wait meanwhile. */
+    return c->was_ready && !c->is_draining;
+}
+
+static void update_ready(struct core *c) {
+    bool is_complete = *what_is_missing(c) == '\0';
+    if (is_complete) {
+        c->was_ready = true;
+        c->ready_lost_ns = 0;
+    } else if (c->was_ready && !c->ready_lost_ns) {
+        c->ready_lost_ns = c->now_ns;
+    }
+}
+
+static void send_peers(struct core *c) {
+    struct msg_peer list[LIMIT_PEERS];
+    uint32_t n = 0, n_up = 0;
+    uint64_t kv_tokens = 0;
+    for (BY_LIST_EACH(it, &c->peers)) {
+        const struct core_peer *p = BY_CONTAINER_OF(it, struct core_peer, link);
+        if (p->role != ROLE_TOKENIZER_WORKER && p->role != ROLE_DETOKENIZER) continue;
+        if (n == LIMIT_PEERS) break;
+        list[n++] = (struct msg_peer){.role = p->role,
+                                      .instance = by_str_of(p->instance),
+                                      .epoch = p->epoch,
+                                      .endpoint = by_str_of(p->endpoint)};
+    }
+    const struct msg_capacity *first = NULL;
+    for (uint32_t i = 0; i < c->opt.n_replicas; i++) {
+        const struct replica *r = c->replicas[i];
+        if (!r->is_up) continue;
+        if (!first) first = &r->capacity;
+        n_up++;
+        kv_tokens += (uint64_t)r->capacity.n_pages * r->capacity.page_size;
+    }
+    const char *why;
+    bool is_ready = core_is_ready(c, &why);
+    struct msg m = {.kind = MSG_peers,
+                    .peers = {.peers = {list, n},
+                              .is_ready = is_ready,
+                              .not_ready_why = by_str_of(why),
+                              .model = c->model,
+                              .kv_tokens = kv_tokens,
+                              .n_replicas = n_up}};
+    if (first) m.peers.capacity = *first;
+    for (BY_LIST_EACH(it, &c->peers)) {
+        const struct core_peer *p = BY_CONTAINER_OF(it, struct core_peer, link);
+        if (p->role == ROLE_ROUTER) c->sink.send(c->sink.ctx, p->id, &m);
+    }
+    c->peers_changed = false;
+}
+
+/* ---- peers ---- */
+
+static int admit_worker(const struct core *c, const struct msg_hello *h, struct by_err *err) {
+    const struct msg_capacity *cap = &h->capacity;
+    if (cap->page_size == 0 || cap->page_size > 4096 || cap->n_pages == 0 ||
+        cap->n_pages > REPLICA_PAGES_MAX || cap->n_slots == 0 || cap->n_slots > REPLICA_SLOTS_MAX ||
+        cap->step_tokens_max == 0)
+        return by_fail(err, BY_EINVAL,
+                       "capacity makes no sense: %u pages of %u tokens, %u slots, %u rows a step",
+                       cap->n_pages, cap->page_size, cap->n_slots, cap->step_tokens_max);
+    if (cap->world == 0 || cap->world > REPLICA_RANKS_MAX || cap->rank >= cap->world)
+        return by_fail(err, BY_EINVAL, "rank %u of %u makes no sense", cap->rank, cap->world);
+    if (cap->replica >= c->opt.n_replicas)
+        return by_fail(err, BY_EINVAL, "replica %u, but --dp-size is %u", cap->replica,
+                       c->opt.n_replicas);
+    if (c->n_replicas_up > 0 && cap->page_size != c->page_size)
+        return by_fail(err, BY_EINVAL, "--page-size is %u here and %u at the other replicas",
+                       cap->page_size, c->page_size);
+    if (c->model.n_vocab && h->model.n_vocab != c->model.n_vocab)
+        return by_fail(err, BY_EINVAL, "its model has %u token ids, the one served %u",
+                       h->model.n_vocab, c->model.n_vocab);
+    if (c->n_replicas_up > 0 && !by_str_eq(h->model.weights_id, c->model.weights_id))
+        return by_fail(err, BY_EINVAL, "its weights differ from the other replicas'");
+    uint32_t there = c->replicas[cap->replica]->ranks[cap->rank];
+    const struct core_peer *p = core_peer(c, there);
+    if (p && !by_str_eqz(h->instance, p->instance))
+        return by_fail(err, BY_EINVAL, "rank %u of replica %u is here already: instance %s",
+                       cap->rank, cap->replica, p->instance);
+    return 0;
+}
+
+int core_admit(const struct core *c, const struct msg_hello *hello, struct by_err *err) {
+    switch (hello->role) {
+    case ROLE_ROUTER:
+    case ROLE_TOKENIZER_WORKER:
+    case ROLE_DETOKENIZER:
+        if (hello->epoch == 0) return by_fail(err, BY_EINVAL, "a process without an epoch");
+        return 0;
+    case ROLE_TOOL:
+        return 0;
+    case ROLE_GPU_WORKER:
+        return admit_worker(c, hello, err);
+    default:
+        return by_fail(err, BY_EINVAL, "role %u has no business with the scheduler", hello->role);
+    }
+}
+
+static void learn_model(struct core *c, const struct msg_model *model) {
+    by_arena_clear(&c->model_arena);
+    msg_model_copy(&c->model_arena, model, &c->model);
+}
+
+/* A worker that was started again may be here before the end of its former life is noticed. */
+static void end_former(struct core *c, struct replica *r, const struct msg_capacity *cap) {
+    for (uint32_t i = 0; i < REPLICA_RANKS_MAX; i++) {
+        struct core_peer *former = core_peer(c, r->ranks[i]);
+        if (former && (i == cap->rank || r->world != cap->world))
+            core_end_peer(c, former, "it has been started again");
+    }
+}
+
+/* All ranks are here: rank 0 has said where they meet. */
+static void send_group(struct core *c, const struct replica *r) {
+    const struct core_peer *first = core_peer(c, r->ranks[0]);
+    struct msg m = {.kind = MSG_group, .group = {.address = by_str_of(first->endpoint)}};
+    for (uint32_t i = 1; i < r->world; i++)
+        c->sink.send(c->sink.ctx, r->ranks[i], &m);
+}
+
+static void copy_text(char *to, size_t cap, struct by_str from) {
+    size_t n = BY_MIN(from.n, cap - 1);
+    if (n) memcpy(to, from.p, n);
+    to[n] = '\0';
+}
+
+/* What all ranks of a group can hold: the least of each. */
+static void join_capacity(struct replica *r, const struct msg_capacity *cap) {
+    struct msg_capacity *all = &r->capacity;
+    if (r->n_ranks == 0) {
+        *all = *cap;
+        copy_text(r->device, sizeof r->device, cap->device);
+        all->device = by_str_of(r->device);
+        return;
+    }
+    all->n_pages = BY_MIN(all->n_pages, cap->n_pages);
+    all->n_slots = BY_MIN(all->n_slots, cap->n_slots);
+    all->step_tokens_max = BY_MIN(all->step_tokens_max, cap->step_tokens_max);
+    all->weight_bytes += cap->weight_bytes;
+    all->kv_bytes += cap->kv_bytes;
+    all->load_ms = BY_MAX(all->load_ms, cap->load_ms);
+}
+
+static void worker_up(struct core *c, struct core_peer *p, const struct msg_hello *h) {
+    const struct msg_capacity *cap = &h->capacity;
+    struct replica *r = c->replicas[cap->replica];
+    end_former(c, r, cap);
+    p->replica = cap->replica;
+    p->rank = cap->rank;
+    r->ranks[p->rank] = p->id;
+    r->has_died |= r->epochs[p->rank] != 0 && r->epochs[p->rank] != p->epoch;
+    r->epochs[p->rank] = p->epoch;
+    join_capacity(r, cap);
+    r->n_ranks++;
+    r->world = cap->world;
+    if (r->n_ranks < r->world) return;
+    if (c->n_replicas_up == 0) learn_model(c, &h->model);
+    if (c->page_size != cap->page_size) { /* no replica is up, so the tree is empty */
+        radix_free(c->tree);
+        c->page_size = cap->page_size;
+        c->tree = radix_new(c->page_size, c->opt.n_replicas, c->opt.eviction, &c->pool);
+    }
+    replica_open(r, BY_MIN(r->capacity.n_slots, c->opt.max_running));
+    radix_join(c->tree, r->index, r->pages);
+    c->n_replicas_up++;
+    send_group(c, r);
+    by_info("replica is up replica=%u ranks=%u pages=%u page_size=%u slots=%u", r->index, r->world,
+            r->capacity.n_pages, r->capacity.page_size, r->n_slots);
+    retract_verdict(c, r);
+}
+
+/* Requests that came before their router: it may have said of one of them, while nobody heard, that it does not want it. */
+static void tell_again(struct core *c, struct life *life) {
+    for (BY_LIST_EACH(it, &life->reqs)) {
+        struct req *req = BY_CONTAINER_OF(it, struct req, in_life);
+        for (uint32_t i = 0; i < req->n_seqs; i++)
+            deliver_all(c, &req->seqs[i], req->seqs[i].n_acked);
+    }
+}
+
+void core_on_up(struct core *c, uint64_t now_ns, uint32_t peer, const struct msg_hello *hello) {
+    by_assert(peer != 0);
+    by_assert(!core_peer(c, peer));
+    c->now_ns = BY_MAX(c->now_ns, now_ns);
+    struct core_peer *p = by_alloc(sizeof *p);
+    p->id = peer;
+    p->role = (enum role)hello->role;
+    p->epoch = hello->epoch;
+    copy_text(p->instance, sizeof p->instance, hello->instance);
+    copy_text(p->endpoint, sizeof p->endpoint, hello->endpoint);
+    by_list_init(&p->reqs);
+    by_list_push(&c->peers, &p->link);
+    by_map_put(&c->peer_by_id, peer, p);
+    if (p->role == ROLE_ROUTER) {
+        struct life *life = book_life_open(&c->book, p->epoch);
+        struct core_peer *former = core_peer(c, life->peer);
+        if (former) core_end_peer(c, former, "the same router is here again");
+        life = book_life_open(&c->book, p->epoch); /* that ended its names, too */
+        life->peer = peer;
+        if (life->orphan_due_ns) tell_again(c, life);
+        life->orphan_due_ns = 0;
+    } else if (p->role == ROLE_GPU_WORKER) {
+        worker_up(c, p, hello);
+    } else if (p->role == ROLE_DETOKENIZER) {
+        for (BY_LIST_EACH_SAFE(it, next, &c->detokless)) {
+            by_list_remove(it);
+            deliver_assign(c, BY_CONTAINER_OF(it, struct req, in_detok));
+        }
+    }
+    update_ready(c);
+    c->peers_changed = true;
+}
+
+static void router_down(struct core *c, struct core_peer *p) {
+    struct life *life = book_life(&c->book, p->epoch);
+    if (!life || life->peer != p->id) return;
+    life->peer = 0;
+    /* Dead, or about to say hello again and to send all it still owes: either way these are nobody's. */
+    while (!by_list_empty(&life->reqs))
+        core_drop(c, BY_CONTAINER_OF(by_list_first(&life->reqs), struct req, in_life), false);
+    book_life_end(&c->book, life);
+}
+
+static void detok_down(struct core *c, struct core_peer *p) {
+    while (!by_list_empty(&p->reqs)) {
+        struct req *req = BY_CONTAINER_OF(by_list_first(&p->reqs), struct req, in_detok);
+        by_list_remove(&req->in_detok);
+        req->detok = 0;
+        deliver_assign(c, req);
+    }
+}
+
+static void worker_down(struct core *c, struct core_peer *p) {
+    struct replica *r = c->replicas[p->replica];
+    if (r->ranks[p->rank] != p->id) return;
+    r->ranks[p->rank] = 0;
+    r->n_ranks--;
+    if (r->is_up) {
+        by_warn("replica is lost replica=%u rank=%u: its requests wait for a place", r->index,
+                p->rank);
+        retract_replica_lost(c, r);
+    }
+    for (uint32_t i = 0; i < r->world; i++) { /* one rank gone: the group starts again */
+        struct core_peer *other = core_peer(c, r->ranks[i]);
+        if (other) core_end_peer(c, other, "another rank of the group is gone");
+    }
+}
+
+void core_on_down(struct core *c, uint64_t now_ns, uint32_t peer, const char *why) {
+    (void)why;
+    c->now_ns = BY_MAX(c->now_ns, now_ns);
+    struct core_peer *p = core_peer(c, peer);
+    if (!p) return; /* ended by core_end_peer before */
+    by_list_remove(&p->link);
+    by_map_remove(&c->peer_by_id, peer);
+    if (p->role == ROLE_ROUTER) router_down(c, p);
+    if (p->role == ROLE_DETOKENIZER) detok_down(c, p);
+    if (p->role == ROLE_GPU_WORKER) worker_down(c, p);
+    by_free(p);
+    update_ready(c);
+    c->peers_changed = true;
+}
+
+void core_end_peer(struct core *c, struct core_peer *peer, const char *why) {
+    by_warn("ended a session with=%s:%s why=%s", role_text(peer->role), peer->instance, why);
+    c->sink.end(c->sink.ctx, peer->id, why);
+    core_on_down(c, c->now_ns, peer->id, why);
+}
+
+/* ---- frames ---- */
+
+/* The rows of proto/README: who may say what. */
+static bool may_say(enum role role, enum msg_kind kind) {
+    switch (kind) {
+    case MSG_tokenized:
+        return role == ROLE_TOKENIZER_WORKER;
+    case MSG_step_done:
+        return role == ROLE_GPU_WORKER;
+    case MSG_finish:
+        return role == ROLE_DETOKENIZER;
+    case MSG_cancel:
+        return role == ROLE_DETOKENIZER || role == ROLE_ROUTER;
+    case MSG_ack:
+    case MSG_pause:
+    case MSG_unpause:
+        return role == ROLE_ROUTER;
+    case MSG_ask:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void core_on_message(struct core *c, uint64_t now_ns, uint32_t peer, const struct msg *m) {
+    c->now_ns = BY_MAX(c->now_ns, now_ns);
+    struct core_peer *p = core_peer(c, peer);
+    if (!p) return; /* its session was ended a moment ago */
+    if (!may_say(p->role, m->kind)) {
+        core_strange(c, p, msg_kind_name(m->kind));
+        return;
+    }
+    switch (m->kind) {
+    case MSG_tokenized:
+        intake_tokenized(c, p, &m->tokenized);
+        break;
+    case MSG_step_done:
+        batch_done(c, c->replicas[p->replica], p, &m->step_done);
+        break;
+    case MSG_finish:
+        intake_finish(c, p, &m->finish);
+        break;
+    case MSG_cancel:
+        intake_cancel(c, p, &m->cancel);
+        break;
+    case MSG_ack:
+        intake_ack(c, p, &m->ack);
+        break;
+    case MSG_pause:
+        intake_pause(c, &m->pause.name, true);
+        break;
+    case MSG_unpause:
+        intake_pause(c, &m->unpause.name, false);
+        break;
+    default:
+        dump_ask(c, p, &m->ask);
+        break;
+    }
+}
+
+static void set_gauges(const struct core *c) {
+    uint32_t n_running = 0, n_used = 0;
+    for (uint32_t i = 0; i < c->opt.n_replicas; i++) {
+        const struct replica *r = c->replicas[i];
+        n_running += r->n_running;
+        if (r->is_up) n_used += pages_n(r->pages) - pages_n_free(r->pages);
+    }
+    by_gauge(BY_M_RUNNING, n_running);
+    by_gauge(BY_M_WAITING, c->n_queued);
+    by_gauge(BY_M_USED_PAGES, n_used);
+}
+
+bool core_next_step(struct core *c, uint64_t now_ns) {
+    c->now_ns = BY_MAX(c->now_ns, now_ns);
+    run_timers(c);
+    bool is_sent = false;
+    for (uint32_t i = 0; i < c->opt.n_replicas; i++)
+        is_sent |= batch_build(c, c->replicas[i]);
+    if (c->peers_changed) send_peers(c);
+    if (is_sent) set_gauges(c);
+    return is_sent;
+}
+
+bool core_is_idle(const struct core *c) {
+    return c->n_live == 0;
+}
+
+void core_drain(struct core *c) {
+    c->is_draining = true;
+    c->peers_changed = true;
+}
+
+/* ---- what always holds ---- */
+
+static bool check_list(const struct core *c, const struct by_list *list, enum seq_state state,
+                       uint32_t *n) {
+    for (BY_LIST_EACH(it, list)) {
+        const struct seq *s = BY_CONTAINER_OF(it, struct seq, link);
+        if (s->state != state || !seq_check(s, c->page_size)) return false;
+        ++*n;
+    }
+    return true;
+}
+
+/* A page is free, or its refs are those of the sequences that list it and of the tree. */
+static bool check_pages(const struct core *c, const struct replica *r) {
+    uint32_t n = pages_n(r->pages);
+    uint32_t *refs = by_alloc_array(n, sizeof *refs);
+    uint64_t n_refs = 0, n_listed = 0;
+    bool ok = true;
+    for (uint32_t i = 0; i < r->n_slots; i++) {
+        const struct seq *s = r->slots[i];
+        for (uint32_t k = 0; s && k < s->n_pages; k++, n_listed++)
+            refs[s->pages[k]]++;
+    }
+    for (uint32_t i = 0; i < n && ok; i++) {
+        n_refs += pages_refs(r->pages, i);
+        ok = pages_refs(r->pages, i) >= refs[i] && pages_refs(r->pages, i) <= refs[i] + 1;
+    }
+    by_free(refs);
+    return ok && n_refs == n_listed + radix_n_held(c->tree, r->index);
+}
+
+/* Each sequence with a slot holds one lock, and each pin one where it matched. */
+static bool check_locks(const struct core *c, const struct replica *r) {
+    uint32_t n_locks = r->n_slots - r->n_free_slots, n_pinned = 0;
+    for (BY_LIST_EACH(it, &c->pins)) {
+        const struct radix_at *at = &BY_CONTAINER_OF(it, struct pin, link)->at[r->index];
+        n_locks += at->node != NULL;
+        n_pinned += at->n_pages;
+    }
+    return n_locks == radix_n_locks(c->tree, r->index) && n_pinned == r->n_pinned;
+}
+
+bool core_check(const struct core *c) {
+    uint32_t n_waiting = 0, n_other = 0, n_up = 0;
+    if (!check_list(c, &c->waiting, SEQ_WAITING, &n_waiting) || n_waiting != c->n_waiting)
+        return false;
+    if (!check_list(c, &c->paused, SEQ_PAUSED, &n_other)) return false;
+    if (!check_list(c, &c->done, SEQ_DONE, &n_other)) return false;
+    if (!tenants_check(&c->tenants)) return false;
+    if (!book_check(&c->book) || !by_heap_check(&c->timers)) return false;
+    if (c->tree && !radix_check(c->tree)) return false;
+    for (uint32_t i = 0; i < c->opt.n_replicas; i++) {
+        const struct replica *r = c->replicas[i];
+        n_up += r->is_up;
+        if (!replica_check(r)) return false;
+        if (!check_list(c, &r->prefill, SEQ_PREFILL, &n_other)) return false;
+        if (!check_list(c, &r->decode, SEQ_DECODE, &n_other)) return false;
+        if (!check_list(c, &r->leaving, SEQ_LEAVING, &n_other)) return false;
+        if (r->is_up && (!check_pages(c, r) || !check_locks(c, r))) return false;
+    }
+    return n_up == c->n_replicas_up;
+}
+
+void core_show(const struct core *c, struct by_buf *out) {
+    enum { SHOWN_MAX = 16 };
+    by_buf_addf(out, "live=%u waiting=%u isolated=%u replicas=%u/%u\n", c->n_live, c->n_waiting,
+                c->n_isolated, c->n_replicas_up, c->opt.n_replicas);
+    for (uint32_t i = 0; i < c->opt.n_replicas; i++) {
+        const struct replica *r = c->replicas[i];
+        if (!r->is_up) continue;
+        by_buf_addf(out, "replica %u: step=%llu in_flight=%u running=%u pages free=%u/%u\n", i,
+                    (unsigned long long)r->step, r->n_flights, r->n_running, pages_n_free(r->pages),
+                    pages_n(r->pages));
+        for (uint32_t k = 0; k < r->n_slots; k++) {
+            const struct seq *s = r->slots[k];
+            if (!s) continue;
+            by_buf_addf(out,
+                        "  slot %u: rid=%llu/%u %s cached=%u done=%u sched=%u total=%u max=%u\n", k,
+                        (unsigned long long)s->req->name.rid, s->sample, seq_state_name(s->state),
+                        s->n_cached, s->n_done, s->n_sched, s->n_total, s->n_max);
+        }
+    }
+    uint32_t n = 0;
+    for (BY_LIST_EACH(it, &c->waiting)) {
+        const struct seq *s = BY_CONTAINER_OF(it, struct seq, link);
+        if (n++ == SHOWN_MAX) break;
+        by_buf_addf(out, "waiting: rid=%llu/%u total=%u max=%u deaths=%u retractions=%u\n",
+                    (unsigned long long)s->req->name.rid, s->sample, s->n_total, s->n_max,
+                    s->req->n_deaths, s->req->n_retractions);
+    }
+    for (BY_LIST_EACH(it, &c->paused)) {
+        const struct seq *s = BY_CONTAINER_OF(it, struct seq, link);
+        by_buf_addf(out, "paused: router=%llu rid=%llu/%u total=%u\n",
+                    (unsigned long long)s->req->name.epoch, (unsigned long long)s->req->name.rid,
+                    s->sample, s->n_total);
+    }
+    n = 0;
+    for (BY_LIST_EACH(it, &c->done)) {
+        const struct seq *s = BY_CONTAINER_OF(it, struct seq, link);
+        if (n++ == SHOWN_MAX) break;
+        by_buf_addf(out, "done: router=%llu rid=%llu/%u output=%u acked=%u%s\n",
+                    (unsigned long long)s->req->name.epoch, (unsigned long long)s->req->name.rid,
+                    s->sample, req_n_output(s), s->n_acked,
+                    s->is_end_sent ? "" : " (its end was not sent)");
+    }
+    if (c->tree) radix_show(c->tree, out);
+}

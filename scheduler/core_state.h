@@ -1,0 +1,158 @@
+/* core_state.h - what is behind core.h; only the core's own files (core, admit, batch, retract, deliver, dump) see it.
+ *
+ *     core.c     peers, names, acks, cancels, deadlines        admit.c    may this one enter now?
+ *     batch.c    builds a step, takes its result               retract.c  gives a place back, loses a replica
+ *     deliver.c  log -> tokens frames, replays
+ *
+ * Always: each sequence is in the list of its state: WAITING, PAUSED and DONE here, the others in their replica.
+ * Owner: the scheduler core, one thread. */
+#ifndef SCHEDULER_CORE_STATE_H
+#define SCHEDULER_CORE_STATE_H
+
+#include "scheduler/core.h"
+#include "scheduler/pin.h"
+#include "scheduler/policy.h"
+#include "scheduler/replica.h"
+
+/* After so many lost steps without a new token, a request runs alone; the next loss proves it guilty (DESIGN D5). */
+enum { CORE_SUSPECT_DEATHS = 2, CORE_TOMB_MS = 600000 };
+
+struct core_peer {
+    uint32_t id;
+    enum role role;
+    struct by_list link; /* in core.peers, in the order they came */
+    char instance[64];
+    char endpoint[256];
+    uint64_t epoch;
+    uint32_t replica, rank; /* gpu workers */
+    struct by_list reqs;    /* detokenizers: by req.in_detok */
+    uint32_t n_reqs;
+};
+
+struct core_counts {
+    uint64_t n_requests, n_refused, n_finished, n_cancelled, n_retractions, n_preemptions,
+        n_strange_frames;
+    uint64_t prompt_tokens, cached_tokens, output_tokens;
+};
+
+struct core {
+    struct core_options opt;
+    struct core_sink sink;
+    uint64_t now_ns;
+    struct pool pool;
+    struct radix *tree; /* NULL until the first replica says its page size */
+    uint32_t page_size;
+    struct replica *replicas[RADIX_REPLICAS_MAX]; /* [opt.n_replicas] */
+    uint32_t n_replicas_up;
+    uint64_t
+        ready_lost_ns; /* when the last replica, tokenizer worker or detokenizer went; 0: not lost */
+    bool was_ready;
+
+    struct by_list peers;
+    struct by_map peer_by_id;
+    bool peers_changed; /* routers are told at the end of the round */
+    bool is_draining;
+
+    struct msg_model model; /* of the first worker ever; strings owned by model_arena */
+    struct by_arena model_arena;
+
+    struct book book;
+    struct by_list waiting, paused, done;
+    uint32_t n_waiting; /* sequences */
+    uint32_t n_queued;  /* requests that have not been admitted yet */
+    struct tenants tenants;
+    struct policy policy;
+    struct by_list detokless; /* requests without a detokenizer */
+    struct by_list
+        over; /* requests whose name is over but that have rows in flight, by req.in_life */
+    struct by_list pins;
+    uint32_t n_pins;
+    uint64_t last_pin;
+    struct by_heap timers; /* of requests, by due_ns */
+    uint64_t next_order;
+    uint32_t n_live;     /* requests not freed */
+    uint32_t n_isolated; /* of them, suspects that must run alone */
+
+    double new_token_ratio; /* of a request's max_new_tokens that admission expects to be used */
+    double finish_ns;       /* moving average of the time between two finished requests */
+    uint64_t last_finish_ns;
+    struct core_counts counts;
+};
+
+/* core.c */
+struct core_peer *core_peer(const struct core *c, uint32_t id); /* NULL: gone */
+void core_send_router(struct core *c, uint64_t epoch, const struct msg *m);
+/* Ends a live request with an error: the router is told, the detokenizer forgets it. */
+void core_fail(struct core *c, struct req *req, int code, const char *text);
+/* Nobody wants it any more: places go, the log too. is_known: a late copy of it must not run. */
+void core_drop(struct core *c, struct req *req, bool is_known);
+void core_unqueue(struct core *c,
+                  struct req *req); /* it counts no more for --max-queued-requests */
+void core_req_changed(struct core *c,
+                      struct req *req); /* frees it when nobody needs it and nothing is in flight */
+void core_set_timer(struct core *c, struct req *req);
+void core_strange(struct core *c, const struct core_peer *peer, const char *what);
+void core_end_peer(struct core *c, struct core_peer *peer, const char *why);
+void core_clear_suspect(struct core *c, struct req *req);
+void core_seq_ended(struct core *c,
+                    struct seq *s); /* its finish is set: the place goes, the log stays */
+
+/* intake.c: what routers, tokenizer workers and detokenizers say about requests */
+void intake_tokenized(struct core *c, struct core_peer *from, const struct msg_tokenized *m);
+void intake_ack(struct core *c, struct core_peer *from, const struct msg_ack *m);
+void intake_cancel(struct core *c, struct core_peer *from, const struct msg_cancel *m);
+void intake_finish(struct core *c, struct core_peer *from, const struct msg_finish *m);
+void intake_pause(struct core *c, const struct msg_name *name, bool is_paused);
+/* Does it suit the model? Answers 0 at once until a model is known. */
+BY_MUST_USE int intake_check(struct core *c, struct req *req, struct by_err *err);
+
+/* admit.c */
+/* Takes waiting sequences into the step that is being built, while there is room for `budget` prompt tokens; returns how
+ * many. */
+uint32_t admit_waiting(struct core *c, struct replica *r, uint32_t budget);
+/* If a suspect waits: lets it in alone as soon as nothing is in flight. True: nobody else may join this step. */
+bool admit_suspect(struct core *c, struct replica *r, uint32_t budget);
+void admit_enqueue(struct core *c, struct seq *s); /* to WAITING, in order of arrival */
+void admit_dequeue(struct core *c, struct seq *s); /* it is about to leave WAITING */
+/* Ids of s that this replica has in the tree and may be used. Changes nothing. */
+uint32_t admit_n_cached(const struct core *c, const struct replica *r, const struct seq *s);
+void admit_ratio_decay(struct core *c);
+void admit_ratio_bump(struct core *c, const struct replica *r);
+
+/* batch.c */
+bool batch_build(struct core *c, struct replica *r); /* true: a step was sent */
+void batch_done(struct core *c, struct replica *r, struct core_peer *peer,
+                const struct msg_step_done *m);
+void batch_add_row(struct core *c, struct replica *r, struct seq *s, uint32_t n_tokens,
+                   bool is_sampling);
+/* Pages for s to hold n_tokens; evicts if it must. False: there are not enough. */
+BY_MUST_USE bool batch_fit(struct core *c, struct replica *r, struct seq *s, uint32_t n_tokens);
+/* Prompt tokens of s that go into the step being built, at most `budget`; 0 when no page is to be had. */
+uint32_t batch_prefill(struct core *c, struct replica *r, struct seq *s, uint32_t budget);
+void batch_file(struct core *c, struct seq *s); /* whole computed pages become matchable */
+
+/* retract.c */
+/* s gives its slot up, now or when its rows in flight are back, and goes to `to`: WAITING, PAUSED or DONE. */
+void retract_leave(struct core *c, struct seq *s, enum seq_state to);
+void retract_landed(struct core *c,
+                    struct seq *s); /* one flight with rows of s is over; s may be freed */
+/* One sequence of r gives way: a paused one, or the last in the policy's order. True if its pages are free now. */
+bool retract_one(struct core *c, struct replica *r);
+void retract_blame(struct core *c, const struct flight *f);
+void retract_replica_lost(struct core *c, struct replica *r);
+/* The replica is back: had its process died, or had it only lost its session? */
+void retract_verdict(struct core *c, struct replica *r);
+
+/* dump.c */
+void dump_ask(struct core *c, struct core_peer *from, const struct msg_ask *m);
+
+/* deliver.c */
+void deliver_new(struct core *c, struct seq *s); /* what the detokenizer has not got */
+void deliver_all(struct core *c, struct seq *s,
+                 uint32_t n_delivered);               /* from the start: a replay */
+void deliver_assign(struct core *c, struct req *req); /* picks a detokenizer, if there is one */
+void deliver_unassign(struct core *c, struct req *req);
+/* The detokenizer lost track of it. False: that happened too often. */
+BY_MUST_USE bool deliver_again(struct core *c, struct req *req);
+
+#endif

@@ -1,0 +1,54 @@
+/* radix_order.c - the order of a walk through the tree, for --schedule-policy dfs-weight. */
+#include "scheduler/radix_node.h"
+
+const struct radix_node *radix_find(const struct radix *t, struct by_str space, const uint32_t *ids,
+                                    uint32_t n_pages, uint32_t replica) {
+    uint64_t value;
+    if (!by_strmap_get(&t->spaces, space, &value)) return NULL;
+    const struct radix_node *at = (const struct radix_node *)(uintptr_t)value;
+    for (uint32_t done = 0; done < n_pages;) {
+        const uint32_t *rest = ids + (size_t)done * t->page_size;
+        const struct radix_node *n = radix_child(t, at, rest);
+        if (!n || !n->hold[replica].pages || n->n_pages > n_pages - done) break;
+        if (memcmp(n->tokens, rest, (size_t)n->n_pages * t->page_size * sizeof *rest) != 0) break;
+        at = n;
+        done += n->n_pages;
+    }
+    return at;
+}
+
+void radix_weigh(struct radix *t, const struct radix_node *node, uint64_t round) {
+    (void)t;
+    for (struct radix_node *n = (struct radix_node *)node; n; n = n->parent) {
+        if (n->weight_round != round) n->weight = 0;
+        n->weight_round = round;
+        n->weight++;
+    }
+}
+
+static uint32_t depth_of(const struct radix_node *n) {
+    uint32_t depth = 0;
+    for (; n && n->parent; n = n->parent)
+        depth++;
+    return depth;
+}
+
+bool radix_weighs_before(const struct radix *t, const struct radix_node *a,
+                         const struct radix_node *b) {
+    (void)t;
+    if (!a || !b) return a != NULL; /* a space nobody has anything in goes last */
+    uint32_t da = depth_of(a), db = depth_of(b);
+    bool a_above = da < db, b_above = db < da;
+    for (; da > db; da--)
+        a = a->parent;
+    for (; db > da; db--)
+        b = b->parent;
+    if (a == b) return a_above || !b_above; /* one lies on the other's path: the shorter first */
+    while (a->parent != b->parent) {
+        a = a->parent;
+        b = b->parent;
+    }
+    if (a->weight != b->weight) return a->weight > b->weight;
+    /* Weights fall as branches are worked off: stay on the one in hand. */
+    return a->last_used != b->last_used ? a->last_used > b->last_used : a->id < b->id;
+}

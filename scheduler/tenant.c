@@ -1,0 +1,138 @@
+#include "scheduler/tenant.h"
+
+#include "common/base/check.h"
+#include "common/base/mem.h"
+
+enum { PROMPT_WEIGHT = 1, OUTPUT_WEIGHT = 2 };
+
+bool tenant_before(const struct tenant *a, const struct tenant *b) {
+    if (a->counter != b->counter) return a->counter < b->counter;
+    return a->n_running < b->n_running;
+}
+
+static bool heap_before(const struct by_heap_node *x, const struct by_heap_node *y) {
+    const struct tenant *a = BY_CONTAINER_OF(x, struct tenant, in_heap);
+    const struct tenant *b = BY_CONTAINER_OF(y, struct tenant, in_heap);
+    return a->counter != b->counter ? a->counter < b->counter : by_str_cmp(a->name, b->name) < 0;
+}
+
+void tenants_init(struct tenants *t) {
+    *t = (struct tenants){0};
+    by_strmap_init(&t->by_name);
+    by_list_init(&t->busy);
+    by_list_init(&t->idle);
+    by_heap_init(&t->heap, heap_before);
+}
+
+static void tenant_free(struct tenants *t, struct tenant *tenant) {
+    uint64_t value;
+    bool was_there = by_strmap_remove(&t->by_name, tenant->name, &value);
+    by_assert(was_there);
+    by_assert(tenant->n_reqs == 0);
+    by_list_remove(&tenant->link);
+    if (t->last == tenant) t->last = NULL;
+    by_free((void *)tenant->name.p);
+    by_free(tenant);
+    t->n--;
+}
+
+void tenants_release(struct tenants *t) {
+    by_assert(by_list_empty(&t->busy));
+    while (!by_list_empty(&t->idle))
+        tenant_free(t, BY_CONTAINER_OF(by_list_first(&t->idle), struct tenant, link));
+    by_strmap_release(&t->by_name);
+    by_heap_release(&t->heap);
+}
+
+static struct tenant *find_or_add(struct tenants *t, struct by_str name) {
+    uint64_t value;
+    name.n = BY_MIN(name.n, (size_t)TENANT_NAME_MAX);
+    if (by_strmap_get(&t->by_name, name, &value)) return (struct tenant *)(uintptr_t)value;
+    if (t->n >= TENANTS_MAX) {
+        struct by_list *oldest = by_list_first(&t->idle);
+        /* All busy: the stranger shares with whoever is first. Ten thousand tenants at a time are not fair anyway. */
+        if (!oldest) return BY_CONTAINER_OF(by_list_first(&t->busy), struct tenant, link);
+        tenant_free(t, BY_CONTAINER_OF(oldest, struct tenant, link));
+    }
+    struct tenant *tenant = by_alloc(sizeof *tenant);
+    tenant->name = (struct by_str){by_strndup(name.p ? name.p : "", name.n), name.n};
+    tenant->weight = 1;
+    tenant->in_heap.index = BY_HEAP_OUT;
+    by_list_init(&tenant->waiting);
+    by_list_push(&t->idle, &tenant->link);
+    by_strmap_put(&t->by_name, tenant->name, (uintptr_t)tenant);
+    t->n++;
+    return tenant;
+}
+
+struct tenant *tenants_take(struct tenants *t, struct by_str name) {
+    struct tenant *tenant = find_or_add(t, name);
+    if (tenant->n_reqs++ == 0) {
+        by_list_remove(&tenant->link);
+        by_list_push(&t->busy, &tenant->link);
+    }
+    tenant->n_requests++;
+    return tenant;
+}
+
+void tenants_give(struct tenants *t, struct tenant *tenant) {
+    by_assert(tenant->n_reqs > 0);
+    if (--tenant->n_reqs > 0) return;
+    by_assert(tenant->n_waiting == 0);
+    by_list_remove(&tenant->link);
+    by_list_push(&t->idle, &tenant->link);
+}
+
+/* What a tenant that begins to wait has at least: the least counter of the others who want something now; when nobody
+ * does, that of whoever wanted something last. */
+static double floor_for(const struct tenants *t, const struct tenant *tenant) {
+    double least = -1;
+    for (BY_LIST_EACH(it, &t->busy)) {
+        const struct tenant *o = BY_CONTAINER_OF(it, struct tenant, link);
+        if (o == tenant || o->n_waiting + o->n_running == 0) continue;
+        if (least < 0 || o->counter < least) least = o->counter;
+    }
+    return least < 0 ? t->last_counter : least;
+}
+
+void tenants_wait(struct tenants *t, struct tenant *tenant) {
+    if (tenant->n_waiting++ > 0) return;
+    tenant->counter = BY_MAX(tenant->counter, floor_for(t, tenant));
+    by_heap_push(&t->heap, &tenant->in_heap);
+}
+
+void tenants_unwait(struct tenants *t, struct tenant *tenant) {
+    by_assert(tenant->n_waiting > 0);
+    if (--tenant->n_waiting > 0) return;
+    if (tenant->in_heap.index != BY_HEAP_OUT) by_heap_remove(&t->heap, &tenant->in_heap);
+    t->last = tenant;
+    t->last_counter = tenant->counter;
+}
+
+void tenants_charge(struct tenants *t, struct tenant *tenant, uint32_t n_prompt,
+                    uint32_t n_output) {
+    double n_tokens = (double)PROMPT_WEIGHT * n_prompt + (double)OUTPUT_WEIGHT * n_output;
+    tenant->counter += n_tokens / tenant->weight;
+    if (t->last == tenant) t->last_counter = tenant->counter;
+    if (tenant->in_heap.index != BY_HEAP_OUT) by_heap_fix(&t->heap, &tenant->in_heap);
+}
+
+bool tenants_check(const struct tenants *t) {
+    uint32_t n = 0;
+    for (BY_LIST_EACH(it, &t->busy)) {
+        const struct tenant *tenant = BY_CONTAINER_OF(it, struct tenant, link);
+        uint32_t n_waiting = 0;
+        for (BY_LIST_EACH(at, &tenant->waiting))
+            n_waiting++;
+        if (n_waiting != tenant->n_waiting || tenant->n_reqs == 0) return false;
+        if ((tenant->in_heap.index != BY_HEAP_OUT) != (n_waiting > 0)) return false;
+        n++;
+    }
+    for (BY_LIST_EACH(it, &t->idle)) {
+        const struct tenant *tenant = BY_CONTAINER_OF(it, struct tenant, link);
+        if (tenant->n_reqs || tenant->n_waiting || tenant->in_heap.index != BY_HEAP_OUT)
+            return false;
+        n++;
+    }
+    return n == t->n && by_heap_check(&t->heap);
+}
