@@ -1,0 +1,108 @@
+#include "router/api.h"
+
+#include "router/params.h"
+
+#include <stdio.h>
+
+enum { TIMEOUT_MS_MAX = 86400000 };
+
+void api_write_usage(const struct request *q, struct by_buf *out) {
+    uint64_t n_prompt = 0, n_cached = 0, n_output = 0;
+    for (uint32_t i = 0; i < q->n_entries; i++) {
+        const struct journal_entry *e = q->entries[i];
+        n_prompt += e->n_prompt;
+        n_cached += e->n_cached;
+        for (uint32_t k = 0; k < e->n_samples; k++)
+            n_output += e->samples[k].n_output;
+    }
+    by_buf_addf(
+        out,
+        "\"usage\":{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,"
+        "\"prompt_tokens_details\":{\"cached_tokens\":%llu}}",
+        (unsigned long long)n_prompt, (unsigned long long)n_output,
+        (unsigned long long)(n_prompt + n_output), (unsigned long long)n_cached);
+}
+
+void api_add_str(struct by_buf *out, const char *key, struct by_str value) {
+    by_buf_addf(out, ",\"%s\":", key);
+    by_buf_add_json_str(out, value);
+}
+
+/* cache_salt and extra_key make one namespace; the salt's length stands first, so that no two pairs make the same one. */
+static int read_namespace(struct request *q, struct by_str *out, struct by_err *err) {
+    struct by_str extra = {0}, salt = {0};
+    int rc = by_json_get_str(q->body, "", "extra_key", &extra, err);
+    if (!rc) rc = by_json_get_str(q->body, "", "cache_salt", &salt, err);
+    if (rc || !(extra.n + salt.n)) return rc;
+    if (extra.n + salt.n > LIMIT_CONTROL_STR_BYTES)
+        return by_fail(err, BY_ELIMIT, "extra_key: with cache_salt it may have %d bytes",
+                       LIMIT_CONTROL_STR_BYTES);
+    struct by_buf both;
+    by_buf_init(&both, 2 * LIMIT_CONTROL_STR_BYTES);
+    by_buf_addf(&both, "%zu:", salt.n);
+    by_buf_add_str(&both, salt);
+    by_buf_add_str(&both, extra);
+    *out = by_arena_copy(&q->arena, by_buf_str(&both));
+    by_buf_release(&both);
+    return 0;
+}
+
+static int read_id(struct request *q, struct by_err *err) {
+    struct by_str s = {0};
+    const struct by_json *rid = by_json_get(q->body, "rid");
+    int rc = by_json_get_str(q->body, "", "rid", &s, err);
+    if (rc || !rid || by_json_type(rid) == BY_JSON_NULL) return rc;
+    if (!s.n || s.n >= sizeof q->id)
+        return by_fail(err, BY_EINVAL, "rid: 1 to %zu bytes are possible", sizeof q->id - 1);
+    snprintf(q->id, sizeof q->id, "%.*s", (int)s.n, s.p);
+    return 0;
+}
+
+int api_read_routing(struct request *q, struct msg_generate *m, struct by_err *err) {
+    int64_t priority = 0, run_ms = 0, queue_ms = 0;
+    int rc = read_namespace(q, &m->routing.extra_key, err);
+    if (!rc) rc = read_id(q, err);
+    if (!rc) rc = by_json_get_i64(q->body, "", "priority", INT32_MIN, INT32_MAX, &priority, err);
+    if (!rc) rc = by_json_get_i64(q->body, "", "timeout_ms", 1, TIMEOUT_MS_MAX, &run_ms, err);
+    if (!rc)
+        rc = by_json_get_i64(q->body, "", "queue_timeout_ms", 1, TIMEOUT_MS_MAX, &queue_ms, err);
+    m->routing.priority = (int32_t)priority;
+    m->routing.run_timeout_ms = (uint32_t)run_ms;
+    m->routing.queue_timeout_ms = (uint32_t)queue_ms;
+    return rc;
+}
+
+static int add_prompt(struct request *q, const struct by_json *v, const char *key, unsigned allowed,
+                      const struct msg_generate *base, struct by_err *err) {
+    static const char *const wanted[] = {"", "a string", "token ids", "a string or token ids"};
+    struct msg_generate m = *base;
+    if (by_json_type(v) == BY_JSON_STRING && allowed & API_TEXT) {
+        m.text = by_json_str(v);
+        if (!m.text.n) return by_fail(err, BY_EINVAL, "%s: the prompt is empty", key);
+    } else if (by_json_type(v) == BY_JSON_ARRAY && allowed & API_IDS) {
+        int rc = params_read_ids(v, key, LIMIT_TOKENS, &q->arena, &m.ids, err);
+        if (rc) return rc;
+        if (!m.ids.n) return by_fail(err, BY_EINVAL, "%s: the prompt is empty", key);
+    } else {
+        return by_fail(err, BY_EINVAL, "%s: expected %s, got %s", key, wanted[allowed],
+                       by_json_type_name(v));
+    }
+    request_add_prompt(q, &m);
+    return 0;
+}
+
+int api_add_prompts(struct request *q, const struct by_json *prompt, const char *key,
+                    unsigned allowed, const struct msg_generate *base, struct by_err *err) {
+    const struct by_json *first =
+        by_json_type(prompt) == BY_JSON_ARRAY ? by_json_first(prompt) : NULL;
+    if (!first || by_json_type(first) == BY_JSON_NUMBER)
+        return add_prompt(q, prompt, key, allowed, base, err);
+    q->is_list = true;
+    if (by_json_len(prompt) > REQUEST_PROMPTS_MAX)
+        return by_fail(err, BY_ELIMIT, "%s: %zu prompts are over the limit of %d", key,
+                       by_json_len(prompt), REQUEST_PROMPTS_MAX);
+    int rc = 0;
+    for (const struct by_json *it = first; it && !rc; it = by_json_next(it))
+        rc = add_prompt(q, it, key, allowed, base, err);
+    return rc;
+}

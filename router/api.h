@@ -1,0 +1,42 @@
+/* api.h - every handler of the route table, and what the dialects share.
+ *
+ * Always: a handler answers on the connection, now or later, exactly once.
+ * Owner: the loop's thread. */
+#ifndef ROUTER_API_H
+#define ROUTER_API_H
+
+#include "router/request.h"
+
+typedef void api_handler(struct router *r, struct conn *c, const struct http1_request *req);
+
+api_handler api_generate;                                            /* api_native.c */
+api_handler api_chat;                                                /* api_openai_chat.c */
+api_handler api_responses;                                           /* api_responses.c */
+api_handler api_messages, api_count_tokens;                          /* api_anthropic.c */
+api_handler api_completions;                                         /* api_openai_completions.c */
+api_handler api_models, api_model, api_model_info, api_server_info;  /* api_models.c */
+api_handler api_health, api_health_generate, api_ready, api_metrics; /* api_admin.c */
+api_handler api_drain, api_drain_end;
+api_handler api_loads, api_cache, api_flush_cache, api_abort;
+api_handler api_tokenize, api_detokenize, api_apply_template; /* api_text.c */
+
+api_handler api_ollama_chat, api_ollama_generate, api_ollama_tags,
+    api_ollama_show; /* api_ollama.c */
+api_handler api_ollama_version;
+
+/* "usage": {…} of all prompts and samples that have ended or run. */
+void api_write_usage(const struct request *q, struct by_buf *out);
+/* ,"name":"text" and so on: a JSON member with a comma before it. */
+void api_add_str(struct by_buf *out, const char *key, struct by_str value);
+enum { API_TEXT = 1, API_IDS = 2 }; /* what a prompt may be */
+/* rid, priority, extra_key, cache_salt, timeout_ms, queue_timeout_ms: the same in every dialect. */
+BY_MUST_USE int api_read_routing(struct request *q, struct msg_generate *m, struct by_err *err);
+/* Reads `body`, a chat completion's, in place of the request's own: how other dialects are read. */
+BY_MUST_USE int api_chat_read_as(struct request *q, const struct by_buf *body, struct by_err *err);
+/* A list prompt: strings, token ids, or lists of either, as /generate and /v1/completions take it. Adds one entry a
+ * prompt to q. `base` holds everything but the prompt. */
+BY_MUST_USE int api_add_prompts(struct request *q, const struct by_json *prompt, const char *key,
+                                unsigned allowed, const struct msg_generate *base,
+                                struct by_err *err);
+
+#endif

@@ -1,0 +1,218 @@
+#include "router/api.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/base/metrics.h"
+#include "router/params.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void api_health(struct router *r, struct conn *c, const struct http1_request *req) {
+    (void)r;
+    (void)req;
+    conn_respond(c, 200, "text/plain", BY_STR("ok\n"), NULL);
+}
+
+void api_ready(struct router *r, struct conn *c, const struct http1_request *req) {
+    const struct uplink_state *s = uplink_state(r->uplink);
+    (void)req;
+    if (r->is_draining || r->is_held)
+        request_error(c, BY_EDRAINING, request_why_draining(r), 0);
+    else if (!s->is_ready)
+        request_error(c, BY_EUNAVAILABLE, s->why_not, 0);
+    else
+        conn_respond(c, 200, "text/plain", BY_STR("ready\n"), NULL);
+}
+
+/* ---- /health_generate: one token through every process ---- */
+
+static void health_whole(struct request *q, struct by_buf *out) {
+    (void)q;
+    by_buf_addz(out, "{\"status\":\"ok\"}");
+}
+
+static const struct dialect health = {.whole = health_whole};
+
+void api_health_generate(struct router *r, struct conn *c, const struct http1_request *req) {
+    static const uint32_t ids[] = {1};
+    struct params p;
+    (void)req;
+    params_init(&p, 1);
+    p.sampling.temperature = 0;
+    struct request *q = request_new(r, c, &health);
+    struct msg_generate m = {
+        .ids = {ids, 1}, .sampling = p.sampling, .textual = p.textual, .has_max_new_tokens = true};
+    request_add_prompt(q, &m);
+    request_start(q);
+}
+
+/* ---- questions to the scheduler ---- */
+
+struct pending {
+    struct router *router;
+    struct conn *conn; /* NULL: the client has left */
+};
+
+static void pending_gone(void *owner) {
+    struct pending *p = owner;
+    p->conn = NULL;
+}
+
+static struct pending *pending_new(struct router *r, struct conn *c) {
+    struct pending *p = by_alloc(sizeof *p);
+    *p = (struct pending){r, c};
+    conn_set_owner(c, p, pending_gone, NULL);
+    return p;
+}
+
+/* {"error": "a sentence"} becomes the error object that all routes answer. */
+static void respond_error(struct conn *c, int code, struct by_str json) {
+    const struct by_json_limits lim = {.bytes_max = 65536, .depth_max = 8};
+    struct by_json *body = NULL;
+    struct by_str said = {0};
+    char text[BY_ERR_TEXT_MAX];
+    if (!by_json_parse(&body, json, &lim, NULL))
+        (void)!by_json_get_str(body, "", "error", &said, NULL);
+    if (!said.n) said = by_str_of(by_err_sentence(code));
+    snprintf(text, sizeof text, "%.*s", (int)BY_MIN(said.n, sizeof text - 1), said.p);
+    request_error(c, code, text, 0);
+    by_json_free(body);
+}
+
+static void on_answer(void *ctx, int code, struct by_str json) {
+    struct pending *p = ctx;
+    if (p->conn) {
+        conn_set_owner(p->conn, NULL, NULL, NULL);
+        if (code)
+            respond_error(p->conn, code, json);
+        else
+            conn_respond(p->conn, 200, "application/json", json, NULL);
+    }
+    by_free(p);
+}
+
+void api_loads(struct router *r, struct conn *c, const struct http1_request *req) {
+    (void)req;
+    uplink_ask_scheduler(r->uplink, "loads", BY_STR("{}"), on_answer, pending_new(r, c));
+}
+
+/* ---- /metrics: ours, and the scheduler's facts as they are now ---- */
+
+static void take_loads(struct by_str json) {
+    static const struct by_json_limits lim = {.bytes_max = 1 << 20, .depth_max = 16};
+    static const struct {
+        const char *key;
+        enum by_metric metric;
+    } sums[] = {{"num_running_reqs", BY_M_RUNNING},
+                {"num_used_tokens", BY_M_USED_TOKENS},
+                {"max_total_num_tokens", BY_M_MAX_TOKENS},
+                {"gen_throughput", BY_M_GEN_THROUGHPUT}};
+    double total[BY_COUNTOF(sums)] = {0};
+    struct by_json *body = NULL;
+    if (by_json_parse(&body, json, &lim, NULL)) return;
+    const struct by_json *loads = by_json_get(body, "loads"),
+                         *first = loads ? by_json_first(loads) : NULL;
+    for (const struct by_json *it = first; it; it = by_json_next(it)) {
+        for (size_t i = 0; i < BY_COUNTOF(sums); i++)
+            total[i] += by_json_f64(by_json_get(it, sums[i].key));
+    }
+    for (size_t i = 0; i < BY_COUNTOF(sums); i++)
+        by_gauge(sums[i].metric, total[i]);
+    by_gauge(BY_M_TOKEN_USAGE, total[2] > 0 ? total[1] / total[2] : 0);
+    if (first) { /* one queue and one tree for all replicas */
+        by_gauge(BY_M_WAITING, by_json_f64(by_json_get(first, "num_waiting_reqs")));
+        by_gauge(BY_M_CACHE_HIT_RATE, by_json_f64(by_json_get(first, "cache_hit_rate")));
+    }
+    by_json_free(body);
+}
+
+static void on_metrics(void *ctx, int code, struct by_str json) {
+    struct pending *p = ctx;
+    struct by_buf body;
+    by_gauge(BY_M_SCHEDULER_UP, !code);
+    if (!code) take_loads(json);
+    if (p->conn) {
+        by_buf_init(&body, 4 << 20);
+        by_metrics_text(&body);
+        conn_set_owner(p->conn, NULL, NULL, NULL);
+        conn_respond(p->conn, 200, "text/plain; version=0.0.4; charset=utf-8", by_buf_str(&body),
+                     NULL);
+        by_buf_release(&body);
+    }
+    by_free(p);
+}
+
+void api_metrics(struct router *r, struct conn *c, const struct http1_request *req) {
+    (void)req;
+    uplink_ask_scheduler(r->uplink, "loads", BY_STR("{}"), on_metrics, pending_new(r, c));
+}
+
+/* ---- /drain: readiness goes, new requests are refused, what runs goes on; DELETE takes it back ---- */
+
+static void answer_drain(struct router *r, struct conn *c, bool is_held) {
+    char text[80];
+    if (r->is_held != is_held) by_info(is_held ? "draining: asked to" : "serving again: asked to");
+    r->is_held = is_held;
+    int n = snprintf(text, sizeof text, "{\"draining\":%s,\"running\":%u}",
+                     r->is_held || r->is_draining ? "true" : "false", r->n_requests);
+    conn_respond(c, 200, "application/json", (struct by_str){text, (size_t)n}, NULL);
+}
+
+void api_drain(struct router *r, struct conn *c, const struct http1_request *req) {
+    (void)req;
+    answer_drain(r, c, true);
+}
+
+void api_drain_end(struct router *r, struct conn *c, const struct http1_request *req) {
+    (void)req;
+    answer_drain(r, c, false);
+}
+
+void api_flush_cache(struct router *r, struct conn *c, const struct http1_request *req) {
+    (void)req;
+    uplink_ask_scheduler(r->uplink, "flush", BY_STR("{}"), on_answer, pending_new(r, c));
+}
+
+void api_cache(struct router *r, struct conn *c, const struct http1_request *req) {
+    char top[24], json[64] = "{}";
+    uint64_t n;
+    if (http1_query(req, "top", top, sizeof top)) {
+        if (!by_str_to_u64(by_str_of(top), &n)) {
+            request_error(c, BY_EINVAL, "top: a whole number is needed", 0);
+            return;
+        }
+        snprintf(json, sizeof json, "{\"top\":%llu}", (unsigned long long)n);
+    }
+    uplink_ask_scheduler(r->uplink, "cache", by_str_of(json), on_answer, pending_new(r, c));
+}
+
+/* The id as /generate says it, or as the OpenAI routes do. */
+static struct by_str plain_id(struct by_str rid) {
+    static const char *const prefixes[] = {"chatcmpl-", "cmpl-"};
+    for (size_t i = 0; i < BY_COUNTOF(prefixes); i++) {
+        if (by_str_starts(rid, by_str_of(prefixes[i])))
+            return by_str_sub(rid, strlen(prefixes[i]), SIZE_MAX);
+    }
+    return rid;
+}
+
+/* {"rid": prefix} or {"abort_all": true}: requests of this router, by the ids that their clients know. */
+void api_abort(struct router *r, struct conn *c, const struct http1_request *req) {
+    const struct by_json_limits lim = {.bytes_max = 65536, .depth_max = 8};
+    struct by_json *body = NULL;
+    struct by_err err = {0};
+    struct by_str rid = {0};
+    bool all = false;
+    int rc = by_json_parse(&body, req->body, &lim, &err);
+    if (!rc) rc = by_json_get_str(body, "", "rid", &rid, &err);
+    if (!rc) rc = by_json_get_bool(body, "", "abort_all", &all, &err);
+    if (!rc && !rid.n && !all)
+        rc = by_fail(&err, BY_EINVAL, "rid: a request's id, or abort_all: true, is needed");
+    if (rc) {
+        request_error(c, rc, err.text, 0);
+    } else {
+        request_abort(r, plain_id(rid), all);
+        conn_respond(c, 200, NULL, BY_STR(""), NULL);
+    }
+    by_json_free(body);
+}

@@ -1,0 +1,325 @@
+#include "common/base/clock.h"
+#include "router/api.h"
+#include "router/chat_view.h"
+
+#include <time.h>
+
+/* /api/chat, /api/generate, /api/tags, /api/show, /api/version: Ollama's dialect, lines of JSON. The body is rewritten as a
+ * chat completion's, so that one reader checks both. */
+
+enum { DEFAULT_NEW_TOKENS = 2048 };
+
+/* ---- writing ---- */
+
+/* {"model":…,"created_at":…   (no closing brace) */
+static void write_head(const struct request *q, struct by_buf *out) {
+    char at[32];
+    time_t s = (time_t)q->created_s;
+    struct tm t;
+    gmtime_r(&s, &t);
+    strftime(at, sizeof at, "%Y-%m-%dT%H:%M:%SZ", &t);
+    by_buf_addz(out, "{\"model\":");
+    by_buf_add_json_str(out, q->model);
+    api_add_str(out, "created_at", by_str_of(at));
+}
+
+static void write_done(const struct request *q, const struct journal_entry *e, struct by_buf *out) {
+    const struct journal_sample *s = e->samples;
+    by_buf_addf(out,
+                ",\"done\":true,\"done_reason\":\"%s\",\"total_duration\":%llu,\"load_duration\":0,"
+                "\"prompt_eval_count\":%u,\"eval_count\":%u}",
+                request_finish_reason(s), (unsigned long long)(by_now_ns() - q->started_ns),
+                e->n_prompt, s->n_output);
+}
+
+static void write_calls(const struct chat_view *v, size_t from, struct by_buf *out) {
+    by_buf_addz(out, ",\"tool_calls\":[");
+    for (size_t i = from; i < v->said.n_calls; i++) {
+        by_buf_addz(out, i > from ? ",{\"function\":{\"name\":" : "{\"function\":{\"name\":");
+        by_buf_add_json_str(out, v->said.calls[i].name);
+        by_buf_addz(out, ",\"arguments\":");
+        by_buf_add_str(out, v->said.calls[i].arguments);
+        by_buf_addz(out, "}}");
+    }
+    by_buf_addc(out, ']');
+}
+
+/* What is new of now against was: as a message, or under the name `response`. */
+static void write_said(const struct chat_view *was, const struct chat_view *now, bool is_chat,
+                       struct by_buf *out) {
+    struct by_str words = by_str_sub(by_buf_str(&now->said.content), was->said.content.n, SIZE_MAX),
+                  thought = by_str_sub(now->reasoning, was->reasoning.n, SIZE_MAX);
+    if (!is_chat) {
+        api_add_str(out, "response", words);
+        if (thought.n) api_add_str(out, "thinking", thought);
+        return;
+    }
+    by_buf_addz(out, ",\"message\":{\"role\":\"assistant\"");
+    api_add_str(out, "content", words);
+    if (thought.n) api_add_str(out, "thinking", thought);
+    if (now->said.n_calls > was->said.n_calls) write_calls(now, was->said.n_calls, out);
+    by_buf_addc(out, '}');
+}
+
+static void write_delta(const struct request *q, const struct journal_entry *e, uint32_t sample,
+                        bool is_chat, struct by_buf *out) {
+    const struct journal_sample *s = &e->samples[sample];
+    struct by_str text = by_buf_str(&s->text);
+    struct chat_view was, now;
+    chat_view_read(q, by_str_sub(text, 0, s->n_sent_text), false, &was);
+    chat_view_read(q, text, s->finish != FINISH_NONE, &now);
+    if (now.reasoning.n > was.reasoning.n || now.said.content.n > was.said.content.n ||
+        now.said.n_calls > was.said.n_calls) {
+        write_head(q, out);
+        write_said(&was, &now, is_chat, out);
+        by_buf_addz(out, ",\"done\":false}\n");
+    }
+    if (s->finish) {
+        write_head(q, out);
+        write_said(&now, &now, is_chat, out);
+        write_done(q, e, out);
+        by_buf_addc(out, '\n');
+    }
+    chat_view_release(&was);
+    chat_view_release(&now);
+}
+
+static void ollama_end(struct request *q, struct by_buf *out) {
+    (void)q;
+    (void)out; /* the last line said so */
+}
+
+static void write_whole(const struct request *q, bool is_chat, struct by_buf *out) {
+    const struct journal_entry *e = q->entries[0];
+    struct chat_view none, all;
+    chat_view_read(q, (struct by_str){0}, false, &none);
+    chat_view_read(q, by_buf_str(&e->samples[0].text), true, &all);
+    write_head(q, out);
+    write_said(&none, &all, is_chat, out);
+    write_done(q, e, out);
+    chat_view_release(&none);
+    chat_view_release(&all);
+}
+
+static void write_error(struct by_buf *out, int code, const char *text) {
+    (void)code;
+    by_buf_addz(out, "{\"error\":");
+    by_buf_add_json_str(out, by_str_of(text));
+    by_buf_addc(out, '}');
+}
+
+static void write_error_line(struct by_buf *out, int code, const char *text) {
+    write_error(out, code, text);
+    by_buf_addc(out, '\n');
+}
+
+static void chat_delta(struct request *q, struct journal_entry *e, uint32_t sample,
+                       struct by_buf *out) {
+    write_delta(q, e, sample, true, out);
+}
+
+static void generate_delta(struct request *q, struct journal_entry *e, uint32_t sample,
+                           struct by_buf *out) {
+    write_delta(q, e, sample, false, out);
+}
+
+static void chat_whole(struct request *q, struct by_buf *out) {
+    write_whole(q, true, out);
+}
+
+static void generate_whole(struct request *q, struct by_buf *out) {
+    write_whole(q, false, out);
+}
+
+static const struct dialect chat = {.delta = chat_delta,
+                                    .end = ollama_end,
+                                    .whole = chat_whole,
+                                    .error = write_error,
+                                    .error_event = write_error_line,
+                                    .stream_type = "application/x-ndjson"};
+static const struct dialect generate = {.delta = generate_delta,
+                                        .end = ollama_end,
+                                        .whole = generate_whole,
+                                        .error = write_error,
+                                        .error_event = write_error_line,
+                                        .stream_type = "application/x-ndjson"};
+
+/* ---- reading: as a chat completion ---- */
+
+static void add_member(struct by_buf *out, const struct by_json *obj, const char *key,
+                       const char *as) {
+    const struct by_json *v = by_json_get(obj, key);
+    if (!v || by_json_type(v) == BY_JSON_NULL) return;
+    by_buf_addf(out, ",\"%s\":", as);
+    by_json_print(v, out);
+}
+
+static int refuse_missing(const struct by_json *body, bool is_chat, struct by_err *err) {
+    static const char *const refused[] = {"format",   "images", "suffix",
+                                          "template", "raw",    "context"};
+    for (size_t i = 0; i < BY_COUNTOF(refused); i++) {
+        const struct by_json *v = by_json_get(body, refused[i]);
+        bool is_off = !v || by_json_type(v) == BY_JSON_NULL ||
+                      (by_json_type(v) == BY_JSON_BOOL && !by_json_bool(v)) ||
+                      (by_json_type(v) == BY_JSON_STRING && !by_json_str(v).n) ||
+                      (by_json_type(v) == BY_JSON_ARRAY && !by_json_first(v));
+        if (!is_off)
+            return by_fail(err, BY_EUNSUPPORTED, "%s: it is not supported yet", refused[i]);
+    }
+    const struct by_json *list = is_chat ? by_json_get(body, "messages") : NULL;
+    unsigned i = 0;
+    for (const struct by_json *m = by_json_first(list); m; m = by_json_next(m), i++) {
+        if (by_json_first(by_json_get(m, "images")))
+            return by_fail(err, BY_EUNSUPPORTED, "messages[%u].images: they are not supported yet",
+                           i);
+    }
+    return 0;
+}
+
+static void add_options(struct by_buf *out, const struct by_json *options) {
+    static const char *const names[][2] = {{"temperature", "temperature"},
+                                           {"top_p", "top_p"},
+                                           {"min_p", "min_p"},
+                                           {"stop", "stop"},
+                                           {"seed", "seed"},
+                                           {"repeat_penalty", "repetition_penalty"},
+                                           {"presence_penalty", "presence_penalty"},
+                                           {"frequency_penalty", "frequency_penalty"}};
+    const struct by_json *n = by_json_get(options, "num_predict"),
+                         *k = by_json_get(options, "top_k");
+    int64_t top_k = 0;
+    for (size_t i = 0; i < BY_COUNTOF(names); i++)
+        add_member(out, options, names[i][0], names[i][1]);
+    if (k && !(by_json_to_i64(k, &top_k) && top_k == 0)) /* 0: all, as ours is without it */
+        add_member(out, options, "top_k", "top_k");
+    if (!n || by_json_type(n) == BY_JSON_NULL)
+        by_buf_addf(out, ",\"max_tokens\":%d", DEFAULT_NEW_TOKENS);
+    else if (by_json_type(n) != BY_JSON_NUMBER || by_json_f64(n) >= 0) /* below 0: no limit */
+        add_member(out, options, "num_predict", "max_tokens");
+}
+
+static void add_prompt(struct by_buf *out, const struct by_json *body) {
+    by_buf_addz(out, "[");
+    if (by_json_str(by_json_get(body, "system")).n) {
+        by_buf_addz(out, "{\"role\":\"system\"");
+        add_member(out, body, "system", "content");
+        by_buf_addz(out, "},");
+    }
+    by_buf_addz(out, "{\"role\":\"user\"");
+    add_member(out, body, "prompt", "content");
+    by_buf_addz(out, "}]");
+}
+
+static int read_body(struct request *q, bool is_chat, struct by_err *err) {
+    struct by_buf out;
+    const struct by_json *messages = NULL, *options = NULL;
+    const struct by_json *think = by_json_get(q->body, "think");
+    struct by_str prompt = {0};
+    bool is_stream = true;
+    int rc = refuse_missing(q->body, is_chat, err);
+    if (!rc) rc = by_json_get_bool(q->body, "", "stream", &is_stream, err);
+    if (!rc) rc = by_json_get_object(q->body, "", "options", &options, err);
+    if (!rc && is_chat) rc = by_json_get_array(q->body, "", "messages", &messages, err);
+    if (!rc && !is_chat) rc = by_json_get_str(q->body, "", "prompt", &prompt, err);
+    if (!rc && !messages && !prompt.n)
+        rc = by_fail(err, BY_EINVAL, "%s: it is needed", is_chat ? "messages" : "prompt");
+    if (rc) return rc;
+    by_buf_init(&out, LIMIT_STR_BYTES);
+    by_buf_addz(&out, "{\"messages\":");
+    if (is_chat)
+        by_json_print(messages, &out);
+    else
+        add_prompt(&out, q->body);
+    by_buf_addz(&out, is_stream ? ",\"stream\":true" : ",\"stream\":false");
+    add_member(&out, q->body, "model", "model");
+    add_member(&out, q->body, "tools", "tools");
+    add_member(&out, q->body, "cache_salt", "cache_salt");
+    add_options(&out, options);
+    if (by_json_type(think) == BY_JSON_BOOL && think)
+        by_buf_addf(&out, ",\"chat_template_kwargs\":{\"enable_thinking\":%s}",
+                    by_json_bool(think) ? "true" : "false");
+    by_buf_addc(&out, '}');
+    rc = api_chat_read_as(q, &out, err);
+    by_buf_release(&out);
+    return rc;
+}
+
+static void handle(struct router *r, struct conn *c, const struct http1_request *req,
+                   bool is_chat) {
+    struct by_err err = {0};
+    struct request *q = request_new(r, c, is_chat ? &chat : &generate);
+    if (!request_parse(q, req)) return;
+    if (read_body(q, is_chat, &err))
+        request_refuse(q, &err);
+    else
+        request_start(q);
+}
+
+void api_ollama_chat(struct router *r, struct conn *c, const struct http1_request *req) {
+    handle(r, c, req, true);
+}
+
+void api_ollama_generate(struct router *r, struct conn *c, const struct http1_request *req) {
+    handle(r, c, req, false);
+}
+
+/* ---- facts ---- */
+
+static void write_details(const struct router *r, struct by_buf *out) {
+    struct by_str family = uplink_state(r->uplink)->model.type;
+    by_buf_addz(out, "\"details\":{\"parent_model\":\"\",\"format\":\"\"");
+    api_add_str(out, "family", family);
+    by_buf_addz(out, ",\"families\":[");
+    by_buf_add_json_str(out, family);
+    by_buf_addz(out, "],\"parameter_size\":\"\",\"quantization_level\":\"\"}");
+}
+
+static void respond(struct conn *c, struct by_buf *body) {
+    conn_respond(c, 200, "application/json", by_buf_str(body), NULL);
+    by_buf_release(body);
+}
+
+void api_ollama_tags(struct router *r, struct conn *c, const struct http1_request *req) {
+    const struct uplink_state *u = uplink_state(r->uplink);
+    struct by_buf body;
+    (void)req;
+    by_buf_init(&body, 65536);
+    by_buf_addz(&body, "{\"models\":[{\"name\":");
+    by_buf_add_json_str(&body, request_model_name(r));
+    api_add_str(&body, "model", request_model_name(r));
+    api_add_str(&body, "digest", u->model.weights_id);
+    by_buf_addf(&body, ",\"modified_at\":\"1970-01-01T00:00:00Z\",\"size\":%llu,",
+                (unsigned long long)u->capacity.weight_bytes);
+    write_details(r, &body);
+    by_buf_addz(&body, "}]}");
+    respond(c, &body);
+}
+
+void api_ollama_show(struct router *r, struct conn *c, const struct http1_request *req) {
+    const struct uplink_state *u = uplink_state(r->uplink);
+    struct by_buf body, key;
+    (void)req; /* there is one model */
+    by_buf_init(&body, 65536);
+    by_buf_addz(&body, "{\"modelfile\":\"\",\"parameters\":\"\",\"template\":\"\",");
+    write_details(r, &body);
+    by_buf_addz(&body, ",\"model_info\":{\"general.architecture\":");
+    by_buf_add_json_str(&body, u->model.type);
+    by_buf_init(&key, 4096);
+    by_buf_add_str(&key, u->model.type);
+    by_buf_addz(&key, ".context_length");
+    by_buf_addc(&body, ',');
+    by_buf_add_json_str(&body, by_buf_str(&key));
+    by_buf_release(&key);
+    by_buf_addf(&body, ":%u},\"capabilities\":[\"completion\"%s%s]}", u->model.context_len,
+                r->tools ? ",\"tools\"" : "", r->reasoning ? ",\"thinking\"" : "");
+    respond(c, &body);
+}
+
+void api_ollama_version(struct router *r, struct conn *c, const struct http1_request *req) {
+    struct by_buf body;
+    (void)r;
+    (void)req;
+    by_buf_init(&body, 256);
+    by_buf_addz(&body, "{\"version\":\"" BANYAN_VERSION "\"}");
+    respond(c, &body);
+}

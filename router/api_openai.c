@@ -1,0 +1,102 @@
+#include "router/api_openai.h"
+
+#include "common/base/utf8.h"
+#include "router/api.h"
+#include "router/params.h"
+
+#include <string.h>
+
+/* Fields that change the answer and that we do not have yet. */
+static const char *const refused[] = {"beam_width", "lora_path",     "prediction",
+                                      "audio",      "modalities",    "suffix",
+                                      "functions",  "function_call", "web_search_options"};
+
+static int refuse_unknown(const struct by_json *body, struct by_err *err) {
+    for (size_t i = 0; i < BY_COUNTOF(refused); i++) {
+        const struct by_json *v = by_json_get(body, refused[i]);
+        if (v && by_json_type(v) != BY_JSON_NULL)
+            return by_fail(err, BY_EUNSUPPORTED, "%s is not supported yet", refused[i]);
+    }
+    const struct by_json *format = NULL;
+    struct by_str type = {0};
+    int rc = by_json_get_object(body, "", "response_format", &format, err);
+    if (!rc && format) rc = by_json_get_str(format, "response_format", "type", &type, err);
+    if (!rc && type.n && !by_str_eqz(type, "text"))
+        return by_fail(err, BY_EUNSUPPORTED, "response_format: '%.*s' is not supported yet",
+                       (int)BY_MIN(type.n, (size_t)40), type.p);
+    return rc;
+}
+
+int api_openai_read_common(struct request *q, struct msg_generate *m, struct by_err *err) {
+    const struct by_json *options = NULL;
+    struct by_str model = {0};
+    int rc = refuse_unknown(q->body, err);
+    if (!rc) rc = by_json_get_bool(q->body, "", "stream", &q->is_stream, err);
+    if (!rc) rc = by_json_get_object(q->body, "", "stream_options", &options, err);
+    if (!rc && options)
+        rc = by_json_get_bool(options, "stream_options", "include_usage", &q->wants_usage, err);
+    if (!rc && options)
+        rc = by_json_get_bool(options, "stream_options", "continuous_usage_stats",
+                              &q->wants_usage_always, err);
+    if (!rc) rc = by_json_get_str(q->body, "", "model", &model, err);
+    if (!rc && model.n) q->model = model;
+    return rc ? rc : api_read_routing(q, m, err);
+}
+
+void api_openai_fill(struct msg_generate *m, const struct params *p) {
+    m->sampling = p->sampling;
+    m->textual = p->textual;
+    m->textual.wants_pieces = p->sampling.logprobs;
+    m->has_max_new_tokens = p->has_max_new_tokens;
+}
+
+void api_openai_write_head(const struct request *q, const char *prefix, const char *object,
+                           struct by_buf *out) {
+    by_buf_addf(out, "{\"id\":\"%s-%s\",\"object\":\"%s\",\"created\":%llu", prefix, q->id, object,
+                (unsigned long long)q->created_s);
+    api_add_str(out, "model", q->model);
+}
+
+void api_openai_write_finish(const struct journal_sample *s, const char *reason,
+                             struct by_buf *out) {
+    if (!s->finish) {
+        by_buf_addz(out, "\"finish_reason\":null");
+        return;
+    }
+    by_buf_addf(out, "\"finish_reason\":\"%s\",\"matched_stop\":",
+                reason ? reason : request_finish_reason(s));
+    if (s->finish == FINISH_STOP_ID)
+        by_buf_addf(out, "%u", s->matched_id);
+    else if (s->finish == FINISH_STOP_TEXT)
+        by_buf_add_json_str(out, by_buf_str(&s->matched_text));
+    else
+        by_buf_addz(out, "null");
+}
+
+void api_openai_write_usage_event(const struct request *q, const char *prefix, const char *object,
+                                  struct by_buf *out) {
+    if (!q->wants_usage) return;
+    by_buf_addz(out, "data: ");
+    api_openai_write_head(q, prefix, object, out);
+    by_buf_addz(out, ",\"choices\":[],");
+    api_write_usage(q, out);
+    by_buf_addz(out, "}\n\n");
+}
+
+void api_openai_write_token(const struct journal_entry *e, uint32_t id, struct by_buf *out) {
+    const struct by_str *piece = journal_piece(e, id);
+    if (!piece || !piece->n) {
+        by_buf_addf(out, "\"token_id:%u\"", id);
+    } else if (by_utf8_valid(piece->p, piece->n)) {
+        by_buf_add_json_str(out, *piece);
+    } else {
+        by_buf_addz(out, "\"bytes:");
+        for (size_t i = 0; i < piece->n; i++)
+            by_buf_addf(out, "\\\\x%02x", (unsigned char)piece->p[i]);
+        by_buf_addc(out, '"');
+    }
+}
+
+uint32_t api_openai_choice(const struct journal_entry *e, uint32_t sample) {
+    return e->index * e->n_samples + sample;
+}

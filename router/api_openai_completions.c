@@ -1,0 +1,213 @@
+#include "router/api.h"
+#include "router/api_openai.h"
+#include "router/params.h"
+
+#include <math.h>
+
+/* POST /v1/completions: text or token ids in, text out. */
+
+#define PREFIX "cmpl"
+#define OBJECT "text_completion"
+
+/* ---- writing ---- */
+
+struct column { /* one of the four parallel lists of the old logprobs form */
+    const struct journal_entry *e;
+    const struct journal_sample *s;
+    uint32_t from, to;      /* output tokens */
+    bool has_prompt;        /* the prompt's tokens stand before them (echo) */
+    uint32_t prompt_at, at; /* the walk's: next of the flat top_logprobs */
+    size_t offset;          /* the walk's: characters before the token */
+};
+
+/* One list: each() writes a token's entry. Returns the offset behind the last token, where each() counts it. */
+static size_t write_each(const struct column *c,
+                         void (*each)(struct column *c, bool is_prompt, uint32_t i,
+                                      struct by_buf *out),
+                         struct by_buf *out) {
+    struct column walk = *c;
+    size_t n_first = out->n;
+    by_buf_addc(out, '[');
+    for (uint32_t i = 0; c->has_prompt && i < c->e->n_prompt_ids; i++) {
+        if (out->n > n_first + 1) by_buf_addc(out, ',');
+        each(&walk, true, i, out);
+    }
+    for (uint32_t i = c->from; i < c->to; i++) {
+        if (out->n > n_first + 1) by_buf_addc(out, ',');
+        each(&walk, false, i, out);
+    }
+    by_buf_addc(out, ']');
+    return walk.offset;
+}
+
+static uint32_t id_at(const struct column *c, bool is_prompt, uint32_t i) {
+    return is_prompt ? c->e->prompt_ids[i] : c->s->ids[i];
+}
+
+static void write_text_of(struct column *c, bool is_prompt, uint32_t i, struct by_buf *out) {
+    api_openai_write_token(c->e, id_at(c, is_prompt, i), out);
+}
+
+static void write_logprob_of(struct column *c, bool is_prompt, uint32_t i, struct by_buf *out) {
+    double x = (double)NAN; /* null: nothing predicts the first token */
+    if (is_prompt && c->e->prompt_logprobs)
+        x = (double)c->e->prompt_logprobs[i];
+    else if (!is_prompt && i < c->s->n_logprobs)
+        x = (double)c->s->logprobs[i];
+    by_buf_add_json_f64(out, x);
+}
+
+/* A token's place in the text, in characters: a byte that begins none counts for the one before it. */
+static void write_offset_of(struct column *c, bool is_prompt, uint32_t i, struct by_buf *out) {
+    const struct by_str *piece = journal_piece(c->e, id_at(c, is_prompt, i));
+    by_buf_add_u64(out, c->offset);
+    for (size_t k = 0; piece && k < piece->n; k++)
+        c->offset += ((unsigned char)piece->p[k] & 0xC0) != 0x80;
+}
+
+static void write_top_of(struct column *c, bool is_prompt, uint32_t i, struct by_buf *out) {
+    const struct journal_tops *t = is_prompt ? &c->e->prompt_tops : &c->s->tops;
+    uint32_t *at = is_prompt ? &c->prompt_at : &c->at, row = is_prompt ? i - 1 : i;
+    if (is_prompt && !i) {
+        by_buf_addz(out, "null");
+        return;
+    }
+    by_buf_addc(out, '{');
+    for (uint32_t k = 0; row < t->n && k < t->n_each[row]; k++, ++*at) {
+        if (k) by_buf_addc(out, ',');
+        api_openai_write_token(c->e, t->ids[*at], out);
+        by_buf_addc(out, ':');
+        by_buf_add_json_f64(out, (double)t->logprobs[*at]);
+    }
+    by_buf_addc(out, '}');
+}
+
+static void write_logprobs(const struct request *q, const struct journal_entry *e,
+                           struct journal_sample *s, uint32_t from, struct by_buf *out) {
+    if (!e->request.sampling.logprobs) {
+        by_buf_addz(out, "\"logprobs\":null");
+        return;
+    }
+    struct column c = {.e = e,
+                       .s = s,
+                       .from = from,
+                       .to = s->finish ? BY_MIN(s->n_output, s->n_ids) : s->n_ids,
+                       .has_prompt = q->is_echo && !from,
+                       .offset = s->n_sent_chars};
+    for (uint32_t i = 0; i < from && i < s->tops.n; i++)
+        c.at += s->tops.n_each[i];
+    by_buf_addz(out, "\"logprobs\":{\"tokens\":");
+    write_each(&c, write_text_of, out);
+    by_buf_addz(out, ",\"token_logprobs\":");
+    write_each(&c, write_logprob_of, out);
+    by_buf_addz(out, ",\"top_logprobs\":");
+    if (e->request.sampling.top_logprobs)
+        write_each(&c, write_top_of, out);
+    else
+        by_buf_addz(out, "null");
+    by_buf_addz(out, ",\"text_offset\":");
+    s->n_sent_chars = write_each(&c, write_offset_of, out);
+    by_buf_addc(out, '}');
+}
+
+/* echo: the prompt as it was written, or, given as ids, what they add to a text. */
+static void add_prompt_text(const struct journal_entry *e, struct by_buf *out) {
+    by_buf_add_str(out, e->request.text);
+    for (uint32_t i = 0; !e->request.text.n && i < e->n_prompt_ids; i++) {
+        const struct by_str *piece = journal_piece(e, e->prompt_ids[i]);
+        if (piece) by_buf_add_str(out, *piece);
+    }
+}
+
+static void write_choice(const struct request *q, const struct journal_entry *e, uint32_t sample,
+                         uint32_t from_id, size_t from_text, struct by_buf *out) {
+    struct journal_sample *s = &e->samples[sample];
+    struct by_buf text;
+    by_buf_init(&text, LIMIT_STR_BYTES + s->text.n);
+    if (q->is_echo && !from_id) add_prompt_text(e, &text);
+    by_buf_add_str(&text, by_str_sub(by_buf_str(&s->text), from_text, SIZE_MAX));
+    by_buf_addf(out, "{\"index\":%u,\"text\":", api_openai_choice(e, sample));
+    by_buf_add_json_str(out, by_buf_str(&text));
+    by_buf_release(&text);
+    by_buf_addc(out, ',');
+    write_logprobs(q, e, s, from_id, out);
+    by_buf_addc(out, ',');
+    api_openai_write_finish(s, NULL, out);
+    by_buf_addc(out, '}');
+}
+
+static void completions_delta(struct request *q, struct journal_entry *e, uint32_t sample,
+                              struct by_buf *out) {
+    struct journal_sample *s = &e->samples[sample];
+    if (!s->finish && s->text.n == s->n_sent_text &&
+        !(e->request.sampling.logprobs && s->n_ids > s->n_sent_ids))
+        return;
+    by_buf_addz(out, "data: ");
+    api_openai_write_head(q, PREFIX, OBJECT, out);
+    by_buf_addz(out, ",\"choices\":[");
+    write_choice(q, e, sample, s->n_sent_ids, s->n_sent_text, out);
+    by_buf_addc(out, ']');
+    if (q->wants_usage_always) {
+        by_buf_addc(out, ',');
+        api_write_usage(q, out);
+    }
+    by_buf_addz(out, "}\n\n");
+}
+
+static void completions_end(struct request *q, struct by_buf *out) {
+    api_openai_write_usage_event(q, PREFIX, OBJECT, out);
+    by_buf_addz(out, "data: [DONE]\n\n");
+}
+
+static void completions_whole(struct request *q, struct by_buf *out) {
+    bool is_first = true;
+    api_openai_write_head(q, PREFIX, OBJECT, out);
+    by_buf_addz(out, ",\"choices\":[");
+    for (uint32_t i = 0; i < q->n_entries; i++) {
+        for (uint32_t k = 0; k < q->entries[i]->n_samples; k++, is_first = false) {
+            if (!is_first) by_buf_addc(out, ',');
+            write_choice(q, q->entries[i], k, 0, 0, out);
+        }
+    }
+    by_buf_addz(out, "],");
+    api_write_usage(q, out);
+    by_buf_addc(out, '}');
+}
+
+static const struct dialect completions = {
+    .delta = completions_delta, .end = completions_end, .whole = completions_whole};
+
+/* ---- reading ---- */
+
+static int read_completions(struct request *q, struct by_err *err) {
+    enum { DEFAULT_NEW_TOKENS = 16 };
+    struct params p;
+    struct msg_generate m = {.add_special_tokens = true, .clock_s = q->created_s};
+    int64_t best_of = 0;
+    params_init(&p, DEFAULT_NEW_TOKENS);
+    const struct by_json *prompt = by_json_get(q->body, "prompt");
+    if (!prompt || by_json_type(prompt) == BY_JSON_NULL)
+        return by_fail(err, BY_EINVAL, "prompt: a prompt is needed");
+    int rc = params_read_openai(&p, q->body, false, &q->arena, err);
+    if (!rc) rc = by_json_get_bool(q->body, "", "echo", &q->is_echo, err);
+    if (!rc) rc = by_json_get_i64(q->body, "", "best_of", 1, LIMIT_N, &best_of, err);
+    if (!rc) rc = api_openai_read_common(q, &m, err);
+    if (rc) return rc;
+    if (best_of && best_of != (int64_t)p.sampling.n)
+        return by_fail(err, BY_EUNSUPPORTED, "best_of: only the value of n (%u) is supported yet",
+                       p.sampling.n);
+    if (q->is_echo && p.sampling.logprobs) p.sampling.logprob_start = 0;
+    api_openai_fill(&m, &p);
+    m.textual.wants_pieces |= q->is_echo; /* the prompt may be ids */
+    return api_add_prompts(q, prompt, "prompt", API_TEXT | API_IDS, &m, err);
+}
+
+void api_completions(struct router *r, struct conn *c, const struct http1_request *req) {
+    struct by_err err = {0};
+    struct request *q = request_new(r, c, &completions);
+    if (!request_parse(q, req)) return;
+    if (read_completions(q, &err))
+        request_refuse(q, &err);
+    else
+        request_start(q);
+}

@@ -1,0 +1,74 @@
+#include "router/http_write.h"
+
+#include <string.h>
+
+static const struct {
+    int status;
+    const char *text;
+} statuses[] = {
+    {100, "Continue"},
+    {200, "OK"},
+    {204, "No Content"},
+    {400, "Bad Request"},
+    {401, "Unauthorized"},
+    {403, "Forbidden"},
+    {404, "Not Found"},
+    {405, "Method Not Allowed"},
+    {408, "Request Timeout"},
+    {413, "Content Too Large"},
+    {414, "URI Too Long"},
+    {415, "Unsupported Media Type"},
+    {417, "Expectation Failed"},
+    {429, "Too Many Requests"},
+    {431, "Request Header Fields Too Large"},
+    {499, "Client Closed Request"},
+    {500, "Internal Server Error"},
+    {501, "Not Implemented"},
+    {503, "Service Unavailable"},
+    {505, "HTTP Version Not Supported"},
+};
+
+const char *http_status_text(int status) {
+    for (size_t i = 0; i < BY_COUNTOF(statuses); i++) {
+        if (statuses[i].status == status) return statuses[i].text;
+    }
+    return "Unknown";
+}
+
+void http_write_head(struct by_buf *out, const struct http_head *h) {
+    by_buf_addf(out, "HTTP/1.1 %d %s\r\n", h->status, http_status_text(h->status));
+    if (h->content_type) by_buf_addf(out, "Content-Type: %s\r\n", h->content_type);
+    if (!h->is_stream)
+        by_buf_addf(out, "Content-Length: %zu\r\n", h->content_length);
+    else if (!h->is_http10)
+        by_buf_addz(out, "Transfer-Encoding: chunked\r\nCache-Control: no-cache\r\n");
+    by_buf_addf(out, "Connection: %s\r\n", h->keep_alive ? "keep-alive" : "close");
+    if (h->extra) by_buf_addz(out, h->extra);
+    by_buf_addz(out, "\r\n");
+}
+
+void http_write_chunk(struct by_buf *out, struct by_str bytes) {
+    if (!bytes.n) return; /* an empty chunk would end the body */
+    by_buf_addf(out, "%zx\r\n", bytes.n);
+    by_buf_add_str(out, bytes);
+    by_buf_addz(out, "\r\n");
+}
+
+void http_write_last_chunk(struct by_buf *out) {
+    by_buf_addz(out, "0\r\n\r\n");
+}
+
+void sse_write(struct by_buf *out, struct by_str json) {
+    by_buf_addz(out, "data: ");
+    by_buf_add_str(out, json);
+    by_buf_addz(out, "\n\n");
+}
+
+void sse_write_event(struct by_buf *out, const char *event, struct by_str json) {
+    by_buf_addf(out, "event: %s\n", event);
+    sse_write(out, json);
+}
+
+void sse_write_done(struct by_buf *out) {
+    by_buf_addz(out, "data: [DONE]\n\n");
+}

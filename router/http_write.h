@@ -1,0 +1,33 @@
+/* http_write.h - response heads and server-sent events, as bytes.
+ *
+ *     HTTP/1.1 200 OK CRLF  headers CRLF  CRLF  body          data: {json} LF LF … data: [DONE] LF LF
+ *
+ * Always: a header value never carries CR, LF or NUL (they are dropped), so nothing from a client can end a head.
+ * Owner: nobody; writes into the caller's buffer. */
+#ifndef ROUTER_HTTP_WRITE_H
+#define ROUTER_HTTP_WRITE_H
+
+#include "common/base/buf.h"
+
+const char *
+http_status_text(int status); /* "Not Found"; "Unknown" for one that is not in the table */
+
+struct http_head {
+    int status;
+    const char *content_type; /* NULL: none */
+    bool is_stream;           /* chunked body of unknown length (HTTP/1.0: until close) */
+    size_t content_length;    /* when not a stream */
+    bool keep_alive;
+    bool is_http10;
+    const char *extra; /* further header lines, each ended by CRLF; NULL: none */
+};
+void http_write_head(struct by_buf *out, const struct http_head *h);
+/* One chunk of a chunked body; http_write_last_chunk ends it. */
+void http_write_chunk(struct by_buf *out, struct by_str bytes);
+void http_write_last_chunk(struct by_buf *out);
+
+void sse_write(struct by_buf *out, struct by_str json); /* data: json */
+void sse_write_event(struct by_buf *out, const char *event, struct by_str json);
+void sse_write_done(struct by_buf *out); /* data: [DONE] */
+
+#endif

@@ -1,0 +1,170 @@
+/* banyan-router: HTTP outward, one `generate` and many `text` frames inward. */
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/options.h"
+#include "common/base/proc.h"
+#include "proto/endpoint.h"
+#include "router/routes.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+enum { EXIT_PERMANENT = 78, DRAIN_POLL_MS = 50 };
+
+struct shell {
+    struct router router;
+    struct endpoint at;
+    uv_poll_t stop;
+    uv_timer_t drain;
+    uv_timer_t alive; /* systemd's watchdog, when there is one */
+    uint64_t drain_until_ns;
+    uint64_t drain_ns;
+    char url[256];
+    bool was_ready;
+};
+
+static void on_ready(void *ctx, bool is_ready) {
+    struct shell *s = BY_CONTAINER_OF(ctx, struct shell, router);
+    by_info("%s url=%s", is_ready ? "ready" : "not ready", s->url);
+    if (!is_ready || s->was_ready) return;
+    s->was_ready = true;
+    const struct uplink_state *u = uplink_state(s->router.uplink);
+    struct by_str model = request_model_name(&s->router);
+    char state[1024];
+    snprintf(state, sizeof state,
+             "READY=1\nSTATUS=listening on %s model=%.*s kv_tokens=%llu load_s=%.2f impl=%.*s",
+             s->url, (int)BY_MIN(model.n, (size_t)300), model.p, (unsigned long long)u->kv_tokens,
+             u->capacity.load_ms / 1e3, (int)BY_MIN(u->model.impl.n, (size_t)100), u->model.impl.p);
+    by_notify(state);
+}
+
+static void stop_now(struct shell *s) {
+    server_close_all(s->router.server);
+    uv_stop(s->router.loop);
+}
+
+static void on_drain_tick(uv_timer_t *t) {
+    struct shell *s = t->data;
+    server_close_idle(s->router.server);
+    if (!server_n_busy(s->router.server) || by_now_ns() >= s->drain_until_ns ||
+        by_proc_n_stops() > 1)
+        stop_now(s);
+}
+
+/* SIGTERM: no new connection, no new request; what runs may finish within --drain-timeout. */
+static void on_stop(uv_poll_t *p, int status, int events) {
+    struct shell *s = p->data;
+    (void)status;
+    (void)events;
+    uv_poll_stop(p);
+    by_notify("STOPPING=1");
+    s->router.is_draining = true;
+    server_stop_listening(s->router.server);
+    s->drain_until_ns =
+        by_proc_is_orphan() ? 0 : by_now_ns() + s->drain_ns; /* nobody to serve with */
+    uv_timer_start(&s->drain, on_drain_tick, 0, DRAIN_POLL_MS);
+}
+
+static int open_all(struct shell *s, const struct by_options *o, struct by_err *err) {
+    struct router *r = &s->router;
+    int rc = endpoint_read(&s->at, o, NULL, err);
+    if (rc) return rc;
+    struct uplink_options uo = {.loop = r->loop,
+                                .scheduler_endpoint = s->at.scheduler,
+                                .key_file = o->curve_key_file,
+                                .instance = o->instance,
+                                .epoch = r->epoch,
+                                .journal = &r->journal,
+                                .news = request_on_news,
+                                .failed = request_on_failed,
+                                .settled = request_write_news,
+                                .ready_changed = on_ready,
+                                .ctx = r};
+    struct server_options so = {.host = o->host,
+                                .port = (int)o->port,
+                                .unix_path = o->uds,
+                                .body_bytes_max = (size_t)o->max_body_bytes,
+                                .connections_max = (uint32_t)o->max_connections,
+                                .handle = routes_handle,
+                                .ctx = r};
+    rc = uplink_open(&r->uplink, &uo, err);
+    if (!rc) rc = server_open(&r->server, r->loop, &so, err);
+    if (rc) return rc;
+    if (o->uds)
+        snprintf(s->url, sizeof s->url, "unix:%s", o->uds);
+    else
+        snprintf(s->url, sizeof s->url, "http://%s:%d", o->host, server_port(r->server));
+    char state[512];
+    snprintf(state, sizeof state, "STATUS=listening on %s", s->url);
+    by_notify(state);
+    by_info("listening url=%s", s->url);
+    return 0;
+}
+
+static void on_alive(uv_timer_t *t) {
+    (void)t;
+    by_notify("WATCHDOG=1");
+}
+
+static void watch_stop(struct shell *s) {
+    int rc = uv_poll_init(s->router.loop, &s->stop, by_proc_stop_fd());
+    by_assert(rc == 0);
+    s->stop.data = s;
+    uv_poll_start(&s->stop, UV_READABLE, on_stop);
+    uv_timer_init(s->router.loop, &s->drain);
+    s->drain.data = s;
+    uint64_t alive_ms = by_proc_watchdog_ns() / BY_NS_PER_MS;
+    uv_timer_init(s->router.loop, &s->alive);
+    if (alive_ms) uv_timer_start(&s->alive, on_alive, 0, alive_ms);
+}
+
+static void start_log(const struct by_options *o) {
+    struct by_log_options log = {.process = "router", .json = o->log_json};
+    by_assert(by_log_level_parse(o->log_level, &log.level)); /* the table knows no other words */
+    by_log_init(&log);
+}
+
+int main(int argc, char **argv) {
+    static struct shell shell;
+    struct by_options o;
+    struct by_err err = {0};
+    static const struct by_options_program program = {
+        .name = "banyan-router",
+        .who = BY_FOR_ROUTER,
+        .summary = "answers HTTP and streams what the other processes make; `banyan serve` starts "
+                   "it for you",
+    };
+    if (by_options_parse(&o, &program, argc, argv, &err)) by_die("%s", err.text);
+    start_log(&o);
+    by_proc_init("router");
+    struct router *r = &shell.router;
+    r->loop = uv_default_loop();
+    r->epoch = by_proc_epoch();
+    r->started_s = by_wall_ns() / BY_NS_PER_S;
+    r->model_name = o.served_model_name;
+    r->auth = auth_new();
+    auth_add(r->auth, o.api_key, false);
+    auth_add(r->auth, o.admin_api_key, true);
+    if (o.api_key_file && auth_read(r->auth, o.api_key_file, &err)) {
+        by_error("--api-key-file: %s", err.text);
+        return EXIT_PERMANENT;
+    }
+    r->isolates_cache = o.isolate_cache;
+    r->is_incremental = o.incremental_streaming_output;
+    r->tools = parse_tools_of(o.tool_call_parser);
+    r->reasoning = parse_reasoning_of(o.reasoning_parser);
+    r->request_timeout_ms = (uint32_t)(o.request_timeout * 1000);
+    shell.drain_ns = (uint64_t)(o.drain_timeout * 1e9);
+    journal_init(&r->journal, r->epoch);
+    by_list_init(&r->unwritten);
+    if (open_all(&shell, &o, &err)) {
+        by_error("%s", err.text);
+        return EXIT_PERMANENT;
+    }
+    watch_stop(&shell);
+    uv_run(r->loop, UV_RUN_DEFAULT);
+    by_proc_tidy(o.run_dir);
+    by_info("stopped");
+    return 0;
+}

@@ -1,0 +1,313 @@
+#include "router/parse_tools.h"
+
+#include "common/base/json.h"
+#include "proto/limits.h"
+#include "router/parse_reasoning.h"
+
+/* ---- JSON text, in place: offsets are needed, since arguments are given as the model wrote them ---- */
+
+static size_t skip_blanks(struct by_str s, size_t at) {
+    while (at < s.n && (s.p[at] == ' ' || s.p[at] == '\n' || s.p[at] == '\t' || s.p[at] == '\r'))
+        at++;
+    return at;
+}
+
+/* The end of the string that begins at `at`; SIZE_MAX: not there yet. */
+static size_t string_end(struct by_str s, size_t at) {
+    for (at++; at < s.n; at++) {
+        if (s.p[at] == '\\')
+            at++;
+        else if (s.p[at] == '"')
+            return at + 1;
+    }
+    return SIZE_MAX;
+}
+
+/* The end of the object, list or string at `at`: brackets counted, nothing checked. SIZE_MAX: not there yet. */
+static size_t value_end(struct by_str s, size_t at) {
+    size_t depth = 0;
+    while (at < s.n) {
+        char c = s.p[at];
+        if (c == '"') {
+            at = string_end(s, at);
+            if (at == SIZE_MAX || !depth) return at;
+            continue;
+        }
+        depth += c == '{' || c == '[';
+        at++;
+        if ((c == '}' || c == ']') && (depth == 0 || --depth == 0)) return at;
+    }
+    return SIZE_MAX;
+}
+
+/* The text of a member's value; obj has been parsed, so it is well formed. */
+static struct by_str member(struct by_str obj, const char *key) {
+    size_t at = skip_blanks(obj, 1);
+    while (at < obj.n && obj.p[at] == '"') {
+        size_t key_end = string_end(obj, at);
+        struct by_str found = by_str_sub(obj, at + 1, key_end - at - 2);
+        at = skip_blanks(obj, skip_blanks(obj, key_end) + 1); /* the colon */
+        size_t end = at;
+        if (strchr("{[\"", obj.p[at]) != NULL) {
+            end = value_end(obj, at);
+        } else {
+            while (!strchr(",} \n\t\r", obj.p[end]))
+                end++;
+        }
+        if (by_str_eqz(found, key)) return by_str_sub(obj, at, end - at);
+        at = skip_blanks(obj, end);
+        if (at < obj.n && obj.p[at] == ',') at = skip_blanks(obj, at + 1);
+    }
+    return (struct by_str){0};
+}
+
+static struct by_json *parse(struct by_str text) {
+    const struct by_json_limits lim = {.bytes_max = LIMIT_STR_BYTES, .depth_max = LIMIT_JSON_DEPTH};
+    struct by_json *j = NULL;
+    struct by_err err = {0};
+    return by_json_parse(&j, text, &lim, &err) ? NULL : j;
+}
+
+static void push(struct parse_tools_result *out, struct by_str name, struct by_str arguments) {
+    out->calls[out->n_calls++] = (struct parse_tools_call){name, arguments};
+}
+
+/* {"name": …, "arguments" or "parameters": {…}}. False: it is no call. */
+static bool push_object(struct parse_tools_result *out, struct by_str obj) {
+    struct by_json *j = obj.n && *obj.p == '{' ? parse(obj) : NULL;
+    const struct by_json *name = by_json_get(j, "name"), *args = by_json_get(j, "arguments");
+    const char *key = args ? "arguments" : "parameters";
+    if (!args) args = by_json_get(j, key);
+    bool is_call = name && by_json_type(name) == BY_JSON_STRING && out->n_calls < PARSE_TOOLS_MAX;
+    if (is_call) {
+        struct by_str text = BY_STR("{}");
+        if (args && by_json_type(args) == BY_JSON_STRING) /* JSON within JSON */
+            text = by_arena_copy(&out->arena, by_json_str(args));
+        else if (args && by_json_type(args) != BY_JSON_NULL)
+            text = member(obj, key);
+        push(out, by_arena_copy(&out->arena, by_json_str(name)), text);
+    }
+    by_json_free(j);
+    return is_call;
+}
+
+/* A name and its arguments, checked. */
+static bool push_named(struct parse_tools_result *out, struct by_str name, struct by_str args) {
+    struct by_json *j = args.n && *args.p == '{' ? parse(args) : NULL;
+    bool is_call = j && name.n && out->n_calls < PARSE_TOOLS_MAX;
+    for (size_t i = 0; i < name.n; i++)
+        is_call = is_call && skip_blanks(name, i) == i; /* words are no name */
+    if (is_call) push(out, name, args);
+    by_json_free(j);
+    return is_call;
+}
+
+/* ---- the forms: what begins at `at`, behind its marker ---- */
+
+enum verdict { CALL, TEXT, UNSURE };
+
+static enum verdict read_hermes(struct by_str s, size_t at, bool is_end, size_t *end,
+                                struct parse_tools_result *out) {
+    const struct by_str close = BY_STR("</tool_call>");
+    size_t from = skip_blanks(s, at);
+    /* A string of an argument may hold the closing tag: the object goes before it. */
+    size_t object = from < s.n && s.p[from] == '{' ? value_end(s, from) : from;
+    size_t stop = by_str_find(s, close, object == SIZE_MAX ? at : object);
+    if (!is_end && (stop == SIZE_MAX || object == SIZE_MAX)) return UNSURE;
+    *end = stop == SIZE_MAX ? s.n : stop + close.n;
+    struct by_str body = by_str_trim(by_str_sub(s, at, BY_MIN(stop, s.n) - at));
+    return push_object(out, body) ? CALL : TEXT;
+}
+
+static enum verdict read_llama3(struct by_str s, size_t at, bool is_end, size_t *end,
+                                struct parse_tools_result *out) {
+    at = skip_blanks(s, at);
+    if (at == s.n && !is_end) return UNSURE;
+    size_t stop = at < s.n && s.p[at] == '{' ? value_end(s, at) : at;
+    if (stop == SIZE_MAX && !is_end) return UNSURE;
+    *end = BY_MIN(stop, s.n);
+    if (stop == SIZE_MAX || !push_object(out, by_str_sub(s, at, stop - at))) return TEXT;
+    *end = skip_blanks(s, *end);
+    if (*end < s.n && s.p[*end] == ';') *end = skip_blanks(s, *end + 1);
+    return CALL;
+}
+
+static enum verdict read_mistral(struct by_str s, size_t at, bool is_end, size_t *end,
+                                 struct parse_tools_result *out) {
+    const struct by_str sep = BY_STR("[ARGS]");
+    size_t from = skip_blanks(s, at), n_before = out->n_calls;
+    bool is_list = from < s.n && s.p[from] == '[';
+    size_t open = is_list ? from : by_str_find(s, BY_STR("{"), from);
+    size_t stop = open == SIZE_MAX || from == s.n ? SIZE_MAX : value_end(s, open);
+    if (stop == SIZE_MAX && !is_end) return UNSURE;
+    *end = BY_MIN(stop, s.n);
+    if (stop == SIZE_MAX) return TEXT;
+    if (!is_list) {
+        struct by_str name = by_str_sub(s, from, open - from);
+        if (by_str_ends(name, sep)) name = by_str_sub(name, 0, name.n - sep.n);
+        return push_named(out, by_str_trim(name), by_str_sub(s, open, stop - open)) ? CALL : TEXT;
+    }
+    for (size_t i = skip_blanks(s, open + 1); i < stop && s.p[i] == '{';) {
+        size_t object = value_end(s, i);
+        if (object > stop || !push_object(out, by_str_sub(s, i, object - i))) break;
+        i = skip_blanks(s, object);
+        if (i < stop && s.p[i] == ']') return CALL;
+        if (i < stop && s.p[i] == ',') i = skip_blanks(s, i + 1);
+    }
+    out->n_calls = n_before; /* all of a list or nothing */
+    return TEXT;
+}
+
+static enum verdict read_deepseek(struct by_str s, size_t at, bool is_end, size_t *end,
+                                  struct parse_tools_result *out) {
+    const struct by_str close = BY_STR("<｜tool▁call▁end｜>"), sep = BY_STR("<｜tool▁sep｜>");
+    size_t stop = by_str_find(s, close, at);
+    if (stop == SIZE_MAX && !is_end) return UNSURE;
+    *end = stop == SIZE_MAX ? s.n : stop + close.n;
+    struct by_str body = by_str_sub(s, at, BY_MIN(stop, s.n) - at);
+    size_t middle = by_str_find(body, sep, 0);
+    if (middle == SIZE_MAX) return TEXT;
+    struct by_str name = by_str_trim(by_str_sub(body, 0, middle));
+    struct by_str args = by_str_trim(by_str_sub(body, middle + sep.n, SIZE_MAX));
+    if (args.n && *args.p != '{') { /* V3: function<sep>name, then the arguments in a fence */
+        size_t open = by_str_find(args, BY_STR("{"), 0);
+        if (open == SIZE_MAX || !by_str_split(&args, '\n', &name)) return TEXT;
+        name = by_str_trim(name);
+        open = by_str_find(args, BY_STR("{"), 0);
+        size_t last = open == SIZE_MAX ? SIZE_MAX : value_end(args, open);
+        if (last == SIZE_MAX) return TEXT;
+        args = by_str_sub(args, open, last - open);
+    }
+    return push_named(out, name, args) ? CALL : TEXT;
+}
+
+static const struct form {
+    const char *name;
+    enum parse_tools kind;
+    enum verdict (*read)(struct by_str s, size_t at, bool is_end, size_t *end,
+                         struct parse_tools_result *out); /* one block; *end: behind it */
+    struct by_str marker;
+    struct by_str noise[2]; /* frames around calls, without a meaning of their own */
+} forms[] = {
+    {"hermes", PARSE_TOOLS_HERMES, read_hermes, BY_STR("<tool_call>"), {{0}}},
+    {"qwen", PARSE_TOOLS_HERMES, read_hermes, BY_STR("<tool_call>"), {{0}}},
+    {"qwen25", PARSE_TOOLS_HERMES, read_hermes, BY_STR("<tool_call>"), {{0}}},
+    {"llama3", PARSE_TOOLS_LLAMA3, read_llama3, BY_STR("<|python_tag|>"), {{0}}},
+    {"mistral", PARSE_TOOLS_MISTRAL, read_mistral, BY_STR("[TOOL_CALLS]"), {{0}}},
+    {"deepseekv3",
+     PARSE_TOOLS_DEEPSEEK,
+     read_deepseek,
+     BY_STR("<｜tool▁call▁begin｜>"),
+     {BY_STR("<｜tool▁calls▁begin｜>"), BY_STR("<｜tool▁calls▁end｜>")}},
+    {"deepseekv31",
+     PARSE_TOOLS_DEEPSEEK,
+     read_deepseek,
+     BY_STR("<｜tool▁call▁begin｜>"),
+     {BY_STR("<｜tool▁calls▁begin｜>"), BY_STR("<｜tool▁calls▁end｜>")}},
+};
+
+static const struct form *form_of(enum parse_tools kind) {
+    for (size_t i = 0; i < BY_COUNTOF(forms); i++) {
+        if (forms[i].kind == kind) return &forms[i];
+    }
+    return NULL;
+}
+
+enum parse_tools parse_tools_of(const char *name) {
+    for (size_t i = 0; i < BY_COUNTOF(forms); i++) {
+        if (by_str_eqz(by_str_of(name), forms[i].name)) return forms[i].kind;
+    }
+    return PARSE_TOOLS_NONE;
+}
+
+/* ---- the walk ---- */
+
+/* The next marker or noise at or after `at`; *len: its length, *is_marker: which. */
+static size_t next_mark(const struct form *f, struct by_str s, size_t at, size_t *len,
+                        bool *is_marker) {
+    size_t best = by_str_find(s, f->marker, at);
+    *len = f->marker.n;
+    *is_marker = true;
+    for (size_t i = 0; i < BY_COUNTOF(f->noise) && f->noise[i].n; i++) {
+        size_t found = by_str_find(s, f->noise[i], at);
+        if (found >= best) continue;
+        best = found;
+        *len = f->noise[i].n;
+        *is_marker = false;
+    }
+    return best;
+}
+
+static size_t safe_len(const struct form *f, struct by_str s) {
+    size_t n = parse_reasoning_safe(s, f->marker);
+    for (size_t i = 0; i < BY_COUNTOF(f->noise) && f->noise[i].n; i++)
+        n = BY_MIN(n, parse_reasoning_safe(s, f->noise[i]));
+    return n;
+}
+
+/* Text between calls: blanks before a call go, and so do those right behind one. */
+static void add_text(struct parse_tools_result *out, struct by_str s, bool is_before_mark) {
+    size_t n = s.n, from = out->n_calls ? skip_blanks(s, 0) : 0;
+    while (is_before_mark && n > from && skip_blanks(s, n - 1) > n - 1)
+        n--;
+    if (from < n) by_buf_add_str(&out->content, by_str_sub(s, from, n - from));
+}
+
+/* Llama 3 writes calls without a marker, as the whole answer or behind another. Behind them; SIZE_MAX: one is not
+ * complete. */
+static size_t read_unmarked(const struct form *f, struct by_str s, size_t from, bool is_end,
+                            struct parse_tools_result *out) {
+    size_t at = from, next = skip_blanks(s, from);
+    while (f->kind == PARSE_TOOLS_LLAMA3 && next < s.n && s.p[next] == '{') {
+        enum verdict v = f->read(s, next, is_end, &next, out);
+        if (v == UNSURE) return SIZE_MAX;
+        if (v == TEXT) break;
+        at = next;
+    }
+    return at;
+}
+
+/* from: where a mark is looked for; at: the text before it that is not given yet. */
+static void walk(const struct form *f, struct by_str s, bool is_end,
+                 struct parse_tools_result *out) {
+    size_t at = read_unmarked(f, s, 0, is_end, out), from = at, len, end = 0;
+    bool is_marker;
+    while (at != SIZE_MAX) {
+        size_t mark = next_mark(f, s, from, &len, &is_marker), n_content = out->content.n;
+        if (mark == SIZE_MAX) break;
+        add_text(out, by_str_sub(s, at, mark - at), true);
+        if (!is_marker) {
+            at = from = mark + len;
+            continue;
+        }
+        enum verdict v = f->read(s, mark + len, is_end, &end, out);
+        if (v == UNSURE) return;
+        if (v == CALL) {
+            at = from = read_unmarked(f, s, end, is_end, out);
+        } else { /* text, and so are the blanks before it */
+            out->content.n = n_content;
+            from = end;
+        }
+    }
+    if (at == SIZE_MAX) return;
+    size_t n = is_end ? s.n : from + safe_len(f, by_str_sub(s, from, SIZE_MAX));
+    add_text(out, by_str_sub(s, at, n - at), false);
+}
+
+void parse_tools_read(enum parse_tools kind, struct by_str text, bool is_end,
+                      struct parse_tools_result *out) {
+    const struct form *f = form_of(kind);
+    out->n_calls = 0;
+    by_arena_init(&out->arena, 0);
+    by_buf_init(&out->content, LIMIT_STR_BYTES);
+    if (f)
+        walk(f, text, is_end, out);
+    else
+        by_buf_add_str(&out->content, text);
+}
+
+void parse_tools_release(struct parse_tools_result *r) {
+    by_buf_release(&r->content);
+    by_arena_release(&r->arena);
+    r->n_calls = 0;
+}

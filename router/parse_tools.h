@@ -1,0 +1,43 @@
+/* parse_tools.h - tool calls out of a model's text, in the form its family was taught.
+ *
+ *     "I look.\n<tool_call>{"name": "get", "arguments": {"x": 1}}</tool_call>"  ─▶  content "I look."  ·  get({"x": 1})
+ *
+ * Pure, and asked again with more text as it comes. Always: what is given for a text is a beginning of what is given for
+ * any longer one, so the difference of two calls is what a stream has to send: a call when it is complete, text when it
+ * can no longer become one. What looks like a call and is none stays content. Arguments are the model's own bytes.
+ * Owner: the caller; parse_tools_read fills, parse_tools_release frees. Slices in calls borrow from the text or lie in the
+ * arena. */
+#ifndef ROUTER_PARSE_TOOLS_H
+#define ROUTER_PARSE_TOOLS_H
+
+#include "common/base/arena.h"
+#include "common/base/buf.h"
+
+enum { PARSE_TOOLS_MAX = 128 }; /* calls of one answer; later ones stay text */
+
+enum parse_tools {
+    PARSE_TOOLS_NONE,
+    PARSE_TOOLS_HERMES,   /* <tool_call>{"name", "arguments"}</tool_call> …: Hermes, Qwen */
+    PARSE_TOOLS_LLAMA3,   /* {"name", "parameters"}; …, <|python_tag|> may stand before it */
+    PARSE_TOOLS_MISTRAL,  /* [TOOL_CALLS] [{"name", "arguments"}, …], or [TOOL_CALLS]name{…} */
+    PARSE_TOOLS_DEEPSEEK, /* <｜tool▁call▁begin｜>… of V3, R1 and V3.1 */
+};
+
+struct parse_tools_call {
+    struct by_str name, arguments; /* arguments: JSON text */
+};
+
+struct parse_tools_result {
+    struct by_buf content;
+    struct parse_tools_call calls[PARSE_TOOLS_MAX];
+    size_t n_calls;
+    struct by_arena arena;
+};
+
+/* The value of --tool-call-parser. */
+enum parse_tools parse_tools_of(const char *name);
+void parse_tools_read(enum parse_tools kind, struct by_str text, bool is_end,
+                      struct parse_tools_result *out);
+void parse_tools_release(struct parse_tools_result *r);
+
+#endif

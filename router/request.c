@@ -1,0 +1,402 @@
+#include "router/request.h"
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "common/base/metrics.h"
+#include "common/base/rand.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    PENDING_PAUSE = 256 * 1024, /* bytes that wait for a slow client before its request pauses … */
+    PENDING_GO_ON = 64 * 1024,  /* … and goes on */
+    ANSWER_MAX = 256 * 1024 * 1024,
+    ACK_EVERY = 32, /* tokens; the scheduler keeps its log until the final one anyway */
+};
+
+/* ---- errors ---- */
+
+static struct by_str param_of(const char *text) {
+    size_t n = 0;
+    while (isalnum((unsigned char)text[n]) || text[n] == '_' || text[n] == '.' || text[n] == '[' ||
+           text[n] == ']')
+        n++;
+    return text[n] == ':' ? (struct by_str){text, n} : (struct by_str){0};
+}
+
+void request_write_error(struct by_buf *out, int code, const char *text) {
+    struct by_str param = param_of(text);
+    by_buf_addz(out, "{\"error\":{\"message\":");
+    by_buf_add_json_str(out, by_str_of(text));
+    by_buf_addf(out, ",\"type\":\"%s\",\"param\":", by_err_type(code));
+    if (param.n)
+        by_buf_add_json_str(out, param);
+    else
+        by_buf_addz(out, "null");
+    by_buf_addf(out, ",\"code\":%d}}", by_err_http(code));
+}
+
+static void respond_error(struct conn *c, int code, struct by_str body, uint32_t retry_after_ms) {
+    char extra[128] = "";
+    int status = by_err_http(code);
+    if (!retry_after_ms && (status == 429 || status == 503)) retry_after_ms = 1000;
+    if (retry_after_ms)
+        snprintf(extra, sizeof extra, "Retry-After: %u\r\nretry-after-ms: %u\r\n",
+                 BY_DIV_UP(retry_after_ms, 1000), retry_after_ms);
+    conn_respond(c, status, "application/json", body, extra);
+}
+
+void request_error(struct conn *c, int code, const char *text, uint32_t retry_after_ms) {
+    struct by_buf body;
+    by_buf_init(&body, 65536);
+    request_write_error(&body, code, text);
+    respond_error(c, code, by_buf_str(&body), retry_after_ms);
+    by_buf_release(&body);
+}
+
+/* In the dialect's form. */
+static void answer_error(struct request *q, int code, const char *text, uint32_t retry_after_ms) {
+    struct by_buf body;
+    by_buf_init(&body, 65536);
+    (q->dialect->error ? q->dialect->error : request_write_error)(&body, code, text);
+    respond_error(q->conn, code, by_buf_str(&body), retry_after_ms);
+    by_buf_release(&body);
+}
+
+static void write_error_event(struct by_buf *out, int code, const char *text) {
+    by_buf_addz(out, "data: ");
+    request_write_error(out, code, text);
+    by_buf_addz(out, "\n\ndata: [DONE]\n\n");
+}
+
+/* ---- life ---- */
+
+struct request *request_new(struct router *r, struct conn *c, const struct dialect *d) {
+    struct request *q = by_alloc(sizeof *q);
+    q->router = r;
+    q->caller = r->caller;
+    q->conn = c;
+    q->dialect = d;
+    q->created_s = by_wall_ns() / BY_NS_PER_S;
+    q->started_ns = by_now_ns();
+    q->model = request_model_name(r);
+    by_arena_init(&q->arena, 0);
+    snprintf(q->id, sizeof q->id, "%016llx%016llx", (unsigned long long)by_rand_u64(),
+             (unsigned long long)by_rand_u64());
+    return q;
+}
+
+void request_free(struct request *q) {
+    by_free(q->entries);
+    by_json_free(q->body);
+    by_arena_release(&q->arena);
+    by_free(q);
+}
+
+/* The JSON keeps borrowing from nothing: cJSON copies; the arena holds what params made. */
+bool request_parse(struct request *q, const struct http1_request *r) {
+    const struct by_json_limits lim = {.bytes_max = SIZE_MAX, .depth_max = LIMIT_JSON_DEPTH};
+    struct by_err err = {0};
+    struct by_str type;
+    int rc = 0;
+    if (http1_header(r, "content-type", &type) && type.n &&
+        !by_str_ieqz(by_str_sub(type, 0, 16), "application/json"))
+        rc = by_fail(&err, BY_EMEDIATYPE,
+                     "the Content-Type is '%.*s'; application/json is read here",
+                     (int)BY_MIN(type.n, (size_t)80), type.p);
+    if (!rc) rc = by_json_parse(&q->body, r->body, &lim, &err);
+    if (!rc && by_json_type(q->body) != BY_JSON_OBJECT)
+        rc = by_fail(&err, BY_EINVAL, "the body: expected an object, got %s",
+                     by_json_type_name(q->body));
+    if (!rc) return true;
+    if (rc == BY_EFORMAT || rc == BY_ELIMIT)
+        by_fail_prefix(&err, "the body is not JSON that we read");
+    request_refuse(q, &err);
+    return false;
+}
+
+/* Its share of the machine goes by the key's name, and under --isolate-cache its prefixes are its own. */
+static void mark_caller(struct request *q, struct msg_routing *routing) {
+    struct by_buf key;
+    if (!q->caller) return;
+    routing->tenant = by_str_of(q->caller->name);
+    if (!q->router->isolates_cache) return;
+    by_buf_init(&key, LIMIT_CONTROL_STR_BYTES);
+    by_buf_addf(&key, "%s\n",
+                q->caller->name); /* no name has a line's end, no key's prefix is another's */
+    by_buf_add_str(&key, routing->extra_key);
+    routing->extra_key = by_arena_copy(&q->arena, by_buf_str(&key));
+    by_buf_release(&key);
+}
+
+void request_add_prompt(struct request *q, const struct msg_generate *m) {
+    by_assert(q->n_entries < REQUEST_PROMPTS_MAX);
+    if ((q->n_entries & (q->n_entries - 1)) == 0) /* full at each power of two */
+        q->entries = by_realloc_array(q->entries, BY_MAX(2 * q->n_entries, 1u), sizeof *q->entries);
+    struct msg_generate limited = *m;
+    uint32_t *limit = &limited.routing.run_timeout_ms, server = q->router->request_timeout_ms;
+    if (server && (!*limit || server < *limit)) *limit = server;
+    mark_caller(q, &limited.routing);
+    q->entries[q->n_entries] = journal_add(&q->router->journal, &limited, q, q->n_entries);
+    q->n_open += q->entries[q->n_entries]->n_samples;
+    q->n_entries++;
+}
+
+/* What the caller's key is charged with. */
+static void add_tokens(struct request *q, const struct journal_entry *e) {
+    q->n_tokens += e->n_prompt;
+    for (uint32_t k = 0; k < e->n_samples; k++)
+        q->n_tokens += e->samples[k].n_ids;
+}
+
+static void forget_entry(struct request *q, struct journal_entry *e) {
+    add_tokens(q, e);
+    q->entries[e->index] = NULL;
+    journal_remove(&q->router->journal, e);
+}
+
+/* The request is over before its time: every prompt is cancelled. */
+static void drop_all(struct request *q) {
+    for (uint32_t i = 0; i < q->n_entries; i++) {
+        struct journal_entry *e = q->entries[i];
+        if (!e) continue;
+        if (e->n_finished < e->n_samples)
+            uplink_cancel(q->router->uplink, e);
+        else
+            uplink_ack(q->router->uplink, e, 0, true);
+        forget_entry(q, e);
+    }
+}
+
+static void end_request(struct request *q) {
+    q->router->n_requests--;
+    for (uint32_t i = 0; i < q->n_entries; i++) {
+        if (q->entries[i]) forget_entry(q, q->entries[i]);
+    }
+    auth_end(q->caller, q->n_tokens);
+    request_free(q);
+}
+
+static void on_gone(void *owner) {
+    struct request *q = owner;
+    by_count(BY_M_ABORTED, 1);
+    drop_all(q);
+    end_request(q);
+}
+
+static void set_paused(struct request *q, bool is_paused) {
+    if (q->is_paused == is_paused) return;
+    q->is_paused = is_paused;
+    for (uint32_t i = 0; i < q->n_entries; i++) {
+        if (q->entries[i]) uplink_pause(q->router->uplink, q->entries[i], is_paused);
+    }
+}
+
+static void on_drained(void *owner) {
+    struct request *q = owner;
+    if (conn_n_pending(q->conn) <= PENDING_GO_ON) set_paused(q, false);
+}
+
+static void refuse(struct request *q, const struct by_err *err, uint32_t retry_ms) {
+    answer_error(q, err->code, err->text, retry_ms);
+    for (uint32_t i = 0; i < q->n_entries; i++)
+        journal_remove(&q->router->journal, q->entries[i]);
+    request_free(q);
+}
+
+void request_refuse(struct request *q, const struct by_err *err) {
+    refuse(q, err, 0);
+}
+
+void request_start(struct request *q) {
+    struct router *r = q->router;
+    const struct uplink_state *state = uplink_state(r->uplink);
+    struct by_err err = {0};
+    uint32_t retry_ms = 0;
+    if (r->is_draining || r->is_held)
+        (void)by_fail(&err, BY_EDRAINING, "%s", request_why_draining(r));
+    else if (!state->is_ready)
+        (void)by_fail(&err, BY_EUNAVAILABLE, "the server is not ready: %s", state->why_not);
+    if (err.code || auth_start(q->caller, by_now_ns(), &retry_ms, &err)) {
+        refuse(q, &err, retry_ms);
+        return;
+    }
+    r->n_requests++;
+    by_count(BY_M_REQUESTS, q->n_entries);
+    conn_set_owner(q->conn, q, on_gone, on_drained);
+    for (uint32_t i = 0; i < q->n_entries; i++)
+        uplink_submit(r->uplink, q->entries[i]);
+}
+
+/* ---- answering ---- */
+
+static void write_stream(struct request *q, struct by_buf *out) {
+    if (!out->n) return;
+    if (!q->has_begun) {
+        const char *type = q->dialect->stream_type;
+        conn_stream_begin(q->conn, type ? type : "text/event-stream");
+        q->has_begun = true;
+    }
+    conn_stream_write(q->conn, by_buf_str(out));
+}
+
+static void finish_request(struct request *q) {
+    struct by_buf out;
+    by_buf_init(&out, ANSWER_MAX);
+    conn_set_owner(q->conn, NULL, NULL, NULL);
+    for (uint32_t i = 0; i < q->n_entries; i++)
+        uplink_ack(q->router->uplink, q->entries[i], 0, true);
+    if (q->is_stream) {
+        q->dialect->end(q, &out);
+        write_stream(q, &out);
+        conn_stream_end(q->conn);
+    } else {
+        q->dialect->whole(q, &out);
+        conn_respond(q->conn, 200, "application/json", by_buf_str(&out), NULL);
+    }
+    by_buf_release(&out);
+    end_request(q);
+}
+
+static void count_finished(const struct journal_entry *e, const struct journal_sample *s) {
+    by_count(BY_M_GENERATED_TOKENS, s->n_output);
+    if (s != e->samples) return;
+    by_count(BY_M_PROMPT_TOKENS, e->n_prompt);
+    by_count(BY_M_CACHED_TOKENS, e->n_cached);
+}
+
+/* Sends what is new of one sample. False: the client turned out to be gone, and with it the request. */
+static bool write_news(struct request *q, struct journal_sample *s) {
+    struct router *r = q->router;
+    struct journal_entry *e = s->entry;
+    const struct msg_name name = e->request.name;
+    uint32_t n_acked = s->n_sent_ids;
+    struct by_buf out;
+    by_buf_init(&out, ANSWER_MAX);
+    q->dialect->delta(q, e, (uint32_t)(s - e->samples), &out);
+    s->n_sent_ids = s->n_ids;
+    s->n_sent_text = s->text.n;
+    if (n_acked / ACK_EVERY != s->n_ids / ACK_EVERY)
+        uplink_ack(r->uplink, e, (uint32_t)(s - e->samples), false);
+    write_stream(q, &out); /* on_gone frees q at once if the client is gone */
+    by_buf_release(&out);
+    if (!journal_find(&r->journal, name)) return false;
+    if (conn_n_pending(q->conn) > PENDING_PAUSE) set_paused(q, true);
+    return true;
+}
+
+static void close_sample(struct request *q, const struct journal_sample *s) {
+    if (s->finish && --q->n_open == 0) finish_request(q);
+}
+
+void request_on_news(void *router, struct journal_entry *e, uint32_t sample) {
+    struct router *r = router;
+    struct request *q = e->owner;
+    struct journal_sample *s = &e->samples[sample];
+    if (s->finish) count_finished(e, s);
+    if (!q->is_stream)
+        close_sample(q, s);
+    else if (!by_list_linked(&s->unwritten))
+        by_list_push(&r->unwritten, &s->unwritten);
+}
+
+void request_write_news(void *router) {
+    struct router *r = router;
+    for (struct by_list *node; (node = by_list_first(&r->unwritten)) != NULL;) {
+        struct journal_sample *s = BY_CONTAINER_OF(node, struct journal_sample, unwritten);
+        struct request *q = s->entry->owner;
+        by_list_remove(node);
+        if (write_news(q, s)) close_sample(q, s);
+    }
+}
+
+void request_on_failed(void *router, struct journal_entry *e, const struct msg_failed *f) {
+    struct router *r = router;
+    struct request *q = e->owner;
+    char text[BY_ERR_TEXT_MAX];
+    int code = by_err_known(f->code) && f->code ? f->code : BY_EINTERNAL;
+    request_write_news(r); /* what came before the error goes out before it */
+    if (!journal_find(&r->journal, f->name)) return;
+    snprintf(text, sizeof text, "%.*s", (int)BY_MIN(f->text.n, sizeof text - 1),
+             f->text.p ? f->text.p : by_err_sentence(code));
+    if (by_err_http(code) ==
+        500) { /* a mistake of ours: the id is what a person looks for in the logs */
+        size_t n = strlen(text);
+        snprintf(text + n, sizeof text - n, " (request %s)", q->id);
+    }
+    forget_entry(q, e);
+    conn_set_owner(q->conn, NULL, NULL, NULL);
+    drop_all(q);
+    if (q->has_begun) { /* the status has gone out: the error is an event */
+        struct by_buf out;
+        by_buf_init(&out, 65536);
+        (q->dialect->error_event ? q->dialect->error_event : write_error_event)(&out, code, text);
+        conn_stream_write(q->conn, by_buf_str(&out));
+        conn_stream_end(q->conn);
+        by_buf_release(&out);
+    } else {
+        answer_error(q, code, text, f->retry_after_ms);
+    }
+    end_request(q);
+}
+
+static void abort_request(struct request *q) {
+    for (uint32_t i = 0; i < q->n_entries; i++) {
+        struct journal_entry *e = q->entries[i];
+        if (e->n_finished < e->n_samples) uplink_cancel(q->router->uplink, e);
+        for (uint32_t k = 0; k < e->n_samples; k++) {
+            struct journal_sample *s = &e->samples[k];
+            if (s->finish) continue;
+            s->finish = FINISH_ABORT;
+            s->n_output = s->n_ids;
+            e->n_finished++;
+            if (!q->is_stream) continue;
+            struct by_buf out;
+            by_buf_init(&out, ANSWER_MAX);
+            q->dialect->delta(q, e, k, &out);
+            s->n_sent_ids = s->n_ids;
+            s->n_sent_text = s->text.n;
+            conn_set_owner(q->conn, NULL, NULL,
+                           NULL); /* whether it takes this or not, the request ends here */
+            write_stream(q, &out);
+            by_buf_release(&out);
+        }
+    }
+    finish_request(q);
+}
+
+void request_abort(struct router *r, struct by_str prefix, bool all) {
+    request_write_news(r);
+    for (bool again = true;
+         again;) { /* ending one changes the journal: look again from the start */
+        size_t at = 0;
+        uint64_t rid;
+        void *p;
+        again = false;
+        while (!again && by_map_next(&r->journal.entries, &at, &rid, &p)) {
+            struct request *q = ((struct journal_entry *)p)->owner;
+            if (!all && !by_str_starts(by_str_of(q->id), prefix)) continue;
+            if (r->caller && !r->caller->is_admin && q->caller != r->caller) continue;
+            abort_request(q);
+            again = true;
+        }
+    }
+}
+
+const char *request_why_draining(const struct router *r) {
+    return r->is_draining ? "the server is shutting down"
+                          : "the server takes no new requests (POST /drain)";
+}
+
+const char *request_finish_reason(const struct journal_sample *s) {
+    return s->finish ? finish_text(s->finish) : NULL;
+}
+
+struct by_str request_model_name(const struct router *r) {
+    if (r->model_name) return by_str_of(r->model_name);
+    struct by_str path = uplink_state(r->uplink)->model.path;
+    return path.n ? path : BY_STR("banyan");
+}

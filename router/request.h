@@ -1,0 +1,110 @@
+/* request.h - one client request: its prompts in the journal, its answer on the connection.
+ *
+ *     request_new ─ request_add_prompt … ─ request_start ─▶ news … ─▶ whole answer, or events as they come
+ *                                                   any time: the client leaves, or a prompt fails ─▶ all are cancelled
+ *
+ * What an answer looks like is the dialect's: a table of writers. request.c knows when to write, never what.
+ * Always: a request answers exactly once, then frees itself; a slow client pauses its prompts (256 KiB wait for it).
+ * Owner: the loop's thread. */
+#ifndef ROUTER_REQUEST_H
+#define ROUTER_REQUEST_H
+
+#include "common/base/json.h"
+#include "router/auth.h"
+#include "router/journal.h"
+#include "router/parse_reasoning.h"
+#include "router/parse_tools.h"
+#include "router/server.h"
+#include "router/uplink.h"
+
+enum { REQUEST_PROMPTS_MAX = 4096 };
+
+struct router { /* what every handler may see */
+    uv_loop_t *loop;
+    struct server *server;
+    struct uplink *uplink;
+    struct journal journal;
+    uint64_t epoch, started_s;
+    const char *model_name; /* --served-model-name, or NULL: the model's path */
+    struct auth *auth;
+    struct auth_key *caller; /* of the request whose handler is running; NULL: no key */
+    bool isolates_cache;     /* --isolate-cache */
+    uint32_t request_timeout_ms;
+    bool is_incremental;            /* --incremental-streaming-output */
+    enum parse_tools tools;         /* --tool-call-parser */
+    enum parse_reasoning reasoning; /* --reasoning-parser */
+    bool is_draining;               /* SIGTERM came */
+    bool is_held;                   /* POST /drain came, and no DELETE since */
+    uint32_t n_requests;            /* in flight */
+    struct by_list unwritten;       /* samples of streams with news, by journal_sample.unwritten */
+};
+
+struct request;
+
+struct dialect {
+    /* Appends the events for what is new of one sample (n_sent_… say what the client has). */
+    void (*delta)(struct request *q, struct journal_entry *e, uint32_t sample, struct by_buf *out);
+    void (*end)(struct request *q,
+                struct by_buf *out); /* the last events of a stream, [DONE] included */
+    void (*whole)(struct request *q,
+                  struct by_buf *out); /* the body of an answer that is not streamed */
+    /* The body of an error, and what says it within a stream and ends that. NULL: OpenAI's. */
+    void (*error)(struct by_buf *out, int code, const char *text);
+    void (*error_event)(struct by_buf *out, int code, const char *text);
+    const char *stream_type; /* Content-Type; NULL: server-sent events */
+};
+
+struct request {
+    struct router *router;
+    struct auth_key *caller; /* NULL: no key */
+    struct conn *conn;
+    const struct dialect *dialect;
+    struct by_arena arena; /* lives as long as the request */
+    struct by_json *body;
+    struct journal_entry **entries; /* one a prompt */
+    uint32_t n_entries;
+    uint32_t n_open; /* samples whose end the client has not been sent */
+    bool is_stream, has_begun, is_paused;
+    bool is_list;            /* the prompt was a list: so is the native answer */
+    bool wants_usage;        /* stream_options.include_usage */
+    bool wants_usage_always; /* stream_options.continuous_usage_stats */
+    bool is_echo;
+    bool is_one_call;       /* parallel_tool_calls: false */
+    enum parse_tools tools; /* chat's: how the answer is read */
+    enum parse_reasoning reasoning;
+    char id[64];
+    struct by_str model; /* as the client wrote it, or our name */
+    uint64_t created_s, started_ns;
+    uint64_t n_tokens; /* of prompts that are over: what the caller's key is charged with */
+    uint32_t n_events; /* responses: written so far */
+};
+
+struct request *request_new(struct router *r, struct conn *c, const struct dialect *d);
+void request_free(struct request *q); /* before it has been started */
+/* Parses the body as a JSON object; answers 4xx itself and returns false when it is none. */
+BY_MUST_USE bool request_parse(struct request *q, const struct http1_request *r);
+void request_add_prompt(struct request *q, const struct msg_generate *m); /* copied */
+void request_start(struct request *q);
+void request_refuse(struct request *q, const struct by_err *err); /* answers, frees */
+
+/* Ends requests of the caller (an admin: of anyone) whose id starts with `prefix` (or all): their
+ * clients get what is there, finished by "abort". */
+void request_abort(struct router *r, struct by_str prefix, bool all);
+
+/* The uplink's handlers. What is new of a stream is written when all frames at hand have been taken: a client that
+ * lags, or a router that does, gets fewer and larger events. */
+void request_on_news(void *router, struct journal_entry *e, uint32_t sample);
+void request_write_news(void *router);
+void request_on_failed(void *router, struct journal_entry *e, const struct msg_failed *f);
+
+/* {"error": {"message", "type", "param", "code"}} with the code's HTTP status; the parameter is what stands before the
+ * first colon of the text, if that is a name. */
+void request_error(struct conn *c, int code, const char *text, uint32_t retry_after_ms);
+void request_write_error(struct by_buf *out, int code, const char *text);
+
+const char *request_why_draining(const struct router *r);
+const char *request_finish_reason(
+    const struct journal_sample *s); /* "stop", "length", "abort"; NULL while it runs */
+struct by_str request_model_name(const struct router *r);
+
+#endif

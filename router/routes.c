@@ -1,0 +1,110 @@
+#include "router/routes.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const struct route routes[] = {
+    {HTTP1_GET, "/health", api_health, ROUTE_OPEN, "the router is alive"},
+    {HTTP1_GET, "/ready", api_ready, ROUTE_OPEN, "requests can be served; if not, why"},
+    {HTTP1_GET, "/health_generate", api_health_generate, ROUTE_OPEN,
+     "one token through every process"},
+    {HTTP1_GET, "/metrics", api_metrics, ROUTE_OPEN, "Prometheus text"},
+    {HTTP1_GET, "/v1/models", api_models, ROUTE_KEY, "what is served"},
+    {HTTP1_GET, "/v1/models/*", api_model, ROUTE_KEY, "one model"},
+    {HTTP1_GET, "/model_info", api_model_info, ROUTE_KEY, "facts of the model"},
+    {HTTP1_GET, "/get_model_info", api_model_info, ROUTE_KEY, "old name of /model_info"},
+    {HTTP1_GET, "/server_info", api_server_info, ROUTE_KEY, "facts of the server"},
+    {HTTP1_GET, "/get_server_info", api_server_info, ROUTE_KEY, "old name of /server_info"},
+    {HTTP1_GET, "/v1/loads", api_loads, ROUTE_KEY, "load, for balancers"},
+    {HTTP1_GET, "/v1/cache", api_cache, ROUTE_KEY, "the prefix tree: what it holds; ?top=N of it"},
+    {HTTP1_POST, "/generate", api_generate, ROUTE_KEY, "SGLang's native generation"},
+    {HTTP1_PUT, "/generate", api_generate, ROUTE_KEY, "the same"},
+    {HTTP1_POST, "/v1/completions", api_completions, ROUTE_KEY, "OpenAI completions"},
+    {HTTP1_POST, "/v1/chat/completions", api_chat, ROUTE_KEY, "OpenAI chat completions"},
+    {HTTP1_POST, "/v1/responses", api_responses, ROUTE_KEY, "OpenAI responses, without a store"},
+    {HTTP1_POST, "/v1/messages", api_messages, ROUTE_KEY, "Anthropic messages"},
+    {HTTP1_POST, "/v1/messages/count_tokens", api_count_tokens, ROUTE_KEY,
+     "how long their prompt is"},
+    {HTTP1_POST, "/api/chat", api_ollama_chat, ROUTE_KEY, "Ollama's chat"},
+    {HTTP1_POST, "/api/generate", api_ollama_generate, ROUTE_KEY, "Ollama's generate"},
+    {HTTP1_GET, "/api/tags", api_ollama_tags, ROUTE_KEY, "what is served, in Ollama's form"},
+    {HTTP1_POST, "/api/show", api_ollama_show, ROUTE_KEY, "facts of the model, likewise"},
+    {HTTP1_GET, "/api/version", api_ollama_version, ROUTE_KEY, "the server's version, likewise"},
+    {HTTP1_POST, "/tokenize", api_tokenize, ROUTE_KEY, "text to token ids"},
+    {HTTP1_POST, "/v1/tokenize", api_tokenize, ROUTE_KEY, "the same"},
+    {HTTP1_POST, "/detokenize", api_detokenize, ROUTE_KEY, "token ids to text"},
+    {HTTP1_POST, "/v1/detokenize", api_detokenize, ROUTE_KEY, "the same"},
+    {HTTP1_POST, "/apply_template", api_apply_template, ROUTE_KEY, "messages to a prompt"},
+    {HTTP1_POST, "/abort_request", api_abort, ROUTE_KEY, "cancel by rid"},
+    {HTTP1_POST, "/drain", api_drain, ROUTE_ADMIN,
+     "take no new requests; answers how many run: again until it is 0"},
+    {HTTP1_DELETE, "/drain", api_drain_end, ROUTE_ADMIN, "take requests again"},
+    {HTTP1_POST, "/flush_cache", api_flush_cache, ROUTE_ADMIN, "forget the prefix cache"},
+    {HTTP1_GET, "/flush_cache", api_flush_cache, ROUTE_ADMIN, "the same"},
+};
+const size_t n_routes = BY_COUNTOF(routes);
+
+static bool matches(const char *pattern, struct by_str path) {
+    size_t n = strlen(pattern);
+    if (n && pattern[n - 1] == '*') return path.n >= n && memcmp(path.p, pattern, n - 1) == 0;
+    return by_str_eqz(path, pattern);
+}
+
+static struct by_str key_of(const struct http1_request *req) {
+    struct by_str v = {0};
+    if (http1_header(req, "authorization", &v) && by_str_ieqz(by_str_sub(v, 0, 7), "bearer "))
+        return by_str_sub(v, 7, SIZE_MAX);
+    if (http1_header(req, "x-api-key", &v)) return v; /* Anthropic's clients */
+    return (struct by_str){0};
+}
+
+/* Who asks: remembered for the handler. */
+static int check_key(struct router *r, enum route_level level, const struct http1_request *req) {
+    r->caller = auth_find(r->auth, key_of(req));
+    return level == ROUTE_OPEN ? 0 : auth_may(r->auth, r->caller, level == ROUTE_ADMIN);
+}
+
+static void refuse_method(struct conn *c, const struct http1_request *req) {
+    struct by_buf body;
+    char extra[128] = "Allow: ";
+    for (size_t i = 0; i < n_routes; i++) {
+        if (!matches(routes[i].path, req->path)) continue;
+        size_t n = strlen(extra);
+        snprintf(extra + n, sizeof extra - n, "%s%s", n > 7 ? ", " : "",
+                 http1_method_name(routes[i].method));
+    }
+    size_t n = strlen(extra);
+    snprintf(extra + n, sizeof extra - n, "\r\n");
+    by_buf_init(&body, 4096);
+    request_write_error(&body, BY_EMETHOD, "this path does not take this method");
+    conn_respond(c, 405, "application/json", by_buf_str(&body), extra);
+    by_buf_release(&body);
+}
+
+void routes_handle(void *router, struct conn *c, const struct http1_request *req) {
+    struct router *r = router;
+    const struct route *found = NULL;
+    bool path_known = false;
+    enum http1_method method = req->method == HTTP1_HEAD_METHOD ? HTTP1_GET : req->method;
+    for (size_t i = 0; i < n_routes && !found; i++) {
+        if (!matches(routes[i].path, req->path)) continue;
+        path_known = true;
+        if (routes[i].method == method) found = &routes[i];
+    }
+    int refused = found ? check_key(r, found->level, req) : 0;
+    if (refused == BY_EFORBIDDEN) {
+        request_error(c, refused, "this key may not do that; an admin's key may", 0);
+    } else if (refused) {
+        request_error(c, refused, "the API key is missing or wrong; send Authorization: Bearer KEY",
+                      0);
+    } else if (found) {
+        found->handler(r, c, req);
+    } else if (path_known) {
+        refuse_method(c, req);
+    } else {
+        char text[256];
+        snprintf(text, sizeof text, "there is no %.*s here", (int)BY_MIN(req->path.n, (size_t)200),
+                 req->path.p);
+        request_error(c, BY_ENOTFOUND, text, 0);
+    }
+}
