@@ -1,0 +1,188 @@
+/* main.c - banyan-detokenizer: a socket for routers, one to the scheduler, a tokenizer, and the core between them.
+ *
+ * It says hello to the scheduler with the endpoint that routers find in `peers`. */
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/map.h"
+#include "common/base/options.h"
+#include "common/base/proc.h"
+#include "common/modelfile/model_dir.h"
+#include "common/net/loop.h"
+#include "detokenizer/detok.h"
+#include "proto/endpoint.h"
+#include "proto/wire.h"
+
+#include <stdio.h>
+
+enum { TICK_MS = 1000 };
+
+static struct shell {
+    struct by_tokenizer *tokenizer;
+    struct detok *detok;
+    struct by_loop *loop;
+    struct wire *to_routers, *to_scheduler;
+    struct by_map routers; /* epoch -> wire_peer */
+    bool has_tick;
+} shell;
+
+/* ---- what the core sends ---- */
+
+static bool send_to_router(void *ctx, uint64_t epoch, const struct msg *m) {
+    (void)ctx;
+    struct wire_peer *router = by_map_get(&shell.routers, epoch);
+    if (!router) return false;
+    wire_send(router, m);
+    return true;
+}
+
+static void send_to_scheduler(void *ctx, const struct msg *m) {
+    (void)ctx;
+    struct wire_peer *scheduler = wire_peer_only(shell.to_scheduler);
+    if (scheduler) wire_send(scheduler, m);
+}
+
+/* ---- what comes ---- */
+
+static void on_router_up(void *ctx, struct wire_peer *peer) {
+    (void)ctx;
+    by_map_put(&shell.routers, peer->epoch, peer);
+    by_info("router joined instance=%s", peer->instance);
+    detok_router_up(shell.detok, peer->epoch);
+}
+
+static void on_router_down(void *ctx, struct wire_peer *peer, const char *why) {
+    (void)ctx;
+    if (by_map_get(&shell.routers, peer->epoch) != peer) return;
+    by_map_remove(&shell.routers, peer->epoch);
+    by_info("router left instance=%s why=%s", peer->instance, why);
+    detok_router_down(shell.detok, peer->epoch);
+}
+
+static void on_router_msg(void *ctx, struct wire_peer *peer, const struct msg *m) {
+    (void)ctx;
+    if (m->kind == MSG_cancel && m->cancel.name.epoch == peer->epoch)
+        detok_on_router_cancel(shell.detok, &m->cancel);
+}
+
+static int admit_router(void *ctx, const struct msg_hello *hello, struct by_err *err) {
+    (void)ctx;
+    if (hello->role == ROLE_ROUTER) return 0;
+    return by_fail(err, BY_EINVAL, "a detokenizer talks to routers, not to a %s",
+                   role_text(hello->role));
+}
+
+static void on_scheduler_up(void *ctx, struct wire_peer *peer) {
+    (void)ctx;
+    (void)peer;
+    by_info("scheduler found");
+    detok_reset(shell.detok);
+}
+
+static void on_scheduler_down(void *ctx, struct wire_peer *peer, const char *why) {
+    (void)ctx;
+    (void)peer;
+    by_warn("scheduler lost why=%s", why);
+    detok_reset(shell.detok);
+}
+
+static void on_scheduler_msg(void *ctx, struct wire_peer *peer, const struct msg *m) {
+    (void)ctx;
+    (void)peer;
+    if (m->kind == MSG_tokens)
+        detok_on_tokens(shell.detok, &m->tokens, by_now_ns());
+    else if (m->kind == MSG_cancel)
+        detok_on_cancel(shell.detok, &m->cancel.name);
+}
+
+static void on_tick(void *ctx, uint64_t now_ns) {
+    (void)ctx;
+    shell.has_tick = false; /* on_idle follows */
+    detok_tick(shell.detok, now_ns);
+}
+
+/* With nothing to forget it sleeps until frames come: an idle process stays idle. */
+static void on_idle(void *ctx, uint64_t now_ns) {
+    (void)ctx;
+    if (shell.has_tick || !detok_n_requests(shell.detok)) return;
+    shell.has_tick = true;
+    by_loop_set_timer(shell.loop, now_ns + TICK_MS * BY_NS_PER_MS, on_tick, NULL);
+}
+
+/* ---- start ---- */
+
+static int open_tokenizer(const struct by_options *o, struct by_err *err) {
+    const char *path = o->tokenizer_path ? o->tokenizer_path : o->model_path;
+    struct by_model_dir *dir = NULL;
+    if (!path) return by_fail(err, BY_EINVAL, "which model? give --model-path");
+    int rc = by_model_dir_open_text(&dir, path, err);
+    if (!rc) rc = by_tokenizer_open(&shell.tokenizer, dir, err);
+    by_model_dir_close(dir);
+    return rc;
+}
+
+static int open_sockets(const struct by_options *o, struct by_err *err) {
+    struct endpoint at;
+    int rc = endpoint_read(&at, o, "detokenizer", err);
+    if (rc) return rc;
+    struct wire_options w = {.endpoint = at.mine,
+                             .key_file = o->curve_key_file,
+                             .is_bind = true,
+                             .role = ROLE_DETOKENIZER,
+                             .instance = o->instance,
+                             .epoch = by_proc_epoch(),
+                             .admit = admit_router,
+                             .up = on_router_up,
+                             .msg = on_router_msg,
+                             .down = on_router_down};
+    rc = wire_open(&shell.to_routers, &w, err);
+    if (rc) return rc;
+    w.my_endpoint = endpoint_advertised(o, wire_endpoint(shell.to_routers));
+    w.endpoint = at.scheduler;
+    w.is_bind = false;
+    w.expect = ROLE_SCHEDULER;
+    w.admit = NULL;
+    w.up = on_scheduler_up;
+    w.msg = on_scheduler_msg;
+    w.down = on_scheduler_down;
+    return wire_open(&shell.to_scheduler, &w, err);
+}
+
+static void close_all(void) {
+    wire_close(shell.to_scheduler);
+    wire_close(shell.to_routers);
+    detok_free(shell.detok);
+    by_loop_free(shell.loop);
+    by_tokenizer_close(shell.tokenizer);
+    by_map_release(&shell.routers);
+}
+
+int main(int argc, char **argv) {
+    static const struct by_options_program program = {
+        .name = "banyan-detokenizer",
+        .who = BY_FOR_DETOKENIZER,
+        .summary = "turns token ids into text and finds stop strings"};
+    struct by_options o;
+    struct by_err err;
+    by_proc_init(program.name);
+    if (by_options_parse(&o, &program, argc, argv, &err)) by_die("%s", err.text);
+    struct by_log_options log = {.process = "detokenizer", .json = o.log_json};
+    if (!by_log_level_parse(o.log_level, &log.level)) log.level = BY_LOG_INFO;
+    by_log_init(&log);
+    if (open_tokenizer(&o, &err)) by_die("%s", err.text);
+    by_map_init(&shell.routers);
+    shell.detok = detok_new(&(struct detok_options){
+        .t = shell.tokenizer, .to_router = send_to_router, .to_scheduler = send_to_scheduler});
+    shell.loop = by_loop_new();
+    if (open_sockets(&o, &err)) by_die("%s", err.text);
+    wire_attach(shell.to_routers, shell.loop);
+    wire_attach(shell.to_scheduler, shell.loop);
+    by_loop_set_idle(shell.loop, on_idle, NULL);
+    by_notify("READY=1");
+    by_info("ready instance=%s vocabulary=%u", o.instance, by_tokenizer_n_vocab(shell.tokenizer));
+    by_loop_run(shell.loop);
+    close_all();
+    by_proc_tidy(o.run_dir);
+    by_options_release(&o);
+    return 0;
+}

@@ -1,0 +1,48 @@
+/* desk.h - where requests go while routers and the scheduler come and leave.
+ *
+ *     generate ─▶ scheduler here: worker.h ─▶ tokenized to it, or failed back to the router
+ *                 not here: held, up to DESK_HELD_MAX, until it comes or the router leaves
+ *
+ *     scheduler lost ─▶ every router's session ends: what was on its way is lost, nobody here can tell what, and the
+ *                       routers know; in their next session they send again what they miss
+ *
+ * Pure: no socket, no clock; the simulator runs it as it is (tests/sim).
+ * Always: nothing is held while the scheduler is here; what is held belongs to a router that is here.
+ * Owner: main.c, one thread. */
+#ifndef TOKENIZER_WORKER_DESK_H
+#define TOKENIZER_WORKER_DESK_H
+
+#include "common/base/list.h"
+#include "proto/msg.h"
+
+enum { DESK_HELD_MAX = 4096 }; /* the router's queue limit comes before */
+
+/* A router is whatever the caller says: a pointer that stays the same for a session. Messages are borrowed. */
+struct desk_options {
+    void (*generate)(void *ctx, const struct msg_generate *m,
+                     struct msg *out); /* tokenized or failed, valid until the next call */
+    void (*to_router)(void *ctx, void *router, const struct msg *m);
+    void (*to_scheduler)(void *ctx, const struct msg *m);
+    void (*end_router)(void *ctx, void *router, const char *why); /* desk_router_down may follow */
+    void *ctx;
+};
+
+struct desk {
+    struct desk_options o;
+    void *routers[LIMIT_PEERS];
+    uint32_t n_routers;
+    struct by_list held; /* in order of arrival */
+    uint32_t n_held;
+    bool has_scheduler;
+};
+
+void desk_init(struct desk *d, const struct desk_options *o);
+void desk_release(struct desk *d);
+void desk_router_up(struct desk *d, void *router);
+void desk_router_down(struct desk *d, void *router);
+void desk_scheduler_up(struct desk *d);
+void desk_scheduler_down(struct desk *d);
+void desk_generate(struct desk *d, void *router, const struct msg_generate *m);
+bool desk_check(const struct desk *d);
+
+#endif

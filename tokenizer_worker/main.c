@@ -1,0 +1,162 @@
+/* banyan-tokenizer-worker: a socket for routers, one to the scheduler, and the worker between them. */
+#include "common/base/check.h"
+#include "common/base/log.h"
+#include "common/base/options.h"
+#include "common/base/proc.h"
+#include "common/net/loop.h"
+#include "proto/endpoint.h"
+#include "proto/wire.h"
+#include "tokenizer_worker/desk.h"
+#include "tokenizer_worker/worker.h"
+
+#include <stdio.h>
+
+static struct shell {
+    struct worker *worker;
+    struct desk desk;
+    struct by_loop *loop;
+    struct wire *to_routers, *to_scheduler;
+} shell;
+
+/* ---- what the desk sends ---- */
+
+static void generate(void *ctx, const struct msg_generate *m, struct msg *out) {
+    (void)ctx;
+    worker_generate(shell.worker, m, out);
+}
+
+static void send_to_router(void *ctx, void *router, const struct msg *m) {
+    (void)ctx;
+    wire_send(router, m);
+}
+
+static void send_to_scheduler(void *ctx, const struct msg *m) {
+    (void)ctx;
+    struct wire_peer *scheduler = wire_peer_only(shell.to_scheduler);
+    if (scheduler) wire_send(scheduler, m);
+}
+
+static void end_router(void *ctx, void *router, const char *why) {
+    (void)ctx;
+    wire_end(router, why);
+}
+
+/* ---- sessions ---- */
+
+static void on_router_up(void *ctx, struct wire_peer *peer) {
+    (void)ctx;
+    by_info("router joined instance=%s", peer->instance);
+    desk_router_up(&shell.desk, peer);
+}
+
+static void on_router_down(void *ctx, struct wire_peer *peer, const char *why) {
+    (void)ctx;
+    by_info("router left: %s instance=%s", why, peer->instance);
+    desk_router_down(&shell.desk, peer);
+}
+
+static void on_scheduler_up(void *ctx, struct wire_peer *peer) {
+    (void)ctx;
+    (void)peer;
+    desk_scheduler_up(&shell.desk);
+}
+
+static void on_scheduler_down(void *ctx, struct wire_peer *peer, const char *why) {
+    (void)ctx;
+    (void)peer;
+    by_warn("lost the scheduler: %s", why);
+    desk_scheduler_down(&shell.desk);
+}
+
+static void on_router_msg(void *ctx, struct wire_peer *peer, const struct msg *m) {
+    struct msg out;
+    (void)ctx;
+    if (m->kind == MSG_generate) {
+        desk_generate(&shell.desk, peer, &m->generate);
+    } else if (m->kind == MSG_text_ask) {
+        worker_text_ask(shell.worker, &m->text_ask, &out);
+        wire_send(peer, &out);
+    }
+}
+
+static void on_scheduler_msg(void *ctx, struct wire_peer *peer, const struct msg *m) {
+    (void)ctx;
+    (void)peer;
+    by_debug("the scheduler said %s, which nobody here expects", msg_kind_name(m->kind));
+}
+
+static int admit_router(void *ctx, const struct msg_hello *hello, struct by_err *err) {
+    (void)ctx;
+    if (hello->role == ROLE_ROUTER) return 0;
+    return by_fail(err, BY_EINVAL, "a tokenizer worker talks to routers, not to a %s",
+                   role_text(hello->role));
+}
+
+static int open_sockets(const struct by_options *o, struct by_err *err) {
+    struct endpoint at;
+    int rc = endpoint_read(&at, o, "tokenizer", err);
+    if (rc) return rc;
+    struct wire_options w = {.endpoint = at.mine,
+                             .key_file = o->curve_key_file,
+                             .is_bind = true,
+                             .role = ROLE_TOKENIZER_WORKER,
+                             .instance = o->instance,
+                             .epoch = by_proc_epoch(),
+                             .admit = admit_router,
+                             .up = on_router_up,
+                             .msg = on_router_msg,
+                             .down = on_router_down};
+    rc = wire_open(&shell.to_routers, &w, err);
+    if (rc) return rc;
+    w.my_endpoint = endpoint_advertised(o, wire_endpoint(shell.to_routers));
+    w.endpoint = at.scheduler;
+    w.is_bind = false;
+    w.expect = ROLE_SCHEDULER;
+    w.admit = NULL;
+    w.up = on_scheduler_up;
+    w.msg = on_scheduler_msg;
+    w.down = on_scheduler_down;
+    return wire_open(&shell.to_scheduler, &w, err);
+}
+
+int main(int argc, char **argv) {
+    static const struct by_options_program program = {
+        .name = "banyan-tokenizer-worker",
+        .who = BY_FOR_TOKENIZER,
+        .summary = "turns messages into prompts and prompts into token ids; `banyan serve` starts "
+                   "it for you",
+    };
+    struct by_options o;
+    struct by_err err = {0};
+    if (by_options_parse(&o, &program, argc, argv, &err)) by_die("%s", err.text);
+    struct by_log_options log = {.process = "tokenizer-worker", .json = o.log_json};
+    if (!by_log_level_parse(o.log_level, &log.level)) log.level = BY_LOG_INFO;
+    by_log_init(&log);
+    by_proc_init("tokenizer-worker");
+    if (!o.model_path) by_die("--model-path is needed; `banyan serve` names it for you");
+    struct worker_options wo = {.model_path = o.model_path,
+                                .tokenizer_path = o.tokenizer_path,
+                                .chat_template = o.chat_template,
+                                .context_len = (uint32_t)o.context_length};
+    if (worker_open(&shell.worker, &wo, &err)) by_die("%s", err.text);
+    desk_init(&shell.desk, &(struct desk_options){.generate = generate,
+                                                  .to_router = send_to_router,
+                                                  .to_scheduler = send_to_scheduler,
+                                                  .end_router = end_router});
+    shell.loop = by_loop_new();
+    if (open_sockets(&o, &err)) by_die("%s", err.text);
+    wire_attach(shell.to_routers, shell.loop);
+    wire_attach(shell.to_scheduler, shell.loop);
+    by_notify("READY=1\nSTATUS=serving");
+    by_info("ready instance=%s vocabulary=%u chat_template=%s", o.instance,
+            worker_n_vocab(shell.worker), worker_has_template(shell.worker) ? "yes" : "none");
+    by_loop_run(shell.loop);
+    wire_close(shell.to_scheduler);
+    wire_close(shell.to_routers);
+    by_proc_tidy(o.run_dir);
+    desk_release(&shell.desk);
+    by_loop_free(shell.loop);
+    worker_close(shell.worker);
+    by_options_release(&o);
+    return 0;
+}

@@ -1,0 +1,282 @@
+#include "tokenizer_worker/worker.h"
+
+#include "common/base/clock.h"
+#include "common/base/json.h"
+#include "common/base/mem.h"
+#include "common/modelfile/model_dir.h"
+#include "common/template/chat_template.h"
+#include "common/text/tokenizer.h"
+
+#include <stdio.h>
+
+enum { STOP_IDS_MAX = LIMIT_STOP_IDS + BY_EOS_MAX + 1 };
+
+struct worker {
+    struct by_tokenizer *tokenizer;
+    struct by_chat_template *chat; /* NULL: the model has none, or a broken one … */
+    char no_chat[BY_ERR_TEXT_MAX]; /* … and this is why */
+    uint32_t n_vocab, context_len;
+    uint32_t eos[BY_EOS_MAX + 1], n_eos;
+    /* the answer in hand */
+    struct by_ids ids;
+    struct by_chat_prompt prompt;
+    struct by_buf json;
+    struct by_err err;
+    uint32_t stop_ids[STOP_IDS_MAX];
+};
+
+/* ---- opening ---- */
+
+static void add_eos(struct worker *w, int64_t id) {
+    if (id < 0 || w->n_eos == BY_COUNTOF(w->eos)) return;
+    for (uint32_t i = 0; i < w->n_eos; i++) {
+        if (w->eos[i] == (uint32_t)id) return;
+    }
+    w->eos[w->n_eos++] = (uint32_t)id;
+}
+
+static int open_model(struct worker *w, const struct worker_options *o, struct by_err *err) {
+    struct by_model_dir *model = NULL, *text = NULL;
+    int rc = by_model_dir_open_text(&model, o->model_path, err);
+    if (!rc && o->tokenizer_path) rc = by_model_dir_open_text(&text, o->tokenizer_path, err);
+    if (rc) goto done;
+    const struct by_model_dir *dir = text ? text : model;
+    const struct by_model_info *info = by_model_dir_info(model);
+    rc = by_tokenizer_open(&w->tokenizer, dir, err);
+    if (rc) goto done;
+    w->n_vocab = by_tokenizer_n_vocab(w->tokenizer);
+    if (info) {
+        w->n_vocab = BY_MAX(w->n_vocab, info->vocab);
+        w->context_len = info->context;
+        for (uint32_t i = 0; i < info->n_eos; i++)
+            add_eos(w, info->eos[i]);
+    }
+    add_eos(w, by_tokenizer_eos(w->tokenizer));
+    struct by_err why = {0};
+    int no_chat = by_chat_template_open(&w->chat, dir, o->chat_template, &why);
+    if (no_chat && o->chat_template) {
+        *err = why; /* asked for by name: a mistake of the operator's */
+        rc = no_chat;
+    }
+    snprintf(w->no_chat, sizeof w->no_chat, "%s", why.text);
+done:
+    by_model_dir_close(text);
+    by_model_dir_close(model);
+    return rc;
+}
+
+int worker_open(struct worker **out, const struct worker_options *o, struct by_err *err) {
+    struct worker *w = by_alloc(sizeof *w);
+    by_ids_init(&w->ids, LIMIT_TOKENS);
+    by_chat_prompt_init(&w->prompt);
+    by_buf_init(&w->json, LIMIT_STR_BYTES);
+    int rc = open_model(w, o, err);
+    if (o->context_len) w->context_len = o->context_len;
+    if (!w->context_len) w->context_len = LIMIT_TOKENS;
+    if (rc) {
+        worker_close(w);
+        return rc;
+    }
+    *out = w;
+    return 0;
+}
+
+void worker_close(struct worker *w) {
+    if (!w) return;
+    by_chat_template_free(w->chat);
+    by_tokenizer_close(w->tokenizer);
+    by_chat_prompt_release(&w->prompt);
+    by_ids_release(&w->ids);
+    by_buf_release(&w->json);
+    by_free(w);
+}
+
+uint32_t worker_n_vocab(const struct worker *w) {
+    return w->n_vocab;
+}
+
+bool worker_has_template(const struct worker *w) {
+    return w->chat != NULL;
+}
+
+/* ---- generate ---- */
+
+static int render(struct worker *w, struct by_str chat, uint64_t clock_s, struct by_err *err) {
+    if (!w->chat) return by_fail(err, BY_EUNSUPPORTED, "%s", w->no_chat);
+    return by_chat_template_render(w->chat, chat, clock_s, &w->prompt, err);
+}
+
+static int encode_chat(struct worker *w, struct by_err *err) {
+    bool has_user = w->prompt.marks.n == w->prompt.text.n && w->prompt.marks.n;
+    struct by_encode_options o = {
+        .allow_special = true, .user_marks = has_user ? (const uint8_t *)w->prompt.marks.p : NULL};
+    return by_tokenizer_encode(w->tokenizer, by_buf_str(&w->prompt.text), &o, &w->ids, err);
+}
+
+static int check_ids(const struct worker *w, struct msg_u32s ids, const char *what,
+                     struct by_err *err) {
+    for (uint32_t i = 0; i < ids.n; i++) {
+        if (ids.p[i] >= w->n_vocab)
+            return by_fail(err, BY_EINVAL, "%s: token id %u is not in the vocabulary of %u", what,
+                           ids.p[i], w->n_vocab);
+    }
+    return 0;
+}
+
+/* The prompt as ids: in the frame, or in w->ids. */
+static int find_ids(struct worker *w, const struct msg_generate *m, struct msg_u32s *out,
+                    struct by_err *err) {
+    int rc;
+    by_ids_clear(&w->ids);
+    if (m->ids.n) {
+        *out = m->ids;
+        return check_ids(w, m->ids, "input_ids", err);
+    }
+    if (m->chat.n) {
+        rc = render(w, m->chat, m->clock_s, err);
+        if (!rc) rc = encode_chat(w, err);
+    } else {
+        struct by_encode_options o = {.add_special_tokens = m->add_special_tokens,
+                                      .allow_special = true};
+        rc = by_tokenizer_encode(w->tokenizer, m->text, &o, &w->ids, err);
+    }
+    if (!rc && !w->ids.n) rc = by_fail(err, BY_EINVAL, "the prompt is empty: it has no tokens");
+    *out = (struct msg_u32s){w->ids.p, (uint32_t)w->ids.n};
+    return rc;
+}
+
+static int fit_lengths(const struct worker *w, const struct msg_generate *m, uint32_t n_prompt,
+                       struct msg_sampling *s, struct by_err *err) {
+    if (n_prompt >= w->context_len)
+        return by_fail(
+            err, BY_ETOOLONG,
+            "the input (%u tokens) is longer than the model's context length (%u tokens)", n_prompt,
+            w->context_len);
+    uint32_t room = w->context_len - n_prompt;
+    s->max_new_tokens = m->has_max_new_tokens ? BY_MIN(s->max_new_tokens, room) : room;
+    s->min_new_tokens = BY_MIN(s->min_new_tokens, s->max_new_tokens);
+    return 0;
+}
+
+static int complete_stops(struct worker *w, struct msg_sampling *s, struct by_err *err) {
+    uint32_t n = 0;
+    int rc = check_ids(w, s->stop_ids, "stop_token_ids", err);
+    if (!rc) rc = check_ids(w, s->bias_ids, "logit_bias", err);
+    if (!rc) rc = check_ids(w, s->logprob_ids, "token_ids_logprob", err);
+    if (rc) return rc;
+    for (uint32_t i = 0; i < s->stop_ids.n && i < LIMIT_STOP_IDS; i++)
+        w->stop_ids[n++] = s->stop_ids.p[i];
+    for (uint32_t i = 0; i < w->n_eos; i++)
+        w->stop_ids[n++] = w->eos[i];
+    s->stop_ids = (struct msg_u32s){w->stop_ids, n};
+    return 0;
+}
+
+void worker_generate(struct worker *w, const struct msg_generate *m, struct msg *out) {
+    struct msg_u32s ids = {0};
+    struct msg_sampling s = m->sampling;
+    w->err = (struct by_err){0};
+    int rc = find_ids(w, m, &ids, &w->err);
+    if (!rc) rc = fit_lengths(w, m, ids.n, &s, &w->err);
+    if (!rc) rc = complete_stops(w, &s, &w->err);
+    if (rc) {
+        *out =
+            (struct msg){.kind = MSG_failed,
+                         .failed = {.name = m->name, .code = rc, .text = by_str_of(w->err.text)}};
+        return;
+    }
+    *out = (struct msg){.kind = MSG_tokenized,
+                        .tokenized = {.name = m->name,
+                                      .ids = ids,
+                                      .sampling = s,
+                                      .textual = m->textual,
+                                      .routing = m->routing}};
+    out->tokenized.resume.p = m->resume.p;
+    out->tokenized.resume.n = m->resume.n;
+}
+
+/* ---- text service ---- */
+
+static int answer_tokenize(struct worker *w, const struct by_json *args, struct by_err *err) {
+    struct by_str text = {0};
+    struct by_encode_options o = {.add_special_tokens = true, .allow_special = true};
+    bool has_prompt = by_json_get(args, "prompt") != NULL;
+    int rc = by_json_get_str(args, "", has_prompt ? "prompt" : "text", &text, err);
+    if (!rc && !text.p) rc = by_fail(err, BY_EINVAL, "prompt: a text is needed");
+    if (!rc) rc = by_json_get_bool(args, "", "add_special_tokens", &o.add_special_tokens, err);
+    if (!rc) rc = by_tokenizer_encode(w->tokenizer, text, &o, &w->ids, err);
+    if (rc) return rc;
+    by_buf_addz(&w->json, "{\"tokens\":[");
+    for (size_t i = 0; i < w->ids.n; i++)
+        by_buf_addf(&w->json, i ? ",%u" : "%u", w->ids.p[i]);
+    by_buf_addf(&w->json, "],\"count\":%zu,\"max_model_len\":%u}", w->ids.n, w->context_len);
+    return 0;
+}
+
+static int answer_detokenize(struct worker *w, const struct by_json *args, struct by_err *err) {
+    const struct by_json *list = NULL;
+    struct by_decode_options o = {.skip_special_tokens = true};
+    int64_t id;
+    int rc = by_json_get_array(args, "", "tokens", &list, err);
+    if (!rc && !list) rc = by_fail(err, BY_EINVAL, "tokens: a list of token ids is needed");
+    if (!rc) rc = by_json_get_bool(args, "", "skip_special_tokens", &o.skip_special_tokens, err);
+    for (const struct by_json *it = rc ? NULL : by_json_first(list); it; it = by_json_next(it)) {
+        if (!by_json_to_i64(it, &id) || id < 0 || id >= (int64_t)w->n_vocab)
+            return by_fail(err, BY_EINVAL, "tokens: %g is not in the vocabulary of %u",
+                           by_json_f64(it), w->n_vocab);
+        by_ids_add(&w->ids, (uint32_t)id);
+    }
+    if (rc) return rc;
+    struct by_buf text;
+    by_buf_init(&text, LIMIT_STR_BYTES);
+    by_tokenizer_decode(w->tokenizer, w->ids.p, w->ids.n, &o, &text);
+    by_buf_addz(&w->json, "{\"text\":");
+    by_buf_add_json_str(&w->json, by_buf_str(&text));
+    by_buf_addc(&w->json, '}');
+    if (text.is_full) rc = by_fail(err, BY_ELIMIT, "tokens: their text is too long");
+    by_buf_release(&text);
+    return rc;
+}
+
+static int answer_template(struct worker *w, struct by_str chat, struct by_err *err) {
+    int rc = render(w, chat, by_wall_ns() / BY_NS_PER_S, err);
+    if (rc) return rc;
+    by_buf_addz(&w->json, "{\"prompt\":");
+    by_buf_add_json_str(&w->json, by_buf_str(&w->prompt.text));
+    by_buf_addc(&w->json, '}');
+    return 0;
+}
+
+static int answer(struct worker *w, const struct msg_text_ask *m, struct by_err *err) {
+    const struct by_json_limits lim = {.bytes_max = LIMIT_STR_BYTES, .depth_max = LIMIT_JSON_DEPTH};
+    struct by_json *args = NULL;
+    int rc = by_json_parse(&args, m->json, &lim, err);
+    if (!rc && by_json_type(args) != BY_JSON_OBJECT)
+        rc = by_fail(err, BY_EINVAL, "the body: an object is needed");
+    if (!rc) {
+        if (by_str_eqz(m->what, "tokenize"))
+            rc = answer_tokenize(w, args, err);
+        else if (by_str_eqz(m->what, "detokenize"))
+            rc = answer_detokenize(w, args, err);
+        else if (by_str_eqz(m->what, "apply_template"))
+            rc = answer_template(w, m->json, err);
+        else
+            rc = by_fail(err, BY_EUNSUPPORTED, "a tokenizer worker does not know '%.*s'",
+                         (int)BY_MIN(m->what.n, (size_t)40), m->what.p);
+    }
+    by_json_free(args);
+    return rc;
+}
+
+void worker_text_ask(struct worker *w, const struct msg_text_ask *m, struct msg *out) {
+    w->err = (struct by_err){0};
+    by_ids_clear(&w->ids);
+    by_buf_clear(&w->json);
+    int rc = answer(w, m, &w->err);
+    if (!rc && w->json.is_full) rc = by_fail(&w->err, BY_ELIMIT, "the answer is too long");
+    *out = (struct msg){.kind = MSG_text_answer, .text_answer = {.id = m->id, .code = rc}};
+    if (rc)
+        out->text_answer.error = by_str_of(w->err.text);
+    else
+        out->text_answer.json = by_buf_str(&w->json);
+}
