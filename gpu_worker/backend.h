@@ -1,0 +1,281 @@
+/* backend.h - the operations of a forward pass, and who carries them out: the one seam between models and hardware.
+ *
+ *     models/decoder.c ──ops──▶ struct backend ◀── cpu/ (portable truth, AVX2, AVX-512)      ◀── cuda/
+ *
+ *     lanes: a CPU backend has one a thread, a GPU one in all. backend->run lets every lane run the same function, and
+ *     an op is a collective call: every lane calls it with equal arguments, they share its work, and nobody returns
+ *     before all of it is done. A lane that is `solo` does an op alone and waits for nobody: decoder.c hands each lane
+ *     its own rows of a long prompt that way, and the same code serves both.
+ *
+ *         all lanes, rows 0 … n        |####|####|####|####|   a barrier after each op: decode, short steps
+ *         solo, 48 rows each           |#### all ops ####|     a barrier a layer: prefill
+ *
+ * Always: the bits of a row's result depend on that row's inputs alone (and its keys): not on the other rows, their
+ * number, `first`, the lanes or solo (DESIGN D6). Sums run in an order fixed by the shape of the weight.
+ * Activations are rows of f32 in backend memory (a GPU may use another type behind the same pointers: address them by
+ * row and column numbers, never by arithmetic). Small arrays that ops read (positions, pages, row lists) are host memory and
+ * stay unchanged until run returns.
+ * Owner: one gpu worker; its main thread calls run. Compiles as C++ for the CUDA side. */
+#ifndef GPU_WORKER_BACKEND_H
+#define GPU_WORKER_BACKEND_H
+
+#include "common/base/err.h"
+#include "common/modelfile/dtype.h"
+
+struct backend;
+struct lane;   /* one executing thread (CPU) or stream (GPU) */
+struct weight; /* a matrix [n_out, n_in] as the backend keeps it (packed) */
+
+/* ---- weights ---- */
+
+/* Where a matrix comes from. Rows are asked for in any order and from several threads; each once or a few times. */
+struct weight_source {
+    uint32_t n_out, n_in;
+    /* of what row() gives: floats, or ggml blocks. A backend may widen, never narrow it silently */
+    enum by_dtype dtype;
+    void (*row)(const void *ctx, uint32_t out, void *bytes); /* n_in elements of dtype */
+    const void *ctx;
+    const float *bias; /* [n_out] or NULL; copied */
+    /* Rows 0 … n_out/2-1 are the gate and the rest the up projection of a gated feed-forward: op_linear then yields
+     * n_out/2 columns, act(gate) * up. n_out/2 may be any number. */
+    bool is_gated;
+    bool is_row_lookup; /* op_embed will read rows of it too */
+};
+
+enum norm_kind { NORM_RMS, NORM_LAYER };
+/* RMS: y = x / sqrt(mean(x^2) + eps) * w        LAYER: y = (x - mean) / sqrt(var + eps) * w + b */
+struct norm {
+    enum norm_kind kind;
+    float eps;
+    /* [n], backend memory (backend->put); b NULL: none. A family's 1 + w is already in w */
+    const float *w, *b;
+};
+
+enum act_kind {
+    ACT_NONE,
+    ACT_SILU,
+    ACT_GELU, /* with erf */
+    ACT_GELU_TANH,
+    ACT_RELU,
+    ACT_RELU2,
+    ACT_QUICK_GELU,
+    /* gated only, gpt-oss: g = min(g, 7), u = clamp(u, -7, 7): g * sigmoid(1.702 g) * (u + 1) */
+    ACT_TANH, /* BERT's pooler */
+    ACT_SWIGLU_OAI,
+};
+
+/* ---- ops: rows `first` … first + n - 1 of the named buffers ---- */
+
+/* out[r] = table[ids[r]] * scale (+ positions table, + types table) */
+struct op_embed {
+    const struct weight *table;
+    const uint32_t *ids; /* [first + n] */
+    float scale;
+    const struct weight *pos_table; /* learned positions, or NULL */
+    const uint32_t *positions;      /* [first + n]; pos_offset is added to each */
+    uint32_t pos_offset;
+    /* BERT's token types, or NULL; row 0 of it is added, or types[r] */
+    const struct weight *type_table;
+    const uint32_t *types;
+    float *out; /* [rows, ld] */
+    uint32_t ld, first, n;
+};
+
+/* y[:, y_col …] = or += scale * act(norm(x[:, x_col …]) · w^T + bias).  Row r reads x row rows[r] when rows is given. */
+struct op_linear {
+    const struct weight *w;
+    const float *x;
+    uint32_t x_ld, x_col;
+    const struct norm *norm; /* of the n_in columns read, first; NULL: none */
+    enum act_kind act;       /* for a gated weight the gate's; else of each output */
+    float *y;
+    uint32_t y_ld, y_col;
+    bool is_add;          /* y += scale * …; else y = scale * … */
+    float scale;          /* 1: none */
+    float softcap;        /* > 0: softcap * tanh(v / softcap), last of all (logits) */
+    const uint32_t *rows; /* [first + n] or NULL */
+    /* By x row (host memory), or NULL: rows that a backend which rounds activations (int8) shall round more finely. */
+    const uint8_t *is_fine;
+    uint32_t first, n;
+};
+
+/* The same for n_heads small matrices at once (DeepSeek's MLA): head h reads columns x_col + h * x_step, writes
+ * y_col + h * y_step. No norm, no act, no bias, no add. n_copy columns of each head go over as they are, from x_copy_col
+ * after the head's first column to y_copy_col after its first. */
+struct op_linear_heads {
+    const struct weight *const *w; /* [n_heads] */
+    uint32_t n_heads;
+    const float *x;
+    uint32_t x_ld, x_col, x_step;
+    float *y;
+    uint32_t y_ld, y_col, y_step;
+    uint32_t n_copy, x_copy_col, y_copy_col;
+    uint32_t first, n;
+};
+
+/* y = norm(x), or y += scale * norm(x): final and post norms, standalone. norm NULL: y = or += scale * x. */
+struct op_norm {
+    const float *x;
+    uint32_t x_ld, x_col, width;
+    const struct norm *norm;
+    float *y;
+    uint32_t y_ld, y_col;
+    bool is_add;
+    float scale;
+    uint32_t first, n;
+};
+
+/* One sequence's rows of a step, and where its keys and values lie. */
+struct seq_rows {
+    uint32_t first, n;     /* rows of the step */
+    uint32_t position;     /* of its first row: so many tokens are already in the pages */
+    const uint32_t *pages; /* token t lies in pages[t / page_size] */
+};
+
+enum kv_dtype { KV_F32, KV_BF16, KV_F16, KV_INT8 };
+
+/* A layer's cache, laid out as the backend likes: shape only. */
+struct kv_shape {
+    uint32_t n_kv_heads, k_dim, v_dim, page_size; /* page_size: a multiple of 16 */
+    enum kv_dtype dtype;
+};
+
+struct rope_table; /* cos and sin by position, backend memory: see rope_new below */
+
+/* q and k of each row: optional norm a head, rotation; then k and v into the pages. q turns in place. */
+struct op_kv_write {
+    float *x; /* [rows, ld]: q heads at q_col, k heads at k_col, v heads at v_col */
+    uint32_t ld, q_col, k_col, v_col;
+    uint32_t n_heads, q_dim; /* query heads of q_dim columns (q_dim == kv.k_dim but for MLA) */
+    /* over each head's columns (qk_whole: over all of q, all of k), or NULL */
+    const struct norm *q_norm, *k_norm;
+    bool qk_whole;
+    const struct rope_table *rope; /* NULL: none */
+    bool is_interleaved;           /* pairs (2i, 2i+1), else (i, i + n_rot/2) */
+    uint32_t q_rot_col, k_rot_col; /* first turned column within a head */
+    struct kv_shape kv;
+    void *pool;                  /* this layer's, from kv_new */
+    const uint32_t *positions;   /* [rows] */
+    const struct seq_rows *seqs; /* of the whole step */
+    uint32_t n_seqs, first, n;   /* rows first … of the step; those outside are left alone */
+};
+
+/* out[row, head] = sum over seen keys of softmax(scale * q·k, capped, masked) * v, in blocks of 64 keys by position. */
+struct op_attention {
+    const float *q;
+    uint32_t q_ld, q_col, n_heads; /* heads of kv.k_dim columns; n_heads % kv.n_kv_heads == 0 */
+    float scale, softcap;          /* softcap 0: none */
+    uint32_t window;               /* 0: all; else the last `window` positions, its own included */
+    /* encoders: every row sees all of its sequence's keys (position + n of them) */
+    bool is_full;
+    /* [n_heads] backend memory, or NULL: a logit that only takes mass */
+    const float *sinks;
+    struct kv_shape kv;
+    const void *pool;
+    float *out;
+    uint32_t out_ld, out_col; /* heads of kv.v_dim columns */
+    const struct seq_rows *seqs;
+    uint32_t n_seqs, first, n;
+};
+
+/* Which experts a row goes to, from its router logits. */
+struct op_route {
+    const float *logits;
+    uint32_t logits_ld, n_experts, n_used;
+    bool is_sigmoid;           /* score = sigmoid(logit), else softmax over all experts */
+    bool is_softmax_of_chosen; /* mixtral, gpt-oss: weights = softmax over the chosen logits */
+    bool norm_topk;            /* weights are made to sum to 1 */
+    const float *choice_bias;  /* [n_experts] added for the choice only (DeepSeek V3), or NULL */
+    uint32_t n_groups, n_groups_used; /* 1, 1: none */
+    bool group_by_top2;
+    float scale;
+    uint32_t *experts; /* out [rows, n_used]: ties to the lower expert; backend memory */
+    float *weights;    /* out [rows, n_used] */
+    uint32_t first, n;
+};
+
+/* y[r] += scale * sum over k of weights[r][k] * down_e(act(gate_e(norm(x[r]))) * up_e(…)), e = experts[r][k], in the order of k. */
+struct op_experts {
+    const struct weight *const *gate_up; /* [n_experts], is_gated */
+    const struct weight *const *down;    /* [n_experts] */
+    uint32_t n_experts, n_used;
+    const uint32_t *experts;
+    const float *weights;
+    const float *x;
+    uint32_t x_ld;
+    const struct norm *norm;
+    enum act_kind act;
+    float *y;
+    uint32_t y_ld;
+    float scale;
+    float *scratch; /* [rows * n_used, ffn + hidden] */
+    uint32_t first, n;
+};
+
+/* x[:, width] *= sigmoid(gate[:, 0]) (Qwen2-MoE's shared expert) */
+struct op_gate {
+    float *x;
+    uint32_t ld, width;
+    const float *gate;
+    uint32_t gate_ld;
+    uint32_t first, n;
+};
+
+/* What a rotation needs: inv_freq already scaled by its kind; cos and sin times mscale. */
+struct rope_source {
+    uint32_t n_rot;        /* columns that turn */
+    const float *inv_freq; /* [n_rot / 2], copied */
+    float mscale;
+    uint32_t n_positions; /* table length; positions below this */
+};
+
+struct backend_memory {
+    uint64_t weights, kv, other; /* bytes held */
+};
+
+struct backend {
+    const char *name; /* "cpu avx512-vnni-bf16 2 threads": for people */
+    uint32_t n_lanes;
+
+    /* Memory; 64-byte aligned, zeroed; NULL when there is none. `what` for the accounts of backend_memory. */
+    void *(*alloc)(struct backend *b, size_t bytes);
+    void (*free)(struct backend *b, void *p);
+    /* n f32 into backend memory; free with free */
+    const float *(*put)(struct backend *b, const float *host, size_t n);
+
+    /* May pack with all lanes. BY_EUNSUPPORTED for a dtype it has no kernel for, BY_ENOMEM. */
+    int (*weight_new)(struct backend *b, struct weight **out, const struct weight_source *src,
+                      struct by_err *err);
+    void (*weight_free)(struct backend *b, struct weight *w);
+    struct rope_table *(*rope_new)(struct backend *b, const struct rope_source *src);
+    void (*rope_free)(struct backend *b, struct rope_table *t);
+
+    size_t (*kv_page_bytes)(const struct backend *b, const struct kv_shape *s); /* of one layer */
+    /* NULL: not enough memory */
+    void *(*kv_new)(struct backend *b, const struct kv_shape *s, uint32_t n_pages);
+    void (*kv_free)(struct backend *b, void *pool);
+
+    /* Every lane runs fn; returns when all have. */
+    void (*run)(struct backend *b, void (*fn)(struct lane *l, void *ctx), void *ctx);
+    uint32_t (*lane_id)(const struct lane *l);
+    void (*lane_solo)(struct lane *l, bool on);
+    /* Hands out 0 … n-1, each to one lane, in order; UINT32_MAX when there are no more. The next
+     * thing that every lane does is barrier, from which on it begins anew. */
+    uint32_t (*lane_next)(struct lane *l, uint32_t n);
+    void (*barrier)(struct lane *l);
+
+    void (*embed)(struct lane *l, const struct op_embed *o);
+    void (*linear)(struct lane *l, const struct op_linear *o);
+    void (*linear_heads)(struct lane *l, const struct op_linear_heads *o);
+    void (*norm)(struct lane *l, const struct op_norm *o);
+    void (*kv_write)(struct lane *l, const struct op_kv_write *o);
+    void (*attention)(struct lane *l, const struct op_attention *o);
+    void (*route)(struct lane *l, const struct op_route *o);
+    void (*experts)(struct lane *l, const struct op_experts *o);
+    void (*gate)(struct lane *l, const struct op_gate *o);
+
+    void (*memory)(const struct backend *b, struct backend_memory *out);
+    void (*close)(struct backend *b);
+};
+
+#endif

@@ -1,0 +1,85 @@
+/* cpu_formats.h - the numbers of each packed format, as constants that kernels can fold.
+ *
+ *     format    bits   scales                     offset      weight =
+ *     Q4_0        4    d                               8      d * (q - 8)
+ *     Q4_1, Q5_1  4 5  d, m                            -      d * q + m
+ *     Q8_0, Q5_0  8 5  d                         128, 16      d * (q - offset)
+ *     IQ4_NL      4    d                             128      d * (level[q] - 128)
+ *     MXFP4       4    exponent e                     12      2^(e - 127) / 2 * (level[q] - 12)
+ *     Q4_K, Q5_K  4 5  d, -dmin, 8 x (sc, mn)          -      d * sc * q + (-dmin) * mn
+ *     Q6_K        6    d, 16 x sc                     32      d * sc * (q - 32)
+ *     Q3_K        4    d, 16 x sc                      4      d * sc * (q - 4)            (3 bits in the file)
+ *     Q2_K        4    d, -dmin, 16 x (sc, mn)         -      d * sc * q + (-dmin) * mn   (2 bits in the file)
+ *
+ * Always: bytes of a block here equal the strips that cpu_pack.c writes.
+ * Owner: nobody. */
+#ifndef GPU_WORKER_CPU_CPU_FORMATS_H
+#define GPU_WORKER_CPU_CPU_FORMATS_H
+
+#include "gpu_worker/cpu/cpu_kernels.h"
+
+/* Scales of a group: as many blocks as fill whole lines with theirs. */
+enum cpu_scales {
+    CPU_SCALE_D,    /* a group of 2 blocks: 2 x 16 f16 */
+    CPU_SCALE_DM,   /* 1: 16 + 16 f16 */
+    CPU_SCALE_E8,   /* 4: 4 x 16 bytes */
+    CPU_SCALE_K,    /* 8: 16 + 16 f16, then 8 x (16 + 16) bytes */
+    CPU_SCALE_K16,  /* 8: 16 f16, then 16 x 16 bytes; 32 bytes of nothing */
+    CPU_SCALE_K16M, /* 8: 16 + 16 f16, then 16 x (16 + 16) bytes */
+};
+
+#define CPU_FORMAT_IS_FLOAT(f) ((f) <= CPU_BF16X2)
+#define CPU_FORMAT_BITS(f) \
+    ((f) == CPU_Q8_0                                         ? 8 \
+     : (f) == CPU_Q6_K                                       ? 6 \
+     : (f) == CPU_Q5_0 || (f) == CPU_Q5_1 || (f) == CPU_Q5_K ? 5 \
+                                                             : 4)
+/* bytes of 16 rows x 32 columns */
+#define CPU_FORMAT_BLOCK(f) \
+    (CPU_FORMAT_BITS(f) == 8   ? 512 \
+     : CPU_FORMAT_BITS(f) == 6 ? 384 \
+     : CPU_FORMAT_BITS(f) == 5 ? 320 \
+                               : 256)
+#define CPU_FORMAT_SCALES(f) \
+    ((f) == CPU_Q4_1 || (f) == CPU_Q5_1   ? CPU_SCALE_DM \
+     : (f) == CPU_MXFP4                   ? CPU_SCALE_E8 \
+     : (f) == CPU_Q4_K || (f) == CPU_Q5_K ? CPU_SCALE_K \
+     : (f) == CPU_Q6_K || (f) == CPU_Q3_K ? CPU_SCALE_K16 \
+     : (f) == CPU_Q2_K                    ? CPU_SCALE_K16M \
+                                          : CPU_SCALE_D)
+/* blocks of a group, and bytes of its scales */
+#define CPU_FORMAT_GROUP(f) \
+    (CPU_FORMAT_SCALES(f) == CPU_SCALE_DM   ? 1 \
+     : CPU_FORMAT_SCALES(f) == CPU_SCALE_D  ? 2 \
+     : CPU_FORMAT_SCALES(f) == CPU_SCALE_E8 ? 4 \
+                                            : 8)
+#define CPU_FORMAT_SCALE_BYTES(f) \
+    (CPU_FORMAT_SCALES(f) == CPU_SCALE_K16M                                         ? 576 \
+     : CPU_FORMAT_SCALES(f) == CPU_SCALE_K || CPU_FORMAT_SCALES(f) == CPU_SCALE_K16 ? 320 \
+                                                                                    : 64)
+#define CPU_FORMAT_GROUP_BYTES(f) \
+    (CPU_FORMAT_GROUP(f) * CPU_FORMAT_BLOCK(f) + CPU_FORMAT_SCALE_BYTES(f))
+#define CPU_FORMAT_HAS_MIN(f) \
+    (CPU_FORMAT_SCALES(f) == CPU_SCALE_DM || CPU_FORMAT_SCALES(f) == CPU_SCALE_K || \
+     CPU_FORMAT_SCALES(f) == CPU_SCALE_K16M)
+#define CPU_FORMAT_OFFSET(f) \
+    ((f) == CPU_Q4_0                        ? 8 \
+     : (f) == CPU_Q8_0 || (f) == CPU_IQ4_NL ? 128 \
+     : (f) == CPU_Q5_0                      ? 16 \
+     : (f) == CPU_MXFP4                     ? 12 \
+     : (f) == CPU_Q6_K                      ? 32 \
+     : (f) == CPU_Q3_K                      ? 4 \
+                                            : 0)
+#define CPU_FORMAT_ACT(f) \
+    ((f) == CPU_BF16X2                                       ? CPU_ACT_BF16 \
+     : (f) <= CPU_BF16X2                                     ? CPU_ACT_F32 \
+     : (f) == CPU_Q6_K || (f) == CPU_Q3_K || (f) == CPU_Q2_K ? CPU_ACT_I8X2 \
+                                                             : CPU_ACT_I8)
+/* How many pairs of products with int8 a signed i16 holds: vec_avx2.h. */
+#define CPU_FORMAT_FITS(f) \
+    (CPU_FORMAT_OFFSET(f) == 128                   ? 1 \
+     : CPU_FORMAT_BITS(f) == 6                     ? 2 \
+     : CPU_FORMAT_BITS(f) == 5 || (f) == CPU_MXFP4 ? 4 \
+                                                   : 8)
+
+#endif

@@ -1,0 +1,239 @@
+/* Matrix products: tiles of activations, strips of weights, and what follows a sum. */
+#include "gpu_worker/cpu/cpu.h"
+#include "gpu_worker/cpu/cpu_formats.h"
+
+#include <string.h>
+
+size_t cpu_act_bytes(enum cpu_act act, uint32_t n_in) {
+    switch (act) {
+    case CPU_ACT_I8:
+        return (size_t)(n_in / 32) * 11 * 4;
+    case CPU_ACT_I8X2:
+        return (size_t)(n_in / 32) * 13 * 4;
+    case CPU_ACT_BF16:
+        return (size_t)BY_DIV_UP(n_in, 2) * 4;
+    default:
+        return (size_t)BY_ALIGN_UP(n_in, 2) * 4;
+    }
+}
+
+uint32_t cpu_n_units(const struct weight *w) {
+    return w->is_gated ? w->n_strips / 2 : w->n_strips;
+}
+
+uint32_t cpu_n_tiles(const struct cpu *c, const struct weight *w, uint32_t n) {
+    return BY_DIV_UP(n, c->linear[w->format].tile_max);
+}
+
+uint32_t cpu_solo_rows(const struct cpu *c, const struct weight *w) {
+    size_t fit = c->act_cap / (2 * cpu_act_bytes(CPU_FORMAT_ACT(w->format), w->n_in));
+    return (uint32_t)BY_MIN(fit, (size_t)CPU_SOLO_ROWS);
+}
+
+struct cpu_tiles cpu_tiles(const struct lane *l, const struct weight *w, const struct cpu_source *s,
+                           uint8_t *room) {
+    struct cpu_tiles t = {.p = room, .n = s->n, .n_tiles = cpu_n_tiles(l->cpu, w, s->n)};
+    enum cpu_act act = CPU_FORMAT_ACT(w->format);
+    if (!s->is_fine || (act != CPU_ACT_I8 && act != CPU_ACT_I8X2)) return t;
+    for (uint32_t i = 0; i < s->n; i++) {
+        if (!s->is_fine[s->rows ? s->rows[s->first + i] : s->first + i]) continue;
+        t.fine_row[t.n_fine++] = (uint8_t)i;
+        t.fine[i] = (uint8_t)t.n_fine;
+    }
+    t.n_fine_tiles = cpu_n_tiles(l->cpu, w, t.n_fine);
+    return t;
+}
+
+/* Row i of the block, normed; in the lane's own memory when anything was done to it. */
+static const float *source_row(struct lane *l, const struct weight *w, const struct cpu_source *s,
+                               uint32_t i) {
+    uint32_t r = s->rows ? s->rows[s->first + i] : s->first + i;
+    const float *x = s->x + (size_t)r * s->ld + s->col;
+    if (!s->norm) return x;
+    l->cpu->k->norm(s->norm, x, w->n_in, l->row, false, 1);
+    return l->row;
+}
+
+/* What int8 leaves of the fine rows, as rows of int8 themselves. */
+static void fill_fine_tile(struct lane *l, const struct weight *w, const struct cpu_source *s,
+                           const struct cpu_tiles *tiles, uint32_t t) {
+    enum cpu_act act = CPU_FORMAT_ACT(w->format);
+    uint32_t from = cpu_tile_start(tiles->n_fine, tiles->n_fine_tiles, t);
+    uint32_t to = cpu_tile_start(tiles->n_fine, tiles->n_fine_tiles, t + 1);
+    uint8_t *tile = tiles->p + (tiles->n + from) * cpu_act_bytes(act, w->n_in);
+    for (uint32_t k = from; k < to; k++) {
+        l->cpu->k->remainder(source_row(l, w, s, tiles->fine_row[k]), w->n_in, l->row);
+        l->cpu->fill[act](tile, to - from, k - from, l->row, w->n_in, CPU_FORMAT_OFFSET(w->format));
+    }
+}
+
+void cpu_fill_tile(struct lane *l, const struct weight *w, const struct cpu_source *s,
+                   const struct cpu_tiles *tiles, uint32_t t) {
+    enum cpu_act act = CPU_FORMAT_ACT(w->format);
+    if (t >= tiles->n_tiles) {
+        fill_fine_tile(l, w, s, tiles, t - tiles->n_tiles);
+        return;
+    }
+    uint32_t from = cpu_tile_start(s->n, tiles->n_tiles, t);
+    uint32_t to = cpu_tile_start(s->n, tiles->n_tiles, t + 1);
+    uint8_t *tile = tiles->p + from * cpu_act_bytes(act, w->n_in);
+    for (uint32_t i = from; i < to; i++)
+        l->cpu->fill[act](tile, to - from, i - from, source_row(l, w, s, i), w->n_in,
+                          CPU_FORMAT_OFFSET(w->format));
+}
+
+struct strip_at {
+    const uint8_t *strip;
+    const float *bias;
+    uint32_t n_strips; /* 1 or 2 */
+    uint32_t unit;     /* of 16 columns of y */
+    uint32_t n_cols;   /* of y, in all */
+};
+
+enum { SUMS_LD = 2 * CPU_STRIP };
+
+static void tile_sums(const struct lane *l, const struct weight *w, const struct strip_at *a,
+                      const uint8_t *tile, uint32_t n_rows, float *sums) {
+    const struct cpu_linear_kernel *kernel = &l->cpu->linear[w->format];
+    if (a->n_strips == 2 && kernel->two[n_rows]) {
+        kernel->two[n_rows](a->strip, w->strip_bytes, w->n_in, tile, sums, SUMS_LD);
+        return;
+    }
+    for (uint32_t s = 0; s < a->n_strips; s++)
+        kernel->one[n_rows](a->strip + s * w->strip_bytes, 0, w->n_in, tile, sums + s * CPU_STRIP,
+                            SUMS_LD);
+}
+
+/* Sums of one tile's rows into y, with what the fine ones have besides. */
+static void finish_tile(const struct lane *l, const struct weight *w, const struct strip_at *a,
+                        const struct cpu_tiles *tiles, uint32_t first, uint32_t end,
+                        const struct cpu_target *out) {
+    struct cpu_finish f = {.act = out->act,
+                           .is_gated = w->is_gated,
+                           .is_add = out->is_add,
+                           .scale = out->scale,
+                           .softcap = out->softcap};
+    for (uint32_t i = first; i < end && tiles->n_fine; i++) {
+        if (tiles->fine[i])
+            l->cpu->k->add_scaled(l->sums + (i - first) * SUMS_LD,
+                                  l->fine + (tiles->fine[i] - 1u) * SUMS_LD,
+                                  a->n_strips * CPU_STRIP, 1);
+    }
+    for (uint32_t s = 0; s < (w->is_gated ? 1 : a->n_strips); s++) {
+        uint32_t col = (a->unit + s) * CPU_STRIP;
+        f.bias = a->bias ? a->bias + s * CPU_STRIP : NULL;
+        f.n = BY_MIN(a->n_cols - col, (uint32_t)CPU_STRIP);
+        float *y = out->y + out->col + col + (out->rows ? 0 : (size_t)first * out->ld);
+        l->cpu->k->finish(&f, l->sums + s * CPU_STRIP, end - first, y, out->ld,
+                          out->rows ? out->rows + first : NULL);
+    }
+}
+
+/* Strip by strip, tile by tile: a strip stays in L1 while the tiles pass, which lie in L2. */
+void cpu_strips(struct lane *l, const struct weight *w, const struct cpu_tiles *tiles,
+                uint32_t from, uint32_t to, const struct cpu_target *out) {
+    size_t row_bytes = cpu_act_bytes(CPU_FORMAT_ACT(w->format), w->n_in);
+    bool by_two = !w->is_gated && l->cpu->linear[w->format].two[1];
+    for (uint32_t u = from; u < to; u += by_two ? 2 : 1) {
+        struct strip_at a = {.unit = u, .n_cols = w->is_gated ? w->n_out / 2 : w->n_out};
+        a.n_strips = w->is_gated ? 2 : by_two ? BY_MIN(to - u, 2u) : 1;
+        uint32_t s = w->is_gated ? 2 * u : u;
+        a.strip = w->strips + (size_t)s * w->strip_bytes;
+        a.bias = w->bias ? w->bias + (size_t)s * CPU_STRIP : NULL;
+        for (uint32_t t = 0; t < tiles->n_fine_tiles; t++) {
+            uint32_t first = cpu_tile_start(tiles->n_fine, tiles->n_fine_tiles, t),
+                     end = cpu_tile_start(tiles->n_fine, tiles->n_fine_tiles, t + 1);
+            tile_sums(l, w, &a, tiles->p + (tiles->n + first) * row_bytes, end - first,
+                      l->fine + first * SUMS_LD);
+        }
+        for (uint32_t t = 0; t < tiles->n_tiles; t++) {
+            uint32_t first = cpu_tile_start(tiles->n, tiles->n_tiles, t),
+                     end = cpu_tile_start(tiles->n, tiles->n_tiles, t + 1);
+            tile_sums(l, w, &a, tiles->p + first * row_bytes, end - first, l->sums);
+            finish_tile(l, w, &a, tiles, first, end, out);
+        }
+    }
+}
+
+/* One block of rows. All lanes, or a lane alone. */
+static void linear_block(struct lane *l, const struct weight *w, const struct cpu_source *s,
+                         const struct cpu_target *out) {
+    bool is_own = cpu_is_alone(l) || s->n <= CPU_FEW_ROWS;
+    struct cpu_tiles tiles = cpu_tiles(l, w, s, is_own ? l->act : l->cpu->shared);
+    uint32_t n_units = cpu_n_units(w), n_fills = tiles.n_tiles + tiles.n_fine_tiles;
+    if (is_own) {
+        for (uint32_t t = 0; t < n_fills; t++)
+            cpu_fill_tile(l, w, s, &tiles, t);
+    } else {
+        struct cpu_share share = cpu_share(l, n_fills);
+        for (uint32_t t = cpu_share_next(&share); t != UINT32_MAX; t = cpu_share_next(&share))
+            cpu_fill_tile(l, w, s, &tiles, t);
+        cpu_meet(l);
+    }
+    /* pieces of an even number of strips, for kernels that take two */
+    uint32_t pairs = BY_DIV_UP(n_units, 2), n_pieces = cpu_n_pieces(l, pairs);
+    struct cpu_share share = cpu_share(l, n_pieces);
+    for (uint32_t p = cpu_share_next(&share); p != UINT32_MAX; p = cpu_share_next(&share)) {
+        uint32_t from = 2 * cpu_tile_start(pairs, n_pieces, p),
+                 to = 2 * cpu_tile_start(pairs, n_pieces, p + 1);
+        cpu_strips(l, w, &tiles, from, BY_MIN(to, n_units), out);
+    }
+    cpu_meet(l);
+}
+
+void cpu_linear(struct lane *l, const struct op_linear *o) {
+    uint32_t at_once = cpu_is_alone(l) ? cpu_solo_rows(l->cpu, o->w) : CPU_BLOCK_ROWS;
+    for (uint32_t i = 0; i < o->n; i += at_once) {
+        struct cpu_source s = {.x = o->x,
+                               .ld = o->x_ld,
+                               .col = o->x_col,
+                               .norm = o->norm,
+                               .rows = o->rows,
+                               .is_fine = o->is_fine,
+                               .first = o->first + i,
+                               .n = BY_MIN(o->n - i, at_once)};
+        struct cpu_target out = {.y = o->y + (size_t)s.first * o->y_ld,
+                                 .ld = o->y_ld,
+                                 .col = o->y_col,
+                                 .act = o->act,
+                                 .is_add = o->is_add,
+                                 .scale = o->scale,
+                                 .softcap = o->softcap};
+        linear_block(l, o->w, &s, &out);
+    }
+}
+
+/* The columns of a head that go over as they are. */
+static void copy_columns(const struct op_linear_heads *o, uint32_t head) {
+    for (uint32_t r = o->first; r < o->first + o->n && o->n_copy; r++) {
+        const float *x = o->x + (size_t)r * o->x_ld + o->x_col + head * o->x_step + o->x_copy_col;
+        float *y = o->y + (size_t)r * o->y_ld + o->y_col + head * o->y_step + o->y_copy_col;
+        memcpy(y, x, o->n_copy * sizeof *y);
+    }
+}
+
+/* One head and up to 48 rows a piece of work. */
+void cpu_linear_heads(struct lane *l, const struct op_linear_heads *o) {
+    struct cpu_share share = cpu_share(l, o->n_heads);
+    for (uint32_t h = cpu_share_next(&share); h != UINT32_MAX; h = cpu_share_next(&share)) {
+        const struct weight *w = o->w[h];
+        copy_columns(o, h);
+        uint32_t at_once = cpu_solo_rows(l->cpu, w);
+        for (uint32_t i = 0; i < o->n; i += at_once) {
+            struct cpu_source s = {.x = o->x,
+                                   .ld = o->x_ld,
+                                   .col = o->x_col + h * o->x_step,
+                                   .first = o->first + i,
+                                   .n = BY_MIN(o->n - i, at_once)};
+            struct cpu_target out = {.y = o->y + (size_t)s.first * o->y_ld,
+                                     .ld = o->y_ld,
+                                     .col = o->y_col + h * o->y_step,
+                                     .scale = 1};
+            struct cpu_tiles tiles = cpu_tiles(l, w, &s, l->act);
+            for (uint32_t t = 0; t < tiles.n_tiles; t++)
+                cpu_fill_tile(l, w, &s, &tiles, t);
+            cpu_strips(l, w, &tiles, 0, cpu_n_units(w), &out);
+        }
+    }
+    cpu_meet(l);
+}

@@ -1,0 +1,433 @@
+/* Packs rows of a file into strips of 16 (layout: cpu_kernels.h), with all lanes, and reads single rows back. */
+#include "common/base/check.h"
+#include "common/base/mem.h"
+#include "gpu_worker/cpu/cpu.h"
+#include "gpu_worker/cpu/cpu_formats.h"
+
+#include <string.h>
+
+/* A row of a block taken apart: 32 columns, or 256 of a super-block. */
+struct parts {
+    uint8_t q[256]; /* as they are stored: unsigned */
+    uint16_t d, m;  /* f16; MXFP4: d is the exponent; super-blocks: m = -dmin */
+    uint8_t sc[16], mn[16];
+};
+
+static enum cpu_format format_of(const struct cpu *c, enum by_dtype t) {
+    static const uint8_t formats[BY_N_DTYPES] = {
+        [BY_DTYPE_F16] = CPU_F16,       [BY_DTYPE_BF16] = CPU_BF16,   [BY_DTYPE_Q4_0] = CPU_Q4_0,
+        [BY_DTYPE_Q4_1] = CPU_Q4_1,     [BY_DTYPE_Q5_0] = CPU_Q5_0,   [BY_DTYPE_Q5_1] = CPU_Q5_1,
+        [BY_DTYPE_Q8_0] = CPU_Q8_0,     [BY_DTYPE_Q2_K] = CPU_Q2_K,   [BY_DTYPE_Q3_K] = CPU_Q3_K,
+        [BY_DTYPE_Q4_K] = CPU_Q4_K,     [BY_DTYPE_Q5_K] = CPU_Q5_K,   [BY_DTYPE_Q6_K] = CPU_Q6_K,
+        [BY_DTYPE_IQ4_NL] = CPU_IQ4_NL, [BY_DTYPE_MXFP4] = CPU_MXFP4,
+    };
+    enum cpu_format f = formats[t];
+    if (c->options.exact_activations && !CPU_FORMAT_IS_FLOAT(f)) return CPU_F32;
+    if (f == CPU_BF16 && c->linear[CPU_BF16X2].tile_max) return CPU_BF16X2;
+    return f;
+}
+
+static bool is_super(enum cpu_format f) {
+    return f >= CPU_Q4_K;
+}
+
+static size_t strip_bytes_of(enum cpu_format f, uint32_t n_in) {
+    if (f == CPU_F32) return (size_t)n_in * CPU_STRIP * 4;
+    if (CPU_FORMAT_IS_FLOAT(f)) return (size_t)BY_ALIGN_UP(n_in, 2) * CPU_STRIP * 2;
+    return BY_DIV_UP(n_in / 32, (size_t)CPU_FORMAT_GROUP(f)) * (size_t)CPU_FORMAT_GROUP_BYTES(f);
+}
+
+/* ---- taking ggml's blocks apart (layouts: dtype.h) ---- */
+
+static void nibbles(const uint8_t *qs, uint8_t *q) {
+    for (int i = 0; i < 16; i++) {
+        q[i] = qs[i] & 15;
+        q[i + 16] = qs[i] >> 4;
+    }
+}
+
+static void fifth_bits(const uint8_t *qh, uint8_t *q) {
+    for (int i = 0; i < 32; i++)
+        q[i] = (uint8_t)(q[i] | (qh[i / 8] >> (i % 8) & 1) << 4);
+}
+
+static void part_small(enum cpu_format f, const uint8_t *src, struct parts *p) {
+    uint8_t *q = p->q;
+    if (f == CPU_MXFP4) {
+        p->d = src[0];
+        nibbles(src + 1, q);
+        return;
+    }
+    memcpy(&p->d, src, 2);
+    src += 2;
+    if (CPU_FORMAT_HAS_MIN(f)) {
+        memcpy(&p->m, src, 2);
+        src += 2;
+    }
+    if (f == CPU_Q8_0) {
+        for (int i = 0; i < 32; i++)
+            q[i] = src[i] ^ 0x80;
+        return;
+    }
+    bool is_5 = CPU_FORMAT_BITS(f) == 5;
+    nibbles(src + (is_5 ? 4 : 0), q);
+    if (is_5) fifth_bits(src, q);
+}
+
+static void k_scale_min(const uint8_t *s, int j, uint8_t *scale, uint8_t *min) {
+    if (j < 4) {
+        *scale = s[j] & 63;
+        *min = s[j + 4] & 63;
+    } else {
+        *scale = (uint8_t)((s[j + 4] & 15) | (s[j - 4] >> 6) << 4);
+        *min = (uint8_t)((s[j + 4] >> 4) | (s[j] >> 6) << 4);
+    }
+}
+
+static void part_q45_k(enum cpu_format f, const uint8_t *src, struct parts *p) {
+    struct by_block_q5_k b = {0};
+    if (f == CPU_Q5_K) {
+        memcpy(&b, src, sizeof b);
+    } else {
+        memcpy(&b, src, offsetof(struct by_block_q4_k, qs));
+        memcpy(b.qs, src + offsetof(struct by_block_q4_k, qs), sizeof b.qs);
+    }
+    p->d = b.d;
+    p->m = b.dmin ^ 0x8000;
+    for (int j = 0; j < 8; j++) {
+        k_scale_min(b.scales, j, &p->sc[j], &p->mn[j]);
+        for (int i = 0; i < 32; i++) {
+            int low = b.qs[j / 2 * 32 + i] >> (j % 2 * 4) & 15;
+            p->q[j * 32 + i] = (uint8_t)(low | (b.qh[i] >> j & 1) << 4);
+        }
+    }
+}
+
+static void part_q6_k(const uint8_t *src, struct parts *p) {
+    struct by_block_q6_k b;
+    memcpy(&b, src, sizeof b);
+    p->d = b.d;
+    memcpy(p->sc, b.scales, sizeof p->sc);
+    for (int i = 0; i < 256; i++) {
+        int half = i / 128, round = i % 128 / 32, l = i % 32;
+        int low = b.ql[half * 64 + round % 2 * 32 + l] >> (round / 2 * 4) & 15;
+        p->q[i] = (uint8_t)(low | (b.qh[half * 32 + l] >> (2 * round) & 3) << 4);
+    }
+}
+
+static void part_q3_k(const uint8_t *src, struct parts *p) {
+    struct by_block_q3_k b;
+    memcpy(&b, src, sizeof b);
+    p->d = b.d;
+    for (int j = 0; j < 16; j++) {
+        int low = b.scales[j % 8] >> (j / 8 * 4) & 15,
+            high = b.scales[8 + j % 4] >> (j / 4 * 2) & 3;
+        p->sc[j] = (uint8_t)(int8_t)((low | high << 4) - 32);
+    }
+    for (int i = 0; i < 256; i++) {
+        int half = i / 128, round = i % 128 / 32;
+        int low = b.qs[half * 32 + i % 32] >> (2 * round) & 3;
+        p->q[i] = (uint8_t)(low | (b.hmask[i % 32] >> (i / 32) & 1) << 2);
+    }
+}
+
+static void part_q2_k(const uint8_t *src, struct parts *p) {
+    struct by_block_q2_k b;
+    memcpy(&b, src, sizeof b);
+    p->d = b.d;
+    p->m = b.dmin ^ 0x8000;
+    for (int j = 0; j < 16; j++) {
+        p->sc[j] = b.scales[j] & 15;
+        p->mn[j] = b.scales[j] >> 4;
+    }
+    for (int i = 0; i < 256; i++) {
+        int half = i / 128, round = i % 128 / 32;
+        p->q[i] = b.qs[half * 32 + i % 32] >> (2 * round) & 3;
+    }
+}
+
+static void part_super(enum cpu_format f, const uint8_t *src, struct parts *p) {
+    if (f == CPU_Q4_K || f == CPU_Q5_K) part_q45_k(f, src, p);
+    if (f == CPU_Q6_K) part_q6_k(src, p);
+    if (f == CPU_Q3_K) part_q3_k(src, p);
+    if (f == CPU_Q2_K) part_q2_k(src, p);
+}
+
+/* ---- putting them into a strip ---- */
+
+static uint32_t four_at(const uint8_t *p) {
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static void or_four(uint8_t *p, uint32_t v) {
+    v |= four_at(p);
+    memcpy(p, &v, sizeof v);
+}
+
+/* 32 columns of row r, four at a time. The strip is zeroed before. */
+static void put_block(int bits, const uint8_t *q, uint8_t *block, uint32_t r) {
+    for (uint32_t j = 0; j < 8; j++) {
+        uint32_t four = four_at(q + 4 * j), high = four >> 4 & 0x0f0f0f0f;
+        if (bits == 8) {
+            memcpy(block + 64 * j + 4 * r, &four, 4);
+            continue;
+        }
+        or_four(block + 64 * (j % 4) + 4 * r, (four & 0x0f0f0f0f) << (j / 4 * 4));
+        if (bits == 5) { /* the four bits, one a byte, side by side */
+            uint8_t *bit = block + 256 + 8 * j + r / 2;
+            *bit = (uint8_t)(*bit | (high * 0x01020408u >> 24 & 15) << (r % 2 * 4));
+        } else if (bits == 6) {
+            or_four(block + 256 + 64 * (j / 4) + 4 * r, high << (2 * (j % 4)));
+        }
+    }
+}
+
+/* Scales of block b of a group of small blocks, and those of a super-block. */
+static void put_small_scales(enum cpu_format f, const struct parts *p, uint8_t *sc, uint32_t b,
+                             uint32_t r) {
+    if (CPU_FORMAT_SCALES(f) == CPU_SCALE_E8)
+        sc[16 * b + r] = (uint8_t)p->d;
+    else
+        memcpy(sc + 32 * b + 2 * r, &p->d, 2);
+    if (CPU_FORMAT_SCALES(f) == CPU_SCALE_DM) memcpy(sc + 32 + 2 * r, &p->m, 2);
+}
+
+static void put_super_scales(enum cpu_format f, const struct parts *p, uint8_t *sc, uint32_t r) {
+    bool has_min = CPU_FORMAT_HAS_MIN(f);
+    uint32_t n = CPU_FORMAT_SCALES(f) == CPU_SCALE_K ? 8 : 16, each = has_min ? 32 : 16;
+    memcpy(sc + 2 * r, &p->d, 2);
+    if (has_min) memcpy(sc + 32 + 2 * r, &p->m, 2);
+    sc += has_min ? 64 : 32;
+    for (uint32_t j = 0; j < n; j++) {
+        sc[each * j + r] = p->sc[j];
+        if (has_min) sc[each * j + 16 + r] = p->mn[j];
+    }
+}
+
+static void put_quant_row(const struct weight *w, const uint8_t *src, enum by_dtype t,
+                          uint8_t *strip, uint32_t r) {
+    const uint32_t bytes = by_dtype_block_bytes(t), n_group = (uint32_t)CPU_FORMAT_GROUP(w->format);
+    const uint32_t block_bytes = (uint32_t)CPU_FORMAT_BLOCK(w->format);
+    const int bits = CPU_FORMAT_BITS(w->format);
+    struct parts p;
+    for (uint32_t b = 0; b < w->n_in / 32; b += is_super(w->format) ? 8 : 1, src += bytes) {
+        uint8_t *group = strip + (size_t)(b / n_group) * (size_t)CPU_FORMAT_GROUP_BYTES(w->format);
+        uint8_t *sc = group + n_group * block_bytes;
+        if (!is_super(w->format)) {
+            part_small(w->format, src, &p);
+            put_block(bits, p.q, group + b % n_group * block_bytes, r);
+            put_small_scales(w->format, &p, sc, b % n_group, r);
+            continue;
+        }
+        part_super(w->format, src, &p);
+        for (uint32_t i = 0; i < 8; i++)
+            put_block(bits, p.q + 32 * i, group + i * block_bytes, r);
+        put_super_scales(w->format, &p, sc, r);
+    }
+}
+
+/* f32 room: n_in floats */
+static void put_float_row(const struct weight *w, const uint8_t *src, enum by_dtype t,
+                          uint8_t *strip, uint32_t r, float *room) {
+    if (w->format == CPU_F32) {
+        by_dtype_to_f32(t, src, room, w->n_in);
+        for (uint32_t k = 0; k < w->n_in; k++)
+            ((float *)strip)[(size_t)k * CPU_STRIP + r] = room[k];
+        return;
+    }
+    for (uint32_t k = 0; k < w->n_in; k++) {
+        size_t at = w->format == CPU_F16 ? (size_t)k * CPU_STRIP + r
+                                         : (size_t)(k / 2) * 2 * CPU_STRIP + 2 * r + k % 2;
+        memcpy((uint16_t *)strip + at, src + 2 * (size_t)k, 2);
+    }
+}
+
+/* ---- a weight ---- */
+
+/* Row of the source that is row r of strip s; UINT32_MAX: padding. */
+static uint32_t source_row(const struct weight *w, uint32_t s, uint32_t r) {
+    uint32_t half = w->n_out / 2, i = (w->is_gated ? s / 2 : s) * CPU_STRIP + r;
+    if (!w->is_gated) return i < w->n_out ? i : UINT32_MAX;
+    return i < half ? i + (s % 2 ? half : 0) : UINT32_MAX;
+}
+
+struct packing {
+    struct cpu *cpu;
+    struct weight *w;
+    const struct weight_source *src;
+    uint8_t *rooms; /* a lane: one row of the source, one of floats */
+    size_t row_bytes, room_bytes;
+};
+
+static void pack_strip(const struct packing *p, uint32_t s, uint8_t *row, float *room) {
+    struct weight *w = p->w;
+    for (uint32_t r = 0; r < CPU_STRIP; r++) {
+        uint32_t from = source_row(w, s, r);
+        if (from == UINT32_MAX) continue;
+        p->src->row(p->src->ctx, from, row);
+        uint8_t *strip = w->strips + (size_t)s * w->strip_bytes;
+        if (CPU_FORMAT_IS_FLOAT(w->format))
+            put_float_row(w, row, p->src->dtype, strip, r, room);
+        else
+            put_quant_row(w, row, p->src->dtype, strip, r);
+        if (w->bias) w->bias[(size_t)s * CPU_STRIP + r] = p->src->bias[from];
+    }
+}
+
+static void pack_lane(void *ctx, uint32_t lane) {
+    struct packing *p = ctx;
+    uint8_t *row = p->rooms + lane * p->room_bytes;
+    float *room = (float *)(row + BY_ALIGN_UP(p->row_bytes, CPU_ALIGN));
+    for (uint32_t s = cpu_team_next(p->cpu->team); s < p->w->n_strips;
+         s = cpu_team_next(p->cpu->team))
+        pack_strip(p, s, row, room);
+}
+
+static int check_source(const struct weight_source *src, size_t *row_bytes, struct by_err *err) {
+    bool is_known =
+        src->dtype > BY_DTYPE_NONE && src->dtype < BY_N_DTYPES && by_dtype_has_f32(src->dtype);
+    if (!is_known)
+        return by_fail(err, BY_EUNSUPPORTED, "no CPU kernel for weights of type %u", src->dtype);
+    if (src->n_out == 0 || src->n_in == 0 || src->n_out > INT32_MAX || src->n_in > INT32_MAX / 64)
+        return by_fail(err, BY_ELIMIT, "a weight of %u x %u is out of range", src->n_out,
+                       src->n_in);
+    if (!by_dtype_row_bytes(src->dtype, src->n_in, row_bytes))
+        return by_fail(err, BY_EFORMAT, "%u columns are no whole number of %s blocks", src->n_in,
+                       by_dtype_name(src->dtype));
+    if (src->is_gated && src->n_out % 2)
+        return by_fail(err, BY_EFORMAT, "a gated weight has %u rows, an odd number", src->n_out);
+    return 0;
+}
+
+int cpu_weight_new(struct backend *b, struct weight **out, const struct weight_source *src,
+                   struct by_err *err) {
+    struct cpu *c = cpu_of(b);
+    struct packing p = {.cpu = c, .src = src};
+    int rc = check_source(src, &p.row_bytes, err);
+    if (rc) return rc;
+    struct weight *w = by_alloc(sizeof *w);
+    w->format = format_of(c, src->dtype);
+    w->n_out = src->n_out;
+    w->n_in = src->n_in;
+    w->is_gated = src->is_gated;
+    w->n_strips =
+        src->is_gated ? 2 * BY_DIV_UP(src->n_out / 2, CPU_STRIP) : BY_DIV_UP(src->n_out, CPU_STRIP);
+    w->strip_bytes = strip_bytes_of(w->format, src->n_in);
+    p.w = w;
+    p.room_bytes = BY_ALIGN_UP(p.row_bytes, CPU_ALIGN) +
+                   BY_ALIGN_UP((size_t)src->n_in * sizeof(float), CPU_ALIGN);
+    bool fits = w->strip_bytes <= SIZE_MAX / w->n_strips;
+    w->strips = fits ? cpu_alloc(c, w->strip_bytes * w->n_strips, CPU_MEM_WEIGHTS) : NULL;
+    if (src->bias)
+        w->bias = cpu_alloc(c, (size_t)w->n_strips * CPU_STRIP * sizeof(float), CPU_MEM_WEIGHTS);
+    p.rooms = by_try_alloc_aligned(CPU_ALIGN, p.room_bytes * c->b.n_lanes);
+    bool has_all =
+        w->strips && (w->bias || !src->bias) && p.rooms &&
+        cpu_reserve_row(c, src->n_in, cpu_act_bytes(CPU_FORMAT_ACT(w->format), src->n_in));
+    if (has_all)
+        cpu_team_run(c->team, pack_lane, &p);
+    else
+        rc = by_fail(err, BY_ENOMEM, "no memory for a weight of %u x %u (%zu bytes)", src->n_out,
+                     src->n_in, fits ? w->strip_bytes * w->n_strips : SIZE_MAX);
+    by_free(p.rooms);
+    if (rc) {
+        cpu_weight_free(b, w);
+        return rc;
+    }
+    *out = w;
+    return 0;
+}
+
+void cpu_weight_free(struct backend *b, struct weight *w) {
+    if (!w) return;
+    cpu_free(cpu_of(b), w->strips);
+    cpu_free(cpu_of(b), w->bias);
+    by_free(w);
+}
+
+/* ---- reading a row back ---- */
+
+static int get_q(int bits, const uint8_t *block, uint32_t r, uint32_t k) {
+    uint32_t j = k / 4, at = 4 * r + k % 4;
+    if (bits == 8) return block[64 * j + at];
+    int q = block[64 * (j % 4) + at] >> (j / 4 * 4) & 15;
+    if (bits == 5) q |= (block[256 + 8 * j + at / 8] >> (at % 8) & 1) << 4;
+    if (bits == 6) q |= (block[256 + 64 * (j / 4) + at] >> (2 * (j % 4)) & 3) << 4;
+    return q;
+}
+
+static float half_at(const uint8_t *p, uint32_t r) {
+    uint16_t h;
+    memcpy(&h, p + 2 * r, 2);
+    return by_f16_to_f32(h);
+}
+
+/* Scale d and minimum m of row r in block b of a group, half h of its columns. */
+static void get_scales(enum cpu_format f, const uint8_t *sc, uint32_t b, uint32_t h, uint32_t r,
+                       float *d, float *m) {
+    *m = 0;
+    switch (CPU_FORMAT_SCALES(f)) {
+    case CPU_SCALE_E8:
+        *d = 0.5f * by_bits_f32((uint32_t)sc[16 * b + r] << 23);
+        break;
+    case CPU_SCALE_D:
+        *d = half_at(sc + 32 * b, r);
+        break;
+    case CPU_SCALE_DM:
+        *d = half_at(sc, r);
+        *m = half_at(sc + 32, r);
+        break;
+    case CPU_SCALE_K:
+        *d = half_at(sc, r) * (float)sc[64 + 32 * b + r];
+        *m = half_at(sc + 32, r) * (float)sc[64 + 32 * b + 16 + r];
+        break;
+    case CPU_SCALE_K16:
+        *d = half_at(sc, r) * (float)(int8_t)sc[32 + 16 * (2 * b + h) + r];
+        break;
+    default:
+        *d = half_at(sc, r) * (float)sc[64 + 32 * (2 * b + h) + r];
+        *m = half_at(sc + 32, r) * (float)sc[64 + 32 * (2 * b + h) + 16 + r];
+    }
+}
+
+static float quant_at(const struct weight *w, const uint8_t *strip, uint32_t r, uint32_t k) {
+    enum cpu_format f = w->format;
+    uint32_t n_group = (uint32_t)CPU_FORMAT_GROUP(f), b = k / 32 % n_group;
+    uint32_t block_bytes = (uint32_t)CPU_FORMAT_BLOCK(f);
+    const uint8_t *group = strip + (size_t)(k / 32 / n_group) * (size_t)CPU_FORMAT_GROUP_BYTES(f);
+    int q = get_q(CPU_FORMAT_BITS(f), group + b * block_bytes, r, k % 32);
+    float d, m;
+    get_scales(f, group + n_group * block_bytes, b, k % 32 / 16, r, &d, &m);
+    if (f == CPU_IQ4_NL) return d * (float)by_iq4_values[q];
+    if (f == CPU_MXFP4) return d * (float)by_fp4_values_x2[q];
+    d *= (float)(q - CPU_FORMAT_OFFSET(f));
+    return CPU_FORMAT_HAS_MIN(f) ? d + m : d;
+}
+
+void cpu_weight_row(const struct weight *w, uint32_t out, float scale, bool is_add, float *y) {
+    by_assert(out < w->n_out);
+    by_assert(!w->is_gated);
+    const uint8_t *strip = w->strips + (size_t)(out / CPU_STRIP) * w->strip_bytes;
+    uint32_t r = out % CPU_STRIP;
+    for (uint32_t k = 0; k < w->n_in; k++) {
+        float v;
+        switch (w->format) {
+        case CPU_F32:
+            v = ((const float *)strip)[(size_t)k * CPU_STRIP + r];
+            break;
+        case CPU_F16:
+            v = by_f16_to_f32(((const uint16_t *)strip)[(size_t)k * CPU_STRIP + r]);
+            break;
+        case CPU_BF16:
+        case CPU_BF16X2:
+            v = by_bf16_to_f32(
+                ((const uint16_t *)strip)[(size_t)(k / 2) * 2 * CPU_STRIP + 2 * r + k % 2]);
+            break;
+        default:
+            v = quant_at(w, strip, r, k);
+        }
+        y[k] = is_add ? y[k] + scale * v : scale * v;
+    }
+}

@@ -1,0 +1,74 @@
+/* kern_float.h - f32, f16 and bf16 weights times f32 activations, written once over the vectors of a vec_*.h.
+ *
+ *     out[row] = fma(w[k], x[k], …fma(w[0], x[0], 0))      one chain a row, in the order of the columns
+ *
+ * Always: this order, whatever the rows of the tile and the strips at once.
+ * Owner: nobody; kern_*.c include it after kern_rows.h. Its slow twin: tests/kernels, in double precision. */
+#ifndef GPU_WORKER_CPU_KERN_FLOAT_H
+#define GPU_WORKER_CPU_KERN_FLOAT_H
+
+#include "gpu_worker/cpu/cpu_kernels.h"
+
+/* Column k of vector p; bf16 pairs are handled by their caller. */
+INLINE vf float_at(const enum cpu_format fmt, const uint8_t *strip, uint32_t k, int part) {
+    size_t at = (size_t)k * CPU_STRIP + (size_t)(part * VN);
+    return fmt == CPU_F32 ? v_load((const float *)strip + at)
+                          : v_load_f16((const uint16_t *)strip + at);
+}
+
+/* T rows, ns strips that lie `next` bytes apart. */
+INLINE void float_tile(const enum cpu_format fmt, const int T, const int ns, const uint8_t *strip,
+                       size_t next, uint32_t n_in, const float *a, float *out, uint32_t ld) {
+    const int nv = ns * VP;
+    vf f[4 * CPU_TILE_MAX];
+    UNROLL(48)
+    for (int i = 0; i < T * nv; i++)
+        f[i] = v_set1(0);
+    if (fmt == CPU_BF16) {
+        for (uint32_t k = 0; k < n_in; k += 2) {
+            UNROLL(4)
+            for (int v = 0; v < nv; v++) {
+                vi pair =
+                    vi_load(strip + (size_t)(v / VP) * next + 32 * (size_t)k + v % VP * 4 * VN);
+                vf even = (vf)(pair << 16), odd = (vf)(pair & vi_set1((int32_t)0xffff0000));
+                UNROLL(12)
+                for (int t = 0; t < T; t++)
+                    f[t * nv + v] = v_fma(even, v_set1(a[k * T + t]), f[t * nv + v]);
+                UNROLL(12)
+                for (int t = 0; t < T; t++)
+                    f[t * nv + v] = v_fma(odd, v_set1(a[(k + 1) * T + t]), f[t * nv + v]);
+            }
+        }
+    } else {
+        for (uint32_t k = 0; k < n_in; k++) {
+            vf w[4];
+            UNROLL(4)
+            for (int v = 0; v < nv; v++)
+                w[v] = float_at(fmt, strip + (size_t)(v / VP) * next, k, v % VP);
+            UNROLL(12)
+            for (int t = 0; t < T; t++) {
+                vf x = v_set1(a[k * T + t]);
+                UNROLL(4)
+                for (int v = 0; v < nv; v++)
+                    f[t * nv + v] = v_fma(w[v], x, f[t * nv + v]);
+            }
+        }
+    }
+    UNROLL(12)
+    for (int t = 0; t < T; t++) {
+        UNROLL(4)
+        for (int v = 0; v < nv; v++)
+            v_store(out + (size_t)t * ld + v * VN, f[t * nv + v]);
+    }
+}
+
+#define FLOAT_FN(name, fmt, T, ns) \
+    static __attribute__((noinline)) void name##_##fmt##_##T(const uint8_t *strip, size_t next, \
+                                                             uint32_t n_in, const void *tile, \
+                                                             float *out, uint32_t ld) { \
+        float_tile(fmt, T, ns, strip, next, n_in, tile, out, ld); \
+    }
+#define FLOAT_ONE(fmt, T) FLOAT_FN(float_one, fmt, T, 1)
+#define FLOAT_TWO(fmt, T) FLOAT_FN(float_two, fmt, T, 2)
+
+#endif

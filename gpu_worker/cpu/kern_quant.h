@@ -1,0 +1,215 @@
+/* kern_quant.h - quantised weights times int8 activations, written once over the vectors of a vec_*.h.
+ *
+ *     for each block of 32 columns, in order:
+ *         c = sum of w_u8 * x_i8 (- offset * sum of x)       exact, in integers
+ *         f = fma(d * s, c, f);   f = fma(m, s * sum, f)     formats with a minimum
+ *     formats with a scale every 16 columns do the first line twice
+ *
+ * Always: this order, so that every instruction set gives the same bits; c cannot overflow (32 * 255 * 127 < 2^31).
+ * Owner: nobody; kern_*.c include it after kern_rows.h. Its slow twin: tests/kernels, in double precision. */
+#ifndef GPU_WORKER_CPU_KERN_QUANT_H
+#define GPU_WORKER_CPU_KERN_QUANT_H
+
+#include "gpu_worker/cpu/cpu_kernels.h"
+#include "gpu_worker/cpu/cpu_formats.h"
+
+/* Levels of IQ4_NL plus 128, and of twice fp4 plus 12 (dtype.h has them signed). */
+static const uint8_t iq4_levels[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                       129, 141, 153, 166, 181, 197, 217, 241};
+static const uint8_t fp4_levels[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+
+/* Columns 4j … 4j + 3 of a block, for the rows of one vector, as bytes. */
+INLINE vb weights_at(const enum cpu_format fmt, const uint8_t *block, int j, int part) {
+    const int bits = CPU_FORMAT_BITS(fmt);
+    block += part * 4 * VN;
+    if (bits == 8) return vb_load(block + 64 * j);
+    vb v = vb_load(block + 64 * (j % 4));
+    v = j < 4 ? vb_low(v) : vb_high(v);
+    if (fmt == CPU_IQ4_NL) return vb_lookup(iq4_levels, v);
+    if (fmt == CPU_MXFP4) return vb_lookup(fp4_levels, v);
+    if (bits == 5) v = vb_or(v, vb_sixteens(block - part * 4 * VN + 256 + 8 * j, part));
+    if (bits == 6) v = vb_or(v, vb_pair(vb_load(block + 256 + 64 * (j / 4)), j % 4));
+    return v;
+}
+
+/* Scale of block b of a group whose scales lie at sc, 16-column half h. */
+INLINE vf scale_at(const enum cpu_format fmt, const uint8_t *sc, int b, int h, int part) {
+    const int at = part * VN;
+    switch (CPU_FORMAT_SCALES(fmt)) {
+    case CPU_SCALE_E8:
+        return v_set1(0.5f) * (vf)(vi_load_u8(sc + 16 * b + at) << 23);
+    case CPU_SCALE_D:
+        return v_load_f16((const uint16_t *)(sc + 32 * b) + at);
+    case CPU_SCALE_DM:
+        return v_load_f16((const uint16_t *)sc + at);
+    case CPU_SCALE_K: /* d, -dmin | 8 x (scale, minimum) */
+        return v_load_f16((const uint16_t *)sc + at) * v_of_int(vi_load_u8(sc + 64 + 32 * b + at));
+    case CPU_SCALE_K16: /* d | 16 x signed scale */
+        return v_load_f16((const uint16_t *)sc + at) *
+               v_load_i8((const int8_t *)sc + 32 + 16 * (2 * b + h) + at);
+    default: /* d, -dmin | 16 x (scale, minimum) */
+        return v_load_f16((const uint16_t *)sc + at) *
+               v_of_int(vi_load_u8(sc + 64 + 32 * (2 * b + h) + at));
+    }
+}
+
+/* What is added: m, or -dmin times the block's minimum. */
+INLINE vf minimum_at(const enum cpu_format fmt, const uint8_t *sc, int b, int h, int part) {
+    const int at = part * VN, i = CPU_FORMAT_SCALES(fmt) == CPU_SCALE_K ? b : 2 * b + h;
+    vf m = v_load_f16((const uint16_t *)(sc + 32) + at);
+    if (CPU_FORMAT_SCALES(fmt) == CPU_SCALE_DM) return m;
+    return m * v_of_int(vi_load_u8(sc + 64 + 32 * i + 16 + at));
+}
+
+/* T rows, np vectors of the strip from vector p0 on. */
+INLINE void quant_tile(const enum cpu_format fmt, const int T, const int p0, const int np,
+                       const uint8_t *strip, uint32_t n_in, const int32_t *a, float *out,
+                       uint32_t ld) {
+    const bool x2 = CPU_FORMAT_ACT(fmt) == CPU_ACT_I8X2, has_min = CPU_FORMAT_HAS_MIN(fmt);
+    const int words = x2 ? 13 : 11, halves = x2 ? 2 : 1, steps = 8 / halves;
+    const int fits = BY_MIN(CPU_FORMAT_FITS(fmt), steps);
+    const int n_group = CPU_FORMAT_GROUP(fmt);
+    const int n_blocks = (int)(n_in / 32);
+    vf f[2 * CPU_TILE_MAX];
+    UNROLL(24)
+    for (int i = 0; i < T * np; i++)
+        f[i] = v_set1(0);
+    for (int done = 0; done < n_blocks; done++, strip += CPU_FORMAT_BLOCK(fmt), a += words * T) {
+        const int b = done % n_group;
+        if (b == 0 && done) strip += CPU_FORMAT_SCALE_BYTES(fmt);
+        const uint8_t *sc = strip + (n_group - b) * CPU_FORMAT_BLOCK(fmt);
+        UNROLL(2)
+        for (int h = 0; h < halves; h++) {
+            vi c[2 * CPU_TILE_MAX];
+            vh sums[2 * CPU_TILE_MAX];
+            UNROLL(12)
+            for (int t = 0; t < T; t++) {
+                UNROLL(2)
+                for (int p = 0; p < np; p++)
+                    c[t * np + p] = CPU_FORMAT_OFFSET(fmt)
+                                        ? dot_start(a[(x2 ? 11 + h : 10) * T + t], fits)
+                                        : vi_set1(0);
+            }
+            UNROLL(8)
+            for (int i = 0; i < steps; i++) {
+                const int j =
+                    x2 ? 4 * h + i : i / 2 + i % 2 * 4; /* a line's two nibbles together */
+                UNROLL(2)
+                for (int p = 0; p < np; p++) {
+                    vb w = weights_at(fmt, strip, j, p0 + p);
+                    UNROLL(12)
+                    for (int t = 0; t < T; t++)
+                        dot(&c[t * np + p], &sums[t * np + p], w, a[j * T + t], i, fits);
+                }
+            }
+            const float *s = (const float *)a + 8 * T;
+            UNROLL(2)
+            for (int p = 0; p < np; p++) {
+                vf d = scale_at(fmt, sc, b, h, p0 + p);
+                UNROLL(12)
+                for (int t = 0; t < T; t++)
+                    f[t * np + p] = v_fma(d * v_set1(s[t]), v_of_int(c[t * np + p]), f[t * np + p]);
+                if (has_min) {
+                    vf m = minimum_at(fmt, sc, b, h, p0 + p);
+                    UNROLL(12)
+                    for (int t = 0; t < T; t++)
+                        f[t * np + p] = v_fma(m, v_set1(s[(1 + h) * T + t]), f[t * np + p]);
+                }
+            }
+        }
+    }
+    UNROLL(12)
+    for (int t = 0; t < T; t++) {
+        UNROLL(2)
+        for (int p = 0; p < np; p++)
+            v_store(out + (size_t)t * ld + (p0 + p) * VN, f[t * np + p]);
+    }
+}
+
+/* Few rows take both halves of a strip at once, many one after the other: registers. */
+INLINE void quant_strip(const enum cpu_format fmt, const int T, const uint8_t *strip, uint32_t n_in,
+                        const void *tile, float *out, uint32_t ld) {
+    if (VP == 1 || T <= 2) {
+        quant_tile(fmt, T, 0, VP, strip, n_in, tile, out, ld);
+        return;
+    }
+    for (int p = 0; p < VP; p++)
+        quant_tile(fmt, T, p, 1, strip, n_in, tile, out, ld);
+}
+
+#define QUANT_ONE(fmt, T) \
+    static __attribute__((noinline)) void quant_##fmt##_##T(const uint8_t *strip, size_t next, \
+                                                            uint32_t n_in, const void *tile, \
+                                                            float *out, uint32_t ld) { \
+        (void)next; \
+        quant_strip(fmt, T, strip, n_in, tile, out, ld); \
+    }
+#define QUANT_4(fmt) QUANT_ONE(fmt, 1) QUANT_ONE(fmt, 2) QUANT_ONE(fmt, 3) QUANT_ONE(fmt, 4)
+#define QUANT_6(fmt) QUANT_4(fmt) QUANT_ONE(fmt, 5) QUANT_ONE(fmt, 6)
+#define QUANT_8(fmt) QUANT_6(fmt) QUANT_ONE(fmt, 7) QUANT_ONE(fmt, 8)
+#define QUANT_12(fmt) \
+    QUANT_8(fmt) QUANT_ONE(fmt, 9) QUANT_ONE(fmt, 10) QUANT_ONE(fmt, 11) QUANT_ONE(fmt, 12)
+#define QUANT_TABLE_1(fmt) \
+    { \
+        1, {0, quant_##fmt##_1}, { \
+            0 \
+        } \
+    }
+#define QUANT_TABLE_4(fmt) \
+    { \
+        4, {0, quant_##fmt##_1, quant_##fmt##_2, quant_##fmt##_3, quant_##fmt##_4}, { \
+            0 \
+        } \
+    }
+#define QUANT_TABLE_6(fmt) \
+    { \
+        6, \
+            {0, \
+             quant_##fmt##_1, \
+             quant_##fmt##_2, \
+             quant_##fmt##_3, \
+             quant_##fmt##_4, \
+             quant_##fmt##_5, \
+             quant_##fmt##_6}, \
+        { \
+            0 \
+        } \
+    }
+#define QUANT_TABLE_8(fmt) \
+    { \
+        8, \
+            {0, \
+             quant_##fmt##_1, \
+             quant_##fmt##_2, \
+             quant_##fmt##_3, \
+             quant_##fmt##_4, \
+             quant_##fmt##_5, \
+             quant_##fmt##_6, \
+             quant_##fmt##_7, \
+             quant_##fmt##_8}, \
+        { \
+            0 \
+        } \
+    }
+#define QUANT_TABLE_12(fmt) \
+    { \
+        12, \
+            {0, \
+             quant_##fmt##_1, \
+             quant_##fmt##_2, \
+             quant_##fmt##_3, \
+             quant_##fmt##_4, \
+             quant_##fmt##_5, \
+             quant_##fmt##_6, \
+             quant_##fmt##_7, \
+             quant_##fmt##_8, \
+             quant_##fmt##_9, \
+             quant_##fmt##_10, \
+             quant_##fmt##_11, \
+             quant_##fmt##_12}, \
+        { \
+            0 \
+        } \
+    }
+
+#endif

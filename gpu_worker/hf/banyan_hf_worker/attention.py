@@ -1,0 +1,145 @@
+"""Tier A: an attention function of our own, registered with transformers, that keeps keys and values in the pool.
+
+A model that supports attention backends calls it once a layer with the rotated keys of a flat batch [1, heads, T, dim];
+no mask is built for a name that transformers does not know. What the call says (scaling, window, softcap, sinks) is
+honoured; what it hands over and we do not know is refused, so that the probe moves on to the next tier.
+"""
+
+import ctypes
+
+import torch
+
+from . import kernels
+
+NAME = "banyan"
+
+
+class Unsupported(RuntimeError):
+    """The model asks for something that this tier cannot do."""
+
+
+class Context:
+    """What the hook works on: the batch of this step and the pool. One a process; extra kwargs get lost in some models."""
+
+    def __init__(self):
+        self.batch = None
+        self.pool = None
+        self.fired = {}  # layer index -> calls in this forward pass
+        self.n_threads = 0
+        self.chunk_of = {}  # layer index -> attention chunk (Llama 4), which no call carries
+
+
+context = Context()
+_lib = None
+_IGNORED = {"dropout", "is_causal", "position_ids", "output_attentions", "output_hidden_states", "return_dict",
+            "use_cache", "cache_position", "is_training", "training", "deterministic", "target_dtype"}
+_MASK_FREE = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "head_mask", "layer_idx"}
+
+
+def _check_extras(extras):
+    for name, value in extras.items():
+        if value is None or value is False or name in _IGNORED or name in _MASK_FREE:
+            continue
+        raise Unsupported(f"its attention passes {name}, which the paged attention does not know")
+
+
+def hook(module, query, key, value, attention_mask=None, *, scaling=None, sliding_window=None, softcap=None, s_aux=None,
+         **extras):
+    """query [1, Hq, T, Dk], key [1, Hk, T, Dk], value [1, Hk, T, Dv] -> ([1, T, Hq, Dv], None)."""
+    batch, pool = context.batch, context.pool
+    layer = getattr(module, "layer_idx", None)
+    if batch is None or layer is None:
+        raise Unsupported("attention is called outside of a step, or its module has no layer_idx")
+    if attention_mask is not None:
+        raise Unsupported("it builds its own attention mask")
+    _check_extras(extras)
+    n_rows = batch.n_tokens
+    if query.shape[0] != 1 or query.shape[2] != n_rows or key.shape[2] != n_rows:
+        raise Unsupported(f"its attention sees {tuple(query.shape)} queries and {tuple(key.shape)} keys of {n_rows} tokens")
+    context.fired[layer] = context.fired.get(layer, 0) + 1
+    if context.fired[layer] > 1:
+        raise Unsupported(f"layer {layer} calls its attention more than once in a pass")
+    keys, values = pool.layer(layer, key.shape[1], key.shape[3], value.shape[3], key.dtype)
+    keys[batch.write] = key[0].transpose(0, 1)
+    values[batch.write] = value[0].transpose(0, 1)
+    out = attend(query[0].transpose(0, 1), keys, values, batch, scale=scaling or query.shape[3] ** -0.5,
+                 window=int(sliding_window or 0), softcap=float(softcap or 0), sinks=s_aux,
+                 chunk=context.chunk_of.get(layer, 0))
+    return out[None], None
+
+
+def attend(query, keys, values, batch, *, scale, window, softcap, sinks, chunk):
+    """query [T, Hq, Dk] over the pool -> [T, Hq, Dv]."""
+    if query.device.type == "cpu" and query.dtype in (torch.float32, torch.bfloat16):
+        return _attend_c(query, keys, values, batch, scale, window, softcap, sinks, chunk)
+    return attend_torch(query, keys, values, batch, scale=scale, window=window, softcap=softcap, sinks=sinks, chunk=chunk)
+
+
+def _attend_c(query, keys, values, batch, scale, window, softcap, sinks, chunk):
+    global _lib
+    if _lib is None:
+        _lib = kernels.load()
+    if query.stride(-1) != 1:
+        query = query.contiguous()
+    out = torch.empty((query.shape[0], query.shape[1], values.shape[2]), dtype=query.dtype)
+    sinks = None if sinks is None else sinks.detach().to(torch.float32).reshape(-1).contiguous()
+    table, q_start, kv_len = batch.table, batch.q_start, batch.kv_len
+    call = kernels.Attention(
+        q=query.data_ptr(), k_pool=keys.data_ptr(), v_pool=values.data_ptr(), out=out.data_ptr(),
+        q_start=q_start.ctypes.data, kv_len=kv_len.ctypes.data, table=table.ctypes.data,
+        sinks=None if sinks is None else sinks.data_ptr(), q_row_stride=query.stride(0), q_head_stride=query.stride(1),
+        table_stride=table.shape[1], n_seqs=len(kv_len), n_q_heads=query.shape[1], n_kv_heads=keys.shape[1],
+        k_dim=keys.shape[2], v_dim=values.shape[2], page_size=batch.page_size, window=window, chunk=chunk,
+        dtype=kernels.F32 if query.dtype == torch.float32 else kernels.BF16, scale=scale, softcap=softcap,
+    )
+    if _lib.banyan_attention_run(ctypes.byref(call), context.n_threads):
+        raise Unsupported(f"attention of {query.shape[1]} heads of {keys.shape[2]} over {keys.shape[1]} is out of bounds")
+    return out
+
+
+def attend_torch(query, keys, values, batch, *, scale, window, softcap, sinks, chunk):
+    """The slow twin in plain torch, for tests and for devices without a kernel of ours."""
+    outs = []
+    group = query.shape[1] // keys.shape[1]
+    for i in range(len(batch)):
+        q = query[int(batch.q_start[i]) : int(batch.q_start[i + 1])].float().transpose(0, 1)
+        slots = batch.slots(i)
+        k = keys[slots].float().repeat_interleave(group, 1).permute(1, 2, 0)
+        v = values[slots].float().repeat_interleave(group, 1).transpose(0, 1)
+        scores = (q @ k) * scale
+        if softcap:
+            scores = softcap * torch.tanh(scores / softcap)
+        own = torch.arange(int(batch.kv_len[i]) - q.shape[1], int(batch.kv_len[i]), device=query.device)[:, None]
+        seen = torch.arange(int(batch.kv_len[i]), device=query.device)[None]
+        hidden = seen > own
+        if window:
+            hidden |= own - seen >= window
+        if chunk:
+            hidden |= seen < own // chunk * chunk
+        scores = scores.masked_fill(hidden, float("-inf"))
+        if sinks is not None:
+            column = sinks.float().reshape(-1, 1, 1).expand(-1, scores.shape[1], 1)
+            weights = torch.cat([scores, column], -1).softmax(-1)[..., :-1]
+        else:
+            weights = scores.softmax(-1)
+        outs.append((weights @ v).transpose(0, 1))
+    return torch.cat(outs).to(query.dtype)
+
+
+def register():
+    """Makes the hook known to transformers."""
+    try:
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(NAME, hook)
+    except ImportError:
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        ALL_ATTENTION_FUNCTIONS[NAME] = hook
+
+
+def chunks_of(config):
+    """{layer: chunk} of the layers with chunked attention; it is in the config only."""
+    types = getattr(config, "layer_types", None) or []
+    size = getattr(config, "attention_chunk_size", None) or 0
+    return {i: int(size) for i, kind in enumerate(types) if kind == "chunked_attention" and size}

@@ -1,0 +1,67 @@
+"""libbanyan_kernels by ctypes: paged attention and the sampler that the C worker uses (gpu_worker/kernels/kernels.h).
+
+Tensors go in by data_ptr; the caller keeps them alive for the call. ctypes releases the GIL meanwhile.
+"""
+
+import ctypes
+import os
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from pathlib import Path
+
+VERSION = 1
+TOP_MAX = 128
+F32, BF16 = 0, 1
+
+
+class Attention(Structure):
+    _fields_ = (
+        [(name, c_void_p) for name in ("q", "k_pool", "v_pool", "out", "q_start", "kv_len", "table", "sinks")]
+        + [(name, c_int64) for name in ("q_row_stride", "q_head_stride", "table_stride")]
+        + [(name, c_int32) for name in ("n_seqs", "n_q_heads", "n_kv_heads", "k_dim", "v_dim", "page_size", "window",
+                                        "chunk", "dtype")]
+        + [("scale", c_float), ("softcap", c_float)]
+    )
+
+
+class Sampling(Structure):
+    _fields_ = (
+        [(name, c_float) for name in ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty",
+                                      "repetition_penalty")]
+        + [("top_k", c_int32)]
+        + [(name, c_uint32) for name in ("min_new_tokens", "top_logprobs", "sample", "logprobs")]
+        + [("seed", c_uint64)]
+        + [(name, c_void_p) for name in ("stop_ids", "bias_ids", "logprob_ids", "output_ids", "bias_values")]
+        + [(name, c_uint32) for name in ("n_stop_ids", "n_bias", "n_logprob_ids", "n_output_ids")]
+    )
+
+
+class Pick(Structure):
+    _fields_ = [("id", c_uint32), ("n_top", c_uint32), ("logprob", c_float), ("top_ids", c_uint32 * TOP_MAX),
+                ("top_logprobs", c_float * TOP_MAX)]
+
+
+def _find():
+    """Beside the programs: build/lib, or what BANYAN_KERNELS names."""
+    named = os.environ.get("BANYAN_KERNELS")
+    if named:
+        return named
+    for parent in Path(__file__).resolve().parents:
+        for folder in ("build/lib", "lib"):
+            path = parent / folder / "libbanyan_kernels.so"
+            if path.exists():
+                return str(path)
+    raise OSError("libbanyan_kernels.so is not there; build Banyan (deploy/build.sh) or name it by BANYAN_KERNELS")
+
+
+def load():
+    lib = ctypes.CDLL(_find())
+    lib.banyan_kernels_version.restype = c_uint32
+    if lib.banyan_kernels_version() != VERSION:
+        raise OSError(f"{_find()} is of another version of Banyan than this worker; build it again")
+    lib.banyan_attention_run.argtypes = [POINTER(Attention), ctypes.c_int]
+    lib.banyan_sampler_new.argtypes = [c_uint32]
+    lib.banyan_sampler_new.restype = c_void_p
+    lib.banyan_sampler_free.argtypes = [c_void_p]
+    lib.banyan_sampler_pick.argtypes = [c_void_p, POINTER(Sampling), c_void_p, POINTER(Pick), c_void_p]
+    lib.banyan_sampler_score.argtypes = [c_void_p, POINTER(Sampling), c_void_p, c_uint32, POINTER(Pick), c_void_p]
+    return lib

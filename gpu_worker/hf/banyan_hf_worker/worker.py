@@ -1,0 +1,230 @@
+"""A step: the scheduler's changes applied to the mirror of its slots, one forward pass, tokens back.
+
+    step ─▶ check all of it ─▶ frees, admits, appends ─▶ rows ─▶ Batch ─▶ Runner ─▶ Sampler ─▶ step_done
+
+All a worker knows of a sequence can be rebuilt from the scheduler's log: a broken frame ends the session, and the
+sequences come again. An error of the model fails the step's rows: their lengths stay as they were.
+"""
+
+import re
+import time
+import zlib
+from array import array
+
+import numpy as np
+
+from . import messages, sampling, tree
+from .batch import Batch
+
+
+def _codes():
+    """{name: code} of errors.def."""
+    row = re.compile(r"^ERROR\((\w+),\s*(-?\d+),", re.M)
+    return {name: int(code) for name, code in row.findall(tree("common", "base", "errors.def").read_text())}
+
+
+CODES = _codes()
+
+
+class BadStep(RuntimeError):
+    """A frame that contradicts the mirror; the session ends."""
+
+
+class Sequence:
+    """One slot: its ids from n_cached on, how many tokens lie in the pool, its pages."""
+
+    __slots__ = ("ids", "base", "n_done", "n_prompt", "pages", "params", "state")
+
+    def __init__(self, admit):
+        self.ids = array("I", admit.ids)  # tokens base, base + 1, …
+        self.base = self.n_done = admit.n_cached
+        self.n_prompt = admit.n_prompt
+        self.pages = array("I", admit.pages)
+        outputs = array("I", admit.output_ids)
+        outputs.extend(self.ids[max(0, self.n_prompt - self.base) :])
+        self.params = sampling.Params(admit.sampling, admit.sample, outputs)
+        self.state = {}
+
+    @property
+    def n_known(self):
+        return self.base + len(self.ids)
+
+    def next_ids(self, n):
+        at = self.n_done - self.base
+        return self.ids[at : at + n]
+
+    def token(self, position):
+        return self.ids[position - self.base]
+
+
+class Worker:
+    def __init__(self, runner, *, n_pages, page_size, n_slots, n_vocab, reuses_prefixes=True):
+        self.runner = runner
+        self.n_pages, self.page_size, self.n_slots, self.n_vocab = n_pages, page_size, n_slots, n_vocab
+        self.reuses_prefixes = reuses_prefixes
+        self.sampler = sampling.Sampler(n_vocab)
+        self.reset()
+
+    def reset(self):
+        """A new session: the mirror is empty."""
+        self.slots = {}
+        self.last_step = 0
+
+    # ---- checking ----
+
+    def _need(self, is_good, what):
+        if not is_good:
+            raise BadStep(what)
+
+    def _check(self, step):
+        """Everything a step says, before anything of it is done."""
+        self._need(step.step == self.last_step + 1, f"step {step.step} after {self.last_step}")
+        self._need(len(step.append_slots) == len(step.append_pages), "append_slots and append_pages differ in length")
+        n_rows = len(step.row_slots)
+        self._need(len(step.row_tokens) == n_rows == len(step.row_samples), "the arrays of the rows differ in length")
+        alive = {slot: [s.n_done, s.n_known, len(s.pages)] for slot, s in self.slots.items()}
+        for slot in step.free_slots:
+            self._need(alive.pop(slot, None) is not None, f"slot {slot} is freed, but not in use")
+        for admit in step.admits:
+            self._check_admit(admit, alive)
+            alive[admit.slot] = [admit.n_cached, admit.n_cached + len(admit.ids), len(admit.pages)]
+        for slot, page in zip(step.append_slots, step.append_pages):
+            self._need(slot in alive, f"slot {slot} gets a page, but is not in use")
+            self._need(page < self.n_pages, f"page {page} is not one of {self.n_pages}")
+            alive[slot][2] += 1
+        seen = set()
+        for slot, n in zip(step.row_slots, step.row_tokens):
+            self._need(slot in alive and slot not in seen, f"slot {slot} has a row, but is not in use or has two")
+            seen.add(slot)
+            done, known, pages = alive[slot]
+            self._need(0 < n <= known - done, f"slot {slot} is to run {n} tokens, {known - done} are known")
+            self._need(done + n <= pages * self.page_size, f"slot {slot} has {pages} pages for {done + n} tokens")
+
+    def _check_admit(self, admit, alive):
+        slot = admit.slot
+        self._need(slot < self.n_slots and slot not in alive, f"slot {slot} is admitted, but in use or beyond {self.n_slots}")
+        self._need(all(p < self.n_pages for p in admit.pages), f"slot {slot} has a page beyond {self.n_pages}")
+        self._need(all(i < self.n_vocab for i in admit.ids), f"slot {slot} has an id beyond {self.n_vocab}")
+        self._need(all(i < self.n_vocab for i in admit.output_ids), f"slot {slot} has an output id beyond {self.n_vocab}")
+        self._need(len(admit.pages) * self.page_size >= admit.n_cached, f"slot {slot} has too few pages for its cached tokens")
+        self._need(len(admit.ids) > 0, f"slot {slot} is admitted without a token to run")
+        self._need(self.reuses_prefixes or admit.n_cached == 0, f"slot {slot} starts at {admit.n_cached}; this model starts at 0")
+
+    # ---- doing ----
+
+    def step(self, step):
+        """Step -> StepDone. BadStep ends the session."""
+        started = time.perf_counter()
+        self._check(step)
+        self.last_step = step.step
+        for slot in step.free_slots:
+            del self.slots[slot]
+        for admit in step.admits:
+            self.slots[admit.slot] = Sequence(admit)
+        for slot, page in zip(step.append_slots, step.append_pages):
+            self.slots[slot].pages.append(page)
+        try:
+            done = self._run(step)
+        except Exception as failure:  # a model that raises, or has no memory left: this step's rows, not the worker
+            text = str(failure).strip().splitlines()
+            done = messages.StepDone(
+                step=step.step, code=CODES["BY_EINTERNAL"], error=f"{type(failure).__name__}: {text[0][:400] if text else ''}"
+            )
+        done.compute_us = int((time.perf_counter() - started) * 1e6)
+        if step.step % 64 == 0:
+            done.crc = self._crc()
+        return done
+
+    def _run(self, step):
+        rows = list(zip(step.row_slots, step.row_tokens, step.row_samples))
+        done = messages.StepDone(step=step.step)
+        if not rows:
+            return done
+        sequences = [self.slots[slot] for slot, _, _ in rows]
+        batch = Batch(
+            [(s.next_ids(n), s.n_done, s.pages, s.state) for s, (_, n, _) in zip(sequences, rows)],
+            self.page_size, self.runner.pool.device,
+        )
+        wanted = [self._rows_of(s, int(batch.q_start[i]), n, samples) for i, (s, (_, n, samples)) in
+                  enumerate(zip(sequences, rows))]
+        flat = np.array([r for w in wanted for r in w], np.int64)
+        logits = self.runner.logits(batch, flat)
+        at = 0
+        for (slot, n, samples), sequence, mine in zip(rows, sequences, wanted):
+            self._answer(done, slot, sequence, n, samples, logits[at : at + len(mine)])
+            at += len(mine)
+        self._close_logprobs(done, [s for s, (_, _, samples) in zip(sequences, rows) if samples])
+        return done
+
+    @staticmethod
+    def _scored(sequence, n):
+        """Prompt positions whose log probability this chunk of n tokens gives: [first, end)."""
+        start = sequence.params.sampling.logprob_start
+        if start < 0:
+            return 0, 0
+        first = max(sequence.n_done + 1, start, 1)
+        return first, max(first, min(sequence.n_done + n + 1, sequence.n_prompt))
+
+    def _rows_of(self, sequence, q_start, n, samples):
+        """Flat rows whose logits are needed: one before each scored position, and the last one of a sampling row."""
+        first, end = self._scored(sequence, n)
+        rows = [q_start + p - 1 - sequence.n_done for p in range(first, end)]
+        last = q_start + n - 1
+        return rows + [last] if samples and (not rows or rows[-1] != last) else rows
+
+    def _answer(self, done, slot, sequence, n, samples, logits):
+        first, end = self._scored(sequence, n)
+        broken = False
+        if end > first:
+            broken = not self._score(done, slot, sequence, first, end, logits)
+        sequence.n_done += n
+        if not samples:
+            if broken:
+                done.failed_slots.append(slot)
+            return
+        params = sequence.params
+        try:
+            token, logprob, top, chosen = self.sampler.pick(params, logits[-1])
+        except sampling.Broken:
+            broken = True
+        if broken:
+            done.failed_slots.append(slot)
+            token, logprob, top, chosen = 0, 0.0, ([], []), array("f")
+        done.tokens.append(token)
+        done.logprobs.append(logprob)
+        done.tops.append(sampling.top_of(top))
+        done.id_logprobs.append(sampling.top_of((params.sampling.logprob_ids, chosen) if len(chosen) else ([], [])))
+        sequence.ids.append(token)
+        params.output_ids.append(token)
+
+    def _score(self, done, slot, sequence, first, end, logits):
+        """Adds the prompt logprobs of positions first … end - 1. False when a row is broken."""
+        entry = messages.PromptLogprobs(slot=slot, start=first)
+        params = sequence.params
+        try:
+            for i, position in enumerate(range(first, end)):
+                token = sequence.token(position)
+                logprob, top, chosen = self.sampler.score(params, logits[i], token)
+                entry.logprobs.append(logprob)
+                for record, ids, values in ((entry.top, *top), (entry.id_logprobs, params.sampling.logprob_ids, chosen)):
+                    record.n_each = len(ids)
+                    record.ids.extend(ids)
+                    record.logprobs.extend(values)
+        except sampling.Broken:
+            return False
+        done.prompts.append(entry)
+        return True
+
+    @staticmethod
+    def _close_logprobs(done, sampled):
+        """Logprobs travel when any row asked; rows that did not have n_each 0."""
+        if not any(s.params.wants_logprobs for s in sampled):
+            done.logprobs, done.tops, done.id_logprobs = array("f"), [], []
+        elif not any(t.n_each for t in done.tops):
+            done.tops = []
+        if done.id_logprobs and not any(t.n_each for t in done.id_logprobs):
+            done.id_logprobs = []
+
+    def _crc(self):
+        state = [v for slot in sorted(self.slots) for v in (slot, self.slots[slot].n_done, self.slots[slot].ids[-1])]
+        return zlib.crc32(np.array(state, np.uint32).tobytes())

@@ -1,0 +1,70 @@
+/* kernels.h - libbanyan_kernels: what the Transformers worker calls from Python by ctypes; plain C types and pointers.
+ *
+ *     attention over a KV pool indexed by slots, a slot a token:
+ *
+ *     sequence i:  its queries are rows q_start[i] … q_start[i + 1] - 1 of q; its keys the first kv_len[i] tokens of
+ *                  pages table[i][0], table[i][1], …, token t at slot table[i][t / page_size] · page_size + t % page_size
+ *     query row r of sequence i stands at position kv_len[i] - (q_start[i + 1] - r) and sees position p when
+ *                  p <= own,  own - p < window (if any),  p >= own / chunk · chunk (if any)
+ *
+ * Always: a row's result depends on its own keys only, in one fixed order: not on the batch or the threads.
+ * Owner: the caller owns all memory; the library keeps none but what _new returns. */
+#ifndef GPU_WORKER_KERNELS_KERNELS_H
+#define GPU_WORKER_KERNELS_KERNELS_H
+
+#include <stdint.h>
+
+#define BANYAN_EXPORT __attribute__((visibility("default")))
+
+enum banyan_dtype { BANYAN_F32 = 0, BANYAN_BF16 = 1 };
+
+struct banyan_attention {
+    const void *q; /* [n_rows, n_q_heads, k_dim] by the two strides, in elements; last dim dense */
+    const void *k_pool;     /* [n_slots, n_kv_heads, k_dim] dense */
+    const void *v_pool;     /* [n_slots, n_kv_heads, v_dim] dense */
+    void *out;              /* [n_rows, n_q_heads, v_dim] dense, dtype as q */
+    const int32_t *q_start; /* [n_seqs + 1] */
+    const int32_t *kv_len;  /* [n_seqs] */
+    const int32_t *table;   /* [n_seqs, table_stride] pages */
+    const float *sinks;     /* [n_q_heads] a logit that only takes mass (gpt-oss), or NULL */
+    int64_t q_row_stride, q_head_stride, table_stride;
+    int32_t n_seqs, n_q_heads, n_kv_heads, k_dim, v_dim, page_size;
+    int32_t window, chunk; /* 0: none */
+    int32_t dtype;         /* enum banyan_dtype of q, pools and out */
+    float scale, softcap;  /* softcap 0: none */
+};
+
+/* As msg_sampling; arrays borrowed for the call. output_ids may be NULL when no penalty is on: the count is enough. */
+struct banyan_sampling {
+    float temperature, top_p, min_p, frequency_penalty, presence_penalty, repetition_penalty;
+    int32_t top_k;
+    uint32_t min_new_tokens, top_logprobs, sample, logprobs;
+    uint64_t seed;
+    const uint32_t *stop_ids, *bias_ids, *logprob_ids, *output_ids;
+    const float *bias_values;
+    uint32_t n_stop_ids, n_bias, n_logprob_ids, n_output_ids;
+};
+
+struct banyan_pick {
+    uint32_t id, n_top;
+    float logprob;
+    uint32_t top_ids[128];
+    float top_logprobs[128];
+};
+
+/* 0, or -1 when a size makes no sense (nothing is written then). n_threads <= 0: as many as CPUs. */
+BANYAN_EXPORT int banyan_attention_run(const struct banyan_attention *a, int n_threads);
+
+struct sampler;
+BANYAN_EXPORT struct sampler *banyan_sampler_new(uint32_t n_vocab);
+BANYAN_EXPORT void banyan_sampler_free(struct sampler *s);
+/* sampler_pick of sampler.h; logits [n_vocab] are changed. chosen: [n_logprob_ids] or NULL. 0, or -1: the row is broken. */
+BANYAN_EXPORT int banyan_sampler_pick(struct sampler *s, const struct banyan_sampling *p,
+                                      float *logits, struct banyan_pick *out, float *chosen);
+/* sampler_score: the log probability of a given id, of the logits as they are. */
+BANYAN_EXPORT int banyan_sampler_score(struct sampler *s, const struct banyan_sampling *p,
+                                       const float *logits, uint32_t id, struct banyan_pick *out,
+                                       float *chosen);
+BANYAN_EXPORT uint32_t banyan_kernels_version(void); /* changes with any struct above */
+
+#endif

@@ -1,0 +1,86 @@
+#include "gpu_worker/kv.h"
+
+#include "common/base/log.h"
+
+#include <stdio.h>
+
+static const struct {
+    const char *word;
+    enum kv_dtype dtype;
+} words[] = {{"float32", KV_F32}, {"bfloat16", KV_BF16}, {"float16", KV_F16}, {"int8", KV_INT8}};
+
+const char *kv_dtype_name(enum kv_dtype t) {
+    for (size_t i = 0; i < BY_COUNTOF(words); i++) {
+        if (words[i].dtype == t) return words[i].word;
+    }
+    return "?";
+}
+
+enum kv_dtype kv_choose_dtype(const char *word, const struct by_model_dir *dir) {
+    uint64_t bytes[BY_N_DTYPES] = {0};
+    enum by_dtype most = BY_DTYPE_NONE;
+    for (size_t i = 0; i < BY_COUNTOF(words); i++) {
+        if (strcmp(word, words[i].word) == 0) return words[i].dtype;
+    }
+    for (size_t i = 0; i < by_model_dir_n_tensors(dir); i++) {
+        const struct by_tensor_info *t = by_model_dir_tensor(dir, i);
+        bytes[t->dtype] += t->n_bytes;
+        if (bytes[t->dtype] > bytes[most]) most = t->dtype;
+    }
+    return most == BY_DTYPE_F32 ? KV_F32 : most == BY_DTYPE_BF16 ? KV_BF16 : KV_F16;
+}
+
+/* The number in the first line of a file; false when there is none ("max"). */
+static bool read_number(const char *path, uint64_t *out) {
+    FILE *f = fopen(path, "re");
+    unsigned long long n;
+    bool ok = f && fscanf(f, "%llu", &n) == 1;
+    if (f) fclose(f);
+    if (ok) *out = n;
+    return ok;
+}
+
+uint64_t kv_free_memory(void) {
+    uint64_t free_bytes = 0, limit, used;
+    char line[128];
+    FILE *f = fopen("/proc/meminfo", "re");
+    while (f && fgets(line, sizeof line, f)) {
+        unsigned long long kib;
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) free_bytes = kib * 1024;
+    }
+    if (f) fclose(f);
+    if (read_number("/sys/fs/cgroup/memory.max", &limit) &&
+        read_number("/sys/fs/cgroup/memory.current", &used))
+        free_bytes = BY_MIN(free_bytes, limit > used ? limit - used : 0);
+    return free_bytes;
+}
+
+enum { SEQUENCES = 16, TOKENS = 65536, CONTEXT_MIN = 64 };
+
+int kv_plan(uint32_t *n_pages, uint32_t *context_len, const struct by_options *o, size_t page_bytes,
+            struct by_err *err) {
+    uint64_t page = (uint64_t)o->page_size;
+    uint64_t room = (uint64_t)((double)kv_free_memory() * o->mem_fraction_static) / page_bytes;
+    uint64_t cap = BY_MAX((uint64_t)SEQUENCES * *context_len, (uint64_t)TOKENS) / page;
+    uint64_t n =
+        o->max_total_tokens ? BY_DIV_UP((uint64_t)o->max_total_tokens, page) : BY_MIN(room, cap);
+    n = BY_MIN(n, (uint64_t)UINT32_MAX / page);
+    uint64_t n_tokens = n * page, need = o->context_length ? *context_len : CONTEXT_MIN;
+    if (n_tokens < need)
+        return by_fail(err, BY_ENOMEM,
+                       "the KV cache would hold %llu tokens of %zu bytes, and one sequence of %llu "
+                       "does not fit: "
+                       "%s, or give --context-length %llu at most",
+                       (unsigned long long)n_tokens, page_bytes / (size_t)page,
+                       (unsigned long long)need,
+                       o->max_total_tokens ? "raise --max-total-tokens"
+                                           : "free memory or raise --mem-fraction-static",
+                       (unsigned long long)n_tokens);
+    if (n_tokens < *context_len) {
+        by_warn("the KV cache holds %llu tokens: sequences end there, the model could do %u",
+                (unsigned long long)n_tokens, *context_len);
+        *context_len = (uint32_t)n_tokens;
+    }
+    *n_pages = (uint32_t)n;
+    return 0;
+}

@@ -1,0 +1,28 @@
+/* kv.h - how much KV cache a worker has, and in which type: decided once, at start.
+ *
+ *     --max-total-tokens N          N tokens, or a sentence that says what fits
+ *     without it                    --mem-fraction-static of the memory that is free, but no more than 16 longest sequences
+ *                                   (or 65,536 tokens): address space that nobody touches costs nothing, a report that
+ *                                   promises millions of tokens misleads
+ *
+ * Always: one longest sequence fits. A --context-length that does not is refused with what does; the model's own is
+ * lowered to it.
+ * Owner: no state. */
+#ifndef GPU_WORKER_KV_H
+#define GPU_WORKER_KV_H
+
+#include "common/base/err.h"
+#include "common/base/options.h"
+#include "common/modelfile/model_dir.h"
+#include "gpu_worker/backend.h"
+
+/* --kv-cache-dtype; auto: as precise as the weights are (f32 for f32, bf16 for bf16), f16 for all others. */
+enum kv_dtype kv_choose_dtype(const char *word, const struct by_model_dir *dir);
+const char *kv_dtype_name(enum kv_dtype t);
+/* Pages for a model whose pages take page_bytes and whose longest sequence is *context_len tokens. */
+BY_MUST_USE int kv_plan(uint32_t *n_pages, uint32_t *context_len, const struct by_options *o,
+                        size_t page_bytes, struct by_err *err);
+uint64_t kv_free_memory(
+    void); /* bytes this process may still take: the machine's, or its cgroup's if that is less */
+
+#endif

@@ -1,0 +1,312 @@
+/* banyan-gpu-worker: loads a model, says what it can hold, and carries out the scheduler's steps. */
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/base/options.h"
+#include "common/base/proc.h"
+#include "common/net/loop.h"
+#include "gpu_worker/cpu/cpu_backend.h"
+#include "gpu_worker/kv.h"
+#include "gpu_worker/one_batch.h"
+#include "gpu_worker/tp.h"
+#include "gpu_worker/worker.h"
+#include "proto/endpoint.h"
+#include "proto/wire.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS_MIN = 512 }; /* rows of a step besides one for each running sequence */
+
+static struct shell {
+    struct by_options o;
+    struct backend *backend;
+    struct model *model;
+    struct worker *worker;
+    struct wire *wire;
+    struct tp *tp; /* the group of this session; NULL: a rank of one, or not yet */
+    struct mirror_limits limits;
+    struct msg_model record;
+    struct msg_capacity capacity;
+    char type[64], arch[128], impl[160], device[128], weights_id[20];
+    uint64_t started_ns, told_ns;
+} shell;
+
+/* Says how far the load is: to the supervisor always, to people once it has taken over a second. */
+static void on_progress(void *ctx, double share) {
+    uint64_t now = by_now_ns();
+    char text[64];
+    (void)ctx;
+    if (now - shell.told_ns < 500000000 && share < 1) return;
+    shell.told_ns = now;
+    snprintf(text, sizeof text, "STATUS=loading the model: %.0f %%", share * 100);
+    by_notify(text);
+    if (now - shell.started_ns > 1000000000) by_info("loading the model: %.0f %%", share * 100);
+}
+
+/* Names, shapes and the ends of every tensor: replicas that disagree on this do not serve one model. */
+static uint64_t fingerprint(const struct by_model_dir *dir) {
+    uint64_t h = 0;
+    for (size_t i = 0; i < by_model_dir_n_tensors(dir); i++) {
+        const struct by_tensor_info *t = by_model_dir_tensor(dir, i);
+        size_t n = BY_MIN(t->n_bytes, (size_t)256);
+        const char *data = (const char *)t->data;
+        uint64_t parts[] = {h,
+                            by_str_hash(t->name),
+                            t->dtype,
+                            t->n_bytes,
+                            n ? by_str_hash((struct by_str){data, n}) : 0,
+                            n ? by_str_hash((struct by_str){data + t->n_bytes - n, n}) : 0};
+        h = by_str_hash((struct by_str){(const char *)parts, sizeof parts});
+    }
+    return h;
+}
+
+static enum by_dtype quantize_to(const char *word) {
+    static const struct {
+        const char *word;
+        enum by_dtype dtype;
+    } known[] = {{"q8_0", BY_DTYPE_Q8_0},
+                 {"q4_0", BY_DTYPE_Q4_0},
+                 {"q4_1", BY_DTYPE_Q4_1},
+                 {"float16", BY_DTYPE_F16},
+                 {"bfloat16", BY_DTYPE_BF16}};
+    for (size_t i = 0; i < BY_COUNTOF(known); i++) {
+        if (strcmp(word, known[i].word) == 0) return known[i].dtype;
+    }
+    return BY_DTYPE_NONE;
+}
+
+static int open_backend(struct by_err *err) {
+    struct cpu_options c = {.n_threads = (uint32_t)shell.o.threads,
+                            .isa = cpu_isa_best(),
+                            .exact_bf16 = strcmp(shell.o.cpu_bf16, "exact") == 0,
+                            .exact_activations = getenv("BANYAN_TEST_EXACT") != NULL};
+    if (strcmp(shell.o.cpu_isa, "portable") == 0) c.isa = CPU_ISA_PORTABLE;
+    if (strcmp(shell.o.cpu_isa, "avx2") == 0) c.isa = BY_MIN(c.isa, CPU_ISA_AVX2);
+    return cpu_backend_new(&shell.backend, &c, err);
+}
+
+/* What people and the other processes are told of the model. */
+static void describe(const struct by_model_dir *dir, enum kv_dtype kv) {
+    snprintf(shell.type, sizeof shell.type, "%s", model_family(shell.model));
+    snprintf(shell.arch, sizeof shell.arch, "%s", by_model_dir_info(dir)->architecture);
+    snprintf(shell.impl, sizeof shell.impl, "native, KV cache in %s", kv_dtype_name(kv));
+    snprintf(shell.device, sizeof shell.device, "%s", shell.backend->name);
+    snprintf(shell.weights_id, sizeof shell.weights_id, "%016llx",
+             (unsigned long long)fingerprint(dir));
+}
+
+static int load(struct by_err *err) {
+    struct by_options *o = &shell.o;
+    struct by_model_dir *dir = NULL;
+    uint32_t n_pages, context_len, n_slots = (uint32_t)o->max_running_requests;
+    if (o->page_size % 16)
+        return by_fail(err, BY_EINVAL,
+                       "--page-size %lld: the native engine's pages are multiples of 16 tokens",
+                       (long long)o->page_size);
+    uint32_t rows_max = (uint32_t)BY_MAX(o->chunked_prefill_size, (int64_t)ROWS_MIN) + n_slots;
+    int rc = open_backend(err);
+    if (!rc) rc = by_model_dir_open(&dir, o->model_path, err);
+    if (rc) goto done;
+    struct model_options mo = {.page_size = (uint32_t)o->page_size,
+                               .kv_dtype = kv_choose_dtype(o->kv_cache_dtype, dir),
+                               .rows_max = rows_max,
+                               .logit_rows_max = WORKER_LOGIT_ROWS,
+                               .context_len = (uint32_t)o->context_length,
+                               .rank = (uint32_t)o->tp_rank,
+                               .world = (uint32_t)o->tp_size,
+                               .quantize = quantize_to(o->quantization),
+                               .progress = on_progress};
+    rc = model_open(&shell.model, dir, shell.backend, &mo, err);
+    if (rc) goto done;
+    if (model_is_encoder(shell.model)) {
+        rc = by_fail(err, BY_EINVAL,
+                     "%s: %s is an encoder: it makes no text, and vectors are not served yet",
+                     o->model_path, model_family(shell.model));
+        goto done;
+    }
+    context_len = model_context_len(shell.model);
+    rc = kv_plan(&n_pages, &context_len, o, model_kv_page_bytes(shell.model), err);
+    if (!rc) rc = model_kv_new(shell.model, n_pages, err);
+    if (rc) goto done;
+    describe(dir, mo.kv_dtype);
+    struct backend_memory memory;
+    shell.backend->memory(shell.backend, &memory);
+    shell.record = (struct msg_model){.path = by_str_of(o->model_path),
+                                      .type = by_str_of(shell.type),
+                                      .arch = by_str_of(shell.arch),
+                                      .n_vocab = model_n_vocab(shell.model),
+                                      .context_len = context_len,
+                                      .impl = by_str_of(shell.impl),
+                                      .weights_id = by_str_of(shell.weights_id)};
+    shell.capacity =
+        (struct msg_capacity){.page_size = (uint32_t)o->page_size,
+                              .n_pages = n_pages,
+                              .n_slots = n_slots,
+                              .step_tokens_max = rows_max,
+                              .rank = (uint32_t)o->tp_rank,
+                              .world = (uint32_t)o->tp_size,
+                              .replica = (uint32_t)o->dp_rank,
+                              .load_ms = (uint32_t)((by_now_ns() - shell.started_ns) / 1000000),
+                              .weight_bytes = memory.weights,
+                              .kv_bytes = memory.kv,
+                              .device = by_str_of(shell.device)};
+    shell.limits = (struct mirror_limits){.n_slots = n_slots,
+                                          .n_pages = n_pages,
+                                          .page_size = (uint32_t)o->page_size,
+                                          .n_vocab = shell.record.n_vocab,
+                                          .rows_max = rows_max,
+                                          .context_len = context_len};
+    shell.worker = worker_new(shell.model, shell.backend, &shell.limits);
+done:
+    by_model_dir_close(dir);
+    return rc;
+}
+
+/* --one-batch: measures and ends. */
+static int measure(struct by_err *err) {
+    struct one_batch *shapes;
+    uint32_t n;
+    int rc = one_batch_parse(shell.o.one_batch, &shapes, &n, err);
+    if (rc) return rc;
+    one_batch_print_header();
+    for (uint32_t i = 0; !rc && i < n; i++)
+        rc = one_batch_run(shell.worker, &shell.limits, (uint32_t)shell.o.chunked_prefill_size,
+                           &shapes[i], err);
+    by_free(shapes);
+    return rc;
+}
+
+/* ---- the session with the scheduler ---- */
+
+enum { SILENT_RANK_MS = 5000 };
+
+static void set_group(struct tp *tp) {
+    tp_close(shell.tp);
+    shell.tp = tp;
+    model_set_group(shell.model, tp);
+}
+
+/* Rank 0 of several makes a new group for each session, and says in hello where it is. */
+static int open_group(struct by_err *err) {
+    struct tp *tp;
+    if (shell.o.tp_size == 1 || shell.o.tp_rank) return 0;
+    int rc = tp_open(&tp, (uint32_t)shell.o.tp_size, SILENT_RANK_MS, err);
+    if (!rc) set_group(tp);
+    return rc;
+}
+
+static void join_group(struct wire_peer *peer, const struct msg_group *m) {
+    struct by_err err;
+    struct tp *tp;
+    if (!shell.o.tp_rank) return;
+    if (tp_join(&tp, m->address, (uint32_t)shell.o.tp_rank, (uint32_t)shell.o.tp_size,
+                SILENT_RANK_MS, &err)) {
+        by_warn("cannot join the group: %s", err.text);
+        wire_end(peer, err.text);
+        return;
+    }
+    set_group(tp);
+}
+
+static void on_step(struct wire_peer *peer, const struct msg_step *m) {
+    struct msg out = {.kind = MSG_step_done};
+    struct by_err err = {0};
+    int rc = shell.o.tp_size > 1 && !shell.tp
+                 ? by_fail(&err, BY_EFORMAT, "a step before the group has met")
+                 : worker_step(shell.worker, m, &out.step_done, &err);
+    if (rc) {
+        by_error("step %llu: %s", (unsigned long long)m->step, err.text);
+        wire_end(peer, err.text);
+    } else if (shell.o.tp_rank == 0 || out.step_done.crc) {
+        wire_send(peer, &out); /* other ranks only tell that their slots are the same */
+    }
+}
+
+static void on_up(void *ctx, struct wire_peer *peer) {
+    (void)ctx;
+    (void)peer;
+    worker_reset(shell.worker);
+    by_notify("READY=1\nSTATUS=serving");
+}
+
+static void on_down(void *ctx, struct wire_peer *peer, const char *why) {
+    (void)ctx;
+    (void)peer;
+    struct by_err err;
+    by_warn("lost the scheduler: %s", why);
+    worker_reset(shell.worker);
+    set_group(NULL);
+    if (open_group(&err)) by_die("%s", err.text);
+    if (shell.tp) wire_set_my_endpoint(shell.wire, tp_address(shell.tp));
+}
+
+static void on_msg(void *ctx, struct wire_peer *peer, const struct msg *m) {
+    (void)ctx;
+    if (m->kind == MSG_step) on_step(peer, &m->step);
+    if (m->kind == MSG_group) join_group(peer, &m->group);
+}
+
+static int serve(struct by_err *err) {
+    struct endpoint at;
+    int rc = endpoint_read(&at, &shell.o, NULL, err);
+    if (!rc) rc = open_group(err);
+    if (rc) return rc;
+    struct wire_options w = {.endpoint = at.scheduler,
+                             .key_file = shell.o.curve_key_file,
+                             .role = ROLE_GPU_WORKER,
+                             .instance = shell.o.instance,
+                             .epoch = by_proc_epoch(),
+                             .expect = ROLE_SCHEDULER,
+                             .my_endpoint = shell.tp ? tp_address(shell.tp) : NULL,
+                             .model = &shell.record,
+                             .capacity = &shell.capacity,
+                             .up = on_up,
+                             .msg = on_msg,
+                             .down = on_down};
+    by_notify("STATUS=waiting for the scheduler");
+    rc = wire_open(&shell.wire, &w, err);
+    if (rc) return rc;
+    struct by_loop *loop = by_loop_new();
+    wire_attach(shell.wire, loop);
+    by_loop_run(loop);
+    wire_close(shell.wire);
+    set_group(NULL);
+    by_proc_tidy(shell.o.run_dir);
+    by_loop_free(loop);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    static const struct by_options_program program = {
+        .name = "banyan-gpu-worker",
+        .who = BY_FOR_WORKER,
+        .summary = "computes the model; `banyan serve` starts it for you",
+    };
+    struct by_err err = {0};
+    if (by_options_parse(&shell.o, &program, argc, argv, &err)) by_die("%s", err.text);
+    struct by_log_options log = {.process = "gpu-worker", .json = shell.o.log_json};
+    if (!by_log_level_parse(shell.o.log_level, &log.level)) log.level = BY_LOG_INFO;
+    by_log_init(&log);
+    by_proc_init("gpu-worker");
+    shell.started_ns = by_now_ns();
+    if (!shell.o.model_path) by_die("--model-path is needed; `banyan serve` names it for you");
+    by_notify("STATUS=loading the model");
+    int rc = load(&err);
+    if (rc) {
+        by_error("%s", err.text);
+        return rc == BY_EUNSUPPORTED ? BY_EXIT_UNSUPPORTED : 1;
+    }
+    by_info("loaded %s %s: %.0f MB of weights, %u pages of %u tokens on %s in %.2f s", shell.type,
+            shell.o.model_path, (double)shell.capacity.weight_bytes / 1e6, shell.capacity.n_pages,
+            shell.capacity.page_size, shell.device, shell.capacity.load_ms / 1e3);
+    if (shell.o.one_batch ? measure(&err) : serve(&err)) by_die("%s", err.text);
+    worker_free(shell.worker);
+    model_close(shell.model);
+    shell.backend->close(shell.backend);
+    by_options_release(&shell.o);
+    return 0;
+}

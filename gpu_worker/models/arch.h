@@ -1,0 +1,107 @@
+/* arch.h - how a family of models computes, beyond the sizes in by_model_info: flags, and what its tensors are called.
+ *
+ *     by_model_info (sizes) ─┐                       a new family is a new struct family: flags and names
+ *     struct family (flags) ─┴─▶ struct arch ─▶ weights.c binds, decoder.c runs: one forward pass for all
+ *
+ * Which norms a layer has follows from the names: a role without a name is not there.
+ *
+ *     attn_norm ─▶ attention ─▶ post_attn_norm ─▶ + ─▶ ffn_norm ─▶ feed-forward ─▶ post_ffn_norm ─▶ +
+ *
+ * Always: decoder.c and weights.c know no family by name. models/README.md is the table of what differs.
+ * Owner: constants; an arch is a plain value that points into them. */
+#ifndef GPU_WORKER_MODELS_ARCH_H
+#define GPU_WORKER_MODELS_ARCH_H
+
+#include "common/base/err.h"
+#include "common/base/json.h"
+#include "common/modelfile/model_info.h"
+#include "gpu_worker/backend.h"
+
+/* What a tensor is for. Those from ROLE_ATTN_NORM on are one a layer. */
+enum role {
+    ROLE_EMBED,
+    ROLE_POSITIONS,
+    ROLE_TYPES,
+    ROLE_EMBED_NORM,
+    ROLE_FINAL_NORM,
+    ROLE_OUTPUT,
+    ROLE_POOLER, /* BERT: dense layer of the first token's row … */
+    ROLE_SCORES, /* … and the classifier on top of it */
+    ROLE_ATTN_NORM,
+    ROLE_Q,
+    ROLE_K,
+    ROLE_V,
+    ROLE_QKV, /* the three in one tensor; then Q, K and V are not looked for */
+    ROLE_Q_NORM,
+    ROLE_K_NORM,
+    ROLE_SINKS,
+    ROLE_O,
+    ROLE_POST_ATTN_NORM,
+    ROLE_FFN_NORM,
+    ROLE_GATE,
+    ROLE_UP,
+    ROLE_GATE_UP, /* both in one tensor */
+    ROLE_DOWN,
+    ROLE_POST_FFN_NORM,
+    ROLE_ROUTER,
+    ROLE_ROUTER_BIAS, /* for the choice only */
+    ROLE_EXPERT_GATE, /* a tensor an expert, or one [n_experts, …] */
+    ROLE_EXPERT_UP,
+    ROLE_EXPERT_GATE_UP,
+    ROLE_EXPERT_DOWN,
+    ROLE_SHARED_GATE,
+    ROLE_SHARED_UP,
+    ROLE_SHARED_DOWN,
+    ROLE_SHARED_SCORE,
+    ROLE_Q_A, /* latent attention: hidden -> q_rank -> heads */
+    ROLE_Q_A_NORM,
+    ROLE_Q_B,
+    ROLE_KV_A, /* hidden -> latent + the rotated part of the key */
+    ROLE_KV_A_NORM,
+    ROLE_KV_B, /* latent -> each head's key and value */
+    ROLE_K_B, /* its halves, where a GGUF has them apart: [n_heads, kv_rank, nope_dim], [n_heads, v_dim, kv_rank] */
+    ROLE_V_B,
+    N_ROLES,
+    ROLE_LAYER_FIRST = ROLE_ATTN_NORM,
+};
+
+/* How safetensors files of a family lay out what GGUF files have in one common order. */
+struct layout {
+    bool norm_less_one; /* norm weights are stored less 1 (Gemma) */
+    bool is_transposed; /* linear layers are [n_in, n_out] (GPT-2) */
+    bool
+        qkv_by_group; /* rows of QKV: for each key-value head its queries, key, value; else all q, all k, all v */
+    bool experts_transposed; /* [n_experts, n_in, n_out] (gpt-oss) */
+    bool gate_up_by_pairs;   /* rows gate, up, gate, up … (gpt-oss) */
+};
+
+struct family;
+
+struct arch {
+    const struct family *family; /* family.h */
+    enum norm_kind norm;
+    enum act_kind act;
+    bool is_ungated;            /* down(act(up(x))) */
+    bool is_parallel;           /* attention and feed-forward read the same x, both are added */
+    bool is_post_ln;            /* the post norms take x + f(x) and give the new x (BERT) */
+    bool qk_whole;              /* q and k norms go over all heads at once */
+    bool is_encoder;            /* every token sees every other; no output matrix */
+    bool ffn_norm_is_attn_norm; /* parallel families with one norm for both */
+    struct layout layout;
+    const char *layer_prefix;   /* "model.layers.#." */
+    const char *names[N_ROLES]; /* within the layer; NULL: this family has no such thing */
+};
+
+/* BY_EUNSUPPORTED names the family or the feature. */
+BY_MUST_USE int arch_make(struct arch *out, const struct by_model_info *m,
+                          const struct by_json *config, struct by_err *err);
+
+/* The full name of a role's tensor without ".weight": '#' and '@' filled in. Returns out, or NULL when there is none or
+ * it does not fit. */
+const char *arch_name(const struct arch *a, enum role role, uint32_t layer, uint32_t expert,
+                      char *out, size_t cap);
+/* The same for a name given. */
+const char *arch_expand(const struct arch *a, enum role role, const char *name, uint32_t layer,
+                        uint32_t expert, char *out, size_t cap);
+
+#endif

@@ -1,0 +1,30 @@
+#include "gpu_worker/models/family.h"
+
+/* An encoder: every token sees every other, norms stand behind the sums, positions and token types are learned. */
+const struct family family_bert = {
+    .name = "bert",
+    .norm = NORM_LAYER,
+    .is_ungated = true,
+    .is_post_ln = true,
+    .is_encoder = true,
+    .layer_prefix = "bert.encoder.layer.#.",
+    .names = {{ROLE_EMBED, "bert.embeddings.word_embeddings"},
+              {ROLE_POSITIONS, "bert.embeddings.position_embeddings"},
+              {ROLE_TYPES, "bert.embeddings.token_type_embeddings"},
+              {ROLE_EMBED_NORM, "bert.embeddings.LayerNorm"},
+              {ROLE_FINAL_NORM, ""},
+              {ROLE_OUTPUT, ""},
+              {ROLE_POOLER, "bert.pooler.dense"},
+              {ROLE_SCORES, "classifier"},
+              {ROLE_ATTN_NORM, ""},
+              {ROLE_Q, "attention.self.query"},
+              {ROLE_K, "attention.self.key"},
+              {ROLE_V, "attention.self.value"},
+              {ROLE_O, "attention.output.dense"},
+              {ROLE_POST_ATTN_NORM, "attention.output.LayerNorm"},
+              {ROLE_FFN_NORM, ""},
+              {ROLE_UP, "intermediate.dense"},
+              {ROLE_DOWN, "output.dense"},
+              {ROLE_POST_FFN_NORM, "output.LayerNorm"}},
+    .gguf = {{ROLE_POST_ATTN_NORM, "attn_output_norm"}, {ROLE_POST_FFN_NORM, "layer_output_norm"}},
+};

@@ -1,0 +1,14 @@
+#include "gpu_worker/models/family.h"
+
+/* Qwen2 has biases on q, k and v; Qwen3 norms each head of q and k instead. */
+const struct family family_qwen2 = {.name = "qwen2"};
+const struct family family_qwen2_moe = {.name = "qwen2_moe"};
+
+const struct family family_qwen3 = {
+    .name = "qwen3",
+    .names = {{ROLE_Q_NORM, "self_attn.q_norm"}, {ROLE_K_NORM, "self_attn.k_norm"}},
+};
+const struct family family_qwen3_moe = {
+    .name = "qwen3_moe",
+    .names = {{ROLE_Q_NORM, "self_attn.q_norm"}, {ROLE_K_NORM, "self_attn.k_norm"}},
+};

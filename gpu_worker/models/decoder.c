@@ -1,0 +1,339 @@
+#include "gpu_worker/models/decoder.h"
+
+#include "common/base/check.h"
+#include "gpu_worker/models/mla.h"
+#include "gpu_worker/models/moe.h"
+
+/* ---- one layer, for the rows in hand ---- */
+
+static void embed(const struct pass *p) {
+    const struct decoder *d = p->d;
+    d->b->embed(p->lane, &(struct op_embed){.table = d->embed,
+                                            .ids = p->s->ids,
+                                            .scale = (float)d->info.embed_scale,
+                                            .pos_table = d->positions,
+                                            .positions = p->s->positions,
+                                            .pos_offset = d->info.pos_offset,
+                                            .type_table = d->types,
+                                            .types = p->s->types,
+                                            .out = d->x.p,
+                                            .ld = d->x.ld,
+                                            .first = p->first,
+                                            .n = p->n});
+    if (!d->embed_norm.w) return;
+    d->b->norm(p->lane, &(struct op_norm){.x = d->x.p,
+                                          .x_ld = d->x.ld,
+                                          .width = d->info.hidden,
+                                          .norm = &d->embed_norm,
+                                          .y = d->x.p,
+                                          .y_ld = d->x.ld,
+                                          .scale = 1,
+                                          .first = p->first,
+                                          .n = p->n});
+}
+
+static void project(const struct pass *p, const struct layer *l) {
+    const struct decoder *d = p->d;
+    for (uint32_t i = 0; i < l->qkv.n; i++)
+        d->b->linear(p->lane, &(struct op_linear){.is_fine = d->is_fine,
+                                                  .w = l->qkv.w[i],
+                                                  .x = d->x.p,
+                                                  .x_ld = d->x.ld,
+                                                  .norm = decoder_norm(&l->attn_norm),
+                                                  .y = d->qkv.p,
+                                                  .y_ld = d->qkv.ld,
+                                                  .y_col = l->qkv.y_col[i],
+                                                  .scale = 1,
+                                                  .first = p->first,
+                                                  .n = p->n});
+}
+
+/* Queries, keys and values of the rows; keys and values go into the pages, where every later row sees them. */
+static void attend_in(const struct pass *p, const struct layer *l) {
+    const struct decoder *d = p->d;
+    if (l->mla)
+        mla_project(p, l);
+    else
+        project(p, l);
+    d->b->kv_write(p->lane, &(struct op_kv_write){.x = d->qkv.p,
+                                                  .ld = d->qkv.ld,
+                                                  .k_col = d->q_cols,
+                                                  .v_col = d->v_col,
+                                                  .n_heads = d->info.n_heads,
+                                                  .q_dim = d->kv.k_dim,
+                                                  .q_norm = decoder_norm(&l->q_norm),
+                                                  .k_norm = decoder_norm(&l->k_norm),
+                                                  .qk_whole = d->arch.qk_whole,
+                                                  .rope = l->rope,
+                                                  .is_interleaved = d->info.rope.is_interleaved,
+                                                  .q_rot_col = d->rot_col,
+                                                  .k_rot_col = d->rot_col,
+                                                  .kv = d->kv,
+                                                  .pool = l->kv,
+                                                  .positions = p->s->positions,
+                                                  .seqs = p->s->seqs,
+                                                  .n_seqs = p->s->n_seqs,
+                                                  .first = p->first,
+                                                  .n = p->n});
+}
+
+/* x += f, or x += norm(f), or x = norm(x + f): f is in d->out unless it has been added already. */
+static void add(const struct pass *p, const struct norm *post) {
+    const struct decoder *d = p->d;
+    if (!post->w) return;
+    bool is_post_ln = d->arch.is_post_ln;
+    d->b->norm(p->lane, &(struct op_norm){.x = is_post_ln ? d->x.p : d->out.p,
+                                          .x_ld = is_post_ln ? d->x.ld : d->out.ld,
+                                          .width = d->info.hidden,
+                                          .norm = post,
+                                          .y = d->x.p,
+                                          .y_ld = d->x.ld,
+                                          .is_add = !is_post_ln,
+                                          .scale = is_post_ln ? 1 : (float)d->info.residual_scale,
+                                          .first = p->first,
+                                          .n = p->n});
+}
+
+void decoder_sum(const struct pass *p, const struct norm *post) {
+    struct decoder *d = p->d;
+    if (d->b->lane_id(p->lane) == 0 && !d->tp_rc)
+        d->tp_rc = tp_sum(d->tp, d->out.p, (size_t)p->n * d->out.ld);
+    d->b->barrier(p->lane);
+    if (post->w && !d->arch.is_post_ln) {
+        add(p, post);
+        return;
+    }
+    d->b->norm(p->lane, &(struct op_norm){.x = d->out.p,
+                                          .x_ld = d->out.ld,
+                                          .width = d->info.hidden,
+                                          .y = d->x.p,
+                                          .y_ld = d->x.ld,
+                                          .is_add = true,
+                                          .scale = (float)d->info.residual_scale,
+                                          .first = p->first,
+                                          .n = p->n});
+    add(p, post);
+}
+
+/* A sublayer's last matrix adds to x itself, unless a norm or a sum over ranks comes between. */
+static void add_linear(const struct pass *p, const struct weight *w, const struct buffer *x,
+                       const struct norm *post, bool is_part) {
+    const struct decoder *d = p->d;
+    bool is_direct = !is_part && (!post->w || d->arch.is_post_ln);
+    const struct buffer *y = is_direct ? &d->x : &d->out;
+    d->b->linear(p->lane,
+                 &(struct op_linear){.is_fine = d->is_fine,
+                                     .w = w,
+                                     .x = x->p,
+                                     .x_ld = x->ld,
+                                     .y = y->p,
+                                     .y_ld = y->ld,
+                                     .is_add = is_direct,
+                                     .scale = is_direct ? (float)d->info.residual_scale : 1,
+                                     .first = p->first,
+                                     .n = p->n});
+    if (is_part)
+        decoder_sum(p, post);
+    else
+        add(p, post);
+}
+
+static void attend_out(const struct pass *p, const struct layer *l) {
+    const struct decoder *d = p->d;
+    const struct buffer *y = l->mla ? &d->mla.latent : &d->attn;
+    d->b->attention(p->lane, &(struct op_attention){.q = d->qkv.p,
+                                                    .q_ld = d->qkv.ld,
+                                                    .n_heads = d->info.n_heads,
+                                                    .scale = (float)d->info.attn_scale,
+                                                    .softcap = (float)d->info.attn_softcap,
+                                                    .window = l->window,
+                                                    .is_full = d->arch.is_encoder,
+                                                    .sinks = l->sinks,
+                                                    .kv = d->kv,
+                                                    .pool = l->kv,
+                                                    .out = y->p,
+                                                    .out_ld = y->ld,
+                                                    .seqs = p->s->seqs,
+                                                    .n_seqs = p->s->n_seqs,
+                                                    .first = p->first,
+                                                    .n = p->n});
+    if (l->mla) mla_output(p, l);
+    add_linear(p, l->o, &d->attn, &l->post_attn_norm, decoder_is_part(d, true));
+}
+
+static void feed_in(const struct pass *p, const struct layer *l) {
+    const struct decoder *d = p->d;
+    if (l->moe) return;
+    d->b->linear(p->lane, &(struct op_linear){.is_fine = d->is_fine,
+                                              .w = l->up,
+                                              .x = d->x.p,
+                                              .x_ld = d->x.ld,
+                                              .norm = decoder_norm(&l->ffn_norm),
+                                              .act = d->arch.act,
+                                              .y = d->ffn.p,
+                                              .y_ld = d->ffn.ld,
+                                              .scale = 1,
+                                              .first = p->first,
+                                              .n = p->n});
+}
+
+static void feed_out(const struct pass *p, const struct layer *l) {
+    if (l->moe)
+        moe_forward(p, l);
+    else
+        add_linear(p, l->down, &p->d->ffn, &l->post_ffn_norm, decoder_is_part(p->d, false));
+}
+
+/* What follows once all keys of the layer are in place. */
+static void finish(const struct pass *p, const struct layer *l) {
+    if (p->d->arch.is_parallel) feed_in(p, l); /* reads x before attention adds to it */
+    attend_out(p, l);
+    if (!p->d->arch.is_parallel) feed_in(p, l);
+    feed_out(p, l);
+}
+
+/* ---- a step ---- */
+
+static void run_together(struct pass *p) {
+    const struct decoder *d = p->d;
+    p->first = 0;
+    p->n = p->s->n_rows;
+    embed(p);
+    for (uint32_t i = 0; i < d->info.n_layers; i++) {
+        attend_in(p, &d->layers[i]);
+        finish(p, &d->layers[i]);
+    }
+}
+
+/* Does anyone ask for a row of these? */
+static bool is_wanted(const struct pass *p) {
+    if (!p->s->wanted) return true;
+    for (uint32_t i = 0; i < p->s->n_wanted; i++) {
+        uint32_t r = p->s->wanted[i];
+        if (r >= p->first && r < p->first + p->n) return true;
+    }
+    return false;
+}
+
+/* The last rows see most keys: they go first, so that the lanes end together. */
+static void run_apart(struct pass *p, uint32_t chunk_rows) {
+    const struct decoder *d = p->d;
+    const uint32_t n_layers = d->info.n_layers, n_chunks = BY_DIV_UP(p->s->n_rows, chunk_rows);
+    d->b->lane_solo(p->lane, true);
+    for (uint32_t i = 0; i <= n_layers; i++) {
+        for (uint32_t c; (c = d->b->lane_next(p->lane, n_chunks)) != UINT32_MAX;) {
+            p->first = (n_chunks - 1 - c) * chunk_rows;
+            p->n = BY_MIN(chunk_rows, p->s->n_rows - p->first);
+            if (i == 0)
+                embed(p);
+            else if (i < n_layers || is_wanted(p))
+                finish(p, &d->layers[i - 1]);
+            if (i < n_layers) attend_in(p, &d->layers[i]);
+        }
+        d->b->barrier(p->lane);
+    }
+    d->b->lane_solo(p->lane, false);
+}
+
+struct run {
+    struct decoder *d;
+    const struct model_step *s;
+    uint32_t chunk_rows; /* 0: all lanes together */
+};
+
+static void run_lane(struct lane *lane, void *ctx) {
+    const struct run *r = ctx;
+    struct pass p = {.d = r->d, .s = r->s, .lane = lane};
+    if (r->chunk_rows)
+        run_apart(&p, r->chunk_rows);
+    else
+        run_together(&p);
+}
+
+int decoder_forward(struct decoder *d, const struct model_step *s) {
+    by_assert(s->n_rows > 0 && s->n_rows <= d->rows_max);
+    for (uint32_t i = 0; i < s->n_rows; i++)
+        d->is_fine[i] = s->positions[i] < FINE_POSITIONS;
+    struct run r = {.d = d, .s = s};
+    by_assert(d->share.world == 1 || d->tp);
+    /* Sums are made of all rows, in one order of calls on every rank. */
+    if (d->share.world == 1 && s->n_rows >= APART_ROWS * d->b->n_lanes)
+        r.chunk_rows = BY_MIN((uint32_t)CHUNK_ROWS, BY_DIV_UP(s->n_rows, d->b->n_lanes));
+    d->b->run(d->b, run_lane, &r);
+    return d->tp_rc;
+}
+
+/* ---- after the last layer ---- */
+
+struct rows {
+    struct decoder *d;
+    const uint32_t *rows;
+    uint32_t n;
+};
+
+static void logits_lane(struct lane *lane, void *ctx) {
+    const struct rows *r = ctx;
+    const struct decoder *d = r->d;
+    d->b->linear(lane, &(struct op_linear){.is_fine = d->is_fine,
+                                           .w = d->output,
+                                           .x = d->x.p,
+                                           .x_ld = d->x.ld,
+                                           .norm = decoder_norm(&d->final_norm),
+                                           .y = d->logits.p,
+                                           .y_ld = d->logits.ld,
+                                           .scale = (float)d->info.logit_scale,
+                                           .softcap = (float)d->info.final_softcap,
+                                           .rows = r->rows,
+                                           .n = r->n});
+}
+
+void decoder_logits(struct decoder *d, const uint32_t *rows, uint32_t n) {
+    by_assert(n > 0 && n <= d->logit_rows_max && d->output);
+    struct rows r = {.d = d, .rows = rows, .n = n};
+    d->b->run(d->b, logits_lane, &r);
+}
+
+static void scores_lane(struct lane *lane, void *ctx) {
+    const struct rows *r = ctx;
+    const struct decoder *d = r->d;
+    d->b->linear(lane, &(struct op_linear){.w = d->pooler,
+                                           .x = d->x.p,
+                                           .x_ld = d->x.ld,
+                                           .act = ACT_TANH,
+                                           .y = d->pooled.p,
+                                           .y_ld = d->pooled.ld,
+                                           .scale = 1,
+                                           .rows = r->rows,
+                                           .n = r->n});
+    d->b->linear(lane, &(struct op_linear){.w = d->scores,
+                                           .x = d->pooled.p,
+                                           .x_ld = d->pooled.ld,
+                                           .y = d->labels.p,
+                                           .y_ld = d->labels.ld,
+                                           .scale = 1,
+                                           .n = r->n});
+}
+
+void decoder_scores(struct decoder *d, const uint32_t *rows, uint32_t n) {
+    by_assert(n > 0 && n <= d->logit_rows_max && d->scores);
+    struct rows r = {.d = d, .rows = rows, .n = n};
+    d->b->run(d->b, scores_lane, &r);
+}
+
+static void hidden_lane(struct lane *lane, void *ctx) {
+    const struct rows *r = ctx;
+    const struct decoder *d = r->d;
+    d->b->norm(lane, &(struct op_norm){.x = d->x.p,
+                                       .x_ld = d->x.ld,
+                                       .width = d->info.hidden,
+                                       .norm = decoder_norm(&d->final_norm),
+                                       .y = d->hidden.p,
+                                       .y_ld = d->hidden.ld,
+                                       .scale = 1,
+                                       .n = r->n});
+}
+
+void decoder_hidden(struct decoder *d, uint32_t n_rows) {
+    struct rows r = {.d = d, .n = n_rows};
+    d->b->run(d->b, hidden_lane, &r);
+}

@@ -1,0 +1,127 @@
+/* decoder.h - what one forward pass needs: weights by layer, buffers, KV memory; and the pass itself.
+ *
+ *     ids ─embed─▶ x ─▶ [ norm q k v ─▶ pages ─▶ attention ─o─▶ + ─▶ norm gate up ─▶ down ─▶ + ] x n_layers ─▶ norm ─▶ logits
+ *
+ *     long steps   each lane takes 48 rows through a layer and through q, k, v of the next; a barrier a layer
+ *     short steps  all lanes share each op
+ *
+ * Always: which way is taken changes no bit (backend.h). A pointer that is NULL means the family has no such thing.
+ * Owner: model.c; filled by weights.c, run on the gpu worker's main thread. */
+#ifndef GPU_WORKER_MODELS_DECODER_H
+#define GPU_WORKER_MODELS_DECODER_H
+
+#include "gpu_worker/models/arch.h"
+#include "gpu_worker/models/model.h"
+#include "gpu_worker/models/share.h"
+#include "gpu_worker/tp.h"
+
+enum {
+    CHUNK_ROWS =
+        48, /* of a lane at a time in a long step: their activations stay in its second cache */
+    FINE_POSITIONS = 64, /* a sequence's first tokens, see is_fine */
+    APART_ROWS = 32,     /* rows a lane from which on lanes go apart */
+};
+
+/* A linear layer whose parts could not be put into one matrix (their types differ): at most q, k and v. */
+struct linears {
+    struct weight *w[3];
+    uint32_t y_col[3], n;
+};
+
+struct moe {
+    struct weight *router, *shared_gate_up, *shared_down, *shared_score;
+    struct weight **gate_up, **down; /* [n_experts] */
+    const float *choice_bias;
+};
+
+struct mla {
+    struct weight *q_a, *q_b, *kv_a;
+    struct norm q_a_norm, kv_a_norm;
+    struct weight *
+        *key_in; /* [n_heads]: [kv_rank, nope_dim], the query's way into the latent space */
+    struct weight **value_out; /* [n_heads]: [v_dim, kv_rank] */
+};
+
+struct layer {
+    struct norm attn_norm, post_attn_norm, ffn_norm, post_ffn_norm, q_norm,
+        k_norm; /* w NULL: none */
+    struct linears qkv;
+    struct weight *o, *up, *down; /* up: gate and up, unless the family has no gate */
+    struct moe *moe;              /* instead of up and down */
+    struct mla *mla;              /* instead of qkv */
+    const float *sinks;
+    const struct rope_table *rope;
+    uint32_t window;
+    void *kv;
+};
+
+/* Activations [rows_max, ld], backend memory. */
+struct buffer {
+    float *p;
+    uint32_t ld;
+};
+
+struct decoder {
+    struct backend *b;
+    struct by_model_info full, info; /* info: as this rank sees it */
+    struct share share;
+    struct tp *tp; /* NULL: a rank of one */
+    int tp_rc;     /* not 0: a rank is lost, sums are void */
+    struct arch arch;
+    uint32_t context_len, rows_max, logit_rows_max;
+    struct kv_shape kv;
+    uint32_t q_cols, k_cols,
+        v_cols; /* of the qkv buffer: queries, keys, values, one after the other */
+    uint32_t
+        v_col; /* q_cols + k_cols; with latent attention the values are the keys' first columns */
+    uint32_t rot_col; /* first column of a head that turns */
+
+    struct weight *embed, *positions, *types, *output;
+    struct weight *pooler, *scores; /* of a classifier */
+    struct norm embed_norm, final_norm;
+    struct layer *layers; /* [info.n_layers] */
+    struct rope_table *rope, *rope_local;
+
+    /* [rows_max], of the step in hand: rows whose activations int8 would round too much. They are the first tokens of their
+     * sequence: every later one attends to them, most of all to the very first ("attention sinks", Xiao et al. 2023), so an
+     * error there is in every answer; and short prompts are all first tokens. */
+    uint8_t *is_fine;
+    struct buffer x, qkv, attn, ffn, out; /* out: what a sublayer adds, when a norm comes between */
+    struct buffer logits, hidden;         /* hidden: made when first asked for */
+    struct buffer pooled, labels;         /* [logit_rows_max, …] */
+    struct {
+        struct buffer logits, weights, gate, scratch;
+        uint32_t *experts; /* [rows_max, n_used] */
+    } moe;
+    struct {
+        struct buffer q_a, q, latent; /* latent: attention's result before value_out */
+    } mla;
+};
+
+/* One lane's part of a step. */
+struct pass {
+    struct decoder *d;
+    const struct model_step *s;
+    struct lane *lane;
+    uint32_t first, n; /* rows in hand */
+};
+
+/* BY_EUNAVAILABLE: a rank of the group is lost. */
+BY_MUST_USE int decoder_forward(struct decoder *d, const struct model_step *s);
+/* d->out of the rows in hand becomes the sum over ranks, then is added to x as the layer says (post: or NULL). */
+void decoder_sum(const struct pass *p, const struct norm *post);
+/* Does the part that comes now only hold a share of its result? */
+static inline bool decoder_is_part(const struct decoder *d, bool is_attention) {
+    return d->share.world > 1 && !(is_attention && d->share.is_attention_whole);
+}
+void decoder_logits(struct decoder *d, const uint32_t *rows,
+                    uint32_t n); /* into d->logits, in this order */
+void decoder_scores(struct decoder *d, const uint32_t *rows, uint32_t n); /* into d->labels */
+void decoder_hidden(struct decoder *d,
+                    uint32_t n_rows); /* the first n_rows, normed, into d->hidden */
+
+static inline const struct norm *decoder_norm(const struct norm *n) { /* NULL when there is none */
+    return n->w ? n : NULL;
+}
+
+#endif

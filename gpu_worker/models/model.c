@@ -1,0 +1,283 @@
+#include "gpu_worker/models/model.h"
+
+#include "common/base/check.h"
+#include "common/base/mem.h"
+#include "gpu_worker/models/rope.h"
+#include "gpu_worker/models/weights.h"
+
+#include <string.h>
+
+struct model {
+    struct decoder d;
+    uint32_t n_pages, n_rows; /* n_rows: of the last step */
+    float *hidden;            /* [rows_max, hidden], made when first asked for */
+};
+
+/* ---- open ---- */
+
+static int check_context(struct decoder *d, const struct model_options *o, struct by_err *err) {
+    const struct by_model_info *m = &d->info;
+    d->context_len = o->context_len ? o->context_len : m->context;
+    if (d->context_len == 0)
+        return by_fail(err, BY_EINVAL,
+                       "the model does not say how long a text it can take; --context-length does");
+    if (m->context && d->context_len > m->context)
+        return by_fail(err, BY_EINVAL,
+                       "--context-length %u is more than the %u tokens that the model knows",
+                       d->context_len, m->context);
+    return 0;
+}
+
+static void set_shapes(struct decoder *d, const struct model_options *o) {
+    const struct by_model_info *m = &d->info;
+    const bool is_mla = m->mla.kv_rank > 0;
+    d->rows_max = o->rows_max;
+    d->logit_rows_max = o->logit_rows_max;
+    d->kv = (struct kv_shape){
+        .n_kv_heads = is_mla ? 1 : m->n_kv_heads,
+        .k_dim = is_mla ? m->mla.kv_rank + m->mla.rope_dim : m->head_dim,
+        .v_dim = is_mla ? m->mla.kv_rank : m->head_dim,
+        .page_size = o->page_size,
+        .dtype = o->kv_dtype,
+    };
+    d->q_cols = m->n_heads * d->kv.k_dim;
+    d->k_cols = d->kv.n_kv_heads * d->kv.k_dim;
+    d->v_cols = is_mla ? 0 : d->kv.n_kv_heads * d->kv.v_dim;
+    d->v_col = is_mla ? d->q_cols : d->q_cols + d->k_cols;
+    d->rot_col = is_mla ? m->mla.kv_rank : 0;
+}
+
+static int make_rope(struct decoder *d, struct rope_table **out, bool is_local,
+                     struct by_err *err) {
+    float inv_freq[BY_ROPE_PAIRS_MAX];
+    struct rope_source src = {
+        .n_rot = d->info.rope.n_rot, .inv_freq = inv_freq, .n_positions = d->context_len};
+    src.mscale = rope_inv_freq(&d->info.rope, is_local, d->context_len, inv_freq);
+    *out = d->b->rope_new(d->b, &src);
+    return *out ? 0
+                : by_fail(err, BY_ENOMEM, "no memory for the rotations of %u positions",
+                          d->context_len);
+}
+
+static int set_rope(struct decoder *d, struct by_err *err) {
+    const struct by_model_info *m = &d->info;
+    int rc = 0;
+    if (m->rope.kind != BY_ROPE_NONE) rc = make_rope(d, &d->rope, false, err);
+    if (!rc && m->rope.kind != BY_ROPE_NONE && m->rope.theta_local > 0)
+        rc = make_rope(d, &d->rope_local, true, err);
+    for (uint32_t i = 0; i < m->n_layers && !rc; i++) {
+        struct layer *l = &d->layers[i];
+        bool is_sliding = m->layer_flags[i] & BY_LAYER_SLIDING;
+        l->window = is_sliding ? m->sliding_window : 0;
+        if (m->layer_flags[i] & BY_LAYER_NO_ROPE) continue;
+        l->rope = is_sliding && d->rope_local ? d->rope_local : d->rope;
+    }
+    return rc;
+}
+
+static int make_buffer(struct decoder *d, struct buffer *out, uint32_t rows, uint64_t cols,
+                       struct by_err *err) {
+    if (cols == 0) return 0;
+    uint64_t bytes = (uint64_t)rows * cols * sizeof(float); /* below 2^32 * 2^28 * 4 */
+    out->ld = (uint32_t)cols;
+    out->p = d->b->alloc(d->b, bytes);
+    if (out->p) return 0;
+    return by_fail(err, BY_ENOMEM,
+                   "no memory for %.1f MB of activations, %u rows of %u; fewer tokens a step need "
+                   "less (--chunked-prefill-size)",
+                   (double)bytes / 1e6, rows, out->ld);
+}
+
+static int make_buffers(struct decoder *d, struct by_err *err) {
+    const struct by_model_info *m = &d->info;
+    const struct by_moe_info *x = &m->moe;
+    const bool is_mla = m->mla.kv_rank > 0, is_moe = x->n_experts > 0;
+    const uint64_t heads = m->n_heads;
+    const struct {
+        struct buffer *b;
+        uint64_t cols;
+    } all[] = {
+        {&d->x, m->hidden},
+        {&d->qkv, (uint64_t)d->q_cols + d->k_cols + d->v_cols},
+        {&d->attn, heads * (is_mla ? m->mla.v_dim : m->head_dim)},
+        {&d->ffn, BY_MAX(m->ffn, x->shared_ffn)},
+        {&d->out, (d->arch.names[ROLE_POST_ATTN_NORM] && !d->arch.is_post_ln) || d->share.world > 1
+                      ? m->hidden
+                      : 0},
+        {&d->moe.logits, x->n_experts},
+        {&d->moe.weights, is_moe ? x->n_used : 0},
+        {&d->moe.gate, x->has_shared_gate},
+        {&d->moe.scratch, is_moe ? (uint64_t)x->n_used * (x->ffn + m->hidden) : 0},
+        {&d->mla.q_a, m->mla.q_rank},
+        {&d->mla.q, is_mla ? heads * m->head_dim : 0},
+        {&d->mla.latent, is_mla ? heads * m->mla.kv_rank : 0},
+    };
+    int rc = 0;
+    d->is_fine = by_alloc(d->rows_max);
+    for (size_t i = 0; i < BY_COUNTOF(all) && !rc; i++)
+        rc = make_buffer(d, all[i].b, d->rows_max, all[i].cols, err);
+    if (!rc && d->output) rc = make_buffer(d, &d->logits, d->logit_rows_max, m->vocab, err);
+    if (!rc && d->scores) rc = make_buffer(d, &d->pooled, d->logit_rows_max, m->hidden, err);
+    if (!rc && d->scores) rc = make_buffer(d, &d->labels, d->logit_rows_max, m->n_labels, err);
+    if (rc || !is_moe) return rc;
+    d->moe.experts = d->b->alloc(d->b, (size_t)d->rows_max * x->n_used * sizeof(uint32_t));
+    return d->moe.experts
+               ? 0
+               : by_fail(err, BY_ENOMEM, "no memory for the experts of %u rows", d->rows_max);
+}
+
+int model_open(struct model **out, const struct by_model_dir *dir, struct backend *b,
+               const struct model_options *o, struct by_err *err) {
+    by_assert(o->page_size && o->page_size % 16 == 0 && o->rows_max && o->logit_rows_max);
+    const struct by_model_info *info = by_model_dir_info(dir);
+    if (!info || !info->is_complete)
+        return by_fail(err, BY_EUNSUPPORTED,
+                       "%s: its config is not one that the native engine can read",
+                       by_model_dir_path(dir));
+    struct model *m = by_alloc(sizeof *m);
+    struct decoder *d = &m->d;
+    d->b = b;
+    d->info = *info;
+    int rc = arch_make(&d->arch, info, by_model_dir_config(dir), err);
+    if (!rc) rc = check_context(d, o, err);
+    if (rc) {
+        rc = by_fail_prefix(err, "%s", by_model_dir_path(dir));
+        goto done;
+    }
+    d->full = d->info;
+    rc = share_make(&d->share, &d->full, d->arch.qk_whole, o->rank, BY_MAX(o->world, 1u), err);
+    if (rc) {
+        rc = by_fail_prefix(err, "%s", by_model_dir_path(dir));
+        goto done;
+    }
+    share_apply(&d->share, &d->info);
+    set_shapes(d, o);
+    rc = weights_load(d, dir, o, err);
+    if (!rc) rc = set_rope(d, err);
+    if (!rc) rc = make_buffers(d, err);
+    if (rc) goto done;
+    *out = m;
+    m = NULL;
+done:
+    model_close(m);
+    return rc;
+}
+
+static void free_buffers(struct decoder *d) {
+    struct buffer *all[] = {&d->x,           &d->qkv,        &d->attn,        &d->ffn,
+                            &d->out,         &d->logits,     &d->hidden,      &d->pooled,
+                            &d->labels,      &d->moe.logits, &d->moe.weights, &d->moe.gate,
+                            &d->moe.scratch, &d->mla.q_a,    &d->mla.q,       &d->mla.latent};
+    for (size_t i = 0; i < BY_COUNTOF(all); i++)
+        d->b->free(d->b, all[i]->p);
+    d->b->free(d->b, d->moe.experts);
+    by_free(d->is_fine);
+}
+
+static void free_kv(struct decoder *d) {
+    for (uint32_t i = 0; d->layers && i < d->info.n_layers; i++) {
+        if (d->layers[i].kv) d->b->kv_free(d->b, d->layers[i].kv);
+        d->layers[i].kv = NULL;
+    }
+}
+
+void model_close(struct model *m) {
+    if (!m) return;
+    struct decoder *d = &m->d;
+    free_kv(d);
+    free_buffers(d);
+    if (d->rope) d->b->rope_free(d->b, d->rope);
+    if (d->rope_local) d->b->rope_free(d->b, d->rope_local);
+    weights_release(d);
+    by_free(m->hidden);
+    by_free(m);
+}
+
+/* ---- what the worker asks ---- */
+
+const char *model_family(const struct model *m) {
+    return m->d.info.family;
+}
+
+uint32_t model_n_vocab(const struct model *m) {
+    return m->d.info.vocab;
+}
+
+uint32_t model_context_len(const struct model *m) {
+    return m->d.context_len;
+}
+
+uint32_t model_hidden_size(const struct model *m) {
+    return m->d.info.hidden;
+}
+
+uint32_t model_n_labels(const struct model *m) {
+    return m->d.scores ? m->d.info.n_labels : 0;
+}
+
+bool model_is_encoder(const struct model *m) {
+    return m->d.arch.is_encoder;
+}
+
+size_t model_kv_page_bytes(const struct model *m) {
+    return m->d.b->kv_page_bytes(m->d.b, &m->d.kv) * m->d.info.n_layers;
+}
+
+int model_kv_new(struct model *m, uint32_t n_pages, struct by_err *err) {
+    struct decoder *d = &m->d;
+    free_kv(d);
+    for (uint32_t i = 0; i < d->info.n_layers; i++) {
+        d->layers[i].kv = d->b->kv_new(d->b, &d->kv, n_pages);
+        if (d->layers[i].kv) continue;
+        free_kv(d);
+        double page = (double)model_kv_page_bytes(m);
+        return by_fail(err, BY_ENOMEM,
+                       "no memory for a KV cache of %u pages of %u tokens: %.1f MB; there was room "
+                       "for about %.1f MB (%u tokens)",
+                       n_pages, d->kv.page_size, page * n_pages / 1e6,
+                       page * n_pages * i / d->info.n_layers / 1e6,
+                       (uint32_t)((double)n_pages * d->kv.page_size * i / d->info.n_layers));
+    }
+    m->n_pages = n_pages;
+    return 0;
+}
+
+/* ---- a step ---- */
+
+void model_set_group(struct model *m, struct tp *tp) {
+    m->d.tp = tp;
+    m->d.tp_rc = 0;
+}
+
+int model_forward(struct model *m, const struct model_step *s) {
+    by_assert(m->n_pages > 0);
+    m->n_rows = s->n_rows;
+    return decoder_forward(&m->d, s);
+}
+
+float *model_logits(struct model *m, const uint32_t *rows, uint32_t n) {
+    decoder_logits(&m->d, rows, n);
+    return m->d.logits.p;
+}
+
+const float *model_scores(struct model *m, const uint32_t *rows, uint32_t n) {
+    decoder_scores(&m->d, rows, n);
+    return m->d.labels.p;
+}
+
+const float *model_hidden(struct model *m, const uint32_t *rows, uint32_t n) {
+    struct decoder *d = &m->d;
+    const size_t width = d->info.hidden;
+    if (!m->hidden) {
+        m->hidden = by_alloc_array(d->rows_max, width * sizeof *m->hidden);
+        d->hidden =
+            (struct buffer){d->b->alloc(d->b, d->rows_max * width * sizeof(float)), d->info.hidden};
+        by_assert(d->hidden.p);
+    }
+    decoder_hidden(d, m->n_rows);
+    for (uint32_t i = 0; i < n; i++) {
+        by_assert(rows[i] < m->n_rows);
+        memcpy(m->hidden + i * width, d->hidden.p + rows[i] * width, width * sizeof *m->hidden);
+    }
+    return m->hidden;
+}

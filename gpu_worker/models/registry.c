@@ -1,0 +1,142 @@
+#include "common/modelfile/native.h"
+#include "gpu_worker/models/arch.h"
+#include "gpu_worker/models/family.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct family *const families[] = {
+    &family_llama,       &family_mistral,   &family_smollm3,    &family_granite,
+    &family_helium,      &family_mixtral,   &family_qwen2,      &family_qwen2_moe,
+    &family_qwen3,       &family_qwen3_moe, &family_gemma,      &family_gemma2,
+    &family_gemma3_text, &family_olmo2,     &family_cohere,     &family_glm4,
+    &family_phi3,        &family_stablelm,  &family_starcoder2, &family_gpt2,
+    &family_gpt_neox,    &family_opt,       &family_falcon,     &family_deepseek_v2,
+    &family_deepseek_v3, &family_gpt_oss,   &family_bert,
+};
+
+/* Llama's names, which most families share, and GGUF's, which all do. */
+static const struct {
+    const char *hf, *gguf;
+} usual[N_ROLES] = {
+    [ROLE_EMBED] = {"model.embed_tokens", "token_embd"},
+    [ROLE_POSITIONS] = {NULL, "position_embd"},
+    [ROLE_TYPES] = {NULL, "token_types"},
+    [ROLE_EMBED_NORM] = {NULL, "token_embd_norm"},
+    [ROLE_FINAL_NORM] = {"model.norm", "output_norm"},
+    [ROLE_OUTPUT] = {"lm_head", "output"},
+    [ROLE_POOLER] = {NULL, "cls"},
+    [ROLE_SCORES] = {NULL, "cls.output"},
+    [ROLE_ATTN_NORM] = {"input_layernorm", "attn_norm"},
+    [ROLE_Q] = {"self_attn.q_proj", "attn_q"},
+    [ROLE_K] = {"self_attn.k_proj", "attn_k"},
+    [ROLE_V] = {"self_attn.v_proj", "attn_v"},
+    [ROLE_QKV] = {NULL, "attn_qkv"},
+    [ROLE_Q_NORM] = {NULL, "attn_q_norm"},
+    [ROLE_K_NORM] = {NULL, "attn_k_norm"},
+    [ROLE_SINKS] = {NULL, "attn_sinks"},
+    [ROLE_O] = {"self_attn.o_proj", "attn_output"},
+    [ROLE_POST_ATTN_NORM] = {NULL, "post_attention_norm"},
+    [ROLE_FFN_NORM] = {"post_attention_layernorm", "ffn_norm"},
+    [ROLE_GATE] = {"mlp.gate_proj", "ffn_gate"},
+    [ROLE_UP] = {"mlp.up_proj", "ffn_up"},
+    [ROLE_GATE_UP] = {NULL, "ffn_up"},
+    [ROLE_DOWN] = {"mlp.down_proj", "ffn_down"},
+    [ROLE_POST_FFN_NORM] = {NULL, "post_ffw_norm"},
+    [ROLE_ROUTER] = {"mlp.gate", "ffn_gate_inp"},
+    [ROLE_ROUTER_BIAS] = {NULL, "exp_probs_b.bias"},
+    [ROLE_EXPERT_GATE] = {"mlp.experts.@.gate_proj", "ffn_gate_exps"},
+    [ROLE_EXPERT_UP] = {"mlp.experts.@.up_proj", "ffn_up_exps"},
+    [ROLE_EXPERT_GATE_UP] = {NULL, "ffn_gate_up_exps"},
+    [ROLE_EXPERT_DOWN] = {"mlp.experts.@.down_proj", "ffn_down_exps"},
+    [ROLE_SHARED_GATE] = {"mlp.shared_expert.gate_proj", "ffn_gate_shexp"},
+    [ROLE_SHARED_UP] = {"mlp.shared_expert.up_proj", "ffn_up_shexp"},
+    [ROLE_SHARED_DOWN] = {"mlp.shared_expert.down_proj", "ffn_down_shexp"},
+    [ROLE_SHARED_SCORE] = {"mlp.shared_expert_gate", "ffn_gate_inp_shexp"},
+    [ROLE_Q_A] = {"self_attn.q_a_proj", "attn_q_a"},
+    [ROLE_Q_A_NORM] = {"self_attn.q_a_layernorm", "attn_q_a_norm"},
+    [ROLE_Q_B] = {"self_attn.q_b_proj", "attn_q_b"},
+    [ROLE_KV_A] = {"self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa"},
+    [ROLE_KV_A_NORM] = {"self_attn.kv_a_layernorm", "attn_kv_a_norm"},
+    [ROLE_KV_B] = {"self_attn.kv_b_proj", "attn_kv_b"},
+};
+
+const struct family *family_find(struct by_str name) {
+    for (size_t i = 0; i < BY_COUNTOF(families); i++) {
+        if (by_str_eqz(name, families[i]->name)) return families[i];
+    }
+    return NULL;
+}
+
+const struct family *family_at(size_t i) {
+    return i < BY_COUNTOF(families) ? families[i] : NULL;
+}
+
+static enum act_kind act_of(enum by_act a) {
+    static const enum act_kind of[] = {
+        [BY_ACT_SILU] = ACT_SILU, [BY_ACT_GELU] = ACT_GELU,   [BY_ACT_GELU_TANH] = ACT_GELU_TANH,
+        [BY_ACT_RELU] = ACT_RELU, [BY_ACT_RELU2] = ACT_RELU2, [BY_ACT_QUICK_GELU] = ACT_QUICK_GELU,
+    };
+    return of[a];
+}
+
+/* Roles are those that the safetensors files have; a GGUF has the same ones under its own names. */
+static void set_names(struct arch *a, const struct family *f, bool is_gguf) {
+    for (uint32_t r = 0; r < N_ROLES; r++)
+        a->names[r] = usual[r].hf;
+    for (uint32_t i = 0; i < FAMILY_NAMES_MAX && f->names[i].name; i++)
+        a->names[f->names[i].role] = f->names[i].name[0] ? f->names[i].name : NULL;
+    a->layer_prefix = f->layer_prefix ? f->layer_prefix : "model.layers.#.";
+    if (!is_gguf) return;
+    a->layer_prefix = "blk.#.";
+    for (uint32_t r = 0; r < N_ROLES; r++)
+        a->names[r] = a->names[r] ? usual[r].gguf : NULL;
+    for (uint32_t i = 0; i < FAMILY_NAMES_MAX && f->gguf[i].name; i++)
+        a->names[f->gguf[i].role] = f->gguf[i].name[0] ? f->gguf[i].name : NULL;
+}
+
+int arch_make(struct arch *out, const struct by_model_info *m, const struct by_json *config,
+              struct by_err *err) {
+    int rc = by_native_check(m, config, err);
+    if (rc) return rc;
+    const struct family *f = family_find(by_str_of(m->family));
+    if (!f)
+        return by_fail(err, BY_EINTERNAL, "the family '%s' has no file in gpu_worker/models",
+                       m->family);
+    *out = (struct arch){
+        .family = f,
+        .norm = f->norm,
+        .act = act_of(m->act),
+        .is_ungated = f->is_ungated,
+        .is_parallel = m->is_parallel,
+        .is_post_ln = f->is_post_ln,
+        .qk_whole = f->qk_whole,
+        .is_encoder = f->is_encoder,
+        .ffn_norm_is_attn_norm = f->ffn_norm_is_attn_norm,
+    };
+    if (!m->is_gguf) out->layout = f->layout;
+    set_names(out, f, m->is_gguf);
+    if (f->adjust) f->adjust(out, m, config);
+    return 0;
+}
+
+const char *arch_expand(const struct arch *a, enum role role, const char *name, uint32_t layer,
+                        uint32_t expert, char *out, size_t cap) {
+    const char *parts[] = {role >= ROLE_LAYER_FIRST ? a->layer_prefix : "", name};
+    size_t n = 0;
+    for (size_t i = 0; i < BY_COUNTOF(parts); i++) {
+        for (const char *p = parts[i]; *p; p++) {
+            bool is_number = *p == '#' || *p == '@';
+            int k = is_number ? snprintf(out + n, cap - n, "%u", *p == '#' ? layer : expert)
+                              : snprintf(out + n, cap - n, "%c", *p);
+            if (k < 0 || (size_t)k >= cap - n) return NULL;
+            n += (size_t)k;
+        }
+    }
+    return out;
+}
+
+const char *arch_name(const struct arch *a, enum role role, uint32_t layer, uint32_t expert,
+                      char *out, size_t cap) {
+    return a->names[role] ? arch_expand(a, role, a->names[role], layer, expert, out, cap) : NULL;
+}

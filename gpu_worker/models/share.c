@@ -1,0 +1,68 @@
+#include "gpu_worker/models/share.h"
+
+/* Part `rank` of n things in `world` parts. */
+static struct cut part(uint32_t n, uint32_t rank, uint32_t world) {
+    uint32_t from = (uint32_t)((uint64_t)n * rank / world),
+             to = (uint32_t)((uint64_t)n * (rank + 1) / world);
+    return (struct cut){from, to - from};
+}
+
+/* The same in whole blocks of a weight's type, the largest that leave every rank one. */
+static int columns(struct cut *out, uint32_t n, uint32_t rank, uint32_t world, const char *what,
+                   struct by_err *err) {
+    uint32_t unit = 256;
+    while (unit > 1 && (n % unit || n / unit < world))
+        unit /= 2;
+    *out = part(n / unit, rank, world);
+    out->first *= unit;
+    out->n *= unit;
+    if (out->n || n == 0) return 0;
+    return by_fail(err, BY_EINVAL, "--tp-size %u: the %s has %u columns", world, what, n);
+}
+
+static int heads(struct share *s, const struct by_model_info *m, struct by_err *err) {
+    uint32_t n_kv = m->mla.kv_rank ? 1 : m->n_kv_heads, group = m->n_heads / n_kv;
+    if (s->world > m->n_heads)
+        return by_fail(err, BY_EINVAL, "--tp-size %u: the model has %u attention heads", s->world,
+                       m->n_heads);
+    if (s->world <= n_kv) {
+        s->kv = part(n_kv, s->rank, s->world);
+        s->q = (struct cut){s->kv.first * group, s->kv.n * group};
+        return 0;
+    }
+    /* Several ranks to a key-value head: they part its queries. */
+    uint32_t kv = (uint32_t)((uint64_t)s->rank * n_kv / s->world);
+    uint32_t first = (uint32_t)BY_DIV_UP((uint64_t)kv * s->world, n_kv),
+             end = (uint32_t)BY_DIV_UP((uint64_t)(kv + 1) * s->world, n_kv);
+    s->kv = (struct cut){kv, 1};
+    s->q = part(group, s->rank - first, end - first);
+    s->q.first += kv * group;
+    if (s->q.n) return 0;
+    return by_fail(err, BY_EINVAL, "--tp-size %u: %u query heads share %u key-value heads",
+                   s->world, m->n_heads, n_kv);
+}
+
+int share_make(struct share *out, const struct by_model_info *m, bool qk_whole, uint32_t rank,
+               uint32_t world, struct by_err *err) {
+    *out = (struct share){.rank = rank, .world = world};
+    int rc = 0;
+    if (qk_whole || world == 1) {
+        out->is_attention_whole = true;
+        out->q = (struct cut){0, m->n_heads};
+        out->kv = (struct cut){0, m->n_kv_heads};
+    } else {
+        rc = heads(out, m, err);
+    }
+    if (!rc) rc = columns(&out->ffn, m->ffn, rank, world, "feed-forward", err);
+    if (!rc) rc = columns(&out->expert, m->moe.ffn, rank, world, "feed-forward of an expert", err);
+    if (!rc) rc = columns(&out->shared, m->moe.shared_ffn, rank, world, "shared expert", err);
+    return rc;
+}
+
+void share_apply(const struct share *s, struct by_model_info *m) {
+    m->n_heads = s->q.n;
+    if (!m->mla.kv_rank) m->n_kv_heads = s->kv.n;
+    m->ffn = s->ffn.n;
+    m->moe.ffn = s->expert.n;
+    m->moe.shared_ffn = s->shared.n;
+}

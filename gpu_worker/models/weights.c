@@ -1,0 +1,275 @@
+#include "gpu_worker/models/weights.h"
+
+#include "common/base/mem.h"
+#include "gpu_worker/models/mla.h"
+#include "gpu_worker/models/moe.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- a layer ---- */
+
+/* Are q, k and v of one type, so that one matrix can hold them? */
+static bool has_one_type(struct binder *b, uint32_t layer) {
+    static const enum role roles[] = {ROLE_Q, ROLE_K, ROLE_V};
+    enum by_dtype type = BY_DTYPE_NONE;
+    for (size_t i = 0; i < BY_COUNTOF(roles); i++) {
+        char stem[MATRIX_NAME_MAX], name[MATRIX_NAME_MAX + 8];
+        if (!bind_name(b, roles[i], layer, 0, stem, sizeof stem)) return true;
+        snprintf(name, sizeof name, "%s.weight", stem);
+        const struct by_tensor_info *t = by_model_dir_find(b->source.dir, name);
+        if (!t) return true;
+        if (i && t->dtype != type) return false;
+        type = t->dtype;
+    }
+    return true;
+}
+
+/* The parts of a fused tensor whose rows are, for each key-value head, its queries, its key, its value. A rank has whole
+ * groups, or some queries of one. */
+static void parts_by_group(const struct decoder *d, uint32_t rows, struct bind_part *parts) {
+    const struct share *s = &d->share;
+    uint32_t dim = d->full.head_dim, group = d->full.n_heads / d->full.n_kv_heads;
+    uint32_t stride = (group + 2) * dim, first = s->kv.first * stride;
+    uint32_t n_queries = s->q.n / s->kv.n;
+    const uint32_t runs[] = {n_queries * dim, dim, dim};
+    const uint32_t offsets[] = {first + (s->q.first - s->kv.first * group) * dim,
+                                first + group * dim, first + (group + 1) * dim};
+    for (uint32_t i = 0; i < 3; i++)
+        parts[i] = (struct bind_part){.role = ROLE_QKV,
+                                      .rows = rows,
+                                      .n = runs[i] * s->kv.n,
+                                      .run = runs[i],
+                                      .stride = stride,
+                                      .offset = offsets[i]};
+}
+
+/* Some heads' rows of a tensor of heads, which begin at row `from`. */
+static struct bind_part bind_heads(const struct decoder *d, enum role role, uint32_t rows,
+                                   uint32_t from, struct cut heads) {
+    return (struct bind_part){.role = role,
+                              .rows = rows,
+                              .n = heads.n * d->full.head_dim,
+                              .offset = from + heads.first * d->full.head_dim};
+}
+
+static int bind_qkv(struct binder *b, struct layer *l, uint32_t layer) {
+    const struct decoder *d = b->d;
+    const struct share *s = &d->share;
+    const uint32_t n_q = d->full.n_heads * d->full.head_dim,
+                   n_kv = d->full.n_kv_heads * d->full.head_dim, all = n_q + 2 * n_kv;
+    struct bind w = {.n_in = d->info.hidden,
+                     .layer = layer,
+                     .is_transposed = d->arch.layout.is_transposed,
+                     .wants_bias = d->info.has_attn_bias};
+    l->qkv.n = 1;
+    if (d->arch.names[ROLE_QKV]) {
+        w.n_parts = 3;
+        w.parts[0] = bind_heads(d, ROLE_QKV, all, 0, s->q);
+        w.parts[1] = bind_heads(d, ROLE_QKV, all, n_q, s->kv);
+        w.parts[2] = bind_heads(d, ROLE_QKV, all, n_q + n_kv, s->kv);
+        if (d->arch.layout.qkv_by_group) parts_by_group(d, all, w.parts);
+        return bind_matrix(b, &l->qkv.w[0], &w);
+    }
+    const struct bind_part parts[] = {bind_heads(d, ROLE_Q, n_q, 0, s->q),
+                                      bind_heads(d, ROLE_K, n_kv, 0, s->kv),
+                                      bind_heads(d, ROLE_V, n_kv, 0, s->kv)};
+    if (has_one_type(b, layer)) {
+        w.n_parts = 3;
+        memcpy(w.parts, parts, sizeof parts);
+        return bind_matrix(b, &l->qkv.w[0], &w);
+    }
+    int rc = 0;
+    l->qkv.n = 3;
+    for (uint32_t i = 0; i < 3 && !rc; i++) {
+        l->qkv.y_col[i] = i == 0 ? 0 : l->qkv.y_col[i - 1] + parts[i - 1].n;
+        w.n_parts = 1;
+        w.parts[0] = parts[i];
+        rc = bind_matrix(b, &l->qkv.w[i], &w);
+    }
+    return rc;
+}
+
+static int bind_attention(struct binder *b, struct layer *l, uint32_t layer) {
+    const struct decoder *d = b->d;
+    const struct by_model_info *m = &d->info;
+    int rc = m->mla.kv_rank ? mla_bind(b, l, layer) : bind_qkv(b, l, layer);
+    uint32_t q_norm = d->arch.qk_whole ? d->q_cols : m->head_dim,
+             k_norm = d->arch.qk_whole ? d->k_cols : m->head_dim;
+    if (!rc) rc = bind_norm(b, &l->q_norm, ROLE_Q_NORM, layer, q_norm);
+    if (!rc) rc = bind_norm(b, &l->k_norm, ROLE_K_NORM, layer, k_norm);
+    if (!rc && d->arch.names[ROLE_SINKS])
+        rc = bind_put(b, &l->sinks,
+                      &(struct bind_vector){.role = ROLE_SINKS,
+                                            .suffix = m->is_gguf ? ".weight" : "",
+                                            .layer = layer,
+                                            .n = m->n_heads,
+                                            .n_all = d->full.n_heads,
+                                            .first = d->share.q.first});
+    if (rc) return rc;
+    uint32_t v_dim = m->mla.kv_rank ? m->mla.v_dim : m->head_dim;
+    return bind_matrix(b, &l->o,
+                       &(struct bind){.parts = {bind_whole(ROLE_O, m->hidden)},
+                                      .n_parts = 1,
+                                      .n_in = m->n_heads * v_dim,
+                                      .n_in_all = d->full.n_heads * v_dim,
+                                      .in_first = d->share.q.first * v_dim,
+                                      .no_bias = d->share.rank && !d->share.is_attention_whole,
+                                      .layer = layer,
+                                      .is_transposed = d->arch.layout.is_transposed});
+}
+
+static int bind_ffn(struct binder *b, struct layer *l, uint32_t layer) {
+    const struct decoder *d = b->d;
+    const struct cut cut = d->share.ffn;
+    const uint32_t n = d->full.ffn;
+    struct bind w = {.n_in = d->info.hidden,
+                     .layer = layer,
+                     .n_parts = 1,
+                     .is_gated = !d->arch.is_ungated,
+                     .is_transposed = d->arch.layout.is_transposed,
+                     .wants_bias = d->info.has_mlp_bias};
+    if (d->arch.is_ungated) {
+        w.parts[0] = bind_cut(ROLE_UP, n, 0, cut);
+    } else if (d->arch.names[ROLE_GATE_UP]) {
+        w.n_parts = 2;
+        w.parts[0] = bind_cut(ROLE_GATE_UP, 2 * n, 0, cut);
+        w.parts[1] = bind_cut(ROLE_GATE_UP, 2 * n, n, cut);
+    } else {
+        w.n_parts = 2;
+        w.parts[0] = bind_cut(ROLE_GATE, n, 0, cut);
+        w.parts[1] = bind_cut(ROLE_UP, n, 0, cut);
+    }
+    int rc = bind_matrix(b, &l->up, &w);
+    if (rc) return rc;
+    return bind_matrix(b, &l->down,
+                       &(struct bind){.parts = {bind_whole(ROLE_DOWN, d->info.hidden)},
+                                      .n_parts = 1,
+                                      .n_in = cut.n,
+                                      .n_in_all = n,
+                                      .in_first = cut.first,
+                                      .no_bias = d->share.rank > 0,
+                                      .layer = layer,
+                                      .is_transposed = w.is_transposed});
+}
+
+static int bind_layer(struct binder *b, uint32_t layer) {
+    const struct by_model_info *m = &b->d->info;
+    struct layer *l = &b->d->layers[layer];
+    int rc = bind_norm(b, &l->attn_norm, ROLE_ATTN_NORM, layer, m->hidden);
+    if (!rc) rc = bind_attention(b, l, layer);
+    if (!rc) rc = bind_norm(b, &l->post_attn_norm, ROLE_POST_ATTN_NORM, layer, m->hidden);
+    if (!rc && !b->d->arch.ffn_norm_is_attn_norm)
+        rc = bind_norm(b, &l->ffn_norm, ROLE_FFN_NORM, layer, m->hidden);
+    if (b->d->arch.ffn_norm_is_attn_norm) l->ffn_norm = l->attn_norm;
+    bool is_moe = m->moe.n_experts && (m->layer_flags[layer] & BY_LAYER_MOE);
+    if (!rc) rc = is_moe ? moe_bind(b, l, layer) : bind_ffn(b, l, layer);
+    return rc ? rc : bind_norm(b, &l->post_ffn_norm, ROLE_POST_FFN_NORM, layer, m->hidden);
+}
+
+/* ---- the rest ---- */
+
+static int bind_table(struct binder *b, struct weight **out, enum role role, uint32_t rows) {
+    if (!b->d->arch.names[role]) return 0;
+    bool is_of_tokens = role == ROLE_EMBED || role == ROLE_OUTPUT;
+    const struct bind w = {.parts = {bind_whole(role, rows)},
+                           .n_parts = 1,
+                           .n_in = b->d->info.hidden,
+                           .is_row_lookup = role != ROLE_OUTPUT,
+                           .keep_type = !is_of_tokens,
+                           .is_of_tokens = is_of_tokens,
+                           .no_bias = role != ROLE_OUTPUT};
+    return bind_matrix(b, out, &w);
+}
+
+static int bind_output(struct binder *b) {
+    struct decoder *d = b->d;
+    char name[MATRIX_NAME_MAX];
+    if (d->info.is_tied) {
+        d->output = d->embed;
+        return 0;
+    }
+    if (bind_name(b, ROLE_OUTPUT, 0, 0, name, sizeof name) && !bind_has(b, ROLE_OUTPUT, 0, 0))
+        return by_fail(
+            b->err, BY_ENOTFOUND,
+            "there is no tensor %s.weight, and the config does not tie it to the embedding", name);
+    return bind_table(b, &d->output, ROLE_OUTPUT, d->info.vocab);
+}
+
+/* The head of a cross-encoder: a pooler and a classifier, where the file has them. */
+static int bind_classifier(struct binder *b) {
+    struct decoder *d = b->d;
+    const struct by_model_info *m = &d->info;
+    if (!m->n_labels || !bind_has(b, ROLE_SCORES, 0, 0)) return 0;
+    struct bind w = {.parts = {bind_whole(ROLE_POOLER, m->hidden)},
+                     .n_parts = 1,
+                     .n_in = m->hidden,
+                     .keep_type = true};
+    int rc = bind_matrix(b, &d->pooler, &w);
+    w.parts[0] = bind_whole(ROLE_SCORES, m->n_labels);
+    return rc ? rc : bind_matrix(b, &d->scores, &w);
+}
+
+static int bind_ends(struct binder *b) {
+    struct decoder *d = b->d;
+    const struct by_model_info *m = &d->info;
+    if (!d->arch.names[ROLE_EMBED])
+        return by_fail(b->err, BY_EINTERNAL, "a family without an embedding");
+    int rc = bind_table(b, &d->embed, ROLE_EMBED, m->vocab);
+    if (!rc) rc = bind_table(b, &d->positions, ROLE_POSITIONS, m->context + m->pos_offset);
+    if (!rc) rc = bind_table(b, &d->types, ROLE_TYPES, m->n_types);
+    if (!rc) rc = bind_norm(b, &d->embed_norm, ROLE_EMBED_NORM, 0, m->hidden);
+    if (!rc) rc = bind_norm(b, &d->final_norm, ROLE_FINAL_NORM, 0, m->hidden);
+    if (!rc) rc = bind_classifier(b);
+    return rc ? rc : bind_output(b);
+}
+
+int weights_load(struct decoder *d, const struct by_model_dir *dir, const struct model_options *o,
+                 struct by_err *err) {
+    struct binder b;
+    bind_start(&b, d, dir, o, err);
+    int rc = bind_ends(&b);
+    d->layers = by_alloc_array(d->info.n_layers, sizeof *d->layers);
+    for (uint32_t i = 0; i < d->info.n_layers && !rc; i++)
+        rc = bind_layer(&b, i);
+    bind_finish(&b, rc == 0);
+    return rc ? by_fail_prefix(err, "%s", by_model_dir_path(dir)) : 0;
+}
+
+/* ---- release ---- */
+
+static void free_norm(struct decoder *d, struct norm *n) {
+    d->b->free(d->b, (void *)(uintptr_t)n->w);
+    d->b->free(d->b, (void *)(uintptr_t)n->b);
+}
+
+static void free_layer(struct decoder *d, struct layer *l) {
+    struct norm *norms[] = {&l->attn_norm, &l->post_attn_norm, &l->post_ffn_norm, &l->q_norm,
+                            &l->k_norm};
+    for (size_t i = 0; i < BY_COUNTOF(norms); i++)
+        free_norm(d, norms[i]);
+    if (!d->arch.ffn_norm_is_attn_norm) free_norm(d, &l->ffn_norm);
+    for (uint32_t i = 0; i < BY_COUNTOF(l->qkv.w); i++)
+        d->b->weight_free(d->b, l->qkv.w[i]);
+    d->b->weight_free(d->b, l->o);
+    d->b->weight_free(d->b, l->up);
+    d->b->weight_free(d->b, l->down);
+    d->b->free(d->b, (void *)(uintptr_t)l->sinks);
+    moe_release(d, l->moe);
+    mla_release(d, l->mla);
+}
+
+void weights_release(struct decoder *d) {
+    for (uint32_t i = 0; d->layers && i < d->info.n_layers; i++)
+        free_layer(d, &d->layers[i]);
+    if (d->output != d->embed) d->b->weight_free(d->b, d->output);
+    d->b->weight_free(d->b, d->embed);
+    d->b->weight_free(d->b, d->positions);
+    d->b->weight_free(d->b, d->types);
+    d->b->weight_free(d->b, d->pooler);
+    d->b->weight_free(d->b, d->scores);
+    free_norm(d, &d->embed_norm);
+    free_norm(d, &d->final_norm);
+    by_free(d->layers);
+    d->layers = NULL;
+}

@@ -1,0 +1,28 @@
+/* worker.h - carries out steps: the mirror, the model's forward pass, a token for each row that wants one.
+ *
+ *     step ─▶ mirror ─▶ flat rows ─▶ model_forward ─▶ model_logits ─▶ sampler (rows shared by the lanes) ─▶ step_done
+ *
+ * Always: what a step answers is a function of the mirror and the frame; a row whose logits are NaN or infinite is reported
+ * in failed_slots and spoils no other row.
+ * Owner: the gpu worker's main thread. After warm-up a step allocates nothing. */
+#ifndef GPU_WORKER_WORKER_H
+#define GPU_WORKER_WORKER_H
+
+#include "gpu_worker/mirror.h"
+#include "gpu_worker/models/model.h"
+
+enum { WORKER_LOGIT_ROWS = 64 }; /* rows of logits held at a time */
+
+struct worker;
+
+/* model and backend are borrowed. */
+struct worker *worker_new(struct model *model, struct backend *backend,
+                          const struct mirror_limits *limits);
+void worker_free(struct worker *w);
+void worker_reset(struct worker *w); /* a new session */
+/* *out borrows from the worker until the next call. BY_EFORMAT: the frame contradicts the mirror; BY_EUNAVAILABLE:
+ * a rank is lost. Either way the session must end. */
+BY_MUST_USE int worker_step(struct worker *w, const struct msg_step *step,
+                            struct msg_step_done *out, struct by_err *err);
+
+#endif
