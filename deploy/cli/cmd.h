@@ -1,0 +1,24 @@
+/* cmd.h - the sub-commands of `banyan`.
+ * Always: each gets the words from its own name on and returns the exit status.
+ * Owner: banyan.c's table. */
+#ifndef DEPLOY_CLI_CMD_H
+#define DEPLOY_CLI_CMD_H
+
+#include <stdbool.h>
+
+int cmd_serve(int argc, char **argv);
+int cmd_tokenize(int argc, char **argv);
+int cmd_chat_template(int argc, char **argv);
+int cmd_model(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
+int cmd_keys(int argc, char **argv);
+int cmd_config(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
+
+int cmd_inspect(int argc, char **argv);
+int cmd_trace(int argc, char **argv);
+
+/* A word that only one command knows, such as --decode: taken out before the table of options sees the rest. */
+bool cmd_take_word(int *argc, char **argv, const char *word);
+
+#endif

@@ -1,0 +1,100 @@
+#include "deploy/cli/cmd.h"
+#include "common/base/mem.h"
+#include "common/base/options.h"
+#include "common/text/tokenizer.h"
+#include "deploy/cli/fetch_model.h"
+#include "deploy/cli/json_lines.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* banyan tokenize --model-path DIR < lines:  {"text", "add_special_tokens"?: true} -> {"ids"}
+ * with --decode:                             {"ids", "skip_special_tokens"?: false} -> {"text"} */
+
+enum { IDS_MAX = 64 << 20 };
+
+struct tool {
+    struct by_tokenizer *tokenizer;
+    struct by_ids ids;
+    struct by_buf text;
+};
+
+static int encode(void *ctx, struct by_str line, const struct by_json *args, struct by_buf *out,
+                  struct by_err *err) {
+    struct tool *t = ctx;
+    struct by_str text = {0};
+    struct by_encode_options o = {.add_special_tokens = true, .allow_special = true};
+    (void)line;
+    int rc = by_json_get_str(args, "", "text", &text, err);
+    if (!rc && !by_json_get(args, "text")) rc = by_fail(err, BY_EINVAL, "text: a string is needed");
+    if (!rc) rc = by_json_get_bool(args, "", "add_special_tokens", &o.add_special_tokens, err);
+    by_ids_clear(&t->ids);
+    if (!rc) rc = by_tokenizer_encode(t->tokenizer, text, &o, &t->ids, err);
+    if (rc) return rc;
+    by_buf_addz(out, "{\"ids\":[");
+    for (size_t i = 0; i < t->ids.n; i++)
+        by_buf_addf(out, i ? ",%u" : "%u", t->ids.p[i]);
+    by_buf_addz(out, "]}");
+    return 0;
+}
+
+static int decode(void *ctx, struct by_str line, const struct by_json *args, struct by_buf *out,
+                  struct by_err *err) {
+    struct tool *t = ctx;
+    const struct by_json *list = NULL;
+    struct by_decode_options o = {0};
+    int64_t id;
+    (void)line;
+    int rc = by_json_get_array(args, "", "ids", &list, err);
+    if (!rc && !list) rc = by_fail(err, BY_EINVAL, "ids: a list of token ids is needed");
+    if (!rc) rc = by_json_get_bool(args, "", "skip_special_tokens", &o.skip_special_tokens, err);
+    by_ids_clear(&t->ids);
+    for (const struct by_json *it = rc ? NULL : by_json_first(list); it; it = by_json_next(it)) {
+        if (!by_json_to_i64(it, &id) || id < 0 || id > UINT32_MAX)
+            return by_fail(err, BY_EINVAL, "ids: %g is no token id", by_json_f64(it));
+        by_ids_add(&t->ids, (uint32_t)id);
+    }
+    if (rc) return rc;
+    by_buf_clear(&t->text);
+    by_tokenizer_decode(t->tokenizer, t->ids.p, t->ids.n, &o, &t->text);
+    by_buf_addz(out, "{\"text\":");
+    by_buf_add_json_str(out, by_buf_str(&t->text));
+    by_buf_addc(out, '}');
+    return 0;
+}
+
+int cmd_tokenize(int argc, char **argv) {
+    static const struct by_options_program program = {
+        .name = "banyan tokenize",
+        .who = BY_FOR_TOOL,
+        .summary = "reads JSON lines {\"text\", \"add_special_tokens\"?} and writes {\"ids\"}; "
+                   "with --decode "
+                   "{\"ids\", \"skip_special_tokens\"?} to {\"text\"}",
+        .usage = "--model-path DIR [--decode] < LINES"};
+    struct by_options o;
+    struct by_err err = {0};
+    struct by_model_dir *dir = NULL;
+    struct tool t = {0};
+    bool decodes = cmd_take_word(&argc, argv, "--decode");
+    int rc = by_options_parse(&o, &program, argc, argv, &err);
+    char *path = NULL;
+    if (!rc)
+        rc = fetch_model(o.tokenizer_path ? o.tokenizer_path : o.model_path, &o, FETCH_TEXT, &path,
+                         &err);
+    if (!rc) rc = by_model_dir_open_text(&dir, path, &err);
+    by_free(path);
+    if (!rc) rc = by_tokenizer_open(&t.tokenizer, dir, &err);
+    by_model_dir_close(dir);
+    if (rc) {
+        fprintf(stderr, "banyan tokenize: %s\n", err.text);
+        return 1;
+    }
+    by_ids_init(&t.ids, IDS_MAX);
+    by_buf_init(&t.text, (size_t)IDS_MAX);
+    int status = json_lines_run(decodes ? decode : encode, &t);
+    by_ids_release(&t.ids);
+    by_buf_release(&t.text);
+    by_tokenizer_close(t.tokenizer);
+    by_options_release(&o);
+    return status;
+}

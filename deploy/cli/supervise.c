@@ -1,0 +1,296 @@
+#include "deploy/cli/supervise.h"
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/list.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/base/options.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum {
+    BACKOFF_FIRST_MS = 100,
+    BACKOFF_MAX_MS = 30000,
+    YOUNG_MS = 5000,
+    ENV_MAX = 512,
+    STATUS_MAX = 512,
+};
+
+enum child_state { CHILD_WAITING, CHILD_STARTING, CHILD_READY, CHILD_GONE };
+
+struct child {
+    struct by_list node;
+    struct supervisor *supervisor;
+    char name[64];
+    char **argv;
+    char *extra_env[8];
+    enum child_state state;
+    bool was_ready, has_served; /* ever; since its last start */
+    uint64_t started_ns;
+    double seconds;
+    uint64_t backoff_ms;
+    uv_process_t *process; /* one a start: libuv closes it after its exit */
+    bool is_running;
+    uv_timer_t timer;
+    uv_poll_t notify;
+    int notify_fd;
+    char notify_path[128];
+    char status[STATUS_MAX];
+};
+
+struct supervisor {
+    struct supervisor_options o;
+    struct by_list children;
+    bool may_restart;
+};
+
+static void start(struct child *c);
+
+/* ---- notify ---- */
+
+static void take_line(struct child *c, const char *line) {
+    struct supervisor *s = c->supervisor;
+    if (strncmp(line, "STATUS=", 7) == 0) {
+        snprintf(c->status, sizeof c->status, "%s", line + 7);
+        s->o.status(s->o.ctx, c, c->status);
+    }
+}
+
+static void on_notify(uv_poll_t *h, int status, int events) {
+    struct child *c = h->data;
+    char text[1024];
+    (void)status;
+    (void)events;
+    for (ssize_t n; (n = recv(c->notify_fd, text, sizeof text - 1, MSG_DONTWAIT)) > 0;) {
+        bool is_ready = false;
+        text[n] = '\0';
+        for (char *rest = text, *line; (line = strsep(&rest, "\n")) != NULL;) {
+            take_line(c, line);
+            is_ready |= strcmp(line, "READY=1") == 0;
+        }
+        if (!is_ready || c->state != CHILD_STARTING) continue;
+        c->state = CHILD_READY;
+        c->was_ready = c->has_served = true;
+        c->backoff_ms = 0;
+        c->seconds = (double)(by_now_ns() - c->started_ns) / 1e9;
+        c->supervisor->o.ready(c->supervisor->o.ctx, c);
+    }
+}
+
+static void open_notify(struct child *c) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    snprintf(c->notify_path, sizeof c->notify_path, "%.80s/notify-%.30s", c->supervisor->o.run_dir,
+             c->name);
+    if (strlen(c->notify_path) >= sizeof a.sun_path)
+        by_die("%s is too long for a socket", c->notify_path);
+    memcpy(a.sun_path, c->notify_path, strlen(c->notify_path));
+    c->notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (c->notify_fd < 0 || bind(c->notify_fd, (struct sockaddr *)&a, sizeof a))
+        by_die("%s: %s", c->notify_path, strerror(errno));
+    int rc = uv_poll_init(c->supervisor->o.loop, &c->notify, c->notify_fd);
+    by_assert(rc == 0);
+    c->notify.data = c;
+    uv_poll_start(&c->notify, UV_READABLE, on_notify);
+}
+
+/* ---- start and exit ---- */
+
+static void on_timer(uv_timer_t *t) {
+    start(t->data);
+}
+
+static void start_later(struct child *c) {
+    uint64_t age_ms = (by_now_ns() - c->started_ns) / BY_NS_PER_MS, wait = 0;
+    if (!c->has_served && age_ms < YOUNG_MS) {
+        c->backoff_ms =
+            c->backoff_ms ? BY_MIN(c->backoff_ms * 2, (uint64_t)BACKOFF_MAX_MS) : BACKOFF_FIRST_MS;
+        wait = c->backoff_ms;
+    }
+    c->state = CHILD_WAITING;
+    uv_timer_start(&c->timer, on_timer, wait, 0);
+}
+
+static void on_process_closed(uv_handle_t *h) {
+    by_free(h);
+}
+
+static void take_exit(struct child *c, int64_t code, int sig) {
+    struct supervisor *s = c->supervisor;
+    c->is_running = false;
+    c->state = CHILD_GONE;
+    bool may = s->may_restart;
+    if (may && !c->was_ready && !sig) may = s->o.failed(s->o.ctx, c, code);
+    s->o.exited(s->o.ctx, c, code, sig, may && s->may_restart);
+    if (may && s->may_restart) start_later(c);
+}
+
+static void on_exit_(uv_process_t *p, int64_t code, int sig) {
+    struct child *c = p->data;
+    uv_close((uv_handle_t *)p, on_process_closed);
+    c->process = NULL;
+    take_exit(c, code, sig);
+}
+
+/* environ and ours; the strings are borrowed for the spawn. */
+static void make_env(struct child *c, char **env, char *parent, size_t parent_cap, char *notify,
+                     size_t notify_cap) {
+    extern char **environ;
+    size_t n = 0;
+    for (char **e = environ; *e && n < ENV_MAX - 16; e++) {
+        if (strncmp(*e, "NOTIFY_SOCKET=", 14) != 0 && strncmp(*e, "BANYAN_PARENT=", 14) != 0)
+            env[n++] = *e;
+    }
+    snprintf(parent, parent_cap, "BANYAN_PARENT=%d", (int)getpid());
+    snprintf(notify, notify_cap, "NOTIFY_SOCKET=%s", c->notify_path);
+    env[n++] = parent;
+    env[n++] = notify;
+    for (size_t i = 0; i < BY_COUNTOF(c->extra_env) && c->extra_env[i]; i++)
+        env[n++] = c->extra_env[i];
+    env[n] = NULL;
+}
+
+static void start(struct child *c) {
+    char *env[ENV_MAX], parent[64], notify[192];
+    uv_stdio_container_t io[3] = {{.flags = UV_IGNORE},
+                                  {.flags = UV_INHERIT_FD, .data.fd = 1},
+                                  {.flags = UV_INHERIT_FD, .data.fd = 2}};
+    make_env(c, env, parent, sizeof parent, notify, sizeof notify);
+    uv_process_options_t o = {.file = c->argv[0],
+                              .args = c->argv,
+                              .env = env,
+                              .exit_cb = on_exit_,
+                              .stdio = io,
+                              .stdio_count = 3,
+                              .flags = UV_PROCESS_DETACHED};
+    c->process = by_alloc(sizeof *c->process);
+    c->process->data = c;
+    c->state = CHILD_STARTING;
+    c->has_served = false;
+    c->started_ns = by_now_ns();
+    int rc = uv_spawn(c->supervisor->o.loop, c->process, &o);
+    if (!rc) {
+        c->is_running = true;
+        return;
+    }
+    by_error("%s cannot be started: %s file=%s", c->name, uv_strerror(rc), c->argv[0]);
+    uv_close((uv_handle_t *)c->process, on_process_closed);
+    c->process = NULL;
+    take_exit(c, 127, 0);
+}
+
+/* ---- the face ---- */
+
+struct supervisor *supervisor_new(const struct supervisor_options *o) {
+    struct supervisor *s = by_alloc(sizeof *s);
+    s->o = *o;
+    s->may_restart = true;
+    by_list_init(&s->children);
+    return s;
+}
+
+static void clear_words(struct child *c) {
+    if (c->argv) by_options_argv_free(c->argv);
+    for (size_t i = 0; i < BY_COUNTOF(c->extra_env); i++) {
+        by_free(c->extra_env[i]);
+        c->extra_env[i] = NULL;
+    }
+}
+
+void supervisor_free(struct supervisor *s) {
+    if (!s) return;
+    for (BY_LIST_EACH_SAFE(node, next, &s->children)) {
+        struct child *c = BY_CONTAINER_OF(node, struct child, node);
+        close(c->notify_fd);
+        unlink(c->notify_path);
+        clear_words(c);
+        by_free(c);
+    }
+    by_free(s);
+}
+
+void child_set_argv(struct child *c, char **argv, const char *const *env) {
+    clear_words(c);
+    c->argv = argv;
+    for (size_t i = 0; env && env[i]; i++) {
+        by_assert(i < BY_COUNTOF(c->extra_env));
+        c->extra_env[i] = by_strdup(env[i]);
+    }
+}
+
+struct child *supervisor_add(struct supervisor *s, const char *name, char **argv,
+                             const char *const *env) {
+    struct child *c = by_alloc(sizeof *c);
+    c->supervisor = s;
+    snprintf(c->name, sizeof c->name, "%s", name);
+    child_set_argv(c, argv, env);
+    by_list_push(&s->children, &c->node);
+    uv_timer_init(s->o.loop, &c->timer);
+    c->timer.data = c;
+    open_notify(c);
+    start(c);
+    return c;
+}
+
+const char *child_name(const struct child *c) {
+    return c->name;
+}
+
+const char *child_status(const struct child *c) {
+    return c->status;
+}
+
+int child_pid(const struct child *c) {
+    return c->is_running ? c->process->pid : 0;
+}
+
+bool child_was_ready(const struct child *c) {
+    return c->was_ready;
+}
+
+double child_seconds(const struct child *c) {
+    return c->seconds;
+}
+
+bool supervisor_all_ready(const struct supervisor *s) {
+    for (BY_LIST_EACH(node, &s->children)) {
+        if (BY_CONTAINER_OF(node, struct child, node)->state != CHILD_READY) return false;
+    }
+    return true;
+}
+
+bool supervisor_all_gone(const struct supervisor *s) {
+    for (BY_LIST_EACH(node, &s->children)) {
+        if (BY_CONTAINER_OF(node, struct child, node)->is_running) return false;
+    }
+    return true;
+}
+
+void supervisor_stop_restarting(struct supervisor *s) {
+    s->may_restart = false;
+    for (BY_LIST_EACH(node, &s->children))
+        uv_timer_stop(&BY_CONTAINER_OF(node, struct child, node)->timer);
+}
+
+void child_signal(struct child *c, int sig) {
+    if (c && c->is_running) uv_process_kill(c->process, sig);
+}
+
+void supervisor_signal_all(struct supervisor *s, int sig) {
+    for (BY_LIST_EACH(node, &s->children))
+        child_signal(BY_CONTAINER_OF(node, struct child, node), sig);
+}
+
+struct child *supervisor_find(struct supervisor *s, const char *name) {
+    for (BY_LIST_EACH(node, &s->children)) {
+        struct child *c = BY_CONTAINER_OF(node, struct child, node);
+        if (strcmp(c->name, name) == 0) return c;
+    }
+    return NULL;
+}

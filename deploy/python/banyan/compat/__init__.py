@@ -1,0 +1,1 @@
+"""Other engines' names for what Banyan does."""

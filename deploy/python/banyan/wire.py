@@ -1,0 +1,142 @@
+"""HTTP/1.1 to a router, over TCP or a Unix socket, on asyncio: one connection a request, nothing kept between them.
+
+    address = parse("http://127.0.0.1:30000")      or parse("unix:/run/banyan/router.sock")
+    status, body = await ask(address, "POST", "/generate", {...})
+    async for event in stream(address, "/generate", {...}):      each server-sent event, parsed
+
+A cancelled task closes its connection, and the router aborts the request.
+"""
+
+import asyncio
+import json
+from urllib.parse import urlsplit
+
+LINE_MAX = 256 << 20  # a cumulative event holds all the text so far
+
+
+class BanyanError(RuntimeError):
+    """The server could not do it; the text says why. `status`: the HTTP status, 0 when no answer came."""
+
+    def __init__(self, text, status=0):
+        super().__init__(text)
+        self.status = status
+
+
+class RequestError(BanyanError, ValueError):
+    """The request is wrong (HTTP 4xx): another try would fail too."""
+
+
+class Address:
+    def __init__(self, host=None, port=None, path=None, key=None):
+        self.host, self.port, self.path, self.key = host, port, path, key
+
+    def __str__(self):
+        return f"unix:{self.path}" if self.path else f"http://{self.host}:{self.port}"
+
+    async def open(self):
+        try:
+            if self.path:
+                return await asyncio.open_unix_connection(self.path, limit=LINE_MAX)
+            return await asyncio.open_connection(self.host, self.port, limit=LINE_MAX)
+        except OSError as failure:
+            raise BanyanError(f"{self}: no server answers there ({failure.strerror or failure})") from None
+
+
+def parse(url, key=None):
+    """Address of http://host:port or unix:/path."""
+    if url.startswith("unix:"):
+        return Address(path=url[len("unix:") :], key=key)
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme != "http" or not parts.hostname:
+        raise ValueError(f"{url}: a server is named http://host:port or unix:/path of its socket")
+    return Address(host=parts.hostname, port=parts.port or 30000, key=key)
+
+
+def error_of(status, body):
+    """The exception for an answer that is not 200."""
+    try:
+        text = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        text = body.decode(errors="replace").strip()[:500] or f"HTTP {status}"
+    return (RequestError if 400 <= status < 500 and status not in (408, 429) else BanyanError)(text, status)
+
+
+class _Connection:
+    """One request and its answer."""
+
+    def __init__(self, address):
+        self.address = address
+
+    async def __aenter__(self):
+        self.reader, self.writer = await self.address.open()
+        return self
+
+    async def __aexit__(self, *exc):
+        self.writer.close()
+
+    async def send(self, method, path, body):
+        data = b"" if body is None else json.dumps(body).encode()
+        key = f"Authorization: Bearer {self.address.key}\r\n" if self.address.key else ""
+        self.writer.write(
+            f"{method} {path} HTTP/1.1\r\nHost: {self.address.host or 'banyan'}\r\nConnection: close\r\n{key}"
+            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+        )
+        try:
+            await self.writer.drain()
+            status = int((await self.reader.readline()).split()[1])
+            self.headers = {}
+            while (line := (await self.reader.readline()).strip()):
+                name, _, value = line.decode("latin-1").partition(":")
+                self.headers[name.lower()] = value.strip()
+        except (OSError, IndexError, ValueError):
+            raise BanyanError(f"{self.address}: the server went away before it answered") from None
+        return status
+
+    async def chunks(self):
+        """The body's bytes as they come."""
+        try:
+            if self.headers.get("transfer-encoding") == "chunked":
+                while size := int((await self.reader.readline()), 16):
+                    yield await self.reader.readexactly(size)
+                    await self.reader.readline()
+            elif "content-length" in self.headers:
+                yield await self.reader.readexactly(int(self.headers["content-length"]))
+            else:
+                yield await self.reader.read()
+        except (OSError, ValueError, asyncio.IncompleteReadError):
+            raise BanyanError(f"{self.address}: the server went away in the middle of an answer") from None
+
+    async def body(self):
+        return b"".join([chunk async for chunk in self.chunks()])
+
+
+async def ask(address, method, path, body=None):
+    """The answer's bytes; raises for every status but 200."""
+    async with _Connection(address) as c:
+        status = await c.send(method, path, body)
+        data = await c.body()
+        if status != 200:
+            raise error_of(status, data)
+        return data
+
+
+async def stream(address, path, body):
+    """Yields each event of a streamed answer."""
+    async with _Connection(address) as c:
+        status = await c.send("POST", path, body)
+        if status != 200:
+            raise error_of(status, await c.body())
+        rest = b""
+        async for chunk in c.chunks():
+            *events, rest = (rest + chunk).split(b"\n\n")
+            for event in events:
+                data = event.removeprefix(b"data: ")
+                if data == b"[DONE]":
+                    return
+                if event.startswith(b":"):  # a comment keeps the connection alive
+                    continue
+                value = json.loads(data)
+                if "error" in value:
+                    raise error_of(int(value["error"].get("code") or 500), data)
+                yield value
+        raise BanyanError(f"{address}: the stream ended before its end")
