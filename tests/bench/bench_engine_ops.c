@@ -1,0 +1,244 @@
+/* bench_engine_ops [isa] [threads] [Q4_1|Q4_0|Q8_0|BF16|F32|…] - the op table on the shapes of SmolLM2-135M: 30 layers of
+ * qkv, o, gate/up and down, and the head. Figures are of CPU time of lane 0 (best of some), so that other processes cost
+ * little but caches; with one thread it is what the kernels take. */
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "gpu_worker/cpu/cpu_backend.h"
+#include "tests/bench/bench.h"
+
+#include <string.h>
+#include <time.h>
+
+enum {
+    LAYERS = 30,
+    HIDDEN = 576,
+    FFN = 1536,
+    QKV = 960,
+    VOCAB = 49152,
+    ROWS = 512,
+    SOLO_ROWS = 48,
+    CTX = 2048
+};
+
+struct model {
+    struct weight *qkv[LAYERS], *o[LAYERS], *gate_up[LAYERS], *down[LAYERS], *head;
+    float *x, *h, *ffn, *out, *logits;
+    struct norm norm;
+};
+
+struct job {
+    struct backend *b;
+    struct model m;
+    uint32_t n;    /* rows */
+    bool is_split; /* solo, 48 rows a lane, as decoder.c does for long prompts */
+    bool with_head;
+    struct op_attention attention;
+    double seconds; /* CPU time of lane 0 */
+};
+
+static double cpu_s(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Any finite numbers will do: nibbles count up, scales are 1/64. */
+static void any_row(const void *ctx, uint32_t out, void *bytes) {
+    const struct weight_source *s = ctx;
+    size_t n = 0;
+    if (!by_dtype_row_bytes(s->dtype, s->n_in, &n)) return;
+    uint32_t block = by_dtype_block_bytes(s->dtype);
+    for (size_t i = 0; i < n; i++)
+        ((uint8_t *)bytes)[i] = (uint8_t)((i * 37 + out * 11) & 0x2f);
+    for (size_t i = 0; i + 2 <= n && by_dtype_is_quantised(s->dtype); i += block)
+        memcpy((uint8_t *)bytes + i, &(uint16_t){0x2400}, 2);
+}
+
+static struct weight *any_weight(struct backend *b, enum by_dtype t, uint32_t n_out, uint32_t n_in,
+                                 bool is_gated) {
+    struct weight_source s = {
+        .n_out = n_out, .n_in = n_in, .dtype = t, .row = any_row, .is_gated = is_gated};
+    struct weight *w = NULL;
+    struct by_err err;
+    s.ctx = &s;
+    if (b->weight_new(b, &w, &s, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        exit(1);
+    }
+    return w;
+}
+
+static void linear(struct lane *l, struct job *j, const struct weight *w, const float *x,
+                   uint32_t x_ld, float *y, uint32_t y_ld, enum act_kind act, bool is_add,
+                   const struct norm *norm, uint32_t first, uint32_t n) {
+    struct op_linear op = {.w = w,
+                           .x = x,
+                           .x_ld = x_ld,
+                           .norm = norm,
+                           .act = act,
+                           .y = y,
+                           .y_ld = y_ld,
+                           .is_add = is_add,
+                           .scale = is_add ? 1e-6f : 1,
+                           .first = first,
+                           .n = n};
+    j->b->linear(l, &op);
+}
+
+static void layers(struct lane *l, struct job *j, uint32_t first, uint32_t n) {
+    struct model *m = &j->m;
+    for (int i = 0; i < LAYERS; i++) {
+        linear(l, j, m->qkv[i], m->x, HIDDEN, m->h, QKV, ACT_NONE, false, &m->norm, first, n);
+        linear(l, j, m->o[i], m->h, QKV, m->x, HIDDEN, ACT_NONE, true, NULL, first, n);
+        linear(l, j, m->gate_up[i], m->x, HIDDEN, m->ffn, FFN, ACT_SILU, false, &m->norm, first, n);
+        linear(l, j, m->down[i], m->ffn, FFN, m->x, HIDDEN, ACT_NONE, true, NULL, first, n);
+    }
+}
+
+static void pass(struct lane *l, void *ctx) {
+    struct job *j = ctx;
+    double from = cpu_s();
+    if (j->is_split) {
+        uint32_t n_parts = (j->n + SOLO_ROWS - 1) / SOLO_ROWS;
+        for (uint32_t i = j->b->lane_next(l, n_parts); i != UINT32_MAX;
+             i = j->b->lane_next(l, n_parts)) {
+            uint32_t first = i * SOLO_ROWS;
+            j->b->lane_solo(l, true);
+            layers(l, j, first, BY_MIN(SOLO_ROWS, j->n - first));
+            j->b->lane_solo(l, false);
+        }
+        j->b->barrier(l);
+    } else {
+        layers(l, j, 0, j->n);
+    }
+    if (j->with_head)
+        linear(l, j, j->m.head, j->m.x, HIDDEN, j->m.logits, VOCAB, ACT_NONE, false, &j->m.norm, 0,
+               j->n);
+    if (j->b->lane_id(l) == 0) j->seconds = cpu_s() - from;
+}
+
+static void attend(struct lane *l, void *ctx) {
+    struct job *j = ctx;
+    double from = cpu_s();
+    for (int i = 0; i < LAYERS; i++)
+        j->b->attention(l, &j->attention);
+    if (j->b->lane_id(l) == 0) j->seconds = cpu_s() - from;
+}
+
+static double best(struct job *j, void (*fn)(struct lane *l, void *ctx), int repeats) {
+    double least = 1e9;
+    for (int i = 0; i < repeats; i++) {
+        j->b->run(j->b, fn, j);
+        least = BY_MIN(least, j->seconds);
+    }
+    return least;
+}
+
+static void fill(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        x[i] = (float)((i * 2654435761u) % 2000) / 1000.0f - 1;
+}
+
+static void bench_linear(struct job *j) {
+    static const uint32_t rows[] = {1, 2, 4, 8, 16, 32, 128, 512};
+    const double macs =
+        (double)LAYERS * (QKV * HIDDEN + HIDDEN * HIDDEN + 2.0 * FFN * HIDDEN + HIDDEN * FFN);
+    for (size_t i = 0; i < BY_COUNTOF(rows); i++) {
+        char name[32];
+        j->n = rows[i];
+        j->is_split = rows[i] >= 128;
+        j->with_head = false;
+        double s = best(j, pass, rows[i] >= 128 ? 5 : 40);
+        snprintf(name, sizeof name, "rows=%u", rows[i]);
+        bench_row("layers", name, s * 1e3, "ms");
+        bench_row("layers", name, 2 * macs * rows[i] / s * 1e-9 / j->b->n_lanes, "GOPS a lane");
+        if (rows[i] > 32) continue;
+        j->with_head = true;
+        bench_row("layers+head", name, best(j, pass, 20) * 1e3, "ms");
+    }
+}
+
+static void bench_attention(struct job *j) {
+    static const enum kv_dtype types[] = {KV_F32, KV_BF16, KV_F16, KV_INT8};
+    static const char *const names[] = {"f32", "bf16", "f16", "int8"};
+    uint32_t *pages = by_alloc_array(CTX / 16, sizeof *pages);
+    for (uint32_t i = 0; i < CTX / 16; i++)
+        pages[i] = (i * 77) % (CTX / 16);
+    for (size_t i = 0; i < BY_COUNTOF(types); i++) {
+        struct kv_shape kv = {3, 64, 64, 16, types[i]};
+        void *pool = j->b->kv_new(j->b, &kv, CTX / 16);
+        struct seq_rows seq = {0, 1, 0, pages};
+        j->attention = (struct op_attention){.q = j->m.h,
+                                             .q_ld = QKV,
+                                             .n_heads = 9,
+                                             .scale = 0.125f,
+                                             .kv = kv,
+                                             .pool = pool,
+                                             .out = j->m.out,
+                                             .out_ld = HIDDEN,
+                                             .seqs = &seq,
+                                             .n_seqs = 1};
+        for (uint32_t n = 1; n <= 512; n += 511) {
+            for (uint32_t ctx = 512; ctx <= CTX; ctx *= 4) {
+                char name[64];
+                seq.n = j->attention.n = n;
+                seq.position = ctx - n;
+                snprintf(name, sizeof name, "%s rows=%u context=%u", names[i], n, ctx);
+                double s = best(j, attend, n > 1 ? 3 : 20);
+                double flops = 4.0 * LAYERS * 9 * 64 * n * (ctx - (n - 1) / 2.0);
+                bench_row("attention", name, s * 1e3, "ms");
+                bench_row("attention", name, flops / s * 1e-9 / j->b->n_lanes, "GFLOP/s a lane");
+            }
+        }
+        j->b->kv_free(j->b, pool);
+    }
+    by_free(pages);
+}
+
+static void model_new(struct job *j, enum by_dtype t) {
+    struct backend *b = j->b;
+    struct model *m = &j->m;
+    static float ones[HIDDEN];
+    for (int i = 0; i < HIDDEN; i++)
+        ones[i] = 1;
+    for (int i = 0; i < LAYERS; i++) {
+        m->qkv[i] = any_weight(b, t, QKV, HIDDEN, false);
+        m->o[i] = any_weight(b, t, HIDDEN, HIDDEN, false);
+        m->gate_up[i] = any_weight(b, t, 2 * FFN, HIDDEN, true);
+        m->down[i] = any_weight(b, t, HIDDEN, FFN, false);
+    }
+    m->head = any_weight(b, by_dtype_is_quantised(t) ? BY_DTYPE_Q8_0 : t, VOCAB, HIDDEN, false);
+    m->norm = (struct norm){.eps = 1e-5f, .w = b->put(b, ones, HIDDEN)};
+    m->x = b->alloc(b, sizeof(float) * ROWS * HIDDEN);
+    m->h = b->alloc(b, sizeof(float) * ROWS * QKV);
+    m->ffn = b->alloc(b, sizeof(float) * ROWS * FFN);
+    m->out = b->alloc(b, sizeof(float) * ROWS * HIDDEN);
+    m->logits = b->alloc(b, sizeof(float) * 32 * VOCAB);
+    fill(m->x, (size_t)ROWS * HIDDEN);
+    fill(m->h, (size_t)ROWS * QKV);
+}
+
+int main(int argc, char **argv) {
+    static const char *const isas[] = {"portable", "avx2", "avx512"};
+    struct cpu_options o = {.isa = cpu_isa_best(),
+                            .n_threads = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 1};
+    for (size_t i = 0; argc > 1 && i < BY_COUNTOF(isas); i++)
+        if (strcmp(argv[1], isas[i]) == 0) o.isa = (enum cpu_isa)i;
+    enum by_dtype t = BY_DTYPE_Q4_1;
+    for (int i = 0; argc > 3 && i < BY_N_DTYPES; i++)
+        if (strcmp(argv[3], by_dtype_name((enum by_dtype)i)) == 0) t = (enum by_dtype)i;
+    struct job j = {0};
+    struct by_err err;
+    if (cpu_backend_new(&j.b, &o, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    printf("# %s, %s\n", j.b->name, by_dtype_name(t));
+    uint64_t from = by_now_ns();
+    model_new(&j, t);
+    bench_row("packing", by_dtype_name(t), (double)(by_now_ns() - from) * 1e-6, "ms");
+    bench_linear(&j);
+    bench_attention(&j);
+    j.b->close(j.b);
+    return 0;
+}

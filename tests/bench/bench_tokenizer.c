@@ -1,0 +1,119 @@
+/* bench_tokenizer FOLDER DOCUMENTS: how fast a tokenizer loads, encodes and decodes; one thread. DOCUMENTS is a file of texts
+ * with a NUL between them. bench_tokenizer.py makes one and runs this beside PyPI's tokenizers. */
+#include "common/base/file.h"
+#include "common/text/tokenizer.h"
+#include "tests/bench/bench.h"
+
+#include <time.h>
+
+enum { ROUNDS = 3, PROMPTS = 2000, PROMPT_BYTES = 80, IDS_MAX = 64 << 20 };
+
+static struct by_tokenizer *tokenizer;
+static struct by_buf file;
+static struct by_ids ids;
+
+/* CPU time: a busy neighbour counts for neither side. */
+static uint64_t cpu_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void die(const struct by_err *err) {
+    fprintf(stderr, "%s\n", err->text);
+    exit(1);
+}
+
+static void encode(struct by_str text) {
+    struct by_err err = {0};
+    struct by_encode_options o = {.add_special_tokens = false, .allow_special = true};
+    if (by_tokenizer_encode(tokenizer, text, &o, &ids, &err)) die(&err);
+}
+
+static double load(const char *folder) {
+    struct by_model_dir *dir = NULL;
+    struct by_err err = {0};
+    uint64_t from = cpu_ns();
+    by_tokenizer_close(tokenizer);
+    if (by_model_dir_open_text(&dir, folder, &err) || by_tokenizer_open(&tokenizer, dir, &err))
+        die(&err);
+    by_model_dir_close(dir);
+    return (double)(cpu_ns() - from) / 1e6;
+}
+
+static double encode_documents(void) {
+    struct by_str rest = by_buf_str(&file), text;
+    uint64_t from = cpu_ns();
+    for (bool more = true; more;) {
+        more = by_str_split(&rest, '\0', &text);
+        by_ids_clear(&ids);
+        encode(text);
+    }
+    return (double)file.n / 1e6 / ((double)(cpu_ns() - from) / 1e9);
+}
+
+/* All documents as one string: NULs become blanks. */
+static double encode_whole(struct by_buf *whole) {
+    uint64_t from = cpu_ns();
+    by_ids_clear(&ids);
+    encode(by_buf_str(whole));
+    return (double)whole->n / 1e6 / ((double)(cpu_ns() - from) / 1e9);
+}
+
+static double encode_prompts(void) {
+    double total = 0;
+    for (size_t i = 0; i < PROMPTS; i++) {
+        size_t at = i * 7919 * PROMPT_BYTES % (file.n - 2 * PROMPT_BYTES), n = PROMPT_BYTES;
+        while (((unsigned char)file.p[at] & 0xC0) == 0x80)
+            at++;
+        while (((unsigned char)file.p[at + n] & 0xC0) == 0x80)
+            n++;
+        by_ids_clear(&ids);
+        uint64_t from = cpu_ns();
+        encode((struct by_str){file.p + at, n});
+        total += (double)(cpu_ns() - from);
+    }
+    return total / PROMPTS / 1e3;
+}
+
+static double decode(struct by_buf *out) {
+    struct by_decode_options o = {0};
+    uint64_t from = cpu_ns();
+    by_buf_clear(out);
+    by_tokenizer_decode(tokenizer, ids.p, ids.n, &o, out);
+    return (double)ids.n / 1e6 / ((double)(cpu_ns() - from) / 1e9);
+}
+
+int main(int argc, char **argv) {
+    struct by_err err = {0};
+    struct by_buf whole, text;
+    double best[6] = {1e9, 0, 0, 1e9, 0, 0};
+    if (argc != 3) return 2;
+    by_buf_init(&file, IDS_MAX);
+    by_buf_init(&whole, IDS_MAX);
+    by_buf_init(&text, 8 * (size_t)IDS_MAX);
+    by_ids_init(&ids, IDS_MAX);
+    if (by_file_read(&file, argv[2], &err)) die(&err);
+    by_buf_add_str(&whole, by_buf_str(&file));
+    for (size_t i = 0; i < whole.n; i++)
+        if (!whole.p[i]) whole.p[i] = ' ';
+    for (int i = 0; i < ROUNDS; i++) {
+        best[0] = BY_MIN(best[0], load(argv[1]));
+        best[1] = BY_MAX(best[1], encode_documents());
+        best[3] = BY_MIN(best[3], encode_prompts());
+        best[2] = BY_MAX(best[2], encode_whole(&whole));
+        best[4] = BY_MAX(best[4], decode(&text));
+    }
+    best[5] = best[4] * (double)text.n / (double)ids.n;
+    static const char *const names[][2] = {{"load", "ms"},           {"encode", "MB/s"},
+                                           {"encode whole", "MB/s"}, {"encode prompt", "us"},
+                                           {"decode", "Mtokens/s"},  {"decode", "MB/s"}};
+    for (size_t i = 0; i < BY_COUNTOF(names); i++)
+        bench_row(names[i][0], by_path_base(argv[1]), best[i], names[i][1]);
+    by_tokenizer_close(tokenizer);
+    by_ids_release(&ids);
+    by_buf_release(&text);
+    by_buf_release(&whole);
+    by_buf_release(&file);
+    return 0;
+}

@@ -1,0 +1,117 @@
+"""`banyan config check` and `banyan doctor`: what is wrong is named before anything starts."""
+
+import re
+import shutil
+import socket
+import subprocess
+
+import pytest
+
+from harness import BIN, TINY, environment
+
+
+def run(*words, **env):
+    done = subprocess.run([str(BIN / "banyan"), *map(str, words)], capture_output=True, text=True, timeout=60, env=environment(**env))
+    return done.returncode, done.stdout + done.stderr
+
+
+# ---- config check ----
+
+
+def test_a_good_file_is_shown(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("port: 8080\ndp-size: 2\nlog_json: true\napi_key: hidden-word\n")
+    rc, said = run("config", "check", path)
+    assert rc == 0
+    assert re.search(r"^  port +8080$", said, re.M) and re.search(r"^  dp-size +2$", said, re.M)
+    assert "hidden-word" not in said and re.search(r"^  api-key +\(set\)$", said, re.M)
+    assert "max-connections" not in said  # a default
+
+
+def test_flags_win_over_the_environment_over_the_file(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("port: 1\npage_size: 2\nhost: a\n")
+    rc, said = run("config", "check", "--config", path, "--port", "3", BANYAN_PORT="4", BANYAN_PAGE_SIZE="5")
+    assert rc == 0
+    assert [re.search(rf"^  {n} +(\S+)$", said, re.M)[1] for n in ("port", "page-size", "host")] == ["3", "5", "a"]
+
+
+@pytest.mark.parametrize("text, words", [
+    ("prot: 1\n", "prot"),
+    ("port: 70000\n", "70000"),
+    ("port: [1]\n", "c.yaml"),
+    ("schedule_policy: best\n", "not one of"),
+    ("chat_template: /nowhere/x.jinja\n", "/nowhere/x.jinja"),
+    ("scheduler_endpoint: tcp://h:1\nbind: tcp://h:2\n", "--curve-key-file"),
+    ("curve_key_file: /nowhere/keys\n", "/nowhere/keys"),
+    ("scheduler_endpoint: h:1\n", "neither tcp"),
+])
+def test_what_is_wrong_is_named(tmp_path, text, words):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    rc, said = run("config", "check", path)
+    assert rc == 1 and words in said, said
+
+
+# ---- doctor ----
+
+
+def verdicts(said):
+    return {m[2].strip(): m[1].strip() for m in re.finditer(r"^(ok  |note|BAD )  (.{15})", said, re.M)}
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """A machine where nothing is missing: all programs in one folder, and a model."""
+    for program in BIN.iterdir():
+        shutil.copy(program, tmp_path)
+    if not (tmp_path / "banyan-gpu-worker").exists():
+        shutil.copy("/bin/true", tmp_path / "banyan-gpu-worker")
+    return tmp_path
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def doctor(folder, *words):
+    done = subprocess.run([str(folder / "banyan"), "doctor", "--port", str(free_port()), *map(str, words)], capture_output=True,
+                          text=True, timeout=60, env=environment())
+    return done.returncode, done.stdout, verdicts(done.stdout)
+
+
+def test_a_whole_machine_may_serve(whole):
+    rc, said, v = doctor(whole)
+    assert rc == 0 and "BAD" not in v.values(), said
+    assert {"options", "programs", "processors", "memory", "port", "run directory", "keys", "model"} <= set(v)
+
+
+def test_a_port_in_use_is_named(whole):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        rc, said, v = doctor(whole, "--port", s.getsockname()[1])
+    assert rc == 1 and v["port"] == "BAD" and "stop what has it" in said
+
+
+def test_a_missing_program_is_named(whole):
+    (whole / "banyan-detokenizer").unlink()
+    rc, said, v = doctor(whole)
+    assert rc == 1 and v["programs"] == "BAD" and "banyan-detokenizer" in said
+
+
+def test_a_model_that_is_none_is_named(whole):
+    rc, said, v = doctor(whole, "--model-path", TINY)  # a tokenizer without weights
+    assert rc == 1 and v["model"] == "BAD" and str(TINY) in said
+
+
+def test_a_run_directory_that_cannot_be_is_named(whole):
+    rc, said, v = doctor(whole, "--run-dir", "/proc/nowhere/x")
+    assert rc == 1 and v["run directory"] == "BAD" and "--run-dir" in said
+
+
+def test_a_wrong_option_is_named(whole):
+    rc, said, v = doctor(whole, "--dp-size", "0")
+    assert rc == 1 and v["options"] == "BAD" and "--dp-size" in said

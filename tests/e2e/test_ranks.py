@@ -1,0 +1,61 @@
+"""`banyan serve --tp-size 2` and `--dp-size 2` with the real model: several gpu workers are one server."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from harness import Serve, wait_for
+
+PROMPT = "Once upon a time there were two little foxes who"
+
+
+def one(s, text, n):
+    return s.generate(text, n)[:2]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    with Serve("--threads", "1", "--max-total-tokens", "4096") as s:
+        return one(s, PROMPT, 40)
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    with Serve("--tp-size", "2", "--max-total-tokens", "4096") as s:
+        yield s
+
+
+def test_two_ranks_answer_as_one(ranks, alone):
+    assert one(ranks, PROMPT, 40) == alone
+    assert {"gpu-worker-0.0", "gpu-worker-0.1"} <= set(ranks.pids())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_kill_9_of_a_rank_in_the_middle_of_a_stream(ranks, alone, rank):
+    pid, killed = ranks.pids()[f"gpu-worker-0.{rank}"], []
+
+    def on_event(event):
+        if not killed:
+            killed.append(os.kill(pid, signal.SIGKILL))
+
+    assert ranks.generate(PROMPT, 40, on_event=on_event)[:2] == alone
+    assert killed
+    wait_for("it to be back", lambda: ranks.pids()[f"gpu-worker-0.{rank}"] != pid)
+
+
+def test_two_replicas_share_the_work_and_one_may_die(alone):
+    with Serve("--dp-size", "2", "--max-total-tokens", "4096") as s:
+        got = [None] * 8
+
+        def run(i):
+            got[i] = one(s, PROMPT, 40)
+
+        threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
+        for t in threads:
+            t.start()
+        os.kill(s.pids()["gpu-worker-1"], signal.SIGKILL)
+        for t in threads:
+            t.join()
+        assert got == [alone] * 8

@@ -1,0 +1,120 @@
+"""Tiny models for the tests: those of ../shared/data, and some of families that are not there, made from a config.
+
+Their weights are scaled so that attention is far from uniform: with the usual start of 0.02 a broken mask would pass.
+"""
+
+import json
+import shutil
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from banyan_hf_worker import loader
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared/data"
+TOKENIZER = ROOT / "tests/vectors/tokenizers/tiny-bbpe-llama3"
+N_VOCAB = 640
+IS_4 = transformers.__version__.startswith("4.")
+
+# name -> tier with transformers 5
+SHARED_TIERS = {
+    "cohere": "A", "deepseek-v2-lite": "A", "deepseek-v3": "A", "falcon-mqa": "B", "falcon-newarch": "B", "gemma": "A",
+    "gemma2": "A", "gemma3-text": "A", "glm4": "A", "gpt-neox": "A", "gpt-oss": "A", "gpt2": "A", "granite": "A",
+    "helium": "A", "llama-gqa": "A", "llama-mqa-bias-headdim": "A", "llama-rope-llama3": "A", "llama-rope-yarn": "A",
+    "mistral-swa": "A", "mixtral": "A", "olmo2": "A", "opt": "A", "phi3": "A", "phi3-longrope": "A", "qwen2": "A",
+    "qwen2-moe": "A", "qwen3": "A", "qwen3-moe": "A", "smollm3": "A", "stablelm": "B", "starcoder2": "A",
+}
+TIERS_4 = {"gptj": "B", "lfm2": "R", "opt": "B", "qwen2-moe": "B"}  # where transformers 4 differs
+
+_TEXT = {"vocab_size": N_VOCAB, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0}
+_USUAL = {**_TEXT, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+          "num_key_value_heads": 2, "max_position_embeddings": 512}
+# name -> (config class, what it is given, tier)
+MADE = {
+    "bloom": ("BloomConfig", {**_TEXT, "hidden_size": 64, "n_layer": 2, "n_head": 4}, "B"),
+    "gptj": ("GPTJConfig", {**_TEXT, "n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8, "n_positions": 512}, "A"),
+    "mpt": ("MptConfig", {**_TEXT, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 512}, "B"),
+    "llama4-text": ("Llama4TextConfig", {**_USUAL, "num_hidden_layers": 4, "head_dim": 16, "attention_chunk_size": 8,
+                    "intermediate_size_mlp": 96, "num_local_experts": 4, "interleave_moe_layer_step": 2}, "A"),
+    "lfm2": ("Lfm2Config", {**_USUAL, "num_hidden_layers": 4, "block_ff_dim": 96, "block_multiple_of": 16,
+             "layer_types": ["conv", "full_attention", "conv", "full_attention"]}, "C"),
+    "llama-dynamic": ("LlamaConfig", {**_USUAL, "max_position_embeddings": 64,
+                      "rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, "A"),
+}
+
+
+def tier_of(name):
+    tier = SHARED_TIERS.get(name) or MADE[name][2]
+    return TIERS_4.get(name, tier) if IS_4 else tier
+
+
+def path_of(name):
+    """The folder of a model; the test is skipped when it is one of ../shared/data, and that is not there."""
+    if name in MADE:
+        return make(name)
+    path = SHARED / "tiny" / name
+    if not path.exists():
+        pytest.skip("no ../shared/data")
+    return path
+
+
+@lru_cache(None)
+def _folder():
+    import atexit
+
+    folder = tempfile.mkdtemp(prefix="banyan-models-")
+    atexit.register(shutil.rmtree, folder, True)
+    return Path(folder)
+
+
+@lru_cache(None)
+def make(name):
+    """A Hugging Face folder with the model and a tokenizer, made anew in each run."""
+    cls, values, _ = MADE[name]
+    if not hasattr(transformers, cls):
+        pytest.skip(f"transformers {transformers.__version__} has no {cls}")
+    path = _folder() / name
+    save(transformers.AutoModelForCausalLM.from_config(getattr(transformers, cls)(**values)), path)
+    return path
+
+
+def scale_weights(model, seed=11):
+    random = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            fan_in = parameter.shape[-1] if parameter.dim() == 2 else parameter[0].numel() // parameter.shape[-1]
+            parameter.data.normal_(0, 1.3 * max(fan_in, 1) ** -0.5, generator=random)
+    return model
+
+
+def save(model, path):
+    scale_weights(model).save_pretrained(path)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        if (TOKENIZER / file).exists():
+            shutil.copy(TOKENIZER / file, path / file)
+    return path
+
+
+@lru_cache(4)
+def load(name, dtype="float32"):
+    return loader.load(path_of(name), dtype=dtype, trust_remote_code=True)
+
+
+def golden(name):
+    return json.loads((path_of(name) / "golden.json").read_text())
+
+
+def default_gguf():
+    """SmolLM2-135M-Instruct, fetched by `banyan` itself when no test before this one did."""
+    import subprocess
+
+    from harness import BIN
+
+    path = Path.home() / ".cache/banyan/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not path.exists():
+        subprocess.run([BIN / "banyan", "tokenize"], input='{"text":"x"}\n', text=True, check=True, capture_output=True)
+    return path

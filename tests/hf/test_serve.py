@@ -1,0 +1,222 @@
+"""`banyan serve --impl transformers` as a whole: answers of each tier, recovery, and what it refuses at the start."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+import torch
+from banyan_hf_worker import loader
+
+import models
+from harness import BIN, Serve, alive, environment, in_threads, wait_for
+
+START = ["--impl", "transformers", "--max-total-tokens", "8192", "--threads", "1"]
+PROMPT = list(range(40, 90))
+
+
+@contextmanager
+def serve(path, *flags):
+    """The venv that runs this test runs the worker too. A start of it takes a busy machine half a minute and more."""
+    s = Serve("--model-path", path, *START, *flags, env={"BANYAN_PYTHON": sys.executable})
+    try:
+        s.wait_ready(280)
+        s.client.timeout = 200
+        yield s
+    finally:
+        s.stop()
+
+
+@torch.inference_mode()
+def generated(model, ids, n):
+    """transformers' own greedy continuation; no token ends it."""
+    out = model.generate(torch.tensor([ids]), max_new_tokens=n, do_sample=False, pad_token_id=0, eos_token_id=1 << 30)
+    return out[0, len(ids):].tolist()
+
+
+def greedy(server, ids, n):
+    return server.generate(ids, n, sampling={"ignore_eos": True})
+
+
+ANSWERS = {"helium": "A", "bloom": "B", "lfm2": "C", "custom-code": "R"}
+
+
+@pytest.mark.both_lines
+@pytest.mark.parametrize("name", ANSWERS)
+def test_each_tier_answers_as_transformers_does(name):
+    remote = ["--trust-remote-code"] if name == "custom-code" else []
+    want = generated(models.load(name), PROMPT, 12)
+    with serve(models.path_of(name), "--dtype", "float32", *remote) as s:
+        assert greedy(s, PROMPT, 12)[1] == want
+        text, ids, meta = greedy(s, PROMPT, 12)
+        assert ids == want
+        tier = "R" if models.IS_4 and name == "lfm2" else ANSWERS[name]
+        assert meta["cached_tokens"] == (48 if tier in "AB" else 0)
+        info = s.get("/server_info").json
+        assert f"tier {tier}: " in info["impl"] and info["impl"].startswith(f"transformers {models.transformers.__version__}")
+        assert f"tier {tier}: " in s.logs()
+        chat = s.ok("/v1/completions", {"model": "x", "prompt": PROMPT, "max_tokens": 5, "temperature": 0})
+        assert chat["usage"]["completion_tokens"] >= 1
+    assert "ERROR" not in s.said and "Traceback" not in s.said
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "gpt-oss", "falcon-newarch"])
+def test_golden_answers(name):
+    golden = models.golden(name)["cases"]
+    with serve(models.path_of(name), "--dtype", "float32", "--chunked-prefill-size", "32") as s:
+        jobs = [lambda c=c: greedy(s, c["prompt_ids"], 32)[1] for c in golden.values()]
+        want = [c["greedy_ids"] for c in golden.values()]
+        assert in_threads(jobs) == want
+        assert [job() for job in jobs] == want, "from the cache"
+
+
+# ---- SmolLM2-135M ----
+
+QUESTIONS = ["The capital of France is", "Water boils at", "def fibonacci(n):", "Once upon a time", "1, 2, 3, 5, 8,",
+             "The largest planet is", "A recipe for bread:", "Dear Sir or Madam,", "SELECT name FROM", "In the year 1969"]
+
+
+def test_smollm2_equals_generate_cold_cached_chunked_and_batched(tmp_path):
+    gguf = models.default_gguf()
+    model = loader.load(gguf, dtype="float32")
+    model.hf_quantizer = None  # it is plain float32 now
+    model.config.__dict__.pop("quantization_config", None)
+    model.save_pretrained(tmp_path)  # reading a GGUF file takes transformers 14 s, a folder 1 s
+    with serve(tmp_path, "--tokenizer-path", gguf, "--chunked-prefill-size", "4") as s:
+        prompts = [s.ok("/tokenize", {"prompt": q})["tokens"] for q in QUESTIONS]
+        want = [generated(model, p, 32) for p in prompts]
+        assert in_threads([lambda p=p: greedy(s, p, 32)[1] for p in prompts]) == want, "all in one batch"
+        assert [greedy(s, p, 32)[1] for p in prompts[:3]] == want[:3], "alone"
+        long = prompts[0] * 8
+        cold, cached = greedy(s, long, 32), greedy(s, long, 32)
+        assert cold[1] == cached[1] == generated(model, long, 32)
+        assert cached[2]["cached_tokens"] >= 32
+
+
+def test_a_gguf_file():
+    folder = models.path_of("llama-gqa-gguf")
+    golden = json.loads((folder / "llama-gqa-Q8_0.golden.json").read_text())
+    with serve(folder / "llama-gqa-Q8_0.gguf", "--dtype", "float32") as s:
+        for case in golden["cases"].values():
+            assert greedy(s, case["prompt_ids"], 32)[1] == case["greedy_ids"]
+
+
+# ---- recovery ----
+
+
+@pytest.mark.parametrize("victim", ["gpu-worker", "scheduler", "detokenizer"])
+def test_a_kill_under_16_streams_changes_no_answer(victim):
+    with serve(models.path_of("llama-gqa"), "--dtype", "float32") as s:
+        prompts = [[i + 20, *PROMPT] for i in range(16)]
+        want = [greedy(s, p, 40)[1] for p in prompts]
+        seen, killed = [], []
+
+        def on_event(event):
+            seen.append(event)
+            if len(seen) == 60 and not killed:
+                killed.append(s.pids()[victim])
+                os.kill(killed[0], signal.SIGKILL)
+
+        s.post("/flush_cache")
+        got = in_threads([lambda p=p: s.client.generate(p, 40, on_event, sampling={"ignore_eos": True})[1] for p in prompts])
+        assert killed and got == want
+        wait_for("it to be back", lambda: s.pids()[victim] != killed[0])
+        assert greedy(s, prompts[0], 40)[1] == want[0]
+
+
+def test_sigterm_lets_requests_finish_and_leaves_nobody():
+    with serve(models.path_of("llama-gqa"), "--dtype", "float32") as s:
+        pids = s.pids().values()
+        done = []
+
+        def on_event(event):
+            if not done:
+                done.append(s.process.send_signal(signal.SIGTERM))
+
+        ids = s.client.generate(PROMPT, 60, on_event, sampling={"ignore_eos": True})[1]
+        assert len(ids) == 60 and s.wait() == 0
+    assert not any(alive(pid) for pid in pids)
+
+
+# ---- what it refuses ----
+
+
+def refused(*flags, env=None):
+    """What a start that must fail said."""
+    done = subprocess.run([str(BIN / "banyan"), "serve", "--port", "0", *map(str, START), *map(str, flags)], timeout=280,
+                          capture_output=True, text=True, env=environment(**{"BANYAN_PYTHON": sys.executable, **(env or {})}))
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stderr
+
+
+def copy(name, folder, **changes):
+    """A copy of a model's folder with a changed config.json."""
+    path = folder / name
+    shutil.copytree(models.path_of(name), path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, **changes}))
+    return path
+
+
+@pytest.mark.both_lines
+def test_an_encoder_is_refused():
+    assert "bert is an encoder" in refused("--model-path", models.path_of("bert-embed"))
+
+
+def test_remote_code_is_refused_without_the_flag():
+    said = refused("--model-path", models.path_of("custom-code"))
+    assert "brings its own Python code" in said and "--trust-remote-code" in said
+
+
+def test_pickle_is_refused_without_the_flag():
+    said = refused("--model-path", models.path_of("gpt2-bin"))
+    assert "pickle" in said and "--allow-pickle" in said
+    with serve(models.path_of("gpt2-bin"), "--allow-pickle") as s:
+        assert len(greedy(s, PROMPT, 4)[1]) == 4
+
+
+def test_ranks_are_refused():
+    assert "--dp-size" in refused("--model-path", models.path_of("llama-gqa"), "--tp-size", "2")
+
+
+def test_a_folder_without_a_config_is_refused(tmp_path):
+    path = copy("llama-gqa", tmp_path)
+    (path / "config.json").unlink()
+    assert "config.json" in refused("--model-path", path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"hidden_size": 72}, "llama-gqa"), ({"model_type": "nosuch", "architectures": ["NoSuch"]}, "nosuch"),
+     ({"num_hidden_layers": 9}, "llama-gqa")],
+)
+def test_a_config_that_does_not_fit_is_refused(tmp_path, changes, words):
+    assert words in refused("--model-path", copy("llama-gqa", tmp_path, **changes))
+
+
+def test_broken_weights_are_refused(tmp_path):
+    path = copy("llama-gqa", tmp_path)
+    data = (path / "model.safetensors").read_bytes()
+    (path / "model.safetensors").write_bytes(data[: len(data) // 2])
+    assert "SafetensorError" in refused("--model-path", path)
+
+
+def test_without_torch_the_remedy_is_named(tmp_path):
+    bare = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
+    said = refused("--model-path", models.make("bloom"), env={"BANYAN_PYTHON": str(bare / "bin/python")})
+    assert "deploy/setup.sh --transformers" in said
+
+
+def test_a_remote_model_that_lies_of_itself_gets_the_tier_that_is_right(tmp_path):
+    """Its class says that it supports attention backends, and its attention does not call one."""
+    path = copy("custom-code", tmp_path)
+    file = path / "modeling_tinycustom.py"
+    file.write_text(file.read_text().replace("    _no_split_modules", "    _supports_attention_backend = True\n    _no_split_modules"))
+    with serve(path, "--trust-remote-code") as s:
+        assert "tier R: tier A: only 0 of its 2 layers call the paged attention" in s.get("/server_info").json["impl"]

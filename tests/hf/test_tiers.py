@@ -1,0 +1,129 @@
+"""Each family in its tier gives transformers' own log probabilities, whatever the scheduler makes of the request."""
+
+import numpy as np
+import pytest
+from banyan_hf_worker import attention, probe
+
+import models
+from driver import Driver, error_of, make_worker, reference
+
+pytestmark = pytest.mark.both_lines
+LIMIT = 1e-4
+N = 37
+
+
+def prompts(n_vocab, n=4):
+    random = np.random.default_rng(5)
+    first = random.integers(3, min(n_vocab, 600), 60).tolist()
+    return [first] + [first[:16] + random.integers(3, min(n_vocab, 600), N - 16 + i).tolist() for i in range(1, n)]
+
+
+def scenarios(d, ids, with_prefix):
+    """Runs the six; gives {what: [sequence …]}."""
+    seen = {}
+    d.admit("whole", ids[0][:N])
+    d.finish("whole", 6)
+    seen["prefill and decode"] = [d.sequences["whole"]]
+
+    d.admit("chunks", ids[1])
+    for n in (7, 13, 1):
+        d.run(("chunks", n))
+    d.finish("chunks", 5)
+    seen["chunked prefill"] = [d.sequences["chunks"]]
+
+    d.admit("shared", ids[2], prefix=("whole", 16) if with_prefix else None)
+    d.finish("shared", 4)
+    seen["shared prefix"] = [d.sequences["shared"]]
+
+    d.admit("late", ids[3])
+    for n in (9, 11, 8):
+        d.run(("shared", 1), ("late", n), ("whole", 1))
+    d.run(("late", len(ids[3]) - 28), ("chunks", 1))
+    seen["mixed steps"] = [d.sequences["late"], d.sequences["shared"]]
+
+    for _ in range(4):
+        d.run(("chunks", 1), ("late", 1), ("whole", 1), ("shared", 1))
+    seen["batched decode"] = [d.sequences[n] for n in ("chunks", "late", "whole", "shared")]
+
+    gone = d.free("late")  # gives way, comes back with what it had
+    d.run(("whole", 1), ("chunks", 1))
+    d.admit("late", gone.ids, n_prompt=gone.n_prompt)
+    d.run(("late", 20), ("whole", 1))
+    d.finish("late", 3)
+    seen["after giving way"] = [d.sequences["late"]]
+    return seen
+
+
+@pytest.mark.parametrize("name", [*models.SHARED_TIERS, *models.MADE])
+def test_every_way_of_serving_gives_its_log_probabilities(name):
+    model = models.load(name)
+    verdict = probe.choose(model)
+    assert verdict.tier == models.tier_of(name), verdict.reason
+    d = Driver(make_worker(model, verdict.tier, verdict.own))
+    for what, sequences in scenarios(d, prompts(d.worker.n_vocab), d.worker.reuses_prefixes).items():
+        for s in sequences:
+            error = error_of(s, reference(model, s.ids))
+            assert error <= LIMIT, f"{name}, tier {verdict.tier}, {what}: {error:.2g}"
+
+
+# ---- each feature matters: without it the test above fails ----
+
+
+def error_without(monkeypatch, name, **dropped):
+    """The largest error when the attention does not hear of something."""
+    real = attention.attend
+    monkeypatch.setattr(attention, "attend", lambda *a, **kw: real(*a, **{**kw, **dropped}))
+    model = models.load(name)
+    d = Driver(make_worker(model, "A"))
+    seen = scenarios(d, prompts(d.worker.n_vocab), True)
+    return max(error_of(s, reference(model, s.ids)) for sequences in seen.values() for s in sequences)
+
+
+@pytest.mark.parametrize(
+    ("name", "dropped"),
+    [("gemma2", {"softcap": 0.0}), ("gemma2", {"window": 0}), ("gpt-oss", {"sinks": None}), ("gpt-oss", {"window": 0}),
+     ("mistral-swa", {"window": 0}), ("llama4-text", {"chunk": 0}), ("gemma3-text", {"scale": 1.0})],
+)
+def test_what_the_model_asks_of_attention_matters(monkeypatch, name, dropped):
+    assert error_without(monkeypatch, name) <= LIMIT
+    monkeypatch.undo()
+    assert error_without(monkeypatch, name, **dropped) > 100 * LIMIT
+
+
+# ---- rope that looks at the batch ----
+
+
+@pytest.mark.parametrize("name", ["llama-dynamic", "phi3-longrope"])
+def test_a_long_neighbour_changes_nothing(name):
+    model = models.load(name)
+    random = np.random.default_rng(9)
+    short, long = (random.integers(3, 600, n).tolist() for n in (20, 300))
+
+    def run(with_neighbour):
+        d = Driver(make_worker(model, "A"))
+        d.admit("short", short)
+        if with_neighbour:
+            d.admit("long", long)
+            d.run(("long", 299), ("short", 9))
+            d.run(("long", 1), ("short", 11))
+        else:
+            d.run(("short", 9))
+            d.run(("short", 11))
+        d.finish("short", 4)
+        s = d.sequences["short"]
+        return s.ids, np.stack([s.rows[p] for p in sorted(s.rows)])
+
+    alone, beside = run(False), run(True)
+    assert alone[0] == beside[0]
+    assert float(np.abs(alone[1] - beside[1]).max()) <= 1e-5
+
+
+def test_the_probe_catches_what_only_looks_right():
+    """lfm2 claims attention backends, but its convolutions keep state of their own: prefill is right, decode is not."""
+    model = models.load("lfm2")
+    ids = probe._two_sequences(model.config)
+    want = probe.reference_of(model, ids)
+    tier = "R" if models.IS_4 else "C"  # transformers 4 gives it a cache class of its own, which we do not know
+    assert probe.run(model, tier, "eager", ids, want)[0] <= LIMIT
+    with pytest.raises(attention.Unsupported):
+        probe.run(model, "A", None, ids, want)

@@ -1,0 +1,223 @@
+"""The worker on its own: frames that lie, models that fail, memory that is reused, sampling that goes on where it was."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from banyan_hf_worker import messages
+from banyan_hf_worker.worker import CODES, BadStep
+
+import models
+from driver import Driver, error_of, make_worker, reference
+
+MODEL = "llama-gqa"
+
+
+def driver(name=MODEL, tier="A", **more):
+    return Driver(make_worker(models.load(name), tier, **more.pop("pool", {})), **more)
+
+
+def ids_of(n, seed=1):
+    return np.random.default_rng(seed).integers(3, 600, n).tolist()
+
+
+# ---- frames that lie ----
+
+
+def admit(**more):
+    values = {"slot": 2, "n_prompt": 5, "ids": ids_of(5), "pages": [0, 1], **more}
+    return messages.Admit(sampling=messages.Sampling(top_p=1, repetition_penalty=1, logprob_start=-1), **values)
+
+
+LIES = {
+    "a step that is not the next": {"step": 3},
+    "pages for nobody": {"append_slots": [9], "append_pages": [1]},
+    "a page that is not there": {"append_slots": [0], "append_pages": [256]},
+    "half of a page's announcement": {"append_slots": [0], "append_pages": []},
+    "rows of unequal length": {"row_slots": [0], "row_tokens": [], "row_samples": [1]},
+    "a row of no slot": {"row_slots": [7], "row_tokens": [1], "row_samples": [1]},
+    "two rows of one slot": {"row_slots": [0, 0], "row_tokens": [1, 1], "row_samples": [1, 1]},
+    "a row of no tokens": {"row_slots": [0], "row_tokens": [0], "row_samples": [1]},
+    "more tokens than are known": {"row_slots": [0], "row_tokens": [2], "row_samples": [1]},
+    "as many tokens as a u32 holds": {"row_slots": [0], "row_tokens": [2**32 - 1], "row_samples": [1]},
+    "a free of what is free": {"free_slots": [5]},
+    "a slot in use": {"admits": [admit(slot=0)]},
+    "a slot beyond the last": {"admits": [admit(slot=16)]},
+    "a page beyond the last": {"admits": [admit(pages=[0, 256])]},
+    "an id beyond the vocabulary": {"admits": [admit(ids=[640])]},
+    "an output id beyond the vocabulary": {"admits": [admit(output_ids=[2**32 - 1])]},
+    "nothing to run": {"admits": [admit(ids=[])]},
+    "more cached tokens than pages": {"admits": [admit(n_cached=9)]},
+    "too few pages for the row": {"admits": [admit(pages=[0])], "row_slots": [2], "row_tokens": [5], "row_samples": [1]},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_frame_that_lies_changes_nothing(lie):
+    d = driver()
+    d.admit("a", ids_of(12))
+    d.run(("a", 12))
+    before = {slot: (s.n_done, s.ids[:], s.pages[:]) for slot, s in d.worker.slots.items()}
+    with pytest.raises(BadStep):
+        d.worker.step(messages.Step(**{"step": 2, **LIES[lie]}))
+    assert {slot: (s.n_done, s.ids[:], s.pages[:]) for slot, s in d.worker.slots.items()} == before
+    d.finish("a", 3)
+    assert error_of(d.sequences["a"], reference(models.load(MODEL), d.sequences["a"].ids)) < 1e-4
+
+
+def test_a_model_that_starts_at_0_refuses_a_prefix():
+    d = driver("lfm2", "C")
+    with pytest.raises(BadStep, match="starts at 0"):
+        d.worker.step(messages.Step(step=1, admits=[admit(n_cached=4)]))
+
+
+def test_random_frames_never_do_more_than_end_the_session():
+    chance = random.Random(3)
+    d = driver(want_all=False)
+    d.admit("a", ids_of(12))
+    d.run(("a", 12))
+    n_bad = 0
+    for _ in range(2000):
+        small = lambda n=3: [chance.choice([0, 1, 2, 15, 16, 255, 256, 2**32 - 1]) for _ in range(chance.randrange(n))]  # noqa: E731
+        step = messages.Step(
+            step=chance.choice([d.worker.last_step + 1] * 5 + [0, 2**63]), append_slots=small(), append_pages=small(),
+            row_slots=small(), row_tokens=small(), row_samples=small(), free_slots=small(2),
+            admits=[admit(slot=chance.choice([0, 1, 3, 16, 2**32 - 1]), ids=small(), pages=small(), n_cached=chance.choice([0, 4, 2**31]),
+                          output_ids=small())] * chance.randrange(2),
+        )
+        try:
+            done = d.worker.step(step)
+            assert done.code == 0, done.error
+        except BadStep:
+            n_bad += 1
+    assert 500 < n_bad < 2000
+
+
+# ---- what fails ----
+
+
+def test_a_model_that_raises_fails_the_step_and_not_the_worker(monkeypatch):
+    d = driver()
+    d.admit("a", ids_of(9))
+    d.run(("a", 9))
+    for failure in (RuntimeError("the model fell over\nwith a long story"), MemoryError("no room"),
+                    torch.OutOfMemoryError("CUDA out of memory")):
+        monkeypatch.setattr(d.worker.runner, "logits", lambda *a, failure=failure: (_ for _ in ()).throw(failure))
+        done = d.worker.step(d.frame(("a", 1)))
+        assert done.code == CODES["BY_EINTERNAL"] and str(failure).split("\n")[0] in done.error and not done.tokens
+        monkeypatch.undo()
+    d.admit("b", ids_of(9, 2))
+    d.run(("b", 9))
+    d.finish("b", 2)
+    assert error_of(d.sequences["b"], reference(models.load(MODEL), d.sequences["b"].ids)) < 1e-4
+
+
+def test_logits_of_nan_fail_their_row_only(monkeypatch):
+    d = driver(want_all=False)
+    for name, seed in (("a", 1), ("b", 2), ("c", 3)):
+        d.admit(name, ids_of(6, seed))
+    real = d.worker.runner.logits
+
+    def broken(batch, rows):
+        out = real(batch, rows).clone()
+        out[1] = float("nan")
+        return out
+
+    monkeypatch.setattr(d.worker.runner, "logits", broken)
+    done = d.worker.step(d.frame(("a", 6), ("b", 6), ("c", 6)))
+    assert list(done.failed_slots) == [1] and len(done.tokens) == 3 and done.tokens[1] == 0
+
+
+# ---- memory ----
+
+
+@pytest.mark.parametrize(("name", "tier", "n"), [(MODEL, "A", 600), ("bloom", "B", 150), ("lfm2", "C", 150)])
+def test_slots_and_pages_come_and_go_and_nobody_reads_anothers(name, tier, n):
+    """A random life: admissions with and without a shared prefix, chunks, decodes, sequences that give way and return.
+    Each one's log probabilities are those of its ids alone."""
+    model = models.load(name)
+    chance = random.Random(7)
+    d = Driver(make_worker(model, tier, n_pages=64, n_slots=6), seed=4)
+    n_checked = made = 0
+    for _ in range(n):
+        alive = list(d.sequences)
+        if len(alive) < 5 and chance.random() < 0.4 and len(d.free_pages) > 30:
+            made += 1
+            donors = [a for a in alive if d.sequences[a].n_done >= 9] if tier != "C" else []
+            if donors and chance.random() < 0.5:
+                other = chance.choice(donors)
+                at = chance.randrange(1, d.sequences[other].n_done // 4 + 1) * 4
+                at = at if at < d.sequences[other].n_done else at - 4
+                if at:
+                    d.admit(made, d.sequences[other].ids[:at] + ids_of(chance.randrange(1, 9), made), prefix=(other, at))
+                    continue
+            d.admit(made, ids_of(chance.randrange(1, 25), made))
+        elif any(s.rows for s in d.sequences.values()) and (chance.random() < 0.1 or len(d.free_pages) < 16):
+            gone = d.free(chance.choice([a for a in alive if d.sequences[a].rows]))
+            assert error_of(gone, reference(model, gone.ids)) < 1e-4
+            n_checked += 1
+        elif alive:
+            rows = []
+            for name_ in chance.sample(alive, chance.randrange(1, len(alive) + 1)):
+                s = d.sequences[name_]
+                rows.append((name_, chance.randrange(1, len(s.ids) - s.n_done + 1)))
+            d.run(*rows)
+    assert n_checked > n / 40
+
+
+# ---- sampling ----
+
+
+def sampled(d, name, ids, n, **sampling):
+    d.admit(name, ids, **sampling)
+    d.finish(name, n)
+    return d.sequences[name].ids
+
+
+def test_a_seed_gives_the_same_tokens_in_any_company():
+    told = {"temperature": 1.0, "top_k": 40, "seed": 12}
+    d = driver(want_all=False)
+    alone = sampled(d, "alone", ids_of(10), 12, **told)
+    d.admit("a", ids_of(10), **told)
+    d.admit("b", ids_of(30, 8), temperature=0.7, seed=3)
+    d.run(("b", 11), ("a", 10))
+    while len(d.sequences["a"].ids) < 22:
+        s = d.sequences["b"]
+        d.run(("a", 1), ("b", min(5, len(s.ids) - s.n_done)))
+    assert d.sequences["a"].ids == alone
+    assert sampled(d, "c", ids_of(10), 12, **{**told, "seed": 13}) != alone
+
+
+@pytest.mark.parametrize("penalty", [{"frequency_penalty": 0.7}, {"presence_penalty": 1.1}, {"repetition_penalty": 1.3}])
+def test_penalties_count_what_was_said_before_giving_way(penalty):
+    d = driver(want_all=False)
+    told = {"temperature": 0.8, "seed": 5, **penalty}
+    whole = sampled(d, "whole", ids_of(12), 24, **told)
+    assert whole != sampled(d, "plain", ids_of(12), 24, temperature=0.8, seed=5), "the penalty does nothing here"
+    d.free("whole"), d.free("plain")
+    d.admit("back", whole[:25], n_prompt=12, **told)
+    d.finish("back", 11)
+    assert d.sequences["back"].ids == whole
+    d.admit("owner", whole[:24])  # as after a cache hit: the outputs before n_cached come by output_ids
+    d.run(("owner", 24))
+    d.admit("hit", whole[:25], n_prompt=12, prefix=("owner", 24), output_ids=whole[12:24], **told)
+    d.finish("hit", 11)
+    assert d.sequences["hit"].ids == whole
+
+
+def test_greedy_is_the_largest_logit_and_its_log_probability():
+    model = models.load(MODEL)
+    d = driver()
+    ids = sampled(d, "a", ids_of(14), 10)
+    want = reference(model, ids)
+    assert ids[14:] == [int(want[p - 1].argmax()) for p in range(14, len(ids))]
+
+
+def test_a_bias_and_the_likeliest_ids():
+    d = driver(want_all=False)
+    d.admit("a", ids_of(8), logprobs=True, top_logprobs=5, bias_ids=[77], bias_values=[100.0])
+    done = d.run(("a", 8))
+    assert done.tokens[0] == 77 and done.tops[0].n_each == 5
+    want = reference(models.load(MODEL), ids_of(8))[-1]
+    assert list(done.tops[0].ids)[0] in (77, int(want.argmax()))

@@ -1,0 +1,214 @@
+#include "tests/kernels/ops_world.h"
+
+#include "common/base/mem.h"
+
+#include <math.h>
+#include <string.h>
+
+struct world world;
+static uint64_t state = 88172645463325252u;
+
+uint64_t world_random(void) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state * UINT64_C(0x2545F4914F6CDD1D);
+}
+
+uint32_t world_below(uint32_t n) {
+    return (uint32_t)(world_random() >> 33) % n;
+}
+
+float world_float(void) {
+    float sum = 0;
+    for (int i = 0; i < 4; i++)
+        sum += (float)(world_random() >> 40) / 16777216.0f - 0.5f;
+    return sum * 1.7f;
+}
+
+void world_floats(float *out, size_t n, float size) {
+    for (size_t i = 0; i < n; i++)
+        out[i] = world_float() * size;
+}
+
+/* ---- weights ---- */
+
+static void sample_row(const void *ctx, uint32_t out, void *bytes) {
+    const struct sample *m = ctx;
+    memcpy(bytes, m->bytes + out * m->row_bytes, m->row_bytes);
+}
+
+/* Where f16 scales lie in a block: two offsets, or -1. */
+static void scales_at(enum by_dtype t, int *a, int *b) {
+    *a = 0;
+    *b = -1;
+    if (t == BY_DTYPE_Q4_1 || t == BY_DTYPE_Q5_1 || t == BY_DTYPE_Q4_K || t == BY_DTYPE_Q5_K)
+        *b = 2;
+    if (t == BY_DTYPE_Q2_K) *a = offsetof(struct by_block_q2_k, d), *b = *a + 2;
+    if (t == BY_DTYPE_Q3_K) *a = offsetof(struct by_block_q3_k, d);
+    if (t == BY_DTYPE_Q6_K) *a = offsetof(struct by_block_q6_k, d);
+}
+
+/* Random bits everywhere, and scales that are finite. */
+static void random_block(enum by_dtype t, uint8_t *p) {
+    uint32_t n = by_dtype_block_bytes(t);
+    for (uint32_t i = 0; i < n; i++)
+        p[i] = (uint8_t)(world_random() >> 24);
+    if (t == BY_DTYPE_MXFP4) {
+        p[0] = (uint8_t)(118 + world_below(8));
+        return;
+    }
+    int at[2];
+    scales_at(t, &at[0], &at[1]);
+    for (int i = 0; i < 2; i++) {
+        uint16_t h = by_f32_to_f16(world_float() * 0.02f);
+        if (at[i] >= 0) memcpy(p + at[i], &h, 2);
+    }
+}
+
+struct sample *sample_new(enum by_dtype t, uint32_t n_out, uint32_t n_in) {
+    struct sample *m = by_alloc(sizeof *m);
+    m->src = (struct weight_source){
+        .n_out = n_out, .n_in = n_in, .dtype = t, .row = sample_row, .ctx = m};
+    assert_true(by_dtype_row_bytes(t, n_in, &m->row_bytes));
+    m->bytes = by_alloc(m->row_bytes * n_out);
+    m->values = by_alloc_array((size_t)n_out * n_in, sizeof(float));
+    size_t n = (size_t)n_out * n_in;
+    if (by_dtype_is_quantised(t)) {
+        for (size_t i = 0; i < n / by_dtype_block_len(t); i++)
+            random_block(t, m->bytes + i * by_dtype_block_bytes(t));
+    } else {
+        world_floats(m->values, n, 0.1f);
+        assert_true(by_dtype_from_f32(t, m->values, m->bytes, n));
+    }
+    by_dtype_to_f32(t, m->bytes, m->values, n);
+    return m;
+}
+
+void sample_free(struct sample *m) {
+    if (!m) return;
+    by_free(m->bytes);
+    by_free(m->values);
+    by_free(m);
+}
+
+struct weight *sample_weight(struct backend *b, const struct sample *m) {
+    struct weight *w = NULL;
+    struct by_err err;
+    if (b->weight_new(b, &w, &m->src, &err)) fail_msg("%s", err.text);
+    return w;
+}
+
+float *world_room(struct backend *b, size_t n, float fill) {
+    float *p = b->alloc(b, n * sizeof *p);
+    assert_non_null(p);
+    for (size_t i = 0; i < n; i++)
+        p[i] = fill;
+    return p;
+}
+
+/* ---- references ---- */
+
+void int8_values(const float *x, uint32_t n, double *out) {
+    for (uint32_t b = 0; b < n; b += 32) {
+        float top = 0;
+        for (uint32_t i = b; i < b + 32; i++)
+            top = fmaxf(top, fabsf(x[i]));
+        for (uint32_t i = b; i < b + 32; i++)
+            out[i] = top > 0 ? (double)(top / 127.0f) * (double)rintf(x[i] * (127.0f / top)) : 0;
+    }
+}
+
+double act_of(enum act_kind act, double x) {
+    switch (act) {
+    case ACT_SILU:
+        return x / (1 + exp(-x));
+    case ACT_GELU:
+        return 0.5 * x * (1 + erf(x / sqrt(2)));
+    case ACT_GELU_TANH:
+        return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case ACT_RELU:
+        return x > 0 ? x : 0;
+    case ACT_RELU2:
+        return x > 0 ? x * x : 0;
+    case ACT_QUICK_GELU:
+        return x / (1 + exp(-1.702 * x));
+    case ACT_TANH:
+        return tanh(x);
+    default:
+        return x;
+    }
+}
+
+/* ---- running ---- */
+
+struct call {
+    struct backend *b;
+    size_t member;
+    const void *op;
+    bool is_solo;
+};
+
+static void call_lane(struct lane *l, void *ctx) {
+    struct call *c = ctx;
+    void (*fn)(struct lane *, const void *);
+    memcpy(&fn, (char *)c->b + c->member, sizeof fn);
+    if (c->is_solo && c->b->lane_id(l) + 1 != c->b->n_lanes) return;
+    c->b->lane_solo(l, c->is_solo);
+    fn(l, c->op);
+    c->b->lane_solo(l, false);
+}
+
+void world_run(struct backend *b, size_t member, const void *op) {
+    struct call c = {b, member, op, false};
+    b->run(b, call_lane, &c);
+}
+
+void world_run_solo(struct backend *b, size_t member, const void *op) {
+    struct call c = {b, member, op, true};
+    b->run(b, call_lane, &c);
+}
+
+void assert_same_bits(const float *a, const float *b, size_t n, const char *what) {
+    for (size_t i = 0; i < n; i++) {
+        if (by_f32_bits(a[i]) != by_f32_bits(b[i]))
+            fail_msg("%s: number %zu of %zu is %.9g and %.9g", what, i, n, (double)a[i],
+                     (double)b[i]);
+    }
+}
+
+void assert_near(double got, double want, double tolerance, double size, const char *what) {
+    if (!(fabs(got - want) <= tolerance * size))
+        fail_msg("%s: %.9g where %.9g is right (allowed: %.3g)", what, got, want, tolerance * size);
+}
+
+static struct backend *make(enum cpu_isa isa, uint32_t n_threads) {
+    struct backend *b = NULL;
+    struct by_err err;
+    struct cpu_options o = {.n_threads = n_threads, .isa = isa};
+    if (cpu_backend_new(&b, &o, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        exit(1);
+    }
+    return b;
+}
+
+int world_main(int argc, char **argv, const struct CMUnitTest *tests, size_t n) {
+    static const char *const names[] = {"portable", "avx2", "avx512"};
+    for (size_t i = 0; argc > 1 && i < BY_COUNTOF(names); i++)
+        if (strcmp(argv[1], names[i]) == 0) world.isa = (enum cpu_isa)i;
+    if (world.isa > cpu_isa_best()) {
+        fprintf(stderr, "this machine has no %s\n", argv[1]);
+        return 1;
+    }
+    state += test_seed() * UINT64_C(0x9E3779B97F4A7C15);
+    world.b = make(world.isa, 2);
+    world.one = make(world.isa, 1);
+    world.portable = make(CPU_ISA_PORTABLE, 1);
+    print_message("%s\n", world.b->name);
+    int rc = _cmocka_run_group_tests("ops", tests, n, NULL, NULL);
+    world.portable->close(world.portable);
+    world.one->close(world.one);
+    world.b->close(world.b);
+    return rc;
+}

@@ -1,0 +1,192 @@
+/* SmolLM2-135M-Instruct, 12 prompts of transformers: the Q4_1 file as it is served, and its weights as an f32 folder. */
+#include "common/base/options.h"
+#include "deploy/cli/fetch_model.h"
+#include "tests/models/model_world.h"
+#include "tests/models/st_writer.h"
+#include "tests/unit/test.h"
+
+enum { TEXT_MAX = 192 };
+
+static char *model_path; /* the GGUF file */
+
+static int find_model(void **state_) {
+    UNUSED_STATE;
+    struct by_options o = {0};
+    struct by_err err = {0};
+    if (fetch_model(NULL, &o, FETCH_ALL, &model_path, &err)) fail_msg("%s", err.text);
+    return 0;
+}
+
+struct text {
+    uint32_t ids[TEXT_MAX], n, n_prompt;
+    const struct by_json *golden;
+};
+
+/* Prompt and reference ids, one after the other. */
+static void read_text(struct text *t, const struct by_json *c) {
+    uint32_t n_more;
+    uint32_t *prompt = golden_ids(c, "prompt_ids", &t->n_prompt),
+             *more = golden_ids(c, "greedy_ids", &n_more);
+    assert_true(t->n_prompt + n_more <= TEXT_MAX);
+    memcpy(t->ids, prompt, t->n_prompt * sizeof *prompt);
+    memcpy(t->ids + t->n_prompt, more, n_more * sizeof *more);
+    t->n = t->n_prompt + n_more;
+    t->golden = c;
+    by_free(prompt);
+    by_free(more);
+}
+
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* |difference| of the logprobs of prompt tokens. */
+static uint32_t prompt_differences(const struct text *t, const float *all, uint32_t vocab,
+                                   double *out) {
+    uint32_t n;
+    double *want = golden_list(t->golden, "prompt_logprobs", &n);
+    for (uint32_t i = 1; i < t->n_prompt; i++)
+        out[i - 1] = fabs(logprob(all + (size_t)(i - 1) * vocab, vocab, t->ids[i]) - want[i]);
+    by_free(want);
+    return t->n_prompt - 1;
+}
+
+/* The reference's next token wherever its margin is not small, and up to the first small margin in what was generated.
+ * (One token at a time gives the same bits: test_bits.) */
+static void check_argmax(const struct text *t, const float *all, uint32_t vocab, double small) {
+    uint32_t n, m;
+    double *margins = golden_list(t->golden, "greedy_margins", &n);
+    uint32_t *best = golden_ids(t->golden, "prompt_argmax", &m);
+    for (uint32_t i = 0; i + t->n_prompt < t->n; i++) {
+        uint32_t got = argmax(all + (size_t)(t->n_prompt - 1 + i) * vocab, vocab),
+                 want = t->ids[t->n_prompt + i];
+        if (margins[i] >= small && got != want)
+            fail_msg("token %u is %u, should be %u (margin %g)", i, got, want, margins[i]);
+    }
+    for (uint32_t i = 0; i < t->n_prompt; i++) {
+        const float *row = all + (size_t)i * vocab;
+        if ((double)margin(row, vocab) >= small && argmax(row, vocab) != best[i])
+            fail_msg("after prompt token %u: %u, should be %u", i, argmax(row, vocab), best[i]);
+    }
+    by_free(margins);
+    by_free(best);
+}
+
+struct limits {
+    double small, median, largest;
+};
+
+static void check_model(const char *path, const struct limits *max) {
+    struct backend *cpu = NULL;
+    struct by_err err = {0};
+    struct world w;
+    struct by_json *golden = golden_load(TEST_SHARED_DATA "/smollm2/golden_f32.json");
+    double differences[12 * TEXT_MAX];
+    uint32_t n = 0, n_texts = 0;
+    if (cpu_backend_new(&cpu, &(struct cpu_options){.isa = world_isa}, &err))
+        fail_msg("%s", err.text);
+    world_open(&w, path, cpu,
+               &(struct world_options){.kv_dtype = max->largest < 1 ? KV_F32 : KV_F16});
+    uint32_t vocab = model_n_vocab(w.m);
+    float *all = by_alloc_array((size_t)TEXT_MAX * vocab, sizeof *all);
+    for (const struct by_json *c = by_json_first(by_json_get(golden, "cases")); c;
+         c = by_json_next(c), n_texts++) {
+        struct text t;
+        read_text(&t, c);
+        w.n_done[0] = 0;
+        world_feed(&w, 0, t.ids, t.n, t.n, all);
+        n += prompt_differences(&t, all, vocab, differences + n);
+        check_argmax(&t, all, vocab, max->small);
+    }
+    assert_int_equal(n_texts, 12);
+    qsort(differences, n, sizeof *differences, by_size);
+    print_message("%s: prompt logprobs differ by %.2g in the median, by %.2g at most\n",
+                  by_path_base(path), differences[n / 2], differences[n - 1]);
+    assert_true(differences[n / 2] <= max->median && differences[n - 1] <= max->largest);
+    by_free(all);
+    world_close(&w);
+    cpu->close(cpu);
+    by_json_free(golden);
+}
+
+TEST(the_quantised_file_answers_as_the_reference) {
+    UNUSED_STATE;
+    check_model(model_path, &(struct limits){.small = 0.25, .median = 0.05, .largest = INFINITY});
+}
+
+/* ---- the same weights as a Hugging Face folder ---- */
+
+static void hf_name(const struct by_tensor_info *t, char *out, size_t cap) {
+    static const char *const names[][2] = {
+        {"attn_norm", "input_layernorm"}, {"ffn_norm", "post_attention_layernorm"},
+        {"attn_q", "self_attn.q_proj"},   {"attn_k", "self_attn.k_proj"},
+        {"attn_v", "self_attn.v_proj"},   {"attn_output", "self_attn.o_proj"},
+        {"ffn_gate", "mlp.gate_proj"},    {"ffn_up", "mlp.up_proj"},
+        {"ffn_down", "mlp.down_proj"}};
+    unsigned layer;
+    char part[32] = "";
+    if (by_str_eqz(t->name, "token_embd.weight")) {
+        snprintf(out, cap, "model.embed_tokens.weight");
+    } else if (by_str_eqz(t->name, "output_norm.weight")) {
+        snprintf(out, cap, "model.norm.weight");
+    } else if (sscanf(t->name.p, "blk.%u.%31[a-z_].weight", &layer, part) == 2) {
+        for (size_t i = 0; i < BY_COUNTOF(names); i++) {
+            if (strcmp(names[i][0], part) == 0)
+                snprintf(out, cap, "model.layers.%u.%s.weight", layer, names[i][1]);
+        }
+    }
+}
+
+/* ggml turns pairs (2i, 2i+1), transformers (i, i + 32): rows of q and k are put back. */
+static void dequantise(const struct by_tensor_info *t, float *out) {
+    uint64_t rows, cols;
+    bool is_qk = by_str_find(t->name, BY_STR("attn_q."), 0) != SIZE_MAX ||
+                 by_str_find(t->name, BY_STR("attn_k."), 0) != SIZE_MAX;
+    by_tensor_rows(t, &rows, &cols);
+    for (uint64_t r = 0; r < rows; r++) {
+        uint64_t h = r / 64, d = r % 64;
+        by_tensor_row_f32(t, is_qk ? h * 64 + 2 * (d % 32) + d / 32 : r, out + r * cols);
+    }
+}
+
+static void write_folder(const char *dir) {
+    static const char config[] = "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":"
+                                 "\"llama\",\"hidden_size\":576,\"intermediate_size\":1536,"
+                                 "\"num_hidden_layers\":30,\"num_attention_heads\":9,\"num_key_"
+                                 "value_heads\":3,\"head_dim\":64,\"vocab_size\":49152,"
+                                 "\"max_position_embeddings\":8192,\"rms_norm_eps\":1e-5,\"rope_"
+                                 "theta\":100000,\"tie_word_embeddings\":true,"
+                                 "\"hidden_act\":\"silu\",\"bos_token_id\":1,\"eos_token_id\":2}";
+    struct by_model_dir *gguf = NULL;
+    struct by_err err = {0};
+    struct st_writer st;
+    if (by_model_dir_open(&gguf, model_path, &err)) fail_msg("%s", err.text);
+    st_begin(&st);
+    for (size_t i = 0; i < by_model_dir_n_tensors(gguf); i++) {
+        const struct by_tensor_info *t = by_model_dir_tensor(gguf, i);
+        char name[128] = "";
+        uint64_t rows, cols;
+        hf_name(t, name, sizeof name);
+        by_tensor_rows(t, &rows, &cols);
+        dequantise(t, st_add(&st, name, BY_DTYPE_F32, t->n_dims == 1 ? 0 : rows, cols));
+    }
+    st_end(&st, dir, config);
+    by_model_dir_close(gguf);
+}
+
+TEST(its_weights_in_f32_answer_the_same) {
+    UNUSED_STATE;
+    char dir[] = "/tmp/banyan-smollm2-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    write_folder(dir);
+    check_model(dir, &(struct limits){.small = 0.01, .median = 1e-4, .largest = 1e-3});
+    by_dir_remove(dir);
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {RUN(the_quantised_file_answers_as_the_reference),
+                                       RUN(its_weights_in_f32_answer_the_same)};
+    world_arguments(argc, argv);
+    return cmocka_run_group_tests(tests, find_model, NULL);
+}

@@ -1,0 +1,170 @@
+"""What balancers, operators and scripts ask for: health, models, loads, cache, abort, flush; and the answers to overload."""
+
+import re
+import threading
+import time
+
+import pytest
+
+from harness import Daemons, in_threads, wait_for
+
+
+def test_health(server):
+    for path in ("/health", "/ready", "/health_generate"):
+        assert server.get(path).status == 200, path
+    assert server.request("HEAD", "/health").body == b""
+
+
+def test_facts_of_the_model(server):
+    info = server.get("/get_model_info").json
+    assert info == server.get("/model_info").json
+    assert info["model_path"] == "stand-in" and info["is_generation"] is True and info["architectures"] == []
+    facts = server.get("/server_info").json
+    assert facts["max_total_num_tokens"] == 65536 and facts["page_size"] == 16 and facts["status"] == "ready"
+
+
+def test_loads_count_what_runs():
+    with Daemons(gpu_worker=["--step-us", "2000"]) as d:
+        streams = [threading.Thread(target=d.generate, args=("x", 200)) for _ in range(5)]
+        for s in streams:
+            s.start()
+        load = wait_for("five to run", lambda: (x := d.load())["num_running_reqs"] == 5 and x)
+        assert load["num_used_tokens"] > 0 and 0 < load["token_usage"] < 1
+        for s in streams:
+            s.join()
+        wait_for("none to run", lambda: d.load()["num_running_reqs"] == 0)
+
+
+def test_cache_shows_the_tree(server):
+    server.post("/flush_cache")
+    server.generate([77] * 64, 1)
+    for _ in range(3):
+        server.generate([77] * 64, 1)
+    cache = server.get("/v1/cache?top=1").json
+    assert cache["replicas"][0]["held_tokens"] == 64 and len(cache["top"]) == 1
+    assert cache["top"][0]["ids"] == [77] * 8 and cache["top"][0]["hits"] >= 3
+    assert server.post("/flush_cache").json == {"flushed_tokens": 64, "kept_tokens": 0}
+    assert server.get("/v1/cache").json["replicas"][0]["held_tokens"] == 0
+    for bad in ("x", "-1", "1000"):
+        answer = server.get(f"/v1/cache?top={bad}")
+        assert answer.status == 400 and "top" in answer.json["error"]["message"]
+
+
+def test_namespaces_cannot_be_forged(server):
+    """cache_salt and extra_key go into one key: no extra_key may look like somebody's salt."""
+    prompt = [88] * 64
+    assert server.generate(prompt, 1, cache_salt="alice")[2]["cached_tokens"] == 0
+    for forged in ("alice", "5:alice", "5:", "0:5:alice"):
+        assert server.generate(prompt, 1, extra_key=forged)[2]["cached_tokens"] == 0, forged
+    assert server.generate(prompt, 1, cache_salt="alice")[2]["cached_tokens"] == 48
+
+
+def test_abort_by_the_id_of_each_dialect(server):
+    def abort_first(path, body, id_of):
+        sent = []
+
+        def on_event(event):
+            if not sent:
+                sent.append(server.post("/abort_request", {"rid": id_of(event)}).status)
+
+        events = server.stream(path, body, on_event)
+        assert sent == [200]
+        return events
+
+    long = {"max_tokens": 8000, "ignore_eos": True}
+    events = abort_first("/v1/completions", {"prompt": "go on", **long}, lambda e: e["id"])
+    assert events[-1]["choices"][0]["finish_reason"] == "abort"
+    events = abort_first("/v1/chat/completions", {"messages": [{"role": "user", "content": "go on"}], **long, "rid": "x-1"}, lambda e: "x-")
+    assert events[-1]["choices"][0]["finish_reason"] == "abort" and events[0]["id"] == "chatcmpl-x-1"
+
+
+def test_abort_all(server):
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(server.generate("on", 8000)[2])) for _ in range(4)]
+    for t in threads:
+        t.start()
+    wait_for("them to run", lambda: server.load()["num_running_reqs"] == 4)
+    assert server.post("/abort_request", {"abort_all": True}).status == 200
+    for t in threads:
+        t.join()
+    assert [r["finish_reason"]["type"] for r in results] == ["abort"] * 4
+    wait_for("their pages to be free", lambda: server.load()["num_used_tokens"] == 0, 1)
+
+
+def test_a_full_queue_is_429_at_once():
+    with Daemons(gpu_worker=["--step-us", "2000", "--slots", "2"], scheduler=["--max-queued-requests", "2"]) as d:
+        streams = []
+        for name, n in (("num_running_reqs", 2), ("num_waiting_reqs", 2)):
+            for _ in range(n):
+                streams.append(threading.Thread(target=lambda: pytest.raises(Exception, d.generate, "on", 4000)))
+                streams[-1].start()
+            wait_for(f"{n} {name}", lambda: d.load()[name] == n)
+        start = time.monotonic()
+        answers = in_threads([lambda p=p, b=b: d.post(p, b) for p, b in [
+            ("/generate", {"text": "x"}), ("/v1/completions", {"prompt": "x", "stream": True}),
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})]])
+        print(f"429 after {(time.monotonic() - start) * 1e3:.1f} ms")
+        for a in answers:
+            assert a.status == 429 and a.json["error"]["type"] == "rate_limit_error", a
+            assert int(a.headers["Retry-After"]) >= 1 and int(a.headers["retry-after-ms"]) >= 1000
+        assert d.get("/health").status == 200
+        d.kill("router")
+        for s in streams:
+            s.join()
+
+
+def test_deadlines():
+    with Daemons(gpu_worker=["--step-us", "2000", "--slots", "1"]) as d:
+        answer = d.post("/generate", {"text": "x", "timeout_ms": 100, "sampling_params": {"max_new_tokens": 4000}})
+        assert answer.status == 408 and "ran longer" in answer.json["error"]["message"], answer
+        busy = threading.Thread(target=d.generate, args=("on", 300))
+        busy.start()
+        wait_for("it to run", lambda: d.load()["num_running_reqs"] == 1)
+        answer = d.post("/v1/completions", {"prompt": "x", "queue_timeout_ms": 50})
+        assert answer.status == 408 and "waited longer" in answer.json["error"]["message"], answer
+        busy.join()
+        assert d.post("/generate", {"text": "x", "timeout_ms": 0}).status == 400
+    with Daemons(gpu_worker=["--step-us", "2000"], router=["--request-timeout", "0.1"]) as d:
+        answer = d.post("/generate", {"text": "x", "timeout_ms": 60000, "sampling_params": {"max_new_tokens": 4000}})
+        assert answer.status == 408, answer
+
+
+def test_not_ready_says_what_is_missing():
+    with Daemons() as d:
+        d.kill("router")
+        d.kill("gpu-worker")
+        d.kill("scheduler")
+        d.notify["router"].state.clear()
+        d.start("scheduler")
+        d.start("router")
+        wait_for("the router to listen", lambda: "listening" in d.notify["router"].read().get("STATUS", ""))
+        answer = wait_for("it to know", lambda: (a := d.get("/ready")).status == 503 and b"no gpu worker is ready" in a.body and a)
+        assert answer.headers["Retry-After"] and answer.headers["retry-after-ms"]
+        assert d.get("/health").status == 200, "the router is alive all the same"
+        for path, body in (("/generate", {"text": "x"}), ("/v1/completions", {"prompt": "x"}), ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})):
+            answer = d.post(path, body)
+            assert answer.status == 503 and "no gpu worker is ready" in answer.json["error"]["message"]
+            assert answer.headers["Retry-After"]
+        d.start("gpu-worker")
+        wait_for("it to be ready", lambda: d.get("/ready").status == 200)
+
+
+def test_keys():
+    with Daemons(router=["--api-key", "user", "--admin-api-key", "boss"]) as d:
+        bearer = lambda key: {"Authorization": f"Bearer {key}"}
+        assert d.get("/health").status == 200 and d.get("/ready").status == 200
+        assert d.get("/v1/models").status == 401
+        assert d.get("/v1/models", headers=bearer("wrong")).status == 401
+        assert d.get("/v1/models", headers=bearer("user")).status == 200
+        assert d.get("/v1/models", headers={"x-api-key": "user"}).status == 200
+        for path in ("//v1/models", "/v1/./models", "/x/../v1/models", "/v1/%6dodels", "/v1//models"):
+            assert d.get(path).status == 401, f"{path} is another way to write a path that needs a key"
+        assert d.post("/flush_cache", headers=bearer("user")).status == 403
+        assert d.post("/flush_cache", headers=bearer("boss")).status == 200
+
+
+def test_metrics(server):
+    count = lambda: int(re.search(r"^\S*num_requests_total\S* (\d+)", server.get("/metrics").body.decode(), re.M)[1])
+    before = count()
+    server.generate("x", 1)
+    assert count() == before + 1

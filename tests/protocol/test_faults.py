@@ -1,0 +1,131 @@
+"""kill -9 of each process under 32 open streams: every stream ends, with the text of an undisturbed run (DESIGN D5)."""
+
+import random
+import threading
+import time
+
+import pytest
+
+from harness import Daemons, in_threads, wait_for
+
+N = 150  # tokens a stream
+
+
+def kinds():
+    """32 different requests: greedy, seeded, two samples, stop strings, text and ids."""
+    for i in range(32):
+        sampling = {"temperature": 0, "max_new_tokens": N}
+        if i % 4 == 1:
+            sampling |= {"temperature": 1, "seed": i}
+        if i % 4 == 2:
+            sampling |= {"temperature": 1, "seed": i, "n": 2}
+        if i % 4 == 3:
+            sampling |= {"stop": ["\\u0000never", "e"]} if i % 8 == 3 else {"min_new_tokens": 5, "stop": ["qqqq"]}
+        prompt = {"text": f"story number {i} of the banyan tree " + "and so on " * (i % 5)} if i % 2 else {"input_ids": [30 + i] * (20 + i)}
+        yield {**prompt, "sampling_params": sampling, "return_logprob": i % 5 == 0}
+
+
+def run(server, body, progress):
+    """(text, ids, reason) of each sample, all events checked: what was delivered never changes."""
+    seen = {}
+
+    def on_event(event):
+        key = event.get("index", 0)
+        old = seen.get(key)
+        if old:
+            assert event["text"].startswith(old["text"]), "text that was delivered changed"
+            assert event["output_ids"][: len(old["output_ids"])] == old["output_ids"], "ids that were delivered changed"
+        seen[key] = event
+        progress[id(seen), key] = len(event["output_ids"])
+
+    server.stream("/generate", body, on_event)
+    return [(e["text"], e["output_ids"], e["meta_info"]["finish_reason"], e["meta_info"]["prompt_tokens"],
+             e["meta_info"]["completion_tokens"], len(e["meta_info"].get("output_token_logprobs", [])))
+            for _, e in sorted(seen.items())]
+
+
+@pytest.fixture(scope="module")
+def slow():
+    """A step takes a millisecond, so that kills hit streams in their middle."""
+    with Daemons(gpu_worker=["--step-us", "1000"]) as d:
+        yield d
+
+
+@pytest.fixture(scope="module")
+def undisturbed(slow):
+    results = in_threads([lambda b=b: run(slow, b, {}) for b in kinds()])
+    wait_for("the end", slow.is_idle)
+    return results
+
+
+def disturbed(server, act):
+    """Runs all kinds while act(progress) does its worst; their results."""
+    progress = {}
+    done = threading.Event()
+
+    def all_streams():
+        try:
+            return in_threads([lambda b=b: run(server, b, progress) for b in kinds()])
+        finally:
+            done.set()
+
+    server.post("/flush_cache")
+    results, _ = in_threads([all_streams, lambda: act(progress, done)])
+    return results
+
+
+def kill_at(server, names, share, seed=0):
+    """Kills once `share` of all tokens have come."""
+    rng = random.Random(seed)
+
+    def act(progress, done):
+        total = 32 * N
+        wait_for("the streams to get there", lambda: sum(list(progress.values())) > share * total or done.is_set())
+        assert not done.is_set(), "the streams were over before the kill"
+        for name in names:
+            server.kill(name)
+        time.sleep(rng.random() * 0.05)
+        for name in names:
+            server.start(name)
+
+    return act
+
+
+ALL = ["gpu-worker", "scheduler", "tokenizer-worker", "detokenizer"]
+
+
+@pytest.mark.parametrize("share", [0.02, 0.4])
+@pytest.mark.parametrize("name", ALL)
+def test_kill_one(slow, undisturbed, name, share):
+    assert disturbed(slow, kill_at(slow, [name], share)) == undisturbed
+    assert slow.generate("afterwards", 8)[2]["completion_tokens"] == 8
+    wait_for("all pages to be free or in the tree", slow.is_idle, 2)
+
+
+@pytest.mark.parametrize("names", [["scheduler", "tokenizer-worker"], ["scheduler", "detokenizer"],
+                                   ["tokenizer-worker", "detokenizer"], ["gpu-worker", "scheduler"], ALL], ids="+".join)
+def test_kill_some_at_once(slow, undisturbed, names):
+    assert disturbed(slow, kill_at(slow, names, 0.3)) == undisturbed
+    wait_for("all pages to be free or in the tree", slow.is_idle, 2)
+
+
+def test_kill_again_and_again(slow, undisturbed):
+    """Each kind in turn, faster than the streams end."""
+    def act(progress, done):
+        rng = random.Random(3)
+        for name in 3 * ALL:
+            if done.wait(0.04 + rng.random() * 0.05):
+                return
+            slow.restart(name)
+
+    assert disturbed(slow, act) == undisturbed
+
+
+def test_requests_before_the_first_token(slow, undisturbed):
+    """The tokenizer worker and the scheduler die with requests that nobody has answered yet."""
+    def act(progress, done):
+        slow.restart("tokenizer-worker")
+        time.sleep(0.01)
+        slow.restart("scheduler")
+
+    assert disturbed(slow, act) == undisturbed

@@ -1,0 +1,163 @@
+"""POST /generate, SGLang's own form, through every process."""
+
+import pytest
+
+from harness import Daemons
+
+PROMPT = list(range(20, 60))  # 40 ids
+
+
+def ids_of(server, n, **sampling):
+    return server.generate(PROMPT, n, sampling=sampling)[1]
+
+
+def test_whole_and_streamed_are_the_same(server):
+    text, ids, meta = server.generate(PROMPT, 24)
+    whole = server.ok("/generate", {"input_ids": PROMPT, "sampling_params": {"temperature": 0, "max_new_tokens": 24}})
+    assert whole["text"] == text and whole["output_ids"] == ids and len(ids) == 24
+    assert whole["meta_info"]["finish_reason"] == {"type": "length", "length": 24}
+    assert meta["prompt_tokens"] == 40 and meta["completion_tokens"] == 24
+
+
+def test_a_stream_is_cumulative_and_only_grows():
+    """Events that wait for the router go out as one, so the worker is slowed down: 30 tokens of 20 ms are not one event."""
+    seen = []
+    with Daemons(gpu_worker=["--step-us", "20000"]) as server:
+        server.generate(PROMPT, 30, on_event=lambda e: seen.append((e["text"], e["output_ids"])))
+    assert len(seen) > 1
+    for (text, ids), (later, later_ids) in zip(seen, seen[1:]):
+        assert later.startswith(text) and later_ids[: len(ids)] == ids
+
+
+def test_only_whole_characters_stream(server):
+    """The stand-in picks many single bytes of longer characters: what cannot be finished becomes U+FFFD, once."""
+    texts = []
+    server.generate("ü", 200, on_event=lambda e: texts.append(e["text"]))
+    assert "\ufffd" in texts[-1]
+    assert all(texts[-1].startswith(t) for t in texts)
+
+
+def test_text_and_its_ids_give_the_same(server):
+    ids = server.ok("/tokenize", {"prompt": "hello world"})["tokens"]
+    assert server.generate("hello world", 12)[1] == server.generate(ids, 12)[1]
+
+
+def test_a_list_of_prompts_is_answered_in_order(server):
+    one = [server.generate(p, 8)[0] for p in ("a b", "c d", "e f")]
+    many = server.ok("/generate", {"text": ["a b", "c d", "e f"], "sampling_params": {"temperature": 0, "max_new_tokens": 8}})
+    assert [m["text"] for m in many] == one
+    events = server.stream("/generate", {"text": ["a b", "c d"], "sampling_params": {"temperature": 0, "max_new_tokens": 8}})
+    last = {e["index"]: e["text"] for e in events}
+    assert [last[0], last[1]] == one[:2]
+
+
+def test_no_new_tokens_computes_the_prompt_only(server):
+    whole = server.ok("/generate", {"input_ids": PROMPT, "sampling_params": {"max_new_tokens": 0}})
+    assert whole["text"] == "" and whole["output_ids"] == []
+    assert whole["meta_info"]["finish_reason"] == {"type": "length", "length": 0}
+
+
+def test_samples_of_one_prompt_differ_and_repeat_with_their_seed(server):
+    body = {"input_ids": PROMPT, "sampling_params": {"temperature": 1, "seed": 7, "n": 3, "max_new_tokens": 16}}
+    first, second = server.ok("/generate", body), server.ok("/generate", body)
+    assert [s["output_ids"] for s in first] == [s["output_ids"] for s in second]
+    assert len({tuple(s["output_ids"]) for s in first}) == 3
+    body["sampling_params"]["seed"] = 8
+    assert server.ok("/generate", body)[0]["output_ids"] != first[0]["output_ids"]
+
+
+# ---- what ends it ----
+
+
+def test_a_stop_id_ends_it_and_leaves_no_text(server):
+    ids = ids_of(server, 20)
+    text, cut, meta = server.generate(PROMPT, 20, sampling={"stop_token_ids": [ids[9]]})
+    at = ids.index(ids[9])
+    assert cut == ids[: at + 1]
+    assert meta["finish_reason"] == {"type": "stop", "matched": ids[9]}
+    assert meta["completion_tokens"] == at + 1
+    kept = server.generate(PROMPT, 20, sampling={"stop_token_ids": [ids[9]], "no_stop_trim": True})
+    assert kept[0] == server.generate(PROMPT, at + 1)[0] and kept[0].startswith(text)
+
+
+def test_ignore_eos_means_stop_ids_too(server):
+    ids = ids_of(server, 20)
+    assert server.generate(PROMPT, 20, sampling={"stop_token_ids": [ids[9]], "ignore_eos": True})[1] == ids
+
+
+def test_no_stop_id_before_min_new_tokens(server):
+    ids = ids_of(server, 20)
+    got, _, meta = server.generate(PROMPT, 40, sampling={"stop_token_ids": [ids[3]], "min_new_tokens": 12})[1:] + (0,)
+    assert got[:3] == ids[:3] and ids[3] not in got[:12] and len(got) >= 12
+
+
+def long_words(text, n):
+    """Pieces of the text that lie across token borders, because every token is shorter."""
+    return [text[i : i + n] for i in range(3, len(text) - n, 7) if "\ufffd" not in text[i : i + n]]
+
+
+def test_a_stop_string_across_token_borders_cuts_the_text(server):
+    text = server.generate(PROMPT, 120)[0]
+    words = long_words(text, 12)
+    assert words, "no piece to stop at"
+    for stop in words[:6]:
+        seen = []
+        got, ids, meta = server.generate(PROMPT, 120, sampling={"stop": ["never", stop]}, on_event=lambda e: seen.append(e["text"]))
+        assert got == text[: text.index(stop)]
+        assert meta["finish_reason"] == {"type": "stop", "matched": stop}
+        assert all(got.startswith(t) for t in seen), "text of the stop string was sent before it was known"
+        assert meta["completion_tokens"] == len(ids) < 120
+        kept = server.generate(PROMPT, 120, sampling={"stop": stop, "no_stop_trim": True})[0]
+        assert kept == text[: text.index(stop) + len(stop)]
+
+
+def test_a_stop_string_ends_the_work_upstream(server):
+    text = server.generate(PROMPT, 60)[0]
+    before = server.load()["steps"]
+    server.generate(PROMPT, 5000, sampling={"stop": long_words(text, 8)[0]})
+    assert server.load()["steps"] - before < 500, "the scheduler went on after the stop"
+
+
+# ---- what usage says ----
+
+
+def test_cached_tokens_are_whole_pages_of_the_same_prefix(server):
+    prompt = [11] + list(range(100, 151))  # 52 ids: three pages of 16 and a rest
+    assert server.generate(prompt, 1)[2]["cached_tokens"] == 0
+    assert server.generate(prompt, 1)[2]["cached_tokens"] == 48
+    assert server.generate(prompt[:40], 1)[2]["cached_tokens"] == 32
+    assert server.generate(prompt[:32], 1)[2]["cached_tokens"] == 16, "the last token must be computed to have logits"
+    assert server.generate(prompt[:20] + [12], 1)[2]["cached_tokens"] == 16
+    assert server.generate([13] + prompt[1:], 1)[2]["cached_tokens"] == 0
+
+
+@pytest.mark.parametrize("key", ["extra_key", "cache_salt"])
+def test_another_namespace_shares_nothing(server, key):
+    prompt = [14, len(key)] + list(range(200, 264))
+    assert server.generate(prompt, 1)[2]["cached_tokens"] == 0
+    assert server.generate(prompt, 1, **{key: "mine"})[2]["cached_tokens"] == 0
+    assert server.generate(prompt, 1, **{key: "mine"})[2]["cached_tokens"] == 64
+
+
+def test_output_is_reused_as_the_next_prompt(server):
+    prompt = [15] + list(range(300, 331))
+    ids = server.generate(prompt, 33)[1]
+    assert server.generate(prompt + ids, 1)[2]["cached_tokens"] == 64
+
+
+# ---- its name ----
+
+
+def test_rid_names_it_and_abort_ends_it(server):
+    def abort(event, sent=[]):
+        if not sent:
+            sent.append(server.post("/abort_request", {"rid": "mine-"}).status)
+            assert sent == [200]
+
+    _, ids, meta = server.generate(PROMPT, 8000, rid="mine-1", on_event=abort)
+    assert meta["id"] == "mine-1" and meta["finish_reason"]["type"] == "abort" and len(ids) < 8000
+
+
+def test_abort_needs_to_know_what(server):
+    answer = server.post("/abort_request", {})
+    assert answer.status == 400 and "rid" in answer.json["error"]["message"]

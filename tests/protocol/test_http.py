@@ -1,0 +1,201 @@
+"""HTTP as attackers and broken clients speak it: each gets a 4xx or a closed connection, the server goes on."""
+
+import json
+import random
+import re
+import socket
+
+import pytest
+
+from harness import rss_kib
+
+OK = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def exchange(server, sent, patience=5):
+    """All that comes back until the server closes. When it waits for more, it hears that there is none."""
+    with socket.create_connection(("127.0.0.1", server.port), patience) as s:
+        got, said_all = b"", False
+        try:
+            s.sendall(sent)
+            while True:
+                try:
+                    chunk = s.recv(65536)
+                except TimeoutError:
+                    assert not said_all, f"neither an answer nor an end; so far {got!r}"
+                    said_all = True
+                    s.settimeout(10)
+                    s.shutdown(socket.SHUT_WR)
+                    continue
+                if not chunk:
+                    return got
+                got += chunk
+        except ConnectionError:
+            return got
+
+
+def status(answer):
+    return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+def post(head, body, connection="close"):
+    return f"POST /generate HTTP/1.1\r\nHost: x\r\nConnection: {connection}\r\nContent-Type: application/json\r\n{head}\r\n".encode() + body
+
+
+GOOD = b'{"text":"x","sampling_params":{"max_new_tokens":1}}'
+HOSTILE = {
+    "length and chunks": (post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"0\r\n\r\n" + OK), 400),
+    "two lengths": (post(f"Content-Length: {len(GOOD)}\r\nContent-Length: 5\r\n", GOOD), 400),
+    "negative length": (post("Content-Length: -1\r\n", GOOD), 400),
+    "length of letters": (post("Content-Length: 5x\r\n", GOOD), 400),
+    "huge length": (post("Content-Length: 99999999999999999999\r\n", GOOD), 400),
+    "over the limit": (post("Content-Length: 999999999\r\n", GOOD), 413),
+    "odd coding": (post("Transfer-Encoding: gzip, chunked\r\n", b"0\r\n\r\n"), 501),
+    "xchunked": (post("Transfer-Encoding: xchunked\r\n", b"0\r\n\r\n"), 400),
+    "chunk size of letters": (post("Transfer-Encoding: chunked\r\n", b"zz\r\n" + GOOD), 400),
+    "chunk longer than it says": (post("Transfer-Encoding: chunked\r\n", b"2\r\nabcdef\r\n0\r\n\r\n"), 400),
+    "chunk size over 64 bits": (post("Transfer-Encoding: chunked\r\n", b"fffffffffffffffff\r\nx"), 400),
+    "bare line feeds": (OK.replace(b"\r\n", b"\n"), 400),
+    "folded header": (b"GET /health HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n", 400),
+    "blank before the colon": (b"GET /health HTTP/1.1\r\nHost : x\r\n\r\n", 400),
+    "no host": (b"GET /health HTTP/1.1\r\n\r\n", 400),
+    "two hosts": (b"GET /health HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+    "NUL in a header": (b"GET /health HTTP/1.1\r\nHost: x\r\nA: b\0c\r\n\r\n", 400),
+    "NUL in the path": (b"GET /health%00 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "broken escape": (b"GET /health%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "too many headers": (b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 10000 + b"\r\n", 431),
+    "a huge header": (b"GET /health HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 1000000 + b"\r\n\r\n", 431),
+    "a huge path": (b"GET /" + b"a" * 1000000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+    "HTTP/0.9": (b"GET /health\r\n\r\n", 505),
+    "HTTP/2.0": (b"GET /health HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+    "HTTP/2's preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", None),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)), None),
+    "CONNECT": (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+    "unknown method": (b"BREW /health HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+    "known path, wrong method": (b"DELETE /generate HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405),
+    "unknown path": (b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
+    "gzip body": (post(f"Content-Encoding: gzip\r\nContent-Length: {len(GOOD)}\r\n", GOOD), 415),
+    "form": (f"POST /generate HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD, 415),
+    "odd Expect": (post(f"Expect: magic\r\nContent-Length: {len(GOOD)}\r\n", GOOD), 417),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile(server, name):
+    sent, want = HOSTILE[name]
+    answer = exchange(server, sent, 0.3 if want is None else 5)
+    if want is None:
+        assert status(answer) in (0, 400, 405, 505), answer[:200]
+    else:
+        assert status(answer) == want, answer[:300]
+        assert b'"message":' in answer and len(re.findall(rb"^HTTP/1.1 \d", answer, re.M)) == 1, "one answer, and nothing after it"
+    assert server.get("/health").status == 200
+
+
+def test_a_head_is_refused_before_its_body_comes(server):
+    with socket.create_connection(("127.0.0.1", server.port), 5) as s:
+        s.sendall(post("Content-Length: 999999999\r\n", b""))
+        assert status(s.recv(65536)) == 413
+
+
+def test_a_refused_body_does_not_eat_the_answer(server):
+    """A client that is still sending when it is refused must be able to read why."""
+    answer = exchange(server, post("Content-Length: 99999999\r\n", b"x" * 3_000_000))
+    assert status(answer) == 413, answer[:200]
+    assert b"max-body-bytes" in answer
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_chunks_of_any_size(server, size):
+    body = b"".join(b"%x\r\n%s\r\n" % (len(GOOD[i : i + size]), GOOD[i : i + size]) for i in range(0, len(GOOD), size))
+    answer = exchange(server, post("Transfer-Encoding: chunked\r\n", body + b"0\r\nTrailer: x\r\n\r\n"))
+    assert status(answer) == 200, answer
+
+
+def test_byte_by_byte(server):
+    with socket.create_connection(("127.0.0.1", server.port), 5) as s:
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for b in post(f"Content-Length: {len(GOOD)}\r\n", GOOD):
+            s.sendall(bytes([b]))
+        assert status(s.recv(65536)) == 200
+
+
+def test_pipelined_requests_are_answered_in_order(server):
+    bodies = [f'{{"text":"x","rid":"r{i}","sampling_params":{{"max_new_tokens":1}}}}'.encode() for i in range(50)]
+    sent = [post(f"Content-Length: {len(b)}\r\n", b, "keep-alive" if b != bodies[-1] else "close") for b in bodies]
+    answer = exchange(server, b"".join(sent))
+    ids = [part.split(b'"')[0] for part in answer.split(b'"id":"')[1:]]
+    assert ids == [b"r%d" % i for i in range(50)]
+
+
+def test_a_connection_is_kept(server):
+    with socket.create_connection(("127.0.0.1", server.port), 5) as s:
+        f = s.makefile("rb")
+        for _ in range(3):
+            s.sendall(OK)
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += f.readline()
+            assert b"Connection: keep-alive" in head and f.read(3) == b"ok\n"
+        s.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        assert b"Connection: close" in f.read()
+
+
+def test_expect_continue(server):
+    with socket.create_connection(("127.0.0.1", server.port), 5) as s:
+        s.sendall(post(f"Expect: 100-continue\r\nContent-Length: {len(GOOD)}\r\n", b""))
+        assert s.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        s.sendall(GOOD)
+        assert status(s.recv(65536)) == 200
+
+
+BODIES = {
+    "nothing": b"", "no JSON": b"hello", "cut": GOOD[:-3], "garbage behind": GOOD + b"x", "two values": GOOD + GOOD,
+    "an array": b"[1]", "a number": b"5", "null": b"null", "depth bomb": b'{"text":' + b"[" * 100000 + b"]" * 100000 + b"}",
+    "depth bomb of objects": b'{"a":' * 5000 + b"1" + b"}" * 5000, "invalid UTF-8": b'{"text":"\xff\xfe"}',
+    "overlong UTF-8": b'{"text":"\xc0\xaf"}', "surrogate in UTF-8": b'{"text":"\xed\xa0\x80"}', "lone surrogate": b'{"text":"\\ud800"}',
+    "raw control": b'{"text":"a\x01b"}', "huge number": b'{"text":"x","sampling_params":{"temperature":1e999999}}',
+    "NaN": b'{"text":"x","sampling_params":{"temperature":NaN}}', "Infinity": b'{"text":"x","sampling_params":{"temperature":Infinity}}',
+    "comment": b'{"text":"x"/**/}', "trailing comma": b'{"text":"x",}', "single quotes": b"{'text':'x'}",
+    "byte order mark": b"\xef\xbb\xbf" + GOOD, "bad escape": b'{"text":"\\x"}', "many prompts": json.dumps({"text": ["x"] * 5000}).encode(),
+    "UTF-16": '{"text":"x"}'.encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_bad_bodies(server, name):
+    answer = server.post("/generate", BODIES[name])
+    if name == "byte order mark" and answer.status == 200:
+        return  # RFC 8259 lets a reader ignore it
+    assert answer.status == 400 and answer.json["error"]["message"], answer
+    assert server.get("/health").status == 200
+
+
+def test_a_prompt_over_the_context(server):
+    for body in ({"text": "many words " * 20000}, {"input_ids": [5] * 8192}, {"input_ids": [5] * 300000}):
+        answer = server.post("/generate", body)
+        assert answer.status == 400 and "longer than the model's context length" in answer.json["error"]["message"], answer
+
+
+def test_text_of_every_kind_is_taken(server):
+    for text in ("\0", "a\0b", "\ud7ff\ue000", "😀" * 100, "\u202e\ufeff", "<|im_end|>", " " * 5000, "\U0010ffff"):
+        assert server.post("/generate", {"text": text, "sampling_params": {"max_new_tokens": 2}}).status == 200, repr(text)
+
+
+def test_random_bytes(server):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    before = rss_kib(server.pid("router"))
+    for _ in range(200):
+        sent = bytearray(post(f"Content-Length: {len(GOOD)}\r\n", GOOD))
+        for _ in range(rng.randint(1, 8)):
+            at = rng.randrange(len(sent))
+            if rng.random() < 0.5:
+                sent[at] = rng.randrange(256)
+            else:
+                del sent[at : at + rng.randint(1, 9)]
+        answer = exchange(server, bytes(sent), 0.05)
+        assert status(answer) in (0, 200, *range(400, 432), 501, 505), answer[:200]
+    assert server.get("/health").status == 200
+    assert rss_kib(server.pid("router")) - before < 2048

@@ -1,0 +1,176 @@
+"""API keys: what each opens, whose limits count, and that nothing stands open by accident."""
+
+import re
+import threading
+
+import pytest
+
+from harness import ROOT, Daemons, private_dir, wait_for
+
+PROMPT = list(range(20, 60))
+KEYS = """# whose
+sk-alice-11111111 name=alice
+sk-bob-2222222222 name=bob rate=2
+sk-carol-33333333 name=carol running=1
+sk-dave-444444444 name=dave tokens=20
+sk-erin-555555555 name=erin
+sk-ops-6666666666 name=ops admin
+"""
+ALICE, BOB, CAROL, DAVE, ERIN, OPS = re.findall(r"^sk-\S+", KEYS, re.M)
+
+
+def bearer(key):
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture(scope="module")
+def keyed():
+    folder = private_dir()
+    path = folder / "keys"
+    path.write_text(KEYS)
+    path.chmod(0o600)
+    with Daemons(router=["--api-key-file", str(path), "--isolate-cache"]) as d:
+        yield d
+    path.unlink()
+    folder.rmdir()
+
+
+def body(n=8, **more):
+    return {"input_ids": PROMPT, "sampling_params": {"temperature": 0, "max_new_tokens": n}, **more}
+
+
+def generate(d, key, n=8, **more):
+    return d.post("/generate", body(n, **more), headers=bearer(key))
+
+
+# ---- the table of routes ----
+
+OPEN = {"/health", "/ready", "/health_generate", "/metrics"}  # what balancers and scrapers ask without a key; SGLang's, too
+
+
+def routes():
+    """(method, path, level) of each row of routes.c."""
+    text = (ROOT / "router/routes.c").read_text()
+    rows = re.findall(r"\{HTTP1_(\w+), \"([^\"]+)\",\s*\w+,\s*ROUTE_(\w+),", text)
+    assert len(rows) == text.count("{HTTP1_"), "a row that this test does not read"
+    return rows
+
+
+def test_only_these_are_open():
+    assert {path for _, path, level in routes() if level == "OPEN"} <= OPEN | {"/", "/ping"}
+
+
+@pytest.mark.parametrize("key", [None, "sk-nobody-0000000", ALICE[:-1], ALICE + "x", "", ALICE.upper()])
+def test_no_route_is_open_by_accident(keyed, key):
+    """Every row that is not meant to be open answers 401 to no key and to wrong ones, before it looks at anything else."""
+    headers = bearer(key) if key is not None else {}
+    for method, path, level in routes():
+        answer = keyed.request(method, path.replace("*", "x"), b"{}" if method != "GET" else None, headers=headers)
+        if level == "OPEN":
+            assert answer.status in (200, 503), (method, path, answer)
+        else:
+            assert answer.status == 401 and answer.json["error"]["type"] == "authentication_error", (method, path, answer)
+
+
+def test_an_admins_routes_are_closed_to_others(keyed):
+    admin = [(m, p) for m, p, level in routes() if level == "ADMIN"]
+    assert ("POST", "/flush_cache") in admin
+    for method, path in admin:
+        answer = keyed.request(method, path.replace("*", "x"), b"{}" if method != "GET" else None, headers=bearer(ALICE))
+        assert answer.status == 403 and answer.json["error"]["type"] == "permission_error", (method, path, answer)
+    assert keyed.post("/flush_cache", headers=bearer(OPS)).status == 200
+
+
+@pytest.mark.parametrize("path", ["//generate", "/./generate", "/x/../generate", "/generate/", "/%67enerate", "/GENERATE", "/generate;a",
+                                  "/flush_cache/../health", "/health/../flush_cache", "/health%2f..%2fflush_cache", "/health?/../flush_cache"])
+def test_a_path_is_what_the_table_says_and_nothing_else(keyed, path):
+    """A proxy that lets /health pass must not let anything else pass with it (CVE-2026-48746's kind)."""
+    answer = keyed.post(path, body())
+    assert answer.status in (401, 404, 405, 400), (path, answer)
+    assert b"output_ids" not in answer.body
+
+
+@pytest.mark.parametrize("headers", [{"x-api-key": ALICE}, {"authorization": f"bearer {ALICE}"}])
+def test_a_key_may_come_as_clients_send_it(keyed, headers):
+    assert keyed.post("/generate", body(), headers=headers).status == 200
+
+
+# ---- limits ----
+
+
+def refused(answer):
+    assert answer.status == 429, answer
+    assert int(answer.headers["Retry-After"]) >= 1 and int(answer.headers["retry-after-ms"]) >= 1
+    assert answer.json["error"]["type"] == "rate_limit_error"
+    return answer.json["error"]["message"]
+
+
+def test_a_rate_counts_for_its_key_alone(keyed):
+    statuses = [generate(keyed, BOB).status for _ in range(2)]
+    assert statuses == [200, 200]
+    assert "2 requests a minute" in refused(generate(keyed, BOB))
+    assert generate(keyed, ALICE).status == 200
+
+
+def test_so_many_at_a_time(keyed):
+    started = threading.Event()
+    headers = bearer(CAROL)
+    c = keyed.client._open("POST", "/generate", {**body(4000, stream=True), "sampling_params": {"max_new_tokens": 4000, "ignore_eos": True}},
+                           headers)
+    response = c.getresponse()
+    assert response.status == 200 and response.readline()
+    started.set()
+    assert "1 requests running" in refused(generate(keyed, CAROL))
+    response.close()
+    c.close()
+    wait_for("its place to be free again", lambda: generate(keyed, CAROL).status == 200)
+
+
+def test_tokens_are_counted_when_they_are_known(keyed):
+    assert generate(keyed, DAVE).status == 200  # 48 tokens: more than it has
+    assert "20 tokens a minute" in refused(generate(keyed, DAVE))
+
+
+# ---- what is whose ----
+
+
+def cached(answer):
+    return answer.json["meta_info"]["cached_tokens"]
+
+
+def test_each_key_has_a_cache_of_its_own(keyed):
+    prompt = {"input_ids": list(range(100, 164))}
+    assert cached(generate(keyed, ALICE, **prompt)) == 0
+    assert cached(generate(keyed, ALICE, **prompt)) > 0
+    assert cached(generate(keyed, ERIN, **prompt)) == 0, "erin could tell what alice had asked"
+    assert cached(generate(keyed, ERIN, extra_key="alice\n", **prompt)) == 0
+    assert cached(generate(keyed, ERIN, **prompt)) > 0
+
+
+def test_nobody_ends_the_requests_of_others(keyed):
+    c = keyed.client._open("POST", "/generate", {**body(), "stream": True, "rid": "mine", "sampling_params": {"max_new_tokens": 3000, "ignore_eos": True}},
+                           bearer(ALICE))
+    response = c.getresponse()
+    assert response.readline()
+    assert keyed.post("/abort_request", {"abort_all": True}, headers=bearer(ERIN)).status == 200
+    assert all(response.readline() for _ in range(20))  # it goes on
+    assert keyed.post("/abort_request", {"rid": "mine"}, headers=bearer(ALICE)).status == 200
+    assert b'"abort"' in response.read()
+    c.close()
+
+
+def test_no_key_is_in_a_log(keyed):
+    generate(keyed, ALICE)
+    generate(keyed, "sk-nobody-0000000")
+    assert "sk-" not in keyed.logs()
+
+
+# ---- the options ----
+
+
+def test_one_key_by_option_opens_all():
+    with Daemons(router=["--api-key", "one-key-for-all", "--log-level", "debug"]) as d:
+        assert d.post("/generate", body()).status == 401
+        assert generate(d, "one-key-for-all").status == 200
+        assert d.post("/flush_cache", headers=bearer("one-key-for-all")).status == 200
+        assert "one-key-for-all" not in d.logs()

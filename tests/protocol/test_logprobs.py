@@ -1,0 +1,135 @@
+"""Log probabilities in every dialect: which token they are of, and that a stream tells the same as a whole answer.
+
+The stand-in makes them up: -1 - (id % 50) / 10 for a token, and its first ids as the likeliest ones, from -0.5 downwards."""
+
+import pytest
+
+PROMPT = list(range(20, 60))
+HELLO = [{"role": "user", "content": "hello"}]
+FIRST = 10  # the stand-in's first id
+
+
+def of(id):
+    return pytest.approx(-1 - (id % 50) / 10, abs=1e-5)
+
+
+def ids_of(server, prompt, n):
+    return server.generate(prompt, n)[1]
+
+
+def complete(server, **body):
+    return server.ok("/v1/completions", {"prompt": PROMPT, "max_tokens": 12, "temperature": 0, **body})["choices"]
+
+
+def joined(server, path, body):
+    """What the events of a stream's first choice say, put together: (text, lists of logprobs)."""
+    text, lists = "", {}
+    for event in server.stream(path, body):
+        for c in event["choices"]:
+            text += c.get("text") or c.get("delta", {}).get("content") or ""
+            for key, values in (c["logprobs"] or {}).items():
+                lists[key] = lists.get(key, []) + (values or [])
+    return text, lists
+
+
+def test_completions_of_the_output(server):
+    (choice,) = complete(server, logprobs=2)
+    ids, told = ids_of(server, PROMPT, 12), choice["logprobs"]
+    assert told["token_logprobs"] == [of(i) for i in ids]
+    assert len(told["tokens"]) == len(told["top_logprobs"]) == len(told["text_offset"]) == 12
+    likeliest = {token for top in told["top_logprobs"] for token in top}
+    assert len(likeliest) == 2 and all(sorted(top.values()) == [-1.5, -0.5] for top in told["top_logprobs"])
+    assert told["text_offset"][0] == 0 and told["text_offset"] == sorted(told["text_offset"])
+
+
+def test_tokens_are_text(server):
+    told = complete(server, prompt="hello world", logprobs=0, echo=True, max_tokens=0)[0]["logprobs"]
+    assert "".join(told["tokens"]).endswith("hello world")
+    assert told["top_logprobs"] is None
+    ids = server.ok("/tokenize", {"prompt": "hello world"})["tokens"]
+    for id, token in zip(ids, told["tokens"]):
+        assert token == server.ok("/detokenize", {"tokens": [id], "skip_special_tokens": False})["text"]
+    starts = [sum(map(len, told["tokens"][:i])) for i in range(len(ids))]
+    assert told["text_offset"] == starts
+
+
+@pytest.mark.parametrize("n", [0, 1, 6])
+def test_echo_tells_the_prompts_first_null(server, n):
+    (choice,) = complete(server, logprobs=3, echo=True, max_tokens=n)
+    told, ids = choice["logprobs"], PROMPT + ids_of(server, PROMPT, 6)[:n]
+    assert told["token_logprobs"] == [None] + [of(i) for i in ids[1:]]
+    assert told["top_logprobs"][0] is None and all(len(top) == 3 for top in told["top_logprobs"][1:])
+    assert choice["finish_reason"] == "length"
+    assert choice["text"] == server.ok("/detokenize", {"tokens": PROMPT})["text"] + complete(server, max_tokens=n)[0]["text"]
+
+
+def test_echo_of_a_cached_prompt_is_the_same(server):
+    first, again = (complete(server, logprobs=1, echo=True, max_tokens=1) for _ in range(2))
+    assert first == again
+
+
+def test_each_prompt_and_sample_has_its_own(server):
+    choices = complete(server, prompt=[PROMPT, PROMPT[:30]], logprobs=1, n=2, temperature=1, seed=3)
+    assert [c["index"] for c in choices] == [0, 1, 2, 3]
+    assert len({str(c["logprobs"]["token_logprobs"]) for c in choices}) == 4
+    assert all(len(c["logprobs"]["tokens"]) == 12 for c in choices)
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_completions_stream_the_same(server, echo):
+    body = {"prompt": PROMPT, "max_tokens": 40, "temperature": 0, "logprobs": 2, "echo": echo}
+    whole = complete(server, **body)[0]
+    assert joined(server, "/v1/completions", body) == (whole["text"], whole["logprobs"])
+
+
+def test_chat(server):
+    body = {"messages": HELLO, "max_tokens": 30, "temperature": 0, "logprobs": True, "top_logprobs": 3}
+    whole = server.ok("/v1/chat/completions", body)["choices"][0]
+    entries = whole["logprobs"]["content"]
+    assert len(entries) == 30
+    assert bytes(b for e in entries for b in e["bytes"]).decode(errors="replace") == whole["message"]["content"]
+    for e in entries:
+        assert e["token"] == bytes(e["bytes"]).decode(errors="ignore") or e["token"].startswith("bytes:\\x")
+        assert [t["logprob"] for t in e["top_logprobs"]] == [-0.5, -1.5, -2.5]
+    assert joined(server, "/v1/chat/completions", body) == (whole["message"]["content"], whole["logprobs"])
+
+
+def test_a_stop_string_ends_them_too(server):
+    text = complete(server, max_tokens=60)[0]["text"]
+    stop = next(text[i : i + 6] for i in range(5, 200) if "\ufffd" not in text[i : i + 6])
+    answer = server.ok("/v1/completions", {"prompt": PROMPT, "max_tokens": 60, "temperature": 0, "stop": stop, "logprobs": 1})
+    assert len(answer["choices"][0]["logprobs"]["tokens"]) == answer["usage"]["completion_tokens"] < 60
+    assert joined(server, "/v1/completions", {"prompt": PROMPT, "max_tokens": 60, "temperature": 0, "stop": stop,
+                                              "logprobs": 1})[1] == answer["choices"][0]["logprobs"]
+
+
+def test_none_unless_asked(server):
+    assert complete(server)[0]["logprobs"] is None
+    chat = server.ok("/v1/chat/completions", {"messages": HELLO, "max_tokens": 3})
+    assert chat["choices"][0]["logprobs"] is None
+
+
+def test_native_text_in_logprobs(server):
+    body = {"input_ids": PROMPT, "return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": 1,
+            "sampling_params": {"max_new_tokens": 4, "temperature": 0}}
+    plain = server.ok("/generate", body)["meta_info"]
+    assert all(text is None for _, _, text in plain["input_token_logprobs"])
+    told = server.ok("/generate", {**body, "return_text_in_logprobs": True})["meta_info"]
+    assert [i for _, i, _ in told["input_token_logprobs"]] == PROMPT and told["input_token_logprobs"][0][0] is None
+    assert [x for x, _, _ in told["input_token_logprobs"][1:]] == [of(i) for i in PROMPT[1:]]
+    for _, id, text in told["output_token_logprobs"] + told["input_token_logprobs"]:
+        assert text == server.ok("/detokenize", {"tokens": [id], "skip_special_tokens": False})["text"]
+
+
+@pytest.mark.parametrize("path, body, named", [
+    ("chat", {"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
+    ("chat", {"response_format": {"type": "json_object"}}, "response_format"),
+    ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages[0].content"),
+    ("chat", {"lora_path": "x"}, "lora_path"), ("chat", {"functions": []}, "functions"), ("chat", {"top_logprobs": 2}, "top_logprobs"),
+    ("chat", {"logprobs": True, "top_logprobs": 1000}, "top_logprobs"), ("chat", {"logprobs": 3}, "logprobs"),
+    ("", {"best_of": 3}, "best_of"), ("", {"suffix": "x"}, "suffix"), ("", {"logprobs": -1}, "logprobs"), ("", {"echo": 1}, "echo"),
+])
+def test_what_is_not_there_is_refused_by_name(server, path, body, named):
+    base = {"messages": HELLO} if path else {"prompt": "x"}
+    answer = server.post("/v1/chat/completions" if path else "/v1/completions", {**base, **body})
+    assert answer.status == 400 and named in answer.json["error"]["message"], answer

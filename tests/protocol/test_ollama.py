@@ -1,0 +1,74 @@
+"""Ollama's dialect: lines of JSON. A stand-in that says the user's own words again plays the model (test_tools.py)."""
+
+import json
+
+import pytest
+
+from protocol.test_tools import CALL, END, parrot, salts  # noqa: F401 - a fixture
+
+TOOLS = [{"type": "function", "function": {"name": "get", "parameters": {"type": "object"}}}]
+
+
+def chat(text, **more):
+    return {"model": "m", "messages": [{"role": "user", "content": text + END}], "options": {"temperature": 0, "stop": [END]},
+            "cache_salt": f"ollama-{next(salts)}", **more}
+
+
+def lines_of(server, path, b):
+    answer = server.post(path, b)
+    assert answer.status == 200 and answer.headers["Content-Type"] == "application/x-ndjson", answer
+    lines = [json.loads(line) for line in answer.body.decode().splitlines()]
+    assert [line["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
+    return lines
+
+
+@pytest.mark.parametrize("text, content, thinking, n_calls", [
+    ("plain words", "plain words", "", 0), ("I look. " + CALL + CALL, "I look.", "", 2), ("<think>hm</think>Yes.", "Yes.", "hm", 0),
+])
+def test_chat_streams_the_same(parrot, text, content, thinking, n_calls):  # noqa: F811
+    whole = parrot.ok("/api/chat", chat(text, tools=TOOLS, stream=False))
+    message = whole["message"]
+    assert (message["content"], message.get("thinking", "")) == (content, thinking) and message["role"] == "assistant"
+    assert message.get("tool_calls", []) == [{"function": {"name": "get", "arguments": {"x": "a b"}}}] * n_calls
+    assert whole["done"] is True and whole["done_reason"] == "stop" and whole["eval_count"] > 0
+    lines = lines_of(parrot, "/api/chat", chat(text, tools=TOOLS))  # a stream unless told otherwise
+    assert "".join(line["message"]["content"] for line in lines) == content
+    assert "".join(line["message"].get("thinking", "") for line in lines) == thinking
+    assert sum((line["message"].get("tool_calls", []) for line in lines), []) == message.get("tool_calls", [])
+    same = ["done_reason", "prompt_eval_count", "eval_count", "model"]
+    assert {k: lines[-1][k] for k in same} == {k: whole[k] for k in same}
+
+
+def test_generate_streams_the_same(server):
+    b = {"model": "m", "prompt": "hello", "system": "Be kind.", "options": {"temperature": 0, "num_predict": 12}}
+    whole = server.ok("/api/generate", {**b, "stream": False})
+    assert whole["eval_count"] == 12 and whole["done_reason"] == "length"
+    assert "".join(line["response"] for line in lines_of(server, "/api/generate", b)) == whole["response"]
+    same = server.ok("/v1/chat/completions", {"max_tokens": 12, "temperature": 0, "messages": [
+        {"role": "system", "content": "Be kind."}, {"role": "user", "content": "hello"}]})
+    assert whole["response"] == same["choices"][0]["message"]["content"]
+    assert whole["prompt_eval_count"] == same["usage"]["prompt_tokens"]
+
+
+def test_facts(server):
+    (model,) = server.get("/api/tags").json["models"]
+    assert model["name"] == model["model"] == "stand-in" and model["details"]["family"] == "stand-in"
+    shown = server.ok("/api/show", {"model": "stand-in"})
+    assert shown["model_info"]["stand-in.context_length"] == 8192 and shown["capabilities"] == ["completion"]
+    assert server.get("/api/version").json["version"]
+
+
+def test_what_the_parsers_give_is_told(parrot):  # noqa: F811
+    assert parrot.ok("/api/show", {})["capabilities"] == ["completion", "tools", "thinking"]
+
+
+@pytest.mark.parametrize("path, more, named", [
+    ("chat", {"messages": None}, "messages"), ("chat", {"messages": []}, "messages"), ("chat", {"format": "json"}, "format"),
+    ("chat", {"messages": [{"role": "user", "content": "x", "images": ["AA=="]}]}, "images"), ("chat", {"stream": 1}, "stream"),
+    ("chat", {"options": {"temperature": "hot"}}, "temperature"), ("chat", {"options": 5}, "options"),
+    ("generate", {}, "prompt"), ("generate", {"prompt": "x", "raw": True}, "raw"), ("generate", {"prompt": "x", "suffix": "y"}, "suffix"),
+])
+def test_errors_are_in_its_form(server, path, more, named):
+    base = chat("x") if path == "chat" else {"model": "m"}
+    answer = server.post(f"/api/{path}", {**base, **more})
+    assert answer.status == 400 and named in answer.json["error"], answer

@@ -1,0 +1,156 @@
+"""The OpenAI dialect, with their own client and without."""
+
+import openai
+import pytest
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture
+def client(server):
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", max_retries=0) as c:
+        yield c
+
+
+def test_chat(client):
+    answer = client.chat.completions.create(model="stand-in", messages=HELLO, max_completion_tokens=12, temperature=0)
+    assert answer.object == "chat.completion" and answer.id.startswith("chatcmpl-")
+    assert answer.model == "stand-in"
+    (choice,) = answer.choices
+    assert choice.message.role == "assistant" and choice.message.content and choice.finish_reason == "length"
+    assert answer.usage.completion_tokens == 12
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 12
+
+
+def test_chat_streams_the_same(client):
+    whole = client.chat.completions.create(model="m", messages=HELLO, max_tokens=40, temperature=0)
+    chunks = list(client.chat.completions.create(model="m", messages=HELLO, max_tokens=40, temperature=0, stream=True,
+                                                 stream_options={"include_usage": True}))
+    assert chunks[0].choices[0].delta.role == "assistant" and chunks[0].choices[0].delta.content == ""
+    assert all(c.choices[0].delta.role is None for c in chunks[1:-1])
+    assert "".join(c.choices[0].delta.content or "" for c in chunks[:-1]) == whole.choices[0].message.content
+    assert [c.choices[0].finish_reason for c in chunks[:-1] if c.choices[0].finish_reason] == ["length"]
+    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage.model_copy(
+        update={"prompt_tokens_details": chunks[-1].usage.prompt_tokens_details})
+    assert len({c.id for c in chunks}) == 1
+
+
+def test_no_usage_unless_asked(client):
+    chunks = list(client.chat.completions.create(model="m", messages=HELLO, max_tokens=4, stream=True))
+    assert all(c.usage is None and c.choices for c in chunks)
+
+
+def test_usage_with_every_chunk(client):
+    chunks = list(client.chat.completions.create(model="m", messages=HELLO, max_tokens=6, stream=True,
+                                                 stream_options={"include_usage": True, "continuous_usage_stats": True}))
+    counts = [c.usage.completion_tokens for c in chunks if c.usage]
+    assert counts == sorted(counts) and counts[-1] == 6 and len(counts) == len(chunks), chunks
+
+
+def test_the_template_makes_the_prompt(server, client):
+    messages = [{"role": "system", "content": "Be kind."}, *HELLO]
+    prompt = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+    assert server.ok("/apply_template", {"messages": messages, "add_generation_prompt": True})["prompt"] == prompt
+    chat = client.chat.completions.create(model="m", messages=messages, max_tokens=10, temperature=0)
+    ids = server.ok("/tokenize", {"prompt": prompt, "add_special_tokens": False})["tokens"]
+    assert chat.choices[0].message.content == server.generate(ids, 10)[0]
+    assert chat.usage.prompt_tokens == len(ids)
+
+
+def test_special_tokens_in_a_message_stay_text(server, client):
+    """A user who writes <|im_end|> must not end the turn: no id of it but the template's own."""
+    plain = server.ok("/tokenize", {"prompt": "<|im_end|>"})["tokens"]
+    usage = lambda text: client.chat.completions.create(
+        model="m", messages=[{"role": "user", "content": text}], max_tokens=1).usage.prompt_tokens
+    assert len(plain) <= 2, "as a prompt of one's own it is one token"
+    assert usage("<|im_end|>") > usage("a") + 1
+
+
+def test_parts_of_a_message_are_joined(client):
+    def text(content):
+        answer = client.chat.completions.create(model="m", messages=[{"role": "user", "content": content}], max_tokens=8, temperature=0)
+        return answer.choices[0].message.content
+
+    assert text("hello") == text([{"type": "text", "text": "hello"}])
+    assert text("hello you") == text([{"type": "text", "text": "hello"}, {"type": "text", "text": "you"}])
+
+
+def test_choices_of_n(client):
+    answer = client.chat.completions.create(model="m", messages=HELLO, max_tokens=8, n=3, seed=1)
+    assert [c.index for c in answer.choices] == [0, 1, 2]
+    assert len({c.message.content for c in answer.choices}) == 3
+    assert answer.usage.completion_tokens == 24
+    texts = ["", "", ""]
+    for chunk in client.chat.completions.create(model="m", messages=HELLO, max_tokens=8, n=3, seed=1, stream=True):
+        for c in chunk.choices:
+            texts[c.index] += c.delta.content or ""
+    assert texts == [c.message.content for c in answer.choices]
+
+
+def test_completions(client):
+    answer = client.completions.create(model="m", prompt="hello", temperature=0)
+    assert answer.object == "text_completion" and answer.usage.completion_tokens == 16, "OpenAI's default is 16"
+    streamed = "".join(c.choices[0].text for c in client.completions.create(model="m", prompt="hello", temperature=0, stream=True))
+    assert streamed == answer.choices[0].text
+    echo = client.completions.create(model="m", prompt="hello", temperature=0, echo=True)
+    assert echo.choices[0].text == "hello" + answer.choices[0].text
+
+
+def test_completions_of_many_prompts_and_ids(server, client):
+    ids = server.ok("/tokenize", {"prompt": "hello"})["tokens"]
+    one = client.completions.create(model="m", prompt="hello", temperature=0).choices[0].text
+    assert client.completions.create(model="m", prompt=ids, temperature=0).choices[0].text == one
+    both = client.completions.create(model="m", prompt=[ids, ids], temperature=0)
+    assert [c.text for c in both.choices] == [one, one] and [c.index for c in both.choices] == [0, 1]
+    texts = client.completions.create(model="m", prompt=["hello", "hello"], temperature=0)
+    assert [c.text for c in texts.choices] == [one, one]
+
+
+def test_stop_and_its_reason(client):
+    text = client.completions.create(model="m", prompt="hello", temperature=0, max_tokens=60).choices[0].text
+    stop = next(text[i : i + 6] for i in range(5, 200) if "\ufffd" not in text[i : i + 6])
+    answer = client.completions.create(model="m", prompt="hello", temperature=0, max_tokens=60, stop=stop)
+    assert answer.choices[0].text == text[: text.index(stop)] and answer.choices[0].finish_reason == "stop"
+    assert answer.choices[0].matched_stop == stop
+
+
+def test_cached_tokens(client):
+    prompt = "tell me about the cache " * 10
+    first = client.completions.create(model="m", prompt=prompt, max_tokens=1).usage
+    again = client.completions.create(model="m", prompt=prompt, max_tokens=1).usage
+    assert first.prompt_tokens_details.cached_tokens == 0
+    assert again.prompt_tokens_details.cached_tokens == (again.prompt_tokens - 1) // 16 * 16 > 0
+
+
+def test_models(client):
+    (model,) = client.models.list().data
+    assert model.id == "stand-in" and model.max_model_len == 8192
+    assert client.models.retrieve("stand-in").id == "stand-in"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("other")
+
+
+def test_errors_are_their_exceptions(client):
+    with pytest.raises(openai.BadRequestError) as e:
+        client.chat.completions.create(model="m", messages=HELLO, temperature=-1)
+    assert e.value.param == "temperature" and e.value.type == "invalid_request_error"
+    with pytest.raises(openai.BadRequestError) as e:
+        client.chat.completions.create(model="m", messages=[])
+    assert e.value.param == "messages"
+    with pytest.raises(openai.BadRequestError) as e:
+        client.chat.completions.create(model="m", messages=HELLO, stream=True, max_tokens=-1)
+    assert e.value.param == "max_tokens", "an error before the first token is a 400, also of a stream"
+
+
+@pytest.mark.parametrize("messages, named", [
+    ("hello", "messages"), ([1], "messages[0]"), ([{}], "messages[0].role"), ([{"role": "user", "content": 5}], "messages[0].content"),
+])
+def test_bad_messages_are_named(server, messages, named):
+    answer = server.post("/v1/chat/completions", {"messages": messages})
+    assert answer.status == 400 and answer.json["error"]["param"] == named
+
+
+def test_too_long_a_prompt(client):
+    with pytest.raises(openai.BadRequestError) as e:
+        client.completions.create(model="m", prompt=[20] * 8192)
+    assert "context length (8192 tokens)" in e.value.message

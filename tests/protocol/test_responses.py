@@ -1,0 +1,68 @@
+"""OpenAI's /v1/responses, without a store. A stand-in that says the user's own words again plays the model (test_tools.py)."""
+
+import openai
+import pytest
+
+from protocol.test_tools import CALL, END, parrot, salts  # noqa: F401 - a fixture
+
+TOOLS = [{"type": "function", "name": "get", "parameters": {"type": "object"}, "strict": False}]
+
+
+@pytest.fixture
+def client(parrot):  # noqa: F811
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{parrot.port}/v1", api_key="none", max_retries=0) as c:
+        yield c
+
+
+def body(text, **more):
+    return {"model": "m", "input": text + END, "temperature": 0, "tools": TOOLS,
+            "extra_body": {"cache_salt": f"responses-{next(salts)}", "stop": END}, **more}
+
+
+def items(response):
+    """Without ids, and without what their client adds to a stream's."""
+    told = [item.model_dump(exclude={"id", "call_id", "parsed_arguments"}) for item in response.output]
+    for item in told:
+        for part in item.get("content") or []:
+            part.pop("parsed", None)
+    return told
+
+
+@pytest.mark.parametrize("text, words, kinds", [
+    ("plain words", "plain words", ["message"]), (CALL, "", ["function_call"]), ("<think>hm</think>Yes. " + CALL + CALL, "Yes.", ["reasoning", "message", "function_call", "function_call"]),
+])
+def test_whole_and_streamed_are_the_same(client, text, words, kinds):
+    whole = client.responses.create(**body(text))
+    assert [item.type for item in whole.output] == kinds and whole.status == "completed"
+    assert whole.output_text == words
+    with client.responses.stream(**body(text)) as stream:  # their client puts it together, and minds the order
+        events = list(stream)
+        streamed = stream.get_final_response()
+    assert items(streamed) == items(whole) and streamed.usage == whole.usage
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == whole.output_text
+    assert [e.sequence_number for e in events if e.type.startswith("response.")] == sorted({e.sequence_number for e in events})
+    assert events[0].type == "response.created" and events[-1].type == "response.completed"
+
+
+def test_a_conversation_comes_whole(server):
+    turns = [{"role": "user", "content": [{"type": "input_text", "text": "hello"}]},
+             {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hi"}]},
+             {"type": "function_call", "call_id": "1", "name": "get", "arguments": "{}"},
+             {"type": "function_call_output", "call_id": "1", "output": "42"}]
+    answer = server.ok("/v1/responses", {"instructions": "Be kind.", "input": turns, "max_output_tokens": 4, "temperature": 0})
+    same = [("system", "Be kind."), ("user", "hello"), ("assistant", "Hi"), ("assistant", ""), ("tool", "42")]
+    chat = server.ok("/v1/chat/completions", {"max_tokens": 4, "temperature": 0, "messages": [{"role": r, "content": c} for r, c in same]})
+    assert answer["usage"]["input_tokens"] == chat["usage"]["prompt_tokens"]
+    assert answer["output"][0]["content"][0]["text"] == chat["choices"][0]["message"]["content"]
+    assert answer["status"] == "incomplete" and answer["incomplete_details"] == {"reason": "max_output_tokens"}
+
+
+@pytest.mark.parametrize("more, named", [
+    ({}, "input"), ({"input": []}, "input"), ({"input": [5]}, "input[0]"), ({"input": [{"type": "item_reference"}]}, "input[0]"),
+    ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0]"), ({"input": "x", "previous_response_id": "r"}, "previous_response_id"),
+    ({"input": "x", "background": True}, "background"), ({"input": "x", "text": {"format": {"type": "json_schema"}}}, "text.format"),
+    ({"input": "x", "tools": [{"type": "web_search"}]}, "tools"), ({"input": "x", "temperature": -1}, "temperature"), ({"input": "x", "instructions": 5}, "instructions"),
+])
+def test_what_is_not_there_is_refused_by_name(server, more, named):
+    answer = server.post("/v1/responses", more)
+    assert answer.status == 400 and named in answer.json["error"]["message"], answer

@@ -1,0 +1,85 @@
+"""Many streams, many requests, clients that leave: nothing is mixed up, and nothing stays behind."""
+
+import json
+import socket
+
+from harness import DEADLINE, Daemons, in_threads, rss_kib, wait_for
+
+PROMPTS = [f"tell me about number {i} " + "and more " * (i % 7) for i in range(32)]
+
+
+def test_32_at_a_time_are_as_one_at_a_time(server):
+    alone = [server.generate(p, 60) for p in PROMPTS]
+    together = in_threads([lambda p=p: server.generate(p, 60) for p in PROMPTS])
+    assert [t[:2] for t in together] == [a[:2] for a in alone]
+    seeded = {"temperature": 1, "seed": 5}
+    alone = [server.generate(p, 30, sampling=seeded)[:2] for p in PROMPTS]
+    assert [t[:2] for t in in_threads([lambda p=p: server.generate(p, 30, sampling=seeded) for p in PROMPTS])] == alone
+
+
+def open_stream(server, n=100000):
+    """A raw socket with a stream on it whose first event has come."""
+    body = '{"text": "go on", "stream": true, "sampling_params": {"temperature": 0, "max_new_tokens": %d}}' % n
+    s = socket.create_connection(("127.0.0.1", server.port), DEADLINE)
+    s.sendall(f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    assert b" 200 " in s.recv(4096)
+    return s
+
+
+def test_a_client_that_leaves_frees_its_pages_at_once():
+    with Daemons(gpu_worker=["--step-us", "1000"]) as server:
+        streams = [open_stream(server) for _ in range(20)]
+        wait_for("all to run", lambda: server.load()["num_running_reqs"] == 20)
+        assert server.load()["num_used_tokens"] > 0
+        for s in streams:
+            s.close()
+        wait_for("all pages to be free or in the tree", server.is_idle, 1)
+        server.post("/flush_cache")
+        assert server.generate("go on", 4)[2]["completion_tokens"] == 4
+
+
+def test_a_client_that_leaves_before_the_answer_is_forgotten():
+    with Daemons(gpu_worker=["--step-us", "1000"]) as server:
+        body = '{"text": "go on", "sampling_params": {"max_new_tokens": 8000, "ignore_eos": true}}'
+        for _ in range(10):
+            s = socket.create_connection(("127.0.0.1", server.port), DEADLINE)
+            s.sendall(f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+            s.close()
+        wait_for("nothing to be left", server.is_idle, 2)
+
+
+def test_a_client_that_does_not_read_is_paused_and_goes_on():
+    """It takes nothing: the router's buffer fills, the request is paused, others go on. When it reads again it gets all."""
+    with Daemons(gpu_worker=["--step-us", "300"]) as server:
+        whole = server.generate("go on", 2500)
+        server.post("/flush_cache")
+        s = open_stream(server, 2500)  # 2,500 cumulative events are some 30 MB: far more than any socket buffer
+        wait_for("it to be paused", lambda: server.load()["num_running_reqs"] == 0 and not server.is_idle())
+        assert rss_kib(server.pid("router")) < 100_000
+        assert server.generate("others", 8)[2]["completion_tokens"] == 8
+        f = s.makefile("rb")
+        last = b""
+        while (line := f.readline()) != b"data: [DONE]\n":
+            assert line, "the stream ended without [DONE]"
+            if line.startswith(b"data: "):
+                last = line
+        assert json.loads(last[6:])["text"] == whole[0]
+
+
+def test_1000_requests_leave_nothing(server):
+    """Memory flat in every process, every page free or in the tree."""
+    server.post("/flush_cache")
+
+    def some(n):
+        for i in range(n):
+            server.generate(f"request {i % 50} " + "word " * (i % 20), 10, sampling={"stop": ["zzz"], "n": 1 + i % 2})
+
+    some(300)
+    before = {name: rss_kib(pid) for name, pid in server.pids().items()}
+    some(1000)
+    after = {name: rss_kib(pid) for name, pid in server.pids().items()}
+    grown = {name: after[name] - before[name] for name in before}
+    assert all(kib < 1024 for kib in grown.values()), grown
+    wait_for("everything to be free or in the tree", server.is_idle, 2)
+    flushed = server.post("/flush_cache").json
+    assert flushed["kept_tokens"] == 0, flushed

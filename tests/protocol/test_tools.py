@@ -1,0 +1,112 @@
+"""Tool calls and reasoning of chat completions: a stand-in that says the user's own words again plays the model."""
+
+import itertools
+import json
+
+import openai
+import pytest
+
+from harness import Daemons
+
+TOOLS = [{"type": "function", "function": {"name": "get", "parameters": {"type": "object"}}}]
+CALL = '<tool_call>\n{"name": "get", "arguments": {"x": "a b"}}\n</tool_call>'
+END = "<END>"
+salts = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def parrot(tmp_path_factory):
+    template = tmp_path_factory.mktemp("template") / "last.jinja"
+    template.write_text("{{ messages[-1].content }}")
+    quiet = ["--log-level", "warn"]
+    with Daemons(router=[*quiet, "--tool-call-parser", "hermes", "--reasoning-parser", "qwen3"], gpu_worker=["--parrot", "1"],
+                 scheduler=quiet, tokenizer_worker=["--chat-template", str(template)]) as d:
+        yield d
+
+
+def body(text, **more):
+    return {"messages": [{"role": "user", "content": text + END}], "stop": END, "tools": TOOLS, "temperature": 0,
+            "max_tokens": 2000, "cache_salt": f"parrot-{next(salts)}", **more}
+
+
+def say(server, text, **more):
+    choice = server.ok("/v1/chat/completions", body(text, **more))["choices"][0]
+    return choice["message"], choice["finish_reason"]
+
+
+def streamed(server, text, **more):
+    """(message put together from the deltas, finish_reason)"""
+    message, reason = {"content": "", "reasoning_content": "", "tool_calls": []}, None
+    for event in server.stream("/v1/chat/completions", body(text, **more)):
+        choice = event["choices"][0]
+        reason = choice["finish_reason"] or reason
+        for key in ("content", "reasoning_content"):
+            message[key] += choice["delta"].get(key) or ""
+        for call in choice["delta"].get("tool_calls", []):
+            assert call.pop("index") == len(message["tool_calls"])
+            message["tool_calls"].append(call)
+    return message, reason
+
+
+def calls_of(message):
+    return [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in message["tool_calls"] or []]
+
+
+SAID = [
+    ("plain words", "plain words", "", 0),
+    ("I look.\n" + CALL, "I look.", "", 1),
+    (CALL + "\n" + CALL, None, "", 2),
+    ("<think>\nhm, a call?\n</think>\n\nYes.\n" + CALL, "Yes.", "hm, a call?", 1),
+    ("<think>only thought", "", "only thought", 0),
+    ("a <tool_call> is no call", "a <tool_call> is no call", "", 0),
+]
+
+
+@pytest.mark.parametrize("text, content, reasoning, n_calls", SAID)
+def test_whole_and_streamed_are_the_same(parrot, text, content, reasoning, n_calls):
+    message, reason = say(parrot, text)
+    assert message["content"] == content and (message["reasoning_content"] or "") == reasoning
+    assert calls_of(message) == [("get", {"x": "a b"})] * n_calls
+    assert reason == ("tool_calls" if n_calls else "stop")
+    parts, stream_reason = streamed(parrot, text)
+    assert parts["content"] == (content or "") and parts["reasoning_content"] == reasoning
+    assert calls_of(parts) == calls_of(message) and stream_reason == reason
+    assert len({c["id"] for c in parts["tool_calls"]}) == n_calls
+
+
+def test_without_tools_a_call_is_text(parrot):
+    assert say(parrot, CALL, tools=None)[0]["content"] == CALL
+    message, reason = say(parrot, CALL, tool_choice="none")
+    assert (message["content"], message["tool_calls"], reason) == (CALL, None, "stop")
+
+
+def test_only_one_call_when_so_asked(parrot):
+    assert len(say(parrot, CALL + CALL, parallel_tool_calls=False)[0]["tool_calls"]) == 1
+    assert len(streamed(parrot, CALL + CALL, parallel_tool_calls=False)[0]["tool_calls"]) == 1
+
+
+def test_reasoning_stays_where_it_is_when_so_asked(parrot):
+    text = "<think>hm</think>Hi"
+    assert say(parrot, text, separate_reasoning=False)[0]["content"] == text
+
+
+def test_logprobs_are_complete_when_text_is_held_back(parrot):
+    more = {"logprobs": True, "max_tokens": 30}
+    whole = parrot.ok("/v1/chat/completions", body(CALL, **more))["choices"][0]["logprobs"]["content"]
+    parts = [e for event in parrot.stream("/v1/chat/completions", body(CALL, **more))
+             for e in (event["choices"][0]["logprobs"] or {"content": []})["content"]]
+    assert parts == whole and len(whole) == 30
+
+
+def test_with_the_client(parrot):
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{parrot.port}/v1", api_key="none", max_retries=0) as client:
+        b = body(CALL)
+        salt = {"cache_salt": b.pop("cache_salt")}
+        (call,) = client.chat.completions.create(model="m", extra_body=salt, **b).choices[0].message.tool_calls
+        assert call.function.name == "get" and call.id.startswith("call_") and call.type == "function"
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get"}}, 5])
+def test_a_forced_call_is_refused(parrot, choice):
+    answer = parrot.post("/v1/chat/completions", body("x", tool_choice=choice))
+    assert answer.status == 400 and answer.json["error"]["param"] == "tool_choice"

@@ -1,0 +1,73 @@
+/* print_tables options|metrics|messages|paths: the pages that are made from tables, on stdout (docs.sh keeps them). */
+#include "common/base/buf.h"
+#include "common/base/options_text.h"
+#include "router/routes.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void print_options(void) {
+    struct by_buf out;
+    by_buf_init(&out, 1 << 20);
+    by_options_text_doc(&out);
+    fputs(out.p, stdout);
+    by_buf_release(&out);
+}
+
+static void print_metrics(void) {
+    printf(
+        "# Metrics\n\nMade from common/base/metrics.def by `make docs`; do not edit. `GET "
+        "/metrics` has them in "
+        "Prometheus' text form,\nwith `banyan:` before each name, as SGLang's have `sglang:`.\n\n"
+        "| name | kind | meaning |\n| --- | --- | --- |\n");
+#define ROW(name, kind, help) printf("| `%s` | " kind " | %s |\n", name, help);
+#define COUNTER(id, name, help) ROW(name, "counter", help)
+#define GAUGE(id, name, help) ROW(name, "gauge", help)
+#define HISTOGRAM(id, name, help, ...) ROW(name, "histogram", help)
+#include "common/base/metrics.def"
+}
+
+static void print_messages(void) {
+    printf("# Frames\n\nMade from messages.def by `make docs`; do not edit. README.md says who "
+           "sends what when.\n");
+#define RECORD(name, doc) \
+    printf("\n## record %s\n%s\n\n| field | type | |\n| --- | --- | --- |\n", #name, doc);
+#define MESSAGE(name, code, doc) \
+    printf("\n## %d %s\n%s\n\n| field | type | |\n| --- | --- | --- |\n", code, #name, doc);
+#define FIELD(type, name, doc) printf("| `%s` | %s | %s |\n", #name, #type, doc);
+#define LIST(type, name, doc) printf("| `%s` | list of %s | %s |\n", #name, #type, doc);
+#define ENUM(name, doc) \
+    printf("\n## enum %s\n%s\n\n| value | | |\n| --- | --- | --- |\n", #name, doc);
+#define VALUE(name, value, text) printf("| `%s` | %d | %s |\n", #name, value, text);
+#define END(name)
+#define END_ENUM(name)
+#include "proto/messages.def"
+}
+
+static void print_paths(void) {
+    static const char *const keys[] = {"none", "API key", "admin key"};
+    printf(
+        "# Paths\n\nMade from router/routes.c by `make docs`; do not edit. Keys are asked for when "
+        "`--api-key` or\n`--admin-api-key` is given; the admin key opens all.\n\n"
+        "| path | what it is for | key |\n| --- | --- | --- |\n");
+    for (size_t i = 0; i < n_routes; i++)
+        printf("| `%s %s` | %s | %s |\n", http1_method_name(routes[i].method), routes[i].path,
+               routes[i].help, keys[routes[i].level]);
+}
+
+int main(int argc, char **argv) {
+    const char *what = argc == 2 ? argv[1] : "";
+    if (strcmp(what, "options") == 0) {
+        print_options();
+    } else if (strcmp(what, "metrics") == 0) {
+        print_metrics();
+    } else if (strcmp(what, "messages") == 0) {
+        print_messages();
+    } else if (strcmp(what, "paths") == 0) {
+        print_paths();
+    } else {
+        fprintf(stderr, "usage: print_tables options|metrics|messages|paths\n");
+        return 2;
+    }
+    return 0;
+}

@@ -1,0 +1,108 @@
+#include "common/base/buf.h"
+
+#include "common/base/arena.h"
+#include "common/base/mem.h"
+#include "common/base/rand.h"
+#include "tests/unit/test.h"
+
+TEST(a_full_buffer_stays_as_it_was) {
+    UNUSED_STATE;
+    struct by_buf b;
+    by_buf_init(&b, 8);
+    by_buf_addz(&b, "12345678");
+    assert_false(b.is_full);
+    by_buf_addc(&b, '9');
+    assert_true(b.is_full);
+    assert_string_equal(b.p, "12345678");
+    by_buf_clear(&b);
+    by_buf_addf(&b, "%d", 42);
+    assert_string_equal(b.p, "42");
+    by_buf_release(&b);
+}
+
+TEST(json_strings_are_escaped) {
+    UNUSED_STATE;
+    struct by_buf b;
+    by_buf_init(&b, 1024);
+    by_buf_add_json_str(&b, BY_STR("a\"\\\n\x01\x7f\xC3\xA9\xFFz"));
+    assert_string_equal(b.p, "\"a\\\"\\\\\\n\\u0001\\u007f\xC3\xA9\xEF\xBF\xBDz\"");
+    by_buf_release(&b);
+}
+
+TEST(json_numbers_are_shortest_and_exact) {
+    UNUSED_STATE;
+    uint64_t seed = test_seed();
+    struct by_buf b;
+    by_buf_init(&b, 1024);
+    for (int i = 0; i < 2000; i++) {
+        uint64_t bits = by_rand_next(&seed);
+        double v, back = 0;
+        memcpy(&v, &bits, 8);
+        if (!(v - v == 0)) continue; /* NaN and infinities */
+        by_buf_clear(&b);
+        by_buf_add_json_f64(&b, v);
+        assert_true(by_str_to_f64(by_buf_str(&b), &back));
+        assert_true(back == v);
+    }
+    by_buf_clear(&b);
+    by_buf_add_json_f64(&b, 0.1);
+    by_buf_addc(&b, ' ');
+    by_buf_add_json_f64(&b, -3);
+    assert_string_equal(b.p, "0.1 -3");
+    by_buf_release(&b);
+}
+
+TEST(take_and_drop_keep_the_bytes) {
+    UNUSED_STATE;
+    struct by_buf b;
+    size_t n;
+    by_buf_init(&b, 100);
+    by_buf_addz(&b, "hello world");
+    by_buf_drop_front(&b, 6);
+    char *p = by_buf_take(&b, &n);
+    assert_string_equal(p, "world");
+    assert_int_equal(n, 5);
+    assert_int_equal(b.n, 0);
+    by_free(p);
+}
+
+TEST(an_arena_gives_zeroed_aligned_memory_under_its_ceiling) {
+    UNUSED_STATE;
+    struct by_arena a;
+    by_arena_init(&a, 100000);
+    for (size_t i = 1; i < 200; i++) {
+        char *p = by_arena_get(&a, i);
+        assert_int_equal((uintptr_t)p % 16, 0);
+        for (size_t k = 0; k < i; k++)
+            assert_int_equal(p[k], 0);
+        memset(p, 0xAA, i);
+    }
+    assert_null(by_arena_try(&a, 100001));
+    uint64_t before = by_mem_n_allocs();
+    by_arena_clear(&a);
+    for (int i = 0; i < 100; i++)
+        memset(by_arena_get(&a, 100), 1, 100);
+    assert_int_equal(by_mem_n_allocs(), before);
+    by_arena_release(&a);
+}
+
+TEST(strict_numbers_take_all_or_nothing) {
+    UNUSED_STATE;
+    int64_t i;
+    uint64_t u;
+    double d;
+    assert_true(by_str_to_i64(BY_STR("-9223372036854775808"), &i));
+    assert_true(i == INT64_MIN);
+    assert_false(by_str_to_i64(BY_STR("9223372036854775808"), &i));
+    assert_true(by_str_to_u64(BY_STR("18446744073709551615"), &u));
+    assert_false(by_str_to_u64(BY_STR("18446744073709551616"), &u));
+    assert_false(by_str_to_u64(BY_STR(" 1"), &u));
+    assert_false(by_str_to_f64(BY_STR("1x"), &d));
+    assert_false(by_str_to_f64(BY_STR("inf"), &d));
+    assert_false(by_str_to_f64(BY_STR("1e999"), &d));
+}
+
+TESTS(RUN(a_full_buffer_stays_as_it_was), RUN(json_strings_are_escaped),
+      RUN(json_numbers_are_shortest_and_exact), RUN(take_and_drop_keep_the_bytes),
+      RUN(an_arena_gives_zeroed_aligned_memory_under_its_ceiling),
+      RUN(strict_numbers_take_all_or_nothing));

@@ -1,0 +1,267 @@
+#include "router/carry.h"
+
+#include "tests/unit/test.h"
+
+enum { EPOCH = 9, SENT_MAX = 64 };
+
+struct sent {
+    uint32_t link;
+    enum msg_kind kind;
+    uint64_t rid;
+    uint32_t n_resume, n_delivered;
+};
+struct world {
+    struct journal j;
+    struct carry c;
+    struct sent sent[SENT_MAX];
+    uint32_t n_sent, n_news, n_failed;
+};
+
+static void on_send(void *ctx, uint32_t link, const struct msg *m) {
+    struct world *w = ctx;
+    assert_true(w->n_sent < SENT_MAX);
+    struct sent *s = &w->sent[w->n_sent++];
+    *s = (struct sent){.link = link, .kind = m->kind};
+    if (m->kind == MSG_generate) {
+        s->rid = m->generate.name.rid;
+        s->n_resume = m->generate.resume.n;
+        if (s->n_resume) s->n_delivered = m->generate.resume.p[0].n_delivered;
+    }
+    if (m->kind == MSG_cancel) s->rid = m->cancel.name.rid;
+}
+static void on_news(void *ctx, struct journal_entry *e, uint32_t sample) {
+    (void)e;
+    (void)sample;
+    ((struct world *)ctx)->n_news++;
+}
+static void on_failed(void *ctx, struct journal_entry *e, const struct msg_failed *f) {
+    struct world *w = ctx;
+    (void)f;
+    w->n_failed++;
+    journal_remove(&w->j, e);
+}
+
+static void start(struct world *w) {
+    *w = (struct world){0};
+    journal_init(&w->j, EPOCH);
+    carry_init(
+        &w->c,
+        &(struct carry_options){
+            .journal = &w->j, .send = on_send, .news = on_news, .failed = on_failed, .ctx = w});
+}
+static void stop(struct world *w) {
+    assert_true(carry_check(&w->c));
+    carry_release(&w->c);
+    journal_release(&w->j);
+}
+static struct journal_entry *put(struct world *w) {
+    struct msg_generate g = {.text = BY_STR("x"), .sampling = {.n = 1}};
+    struct journal_entry *e = journal_add(&w->j, &g, NULL, 0);
+    carry_submit(&w->c, e);
+    return e;
+}
+static void text(struct world *w, uint64_t rid, uint32_t pos, uint32_t n, uint32_t finish) {
+    static const uint32_t ids[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+    struct msg m = {.kind = MSG_text,
+                    .text = {.name = {EPOCH, rid},
+                             .pos = pos,
+                             .ids = {ids, n},
+                             .offset = pos,
+                             .text = {"abcdefgh", n},
+                             .n_prompt = 1,
+                             .finish = finish}};
+    carry_on_message(&w->c, &m);
+    assert_true(carry_check(&w->c));
+}
+static const struct sent *last(const struct world *w) {
+    return &w->sent[w->n_sent - 1];
+}
+
+TEST(a_request_waits_for_a_tokenizer_worker) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    put(&w);
+    carry_link_up(&w.c, 4, ROLE_DETOKENIZER);
+    assert_int_equal(w.n_sent, 0);
+    carry_link_up(&w.c, 5, ROLE_TOKENIZER_WORKER);
+    assert_int_equal(w.n_sent, 1);
+    assert_int_equal(last(&w)->link, 5);
+    assert_int_equal(last(&w)->n_resume,
+                     0); /* it is a new request, and may be refused for want of room */
+    stop(&w);
+}
+
+TEST(what_a_lost_worker_had_goes_to_another) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    carry_link_up(&w.c, 5, ROLE_TOKENIZER_WORKER);
+    carry_link_up(&w.c, 6, ROLE_TOKENIZER_WORKER);
+    put(&w);
+    put(&w);
+    assert_int_not_equal(w.sent[0].link, w.sent[1].link); /* the least busy one */
+    text(&w, 1, 0, 1, 0);                                 /* the scheduler has the first */
+    carry_link_down(&w.c, w.sent[1].link);
+    assert_int_equal(w.n_sent, 3);
+    assert_int_equal(last(&w)->rid, 2);
+    assert_int_equal(last(&w)->link, w.sent[0].link);
+    assert_int_equal(last(&w)->n_resume, 1); /* it may have been accepted: not to be refused now */
+    stop(&w);
+}
+
+/* A gap was answered by one copy; when the worker that took it died, nobody asked again, because the request had text. */
+TEST(a_replay_that_is_lost_with_its_worker_is_sent_again) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    carry_link_up(&w.c, 5, ROLE_TOKENIZER_WORKER);
+    put(&w);
+    text(&w, 1, 0, 2, 0);
+    text(&w, 1, 4, 1, 0); /* a gap */
+    assert_int_equal(w.n_sent, 2);
+    assert_int_equal(last(&w)->n_delivered, 2);
+    text(&w, 1, 5, 1, 0); /* asked for already */
+    assert_int_equal(w.n_sent, 2);
+    carry_link_down(&w.c, 5);
+    assert_int_equal(w.n_sent, 2);
+    carry_link_up(&w.c, 6, ROLE_TOKENIZER_WORKER);
+    assert_int_equal(w.n_sent, 3);
+    text(&w, 1, 0, 8, FINISH_LENGTH);
+    assert_int_equal(w.n_news, 2);
+    stop(&w);
+}
+
+/* Text of the life before came after the copy was sent; that copy was lost, and was not sent again: news had come. */
+TEST(text_is_no_proof_that_a_copy_arrived) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    carry_link_up(&w.c, 5, ROLE_TOKENIZER_WORKER);
+    put(&w);
+    text(&w, 1, 0, 2, 0);
+    carry_scheduler_up(&w.c); /* a new one: a copy goes out */
+    text(&w, 1, 2, 1, 0);     /* was on its way from the old one */
+    carry_link_down(&w.c, 5); /* and the copy is lost */
+    carry_link_up(&w.c, 6, ROLE_TOKENIZER_WORKER);
+    assert_int_equal(w.n_sent, 3);
+    assert_int_equal(last(&w)->n_delivered, 3);
+    stop(&w);
+}
+
+TEST(a_new_scheduler_gets_all_that_is_owed) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    carry_link_up(&w.c, 5, ROLE_TOKENIZER_WORKER);
+    put(&w);
+    put(&w);
+    put(&w);
+    text(&w, 1, 0, 3, 0);
+    text(&w, 2, 0, 3, FINISH_LENGTH); /* ended: nothing is owed */
+    carry_scheduler_up(&w.c);
+    assert_int_equal(w.n_sent, 5);
+    assert_int_equal(w.sent[3].rid, 1); /* in the order they came */
+    assert_int_equal(w.sent[4].rid, 3);
+    stop(&w);
+}
+
+/* One whose only frame carried its end was not cancelled: the scheduler kept its log for ever. */
+TEST(text_for_nobody_is_cancelled_even_when_it_is_the_end) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    carry_scheduler_up(&w.c);
+    text(&w, 77, 0, 3, FINISH_LENGTH);
+    assert_int_equal(w.n_sent, 1);
+    assert_int_equal(last(&w)->kind, MSG_cancel);
+    assert_int_equal(last(&w)->rid, 77);
+    stop(&w);
+}
+
+/* The scheduler had a new session with the router while its welcome was on the way: requests ran to their end, the final
+ * acks went nowhere, and the scheduler kept their logs. */
+TEST(ends_between_two_sessions_are_told_in_the_next) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    carry_link_up(&w.c, 5, ROLE_TOKENIZER_WORKER);
+    struct journal_entry *a = put(&w), *b = put(&w);
+    text(&w, 1, 0, 3, FINISH_LENGTH);
+    carry_ack(&w.c, a, 0, true);
+    journal_remove(&w.j, a);
+    carry_cancel(&w.c, b);
+    journal_remove(&w.j, b);
+    text(&w, 9, 0, 1, 0);
+    assert_int_equal(w.n_sent, 2);
+    carry_scheduler_up(&w.c);
+    assert_int_equal(w.n_sent, 5);
+    assert_int_equal(w.sent[2].kind, MSG_ack);
+    assert_int_equal(w.sent[3].kind, MSG_cancel);
+    assert_int_equal(w.sent[3].rid, 2);
+    assert_int_equal(w.sent[4].rid, 9);
+    carry_scheduler_down(&w.c);
+    carry_scheduler_up(&w.c);
+    assert_int_equal(w.n_sent, 5); /* once */
+    stop(&w);
+}
+
+/* The scheduler that knew of the slow reader is gone; the one that took over sent on, and the router took it all. */
+TEST(a_new_scheduler_learns_who_reads_slowly) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    carry_link_up(&w.c, 5, ROLE_TOKENIZER_WORKER);
+    carry_scheduler_up(&w.c);
+    struct journal_entry *e = put(&w);
+    carry_pause(&w.c, e, true);
+    assert_int_equal(last(&w)->kind, MSG_pause);
+    carry_scheduler_down(&w.c);
+    carry_scheduler_up(&w.c);
+    text(&w, 1, 0, 1, 0);
+    assert_int_equal(last(&w)->kind, MSG_pause);
+    carry_pause(&w.c, e, false);
+    text(&w, 1, 1, 1, 0);
+    assert_int_equal(last(&w)->kind, MSG_unpause);
+    stop(&w);
+}
+
+TEST(an_error_ends_it) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    carry_link_up(&w.c, 5, ROLE_TOKENIZER_WORKER);
+    put(&w);
+    struct msg m = {.kind = MSG_failed, .failed = {.name = {EPOCH, 1}, .code = BY_EFULL}};
+    carry_on_message(&w.c, &m);
+    carry_on_message(&w.c, &m);
+    assert_int_equal(w.n_failed, 1);
+    stop(&w);
+}
+
+/* The first copy was refused for want of room, the second accepted before that was known; its client had been told the
+ * error, and it stayed with the scheduler. */
+TEST(an_error_of_one_copy_cancels_the_others) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    carry_scheduler_up(&w.c);
+    carry_link_up(&w.c, 5, ROLE_TOKENIZER_WORKER);
+    carry_link_up(&w.c, 6, ROLE_TOKENIZER_WORKER);
+    put(&w);
+    carry_link_down(&w.c, w.sent[0].link);
+    assert_int_equal(w.n_sent, 2);
+    struct msg m = {.kind = MSG_failed, .failed = {.name = {EPOCH, 1}, .code = BY_EFULL}};
+    carry_on_message(&w.c, &m);
+    assert_int_equal(w.n_failed, 1);
+    assert_int_equal(last(&w)->kind, MSG_cancel);
+    stop(&w);
+}
+
+TESTS(RUN(a_request_waits_for_a_tokenizer_worker), RUN(what_a_lost_worker_had_goes_to_another),
+      RUN(a_replay_that_is_lost_with_its_worker_is_sent_again),
+      RUN(text_is_no_proof_that_a_copy_arrived), RUN(a_new_scheduler_gets_all_that_is_owed),
+      RUN(text_for_nobody_is_cancelled_even_when_it_is_the_end),
+      RUN(ends_between_two_sessions_are_told_in_the_next),
+      RUN(a_new_scheduler_learns_who_reads_slowly), RUN(an_error_ends_it),
+      RUN(an_error_of_one_copy_cancels_the_others));

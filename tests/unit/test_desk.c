@@ -1,0 +1,110 @@
+#include "tokenizer_worker/desk.h"
+
+#include "tests/unit/test.h"
+
+struct world {
+    struct desk d;
+    char router[3]; /* their addresses are the routers */
+    uint32_t n_tokenized, n_failed, n_ended;
+    uint64_t last_rid;
+    int32_t last_code;
+};
+
+static void on_generate(void *ctx, const struct msg_generate *m, struct msg *out) {
+    (void)ctx;
+    *out = (struct msg){.kind = m->text.n ? MSG_tokenized : MSG_failed};
+    if (m->text.n)
+        out->tokenized.name = m->name;
+    else
+        out->failed = (struct msg_failed){.name = m->name, .code = BY_EINVAL};
+}
+static void on_router(void *ctx, void *router, const struct msg *m) {
+    struct world *w = ctx;
+    assert_ptr_equal(router, &w->router[m->failed.name.epoch]);
+    w->n_failed++;
+    w->last_code = m->failed.code;
+}
+static void on_scheduler(void *ctx, const struct msg *m) {
+    struct world *w = ctx;
+    assert_true(w->d.has_scheduler);
+    w->n_tokenized++;
+    w->last_rid = m->tokenized.name.rid;
+}
+static void on_end(void *ctx, void *router, const char *why) { /* as wire.c: down comes at once */
+    struct world *w = ctx;
+    assert_true(strlen(why) > 0);
+    w->n_ended++;
+    desk_router_down(&w->d, router);
+}
+
+static void start(struct world *w) {
+    *w = (struct world){0};
+    desk_init(&w->d, &(struct desk_options){.generate = on_generate,
+                                            .to_router = on_router,
+                                            .to_scheduler = on_scheduler,
+                                            .end_router = on_end,
+                                            .ctx = w});
+    for (int i = 0; i < 3; i++)
+        desk_router_up(&w->d, &w->router[i]);
+}
+static void put(struct world *w, uint32_t router, uint64_t rid, bool is_good) {
+    struct msg_generate g = {.name = {router, rid}, .text = is_good ? BY_STR("x") : BY_STR("")};
+    desk_generate(&w->d, &w->router[router], &g);
+    assert_true(desk_check(&w->d));
+}
+static void stop(struct world *w) {
+    assert_true(desk_check(&w->d));
+    desk_release(&w->d);
+}
+
+TEST(requests_pass_and_bad_ones_come_back) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    desk_scheduler_up(&w.d);
+    put(&w, 0, 1, true);
+    put(&w, 2, 2, false);
+    assert_int_equal(w.n_tokenized, 1);
+    assert_int_equal(w.n_failed, 1);
+    stop(&w);
+}
+
+TEST(what_came_before_the_scheduler_waits_for_it) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    put(&w, 0, 1, true);
+    put(&w, 1, 2, true);
+    put(&w, 0, 3, true);
+    desk_router_down(&w.d, &w.router[1]); /* takes its own along */
+    assert_int_equal(w.n_tokenized, 0);
+    desk_scheduler_up(&w.d);
+    assert_int_equal(w.n_tokenized, 2);
+    assert_int_equal(w.last_rid, 3);
+    stop(&w);
+}
+
+TEST(too_many_are_refused_at_once) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    for (uint32_t i = 0; i <= DESK_HELD_MAX; i++)
+        put(&w, 0, i, true);
+    assert_int_equal(w.n_failed, 1);
+    assert_int_equal(w.last_code, BY_EUNAVAILABLE);
+    stop(&w);
+}
+
+TEST(a_lost_scheduler_ends_every_routers_session) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    desk_scheduler_up(&w.d);
+    desk_scheduler_down(&w.d);
+    assert_int_equal(w.n_ended, 3);
+    assert_int_equal(w.d.n_routers, 0);
+    stop(&w);
+}
+
+TESTS(RUN(requests_pass_and_bad_ones_come_back), RUN(what_came_before_the_scheduler_waits_for_it),
+      RUN(too_many_are_refused_at_once), RUN(a_lost_scheduler_ends_every_routers_session));

@@ -1,0 +1,84 @@
+/* Which models the native engine takes, and what it says of the others. */
+#include "common/modelfile/native.h"
+
+#include "common/modelfile/hf_config.h"
+#include "gpu_worker/models/family.h"
+#include "tests/unit/test.h"
+
+static int check(const char *text, struct by_err *err) {
+    const struct by_json_limits lim = {.bytes_max = 1 << 20, .depth_max = 16};
+    struct by_json *config = NULL;
+    struct by_model_info m;
+    *err = (struct by_err){0};
+    assert_int_equal(by_json_parse(&config, by_str_of(text), &lim, err), 0);
+    int rc = by_hf_config_read(&m, config, "config.json", err);
+    if (!rc) rc = by_native_check(&m, config, err);
+    by_json_free(config);
+    return rc;
+}
+
+#define SIZES \
+    "\"hidden_size\":64,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_" \
+    "heads\":4,\"vocab_size\":640," \
+    "\"intermediate_size\":128"
+
+static void refused(const char *config, const char *says) {
+    struct by_err err;
+    assert_int_equal(check(config, &err), BY_EUNSUPPORTED);
+    if (!strstr(err.text, says)) fail_msg("'%s' does not say '%s'", err.text, says);
+}
+
+TEST(the_two_lists_of_families_are_one) {
+    UNUSED_STATE;
+    size_t n = 0, m = 0;
+    for (; by_family_at(n); n++) {
+        if (!family_find(by_str_of(by_family_at(n)->name)))
+            fail_msg("gpu_worker/models has no file for '%s'", by_family_at(n)->name);
+    }
+    while (family_at(m))
+        m++;
+    assert_int_equal(n, m);
+}
+
+TEST(a_plain_llama_is_taken) {
+    UNUSED_STATE;
+    struct by_err err;
+    assert_int_equal(check("{\"model_type\":\"llama\"," SIZES "}", &err), 0);
+    assert_int_equal(check("{\"model_type\":\"gpt_oss\",\"num_local_experts\":4,\"num_experts_per_"
+                           "tok\":2,\"swiglu_limit\":7.0," SIZES "}",
+                           &err),
+                     0);
+}
+
+TEST(what_is_not_known_is_named) {
+    UNUSED_STATE;
+    refused("{\"model_type\":\"mamba\"," SIZES "}", "mamba");
+    refused("{\"model_type\":\"odd\",\"d_ff\":128}", "odd");
+    refused("{\"model_type\":\"llama\",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}," SIZES
+            "}",
+            "dynamic");
+    refused("{\"model_type\":\"llama\",\"quantization_config\":{\"quant_method\":\"bitsandbytes\"}"
+            "," SIZES "}",
+            "bitsandbytes");
+    refused("{\"model_type\":\"llama\",\"quantization_config\":{\"quant_method\":\"compressed-"
+            "tensors\",\"format\":\"marlin-24\"}," SIZES "}",
+            "marlin-24");
+    refused("{\"model_type\":\"falcon\",\"alibi\":true," SIZES "}", "alibi");
+    refused("{\"model_type\":\"opt\",\"word_embed_proj_dim\":32," SIZES "}", "word_embed_proj_dim");
+    refused("{\"model_type\":\"opt\",\"do_layer_norm_before\":false," SIZES "}",
+            "do_layer_norm_before");
+    refused("{\"model_type\":\"gpt_oss\",\"num_local_experts\":4,\"num_experts_per_tok\":2,"
+            "\"swiglu_limit\":5," SIZES "}",
+            "swiglu_limit");
+}
+
+TEST(the_cache_of_a_latent_model_is_small) {
+    UNUSED_STATE;
+    struct by_model_info m = {.n_layers = 2, .n_kv_heads = 8, .head_dim = 64};
+    assert_int_equal(by_native_kv_bytes(&m, 2), 2 * 2 * 8 * 64 * 2);
+    m.mla = (struct by_mla_info){.kv_rank = 32, .rope_dim = 16};
+    assert_int_equal(by_native_kv_bytes(&m, 2), 2 * (32 + 32 + 16) * 2);
+}
+
+TESTS(RUN(the_two_lists_of_families_are_one), RUN(a_plain_llama_is_taken),
+      RUN(what_is_not_known_is_named), RUN(the_cache_of_a_latent_model_is_small));

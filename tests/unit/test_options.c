@@ -1,0 +1,129 @@
+#include "common/base/options.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/base/file.h"
+#include "common/base/options_text.h"
+#include "tests/unit/test.h"
+
+static const struct by_options_program router = {
+    .name = "banyan-router", .who = BY_FOR_ROUTER, .summary = "test"};
+
+#define PARSE(o, err, ...) parse(o, err, (char *[]){"banyan-router", __VA_ARGS__, NULL})
+static int parse(struct by_options *o, struct by_err *err, char **argv) {
+    int argc = 0;
+    while (argv[argc])
+        argc++;
+    return by_options_parse(o, &router, argc, argv, err);
+}
+
+TEST(flags_win_over_environment_over_file_over_default) {
+    UNUSED_STATE;
+    struct by_options o;
+    struct by_err err;
+    assert_int_equal(by_file_write("test_options.yaml",
+                                   BY_STR("# comment\nport: 1001\nhost: a\npage_size: 32\n"), &err),
+                     0);
+    setenv("BANYAN_CONFIG", "test_options.yaml", 1);
+    assert_int_equal(PARSE(&o, &err, "--max-body-bytes=4096"), 0);
+    assert_int_equal(o.port, 1001);
+    assert_int_equal(o.max_body_bytes, 4096);
+    assert_int_equal(o.max_connections, 65536);
+    by_options_release(&o);
+    setenv("BANYAN_PORT", "1002", 1);
+    assert_int_equal(PARSE(&o, &err, "--host", "b"), 0);
+    assert_int_equal(o.port, 1002);
+    assert_string_equal(o.host, "b");
+    by_options_release(&o);
+    assert_int_equal(PARSE(&o, &err, "--port", "1003", "word"), 0);
+    assert_int_equal(o.port, 1003);
+    assert_int_equal(o.n_rest, 1);
+    assert_string_equal(o.rest[0], "word");
+    by_options_release(&o);
+    unsetenv("BANYAN_PORT");
+    unsetenv("BANYAN_CONFIG");
+    unlink("test_options.yaml");
+}
+
+TEST(mistakes_are_named) {
+    UNUSED_STATE;
+    struct by_options o;
+    struct by_err err;
+    assert_int_equal(PARSE(&o, &err, "--prot", "1"), BY_EINVAL);
+    assert_non_null(strstr(err.text, "did you mean --port?"));
+    assert_int_equal(PARSE(&o, &err, "--port", "70000"), BY_EINVAL);
+    assert_non_null(strstr(err.text, "from 0 to 65535"));
+    assert_int_equal(PARSE(&o, &err, "--port"), BY_EINVAL);
+    assert_non_null(strstr(err.text, "needs a value"));
+    assert_int_equal(PARSE(&o, &err, "--log-level", "loud"), BY_EINVAL);
+    assert_non_null(strstr(err.text, "error|warn|info|debug"));
+    assert_int_equal(PARSE(&o, &err, "--page-size", "16"),
+                     BY_EINVAL); /* the gpu worker's, not ours */
+    assert_int_equal(PARSE(&o, &err, "-x"), BY_EINVAL);
+}
+
+TEST(a_child_gets_what_differs_from_the_default) {
+    UNUSED_STATE;
+    static const struct by_options_program serve = {
+        .name = "banyan serve", .who = BY_FOR_SERVE, .summary = "test"};
+    char *argv[] = {"x", "--model", "m", "--port", "5", "--log-json", "--page-size=8", NULL};
+    struct by_options o, again;
+    struct by_err err;
+    assert_int_equal(by_options_parse(&o, &serve, 7, argv, &err), 0);
+    char **child = by_options_argv(&o, "banyan-router", BY_FOR_ROUTER);
+    int n = 0;
+    while (child[n])
+        n++;
+    assert_int_equal(n, 4); /* program, --port 5, --log-json */
+    assert_int_equal(by_options_parse(&again, &router, n, child, &err), 0);
+    assert_int_equal(again.port, 5);
+    assert_true(again.log_json);
+    by_options_argv_free(child);
+    by_options_release(&o);
+    by_options_release(&again);
+}
+
+TEST(keys_go_to_children_by_the_environment) {
+    UNUSED_STATE;
+    struct by_options o, child;
+    struct by_err err;
+    assert_int_equal(PARSE(&o, &err, "--api-key", "secret-word", "--port", "5"), 0);
+    char **argv = by_options_argv(&o, "banyan-router", BY_FOR_ROUTER);
+    int n = 0;
+    for (; argv[n]; n++)
+        assert_null(strstr(argv[n], "secret-word"));
+    by_options_export_keys(&o);
+    assert_int_equal(by_options_parse(&child, &router, n, argv, &err), 0);
+    assert_string_equal(child.api_key, "secret-word");
+    unsetenv("BANYAN_API_KEY");
+    by_options_argv_free(argv);
+    by_options_release(&o);
+    by_options_release(&child);
+}
+
+TEST(help_lists_only_what_is_read) {
+    UNUSED_STATE;
+    struct by_buf out;
+    by_buf_init(&out, 1 << 20);
+    by_options_text_help(&out, &router);
+    assert_non_null(strstr(out.p, "--port N"));
+    assert_null(strstr(out.p, "--page-size"));
+    by_buf_release(&out);
+}
+
+TEST(the_manual_page_is_roff_with_every_option) {
+    UNUSED_STATE;
+    struct by_buf out;
+    by_buf_init(&out, 1 << 20);
+    by_options_text_man(&out, &router);
+    assert_true(by_str_starts(by_buf_str(&out), BY_STR(".TH banyan-router 1 ")));
+    assert_non_null(strstr(out.p, ".TP\n.B \\-\\-max\\-body\\-bytes \\fIn\\fR\n"));
+    assert_non_null(strstr(out.p, ".SS HTTP\n"));
+    assert_null(strstr(out.p, "page\\-size")); /* the gpu worker's */
+    by_buf_release(&out);
+}
+
+TESTS(RUN(flags_win_over_environment_over_file_over_default), RUN(mistakes_are_named),
+      RUN(a_child_gets_what_differs_from_the_default), RUN(keys_go_to_children_by_the_environment),
+      RUN(help_lists_only_what_is_read), RUN(the_manual_page_is_roff_with_every_option));

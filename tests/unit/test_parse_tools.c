@@ -1,0 +1,182 @@
+#include "router/parse_tools.h"
+
+#include "common/base/mem.h"
+#include "router/parse_reasoning.h"
+#include "tests/unit/test.h"
+
+/* A result as one line: content|name(arguments)… */
+static void show(struct by_buf *out, const struct parse_tools_result *r) {
+    by_buf_add_str(out, by_buf_str(&r->content));
+    for (size_t i = 0; i < r->n_calls; i++) {
+        by_buf_addc(out, '|');
+        by_buf_add_str(out, r->calls[i].name);
+        by_buf_addc(out, '(');
+        by_buf_add_str(out, r->calls[i].arguments);
+        by_buf_addc(out, ')');
+    }
+}
+
+static void check_begins(const struct parse_tools_result *a, const struct parse_tools_result *b) {
+    assert_true(by_str_starts(by_buf_str(&b->content), by_buf_str(&a->content)));
+    assert_true(a->n_calls <= b->n_calls);
+    for (size_t i = 0; i < a->n_calls; i++) {
+        assert_true(by_str_eq(a->calls[i].name, b->calls[i].name));
+        assert_true(by_str_eq(a->calls[i].arguments, b->calls[i].arguments));
+    }
+}
+
+/* The whole gives `expected`; and for any two splits, what the shorter gives is a beginning of what the longer gives. */
+static void check_tools(const char *form, const char *text, const char *expected) {
+    enum parse_tools kind = parse_tools_of(form);
+    struct by_str s = by_str_of(text);
+    struct by_buf line;
+    struct parse_tools_result *r = by_alloc_array(s.n + 2, sizeof *r);
+    assert_true(kind != PARSE_TOOLS_NONE);
+    for (size_t n = 0; n <= s.n + 1; n++) {
+        parse_tools_read(kind, by_str_sub(s, 0, n), n > s.n, &r[n]);
+        if (n) check_begins(&r[n - 1], &r[n]);
+    }
+    for (size_t n = 0; n <= s.n; n++) { /* an end at any place, as max_tokens makes it */
+        struct parse_tools_result cut;
+        parse_tools_read(kind, by_str_sub(s, 0, n), true, &cut);
+        for (size_t i = 0; i <= n; i++)
+            check_begins(&r[i], &cut);
+        parse_tools_release(&cut);
+    }
+    by_buf_init(&line, 65536);
+    show(&line, &r[s.n + 1]);
+    by_buf_addc(&line, '\0');
+    assert_string_equal(line.p, expected);
+    by_buf_release(&line);
+    for (size_t n = 0; n <= s.n + 1; n++)
+        parse_tools_release(&r[n]);
+    by_free(r);
+}
+
+TEST(hermes) {
+    UNUSED_STATE;
+    check_tools("hermes", "Hello  ", "Hello  ");
+    check_tools(
+        "qwen25",
+        "I look.\n<tool_call>\n{\"name\": \"get\", \"arguments\": {\"x\": 1}}\n</tool_call>",
+        "I look.|get({\"x\": 1})");
+    check_tools("hermes",
+                "<tool_call>{\"name\":\"a\",\"arguments\":{}}</tool_call>\n"
+                "<tool_call>{\"arguments\":{\"s\":\"}\\\"{\"},\"name\":\"b\"}</tool_call>\nDone.",
+                "Done.|a({})|b({\"s\":\"}\\\"{\"})");
+}
+
+TEST(hermes_of_models_that_err) {
+    UNUSED_STATE;
+    check_tools("hermes", "a < b <tool", "a < b <tool");
+    check_tools("hermes", "<tool_call>{\"name\":\"a\",\"arguments\":{}}",
+                "|a({})"); /* never closed */
+    check_tools("hermes", "x <tool_call>{\"nome\":1}</tool_call> y",
+                "x <tool_call>{\"nome\":1}</tool_call> y");
+    check_tools("hermes", "<tool_call>{\"name\":</tool_call> y",
+                "<tool_call>{\"name\":</tool_call> y");
+    check_tools("hermes", "<tool_call>hm</tool_call>{\"", "<tool_call>hm</tool_call>{\"");
+    check_tools("hermes", "<tool_call>{\"name\":\"a\"}</tool_call>", "|a({})");
+    check_tools("hermes", "<tool_call>{\"name\":\"a\",\"arguments\":\"{\\\"x\\\":2}\"}</tool_call>",
+                "|a({\"x\":2})");
+    check_tools("hermes",
+                "<tool_call>{\"name\":\"a\",\"arguments\":{\"s\":\"</tool_call>\"}}</tool_call>",
+                "|a({\"s\":\"</tool_call>\"})");
+}
+
+TEST(numbers_keep_their_digits) {
+    UNUSED_STATE;
+    check_tools("hermes",
+                "<tool_call>{\"name\":\"a\",\"arguments\":{\"id\":12345678901234567890, "
+                "\"f\":1.10}}</tool_call>",
+                "|a({\"id\":12345678901234567890, \"f\":1.10})");
+}
+
+TEST(llama3) {
+    UNUSED_STATE;
+    check_tools("llama3", "{\"name\": \"f\", \"parameters\": {\"q\": [1, 2]}}",
+                "|f({\"q\": [1, 2]})");
+    check_tools(
+        "llama3",
+        "<|python_tag|>{\"name\":\"f\",\"parameters\":{}}; {\"name\":\"g\",\"parameters\":{}}",
+        "|f({})|g({})");
+    check_tools("llama3", "{\"answer\": 42}", "{\"answer\": 42}");
+    check_tools("llama3", "{\"name\": \"f\"", "{\"name\": \"f\"");
+    check_tools("llama3", "no {\"name\":\"f\"}", "no {\"name\":\"f\"}");
+    check_tools("llama3", "<|python_tag|>print(1) ", "<|python_tag|>print(1) ");
+}
+
+TEST(mistral) {
+    UNUSED_STATE;
+    check_tools("mistral",
+                "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"a\": 1}}, "
+                "{\"name\":\"g\",\"arguments\":{}}]",
+                "|f({\"a\": 1})|g({})");
+    check_tools("mistral", "So: [TOOL_CALLS]f{\"a\": 1}[TOOL_CALLS]g[ARGS]{}",
+                "So:|f({\"a\": 1})|g({})");
+    check_tools("mistral", "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {}}, 5]",
+                "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {}}, 5]");
+    check_tools("mistral", "[TOOL_CALLS] see the {\"a\": 1}", "[TOOL_CALLS] see the {\"a\": 1}");
+    check_tools("mistral", "[TOOL", "[TOOL");
+}
+
+TEST(deepseek) {
+    UNUSED_STATE;
+    check_tools("deepseekv3",
+                "Well.\n<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get\n```"
+                "json\n{\"x\": 1}\n```"
+                "<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>put\n```json\n{}"
+                "\n```<｜tool▁call▁end｜>"
+                "<｜tool▁calls▁end｜>",
+                "Well.|get({\"x\": 1})|put({})");
+    check_tools(
+        "deepseekv31",
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get<｜tool▁sep｜>{\"x\": 1}<｜tool▁call▁end｜>",
+        "|get({\"x\": 1})");
+    check_tools("deepseekv3", "<｜tool▁call▁begin｜>function<｜tool▁call▁end｜>",
+                "<｜tool▁call▁begin｜>function<｜tool▁call▁end｜>");
+}
+
+TEST(more_calls_than_there_may_be_stay_text) {
+    UNUSED_STATE;
+    struct by_buf text;
+    struct parse_tools_result r;
+    by_buf_init(&text, 65536);
+    for (int i = 0; i < PARSE_TOOLS_MAX + 2; i++)
+        by_buf_addz(&text, "<tool_call>{\"name\":\"a\"}</tool_call>");
+    parse_tools_read(PARSE_TOOLS_HERMES, by_buf_str(&text), true, &r);
+    assert_int_equal(r.n_calls, PARSE_TOOLS_MAX);
+    assert_int_equal(r.content.n, 2 * strlen("<tool_call>{\"name\":\"a\"}</tool_call>"));
+    parse_tools_release(&r);
+    by_buf_release(&text);
+}
+
+static void check_reasoning(const char *name, const char *text, const char *reasoning,
+                            const char *content) {
+    enum parse_reasoning kind = parse_reasoning_of(name);
+    struct by_str s = by_str_of(text), r = {0}, c = {0}, r2, c2;
+    for (size_t n = 0; n <= s.n + 1; n++) {
+        parse_reasoning_split(kind, by_str_sub(s, 0, n), n > s.n, &r2, &c2);
+        assert_true(by_str_starts(r2, r) && by_str_starts(c2, c));
+        r = r2;
+        c = c2;
+    }
+    assert_true(by_str_eqz(r, reasoning));
+    assert_true(by_str_eqz(c, content));
+}
+
+TEST(reasoning) {
+    UNUSED_STATE;
+    check_reasoning("qwen3", "<think>\nfirst, I\n</think>\n\nHello <b>", "first, I", "Hello <b>");
+    check_reasoning("qwen3", "<thing> Hello", "", "<thing> Hello");
+    check_reasoning("qwen3", "<thi", "", "<thi");
+    check_reasoning("qwen3", "<think>a </thi", "a </thi", "");
+    check_reasoning("qwen3", "<think>\n\n</think>\n\nHi", "", "Hi");
+    check_reasoning("deepseek-r1", "hm </think>Hi", "hm", "Hi");
+    check_reasoning("deepseek-r1", "<think>hm</think>Hi ", "hm", "Hi ");
+    check_reasoning("qwen3-thinking", "never done ", "never done", "");
+    check_reasoning("none", "<think>a</think>b", "", "<think>a</think>b");
+}
+
+TESTS(RUN(hermes), RUN(hermes_of_models_that_err), RUN(numbers_keep_their_digits), RUN(llama3),
+      RUN(mistral), RUN(deepseek), RUN(more_calls_than_there_may_be_stay_text), RUN(reasoning));

@@ -1,0 +1,82 @@
+/* Shares of all ranks are the whole; groups stay whole where they can. */
+#include "gpu_worker/models/share.h"
+#include "tests/unit/test.h"
+
+static struct by_err err;
+
+static struct by_model_info model(uint32_t n_heads, uint32_t n_kv, uint32_t ffn) {
+    struct by_model_info m;
+    by_model_info_init(&m);
+    m.n_heads = n_heads;
+    m.n_kv_heads = n_kv;
+    m.ffn = ffn;
+    return m;
+}
+
+TEST(nine_and_three_heads_on_two_ranks) {
+    UNUSED_STATE;
+    struct by_model_info m = model(9, 3, 1536);
+    struct share a, b;
+    assert_int_equal(share_make(&a, &m, false, 0, 2, &err), 0);
+    assert_int_equal(share_make(&b, &m, false, 1, 2, &err), 0);
+    assert_int_equal(a.kv.n, 1);
+    assert_int_equal(a.q.n, 3);
+    assert_int_equal(b.kv.first, 1);
+    assert_int_equal(b.kv.n, 2);
+    assert_int_equal(b.q.first, 3);
+    assert_int_equal(b.q.n, 6);
+    assert_int_equal(a.ffn.n, 768);
+    assert_int_equal(b.ffn.first, 768);
+}
+
+TEST(all_shares_are_the_whole) {
+    UNUSED_STATE;
+    static const uint32_t shapes[][3] = {{9, 3, 1536}, {4, 1, 128}, {4, 2, 160}, {32, 8, 14336},
+                                         {8, 8, 96},   {12, 3, 33}, {7, 1, 64}};
+    for (size_t i = 0; i < BY_COUNTOF(shapes); i++) {
+        struct by_model_info m = model(shapes[i][0], shapes[i][1], shapes[i][2]);
+        for (uint32_t world = 1; world <= BY_MIN(m.n_heads, 4u); world++) {
+            uint32_t q = 0, ffn = 0, group = m.n_heads / m.n_kv_heads;
+            for (uint32_t r = 0; r < world; r++) {
+                struct share s;
+                assert_int_equal(share_make(&s, &m, false, r, world, &err), 0);
+                assert_int_equal(s.q.first, q);
+                assert_int_equal(s.ffn.first, ffn);
+                for (uint32_t h = s.q.first; h < s.q.first + s.q.n; h++)
+                    assert_in_range(h / group, s.kv.first, s.kv.first + s.kv.n - 1);
+                assert_int_equal(s.q.n % s.kv.n,
+                                 0); /* every key-value head serves as many queries */
+                q += s.q.n;
+                ffn += s.ffn.n;
+            }
+            assert_int_equal(q, m.n_heads);
+            assert_int_equal(ffn, m.ffn);
+        }
+    }
+}
+
+TEST(more_ranks_than_heads_are_refused_with_the_numbers) {
+    UNUSED_STATE;
+    struct by_model_info m = model(4, 2, 128);
+    struct share s;
+    assert_int_equal(share_make(&s, &m, false, 0, 5, &err), BY_EINVAL);
+    assert_non_null(strstr(err.text, "4 attention heads"));
+    m.ffn = 2;
+    assert_int_equal(share_make(&s, &m, false, 0, 3, &err), BY_EINVAL);
+    assert_non_null(strstr(err.text, "2 columns"));
+}
+
+TEST(heads_that_are_normed_together_stay_together) {
+    UNUSED_STATE;
+    struct by_model_info m = model(4, 4, 128);
+    struct share s;
+    assert_int_equal(share_make(&s, &m, true, 1, 2, &err), 0);
+    assert_true(s.is_attention_whole);
+    share_apply(&s, &m);
+    assert_int_equal(m.n_heads, 4);
+    assert_int_equal(m.ffn, 64);
+}
+
+TESTS(RUN(nine_and_three_heads_on_two_ranks), RUN(all_shares_are_the_whole),
+      RUN(more_ranks_than_heads_are_refused_with_the_numbers),
+      RUN(heads_that_are_normed_together_stay_together));
