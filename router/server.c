@@ -19,9 +19,10 @@ enum {
     HEAD_SECONDS =
         30, /* from the first byte of a request to its last; a body may take longer if it flows */
     IDLE_SECONDS = 120, /* a kept connection without a request */
+    LINGER_SECONDS = 5, /* a refused client's time to stop sending and read why */
 };
 
-enum conn_state { CONN_READING, CONN_BUSY, CONN_CLOSING };
+enum conn_state { CONN_READING, CONN_BUSY, CONN_LINGERING, CONN_CLOSING };
 
 struct conn {
     union {
@@ -37,7 +38,9 @@ struct conn {
     struct by_buf waiting; /* bytes behind the request in hand */
     struct by_buf out;     /* being put together */
     bool is_streaming, keep_alive, is_http10;
+    bool is_refused; /* in the middle of a request: more of it may come */
     uint32_t idle_ticks;
+    uv_shutdown_t shutdown;
     void *owner;
     void (*gone)(void *owner);
     void (*drained)(void *owner);
@@ -81,9 +84,8 @@ static void on_closed(uv_handle_t *h) {
 }
 
 static void set_busy(struct conn *c, bool is_busy) {
-    enum conn_state next = is_busy ? CONN_BUSY : CONN_READING;
-    if (c->state == CONN_CLOSING || c->state == next) return;
-    c->state = next;
+    if (c->state == CONN_CLOSING || (c->state == CONN_BUSY) == is_busy) return;
+    c->state = is_busy ? CONN_BUSY : CONN_READING;
     c->server->n_busy += is_busy ? 1 : (uint32_t)-1;
 }
 
@@ -95,6 +97,20 @@ static void close_conn(struct conn *c) {
     c->owner = NULL;
     if (owner) c->gone(owner);
     uv_close(&c->handle, on_closed);
+}
+
+static void on_shut_down(uv_shutdown_t *req, int status) {
+    if (status) close_conn(req->data);
+}
+
+/* Closing a socket with unread bytes resets it, and the client may lose the answer that it was sent: the refused one
+ * hears our end first, and what it still sends is thrown away until it ends too. */
+static void linger(struct conn *c) {
+    set_busy(c, false);
+    c->state = CONN_LINGERING;
+    c->idle_ticks = 0;
+    c->shutdown.data = c;
+    if (uv_shutdown(&c->shutdown, &c->stream, on_shut_down)) close_conn(c);
 }
 
 /* ---- writing ---- */
@@ -154,6 +170,10 @@ static void finish_answer(struct conn *c) {
     c->is_streaming = false;
     flush(c);
     if (c->state == CONN_CLOSING) return;
+    if (c->is_refused) {
+        linger(c);
+        return;
+    }
     set_busy(c, false);
     c->idle_ticks = 0;
     if (!c->keep_alive) {
@@ -240,6 +260,7 @@ static void refuse(struct conn *c) {
     by_buf_addf(&body, ",\"type\":\"invalid_request_error\",\"param\":null,\"code\":%d}}",
                 r->bad_status);
     c->keep_alive = false;
+    c->is_refused = true;
     set_busy(c, true);
     conn_respond(c, r->bad_status ? r->bad_status : 400, "application/json", by_buf_str(&body),
                  NULL);
@@ -261,7 +282,7 @@ static void keep_waiting(struct conn *c, struct by_str bytes) {
 }
 
 static void feed(struct conn *c, struct by_str bytes) {
-    while (bytes.n && c->state != CONN_CLOSING) {
+    while (bytes.n && c->state != CONN_CLOSING && c->state != CONN_LINGERING) {
         size_t used = 0;
         if (c->state == CONN_BUSY) {
             keep_waiting(c, bytes);
@@ -297,6 +318,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b) {
         close_conn(c);
         return;
     }
+    if (c->state == CONN_LINGERING) return;
     c->idle_ticks = 0;
     feed(c, (struct by_str){b->base, (size_t)n});
 }
@@ -350,8 +372,10 @@ static void on_tick(uv_timer_t *t) {
     struct server *s = t->data;
     for (BY_LIST_EACH_SAFE(node, next, &s->conns)) {
         struct conn *c = BY_CONTAINER_OF(node, struct conn, node);
-        if (c->state != CONN_READING) continue;
-        uint32_t limit = http1_is_fresh(c->http) ? IDLE_SECONDS : HEAD_SECONDS;
+        if (c->state != CONN_READING && c->state != CONN_LINGERING) continue;
+        uint32_t limit = c->state == CONN_LINGERING ? LINGER_SECONDS
+                         : http1_is_fresh(c->http)  ? IDLE_SECONDS
+                                                    : HEAD_SECONDS;
         if (++c->idle_ticks > limit) close_conn(c);
     }
 }

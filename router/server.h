@@ -1,6 +1,7 @@
 /* server.h - connections on libuv: bytes to requests, responses to bytes, one request of a connection at a time.
  *
  *     READING ─request─▶ BUSY ─respond / stream_end─▶ READING (keep-alive)      any ─▶ CLOSING ─▶ freed
+ *     READING ─not a request─▶ refused ─▶ LINGERING (reads and drops, for seconds) ─▶ CLOSING
  *
  * While BUSY the socket is still read (a few pipelined bytes wait), so that a client that leaves is seen at once.
  * Always: the handler is called once a request and answers it sooner or later by conn_respond, or conn_stream_begin …
