@@ -175,6 +175,7 @@ static int read_head(struct reader *r, struct head *h) {
         [0x1b] = {IS_STR, 4},  [0x1c] = {IS_ARRAY, 2}, [0x1d] = {IS_ARRAY, 4},
     };
     const uint8_t *b = NULL;
+    *h = (struct head){0};
     int rc = take(r, 1, &b);
     if (rc) return rc;
     uint8_t t = *b;

@@ -36,7 +36,7 @@ static int open_regular(const char *path, int *fd, size_t *size, struct by_err *
 
 int by_file_map(struct by_mapped *out, const char *path, struct by_err *err) {
     int fd;
-    size_t n;
+    size_t n = 0;
     *out = (struct by_mapped){0};
     int rc = open_regular(path, &fd, &n, err);
     if (rc) return rc;
