@@ -30,6 +30,23 @@ enum {
     CPU_ALIGN = 64,
 };
 
+/* M(a, 1) … M(a, n): a kernel for each number of rows. */
+#define CPU_EACH(n, M, a) CPU_EACH_(n, M, a)
+#define CPU_EACH_(n, M, a) CPU_EACH_##n(M, a)
+#define CPU_EACH_0(M, a)
+#define CPU_EACH_1(M, a) CPU_EACH_0(M, a) M(a, 1)
+#define CPU_EACH_2(M, a) CPU_EACH_1(M, a) M(a, 2)
+#define CPU_EACH_3(M, a) CPU_EACH_2(M, a) M(a, 3)
+#define CPU_EACH_4(M, a) CPU_EACH_3(M, a) M(a, 4)
+#define CPU_EACH_5(M, a) CPU_EACH_4(M, a) M(a, 5)
+#define CPU_EACH_6(M, a) CPU_EACH_5(M, a) M(a, 6)
+#define CPU_EACH_7(M, a) CPU_EACH_6(M, a) M(a, 7)
+#define CPU_EACH_8(M, a) CPU_EACH_7(M, a) M(a, 8)
+#define CPU_EACH_9(M, a) CPU_EACH_8(M, a) M(a, 9)
+#define CPU_EACH_10(M, a) CPU_EACH_9(M, a) M(a, 10)
+#define CPU_EACH_11(M, a) CPU_EACH_10(M, a) M(a, 11)
+#define CPU_EACH_12(M, a) CPU_EACH_11(M, a) M(a, 12)
+
 /* How a weight is packed. The first three are plain numbers. */
 enum cpu_format {
     CPU_F32,

@@ -43,34 +43,20 @@ static void fill_bf16(void *tile, uint32_t n_rows, uint32_t t, const float *x, u
     }
 }
 
-#define PAIRS(T) \
-    static \
-        __attribute__((noinline)) void one_##T(const uint8_t *strip, size_t next, uint32_t n_in, \
-                                               const void *tile, float *out, uint32_t ld) { \
-        pairs_tile(T, 1, strip, next, n_in, tile, out, ld); \
-    } \
-    static \
-        __attribute__((noinline)) void two_##T(const uint8_t *strip, size_t next, uint32_t n_in, \
-                                               const void *tile, float *out, uint32_t ld) { \
-        pairs_tile(T, 2, strip, next, n_in, tile, out, ld); \
+#define PAIRS(ns, T) \
+    static __attribute__((noinline)) void pairs_##ns##_##T(const uint8_t *strip, size_t next, \
+                                                           uint32_t n_in, const void *tile, \
+                                                           float *out, uint32_t ld) { \
+        pairs_tile(T, ns, strip, next, n_in, tile, out, ld); \
     }
-PAIRS(1);
-PAIRS(2);
-PAIRS(3);
-PAIRS(4);
-PAIRS(5);
-PAIRS(6);
-PAIRS(7);
-PAIRS(8);
-PAIRS(9);
-PAIRS(10);
-PAIRS(11);
-PAIRS(12);
+#define PAIRS_AT(ns, T) [T] = pairs_##ns##_##T,
+CPU_EACH(12, PAIRS, 1)
+CPU_EACH(12, PAIRS, 2)
 
 const struct cpu_linear_kernel cpu_linear_avx512_bf16 = {
-    12,
-    {0, one_1, one_2, one_3, one_4, one_5, one_6, one_7, one_8, one_9, one_10, one_11, one_12},
-    {0, two_1, two_2, two_3, two_4, two_5, two_6, two_7, two_8, two_9, two_10, two_11, two_12},
+    .tile_max = 12,
+    .one = {CPU_EACH(12, PAIRS_AT, 1)},
+    .two = {CPU_EACH(12, PAIRS_AT, 2)},
 };
 cpu_fill_fn *const cpu_fill_avx512_bf16 = fill_bf16;
 #endif
