@@ -156,6 +156,7 @@ int main(int argc, char **argv) {
     r->reasoning = parse_reasoning_of(o.reasoning_parser);
     r->request_timeout_ms = (uint32_t)(o.request_timeout * 1000);
     shell.drain_ns = (uint64_t)(o.drain_timeout * 1e9);
+    r->resume = resume_new(r->loop, (uint64_t)(o.resume_grace * 1000), (size_t)o.resume_bytes);
     journal_init(&r->journal, r->epoch);
     by_list_init(&r->unwritten);
     if (open_all(&shell, &o, &err)) {

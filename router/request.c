@@ -39,21 +39,22 @@ void request_write_error(struct by_buf *out, int code, const char *text) {
     by_buf_addf(out, ",\"code\":%d}}", by_err_http(code));
 }
 
-static void respond_error(struct conn *c, int code, struct by_str body, uint32_t retry_after_ms) {
+static void respond_error(struct outlet *o, int code, struct by_str body, uint32_t retry_after_ms) {
     char extra[128] = "";
     int status = by_err_http(code);
     if (!retry_after_ms && (status == 429 || status == 503)) retry_after_ms = 1000;
     if (retry_after_ms)
         snprintf(extra, sizeof extra, "Retry-After: %u\r\nretry-after-ms: %u\r\n",
                  BY_DIV_UP(retry_after_ms, 1000), retry_after_ms);
-    conn_respond(c, status, "application/json", body, extra);
+    outlet_respond(o, status, "application/json", body, extra);
 }
 
 void request_error(struct conn *c, int code, const char *text, uint32_t retry_after_ms) {
     struct by_buf body;
+    struct outlet to = {.conn = c};
     by_buf_init(&body, 65536);
     request_write_error(&body, code, text);
-    respond_error(c, code, by_buf_str(&body), retry_after_ms);
+    respond_error(&to, code, by_buf_str(&body), retry_after_ms);
     by_buf_release(&body);
 }
 
@@ -62,7 +63,7 @@ static void answer_error(struct request *q, int code, const char *text, uint32_t
     struct by_buf body;
     by_buf_init(&body, 65536);
     (q->dialect->error ? q->dialect->error : request_write_error)(&body, code, text);
-    respond_error(q->conn, code, by_buf_str(&body), retry_after_ms);
+    respond_error(&q->outlet, code, by_buf_str(&body), retry_after_ms);
     by_buf_release(&body);
 }
 
@@ -78,7 +79,7 @@ struct request *request_new(struct router *r, struct conn *c, const struct diale
     struct request *q = by_alloc(sizeof *q);
     q->router = r;
     q->caller = r->caller;
-    q->conn = c;
+    q->outlet.conn = c;
     q->dialect = d;
     q->created_s = by_wall_ns() / BY_NS_PER_S;
     q->started_ns = by_now_ns();
@@ -101,8 +102,13 @@ bool request_parse(struct request *q, const struct http1_request *r) {
     const struct by_json_limits lim = {.bytes_max = SIZE_MAX, .depth_max = LIMIT_JSON_DEPTH};
     struct by_err err = {0};
     struct by_str type;
-    int rc = 0;
-    if (http1_header(r, "content-type", &type) && type.n &&
+    int rc = resume_join(q->router->resume, q->outlet.conn, r, q->caller, &err);
+    q->http = r;
+    if (rc > 0) { /* another request's answer serves */
+        request_free(q);
+        return false;
+    }
+    if (!rc && http1_header(r, "content-type", &type) && type.n &&
         !by_str_ieqz(by_str_sub(type, 0, 16), "application/json"))
         rc = by_fail(&err, BY_EMEDIATYPE,
                      "the Content-Type is '%.*s'; application/json is read here",
@@ -197,7 +203,7 @@ static void set_paused(struct request *q, bool is_paused) {
 
 static void on_drained(void *owner) {
     struct request *q = owner;
-    if (conn_n_pending(q->conn) <= PENDING_GO_ON) set_paused(q, false);
+    if (outlet_n_pending(&q->outlet) <= PENDING_GO_ON) set_paused(q, false);
 }
 
 static void refuse(struct request *q, const struct by_err *err, uint32_t retry_ms) {
@@ -226,7 +232,11 @@ void request_start(struct request *q) {
     }
     r->n_requests++;
     by_count(BY_M_REQUESTS, q->n_entries);
-    conn_set_owner(q->conn, q, on_gone, on_drained);
+    if (q->http && resume_wanted(r->resume, q->http))
+        q->outlet.answer = resume_begin(r->resume, q->http, q->caller);
+    q->http = NULL;
+    if (q->outlet.answer) resume_follow(q->outlet.answer, q->outlet.conn);
+    outlet_set_owner(&q->outlet, q, on_gone, on_drained);
     for (uint32_t i = 0; i < q->n_entries; i++)
         uplink_submit(r->uplink, q->entries[i]);
 }
@@ -237,25 +247,25 @@ static void write_stream(struct request *q, struct by_buf *out) {
     if (!out->n) return;
     if (!q->has_begun) {
         const char *type = q->dialect->stream_type;
-        conn_stream_begin(q->conn, type ? type : "text/event-stream");
+        outlet_stream_begin(&q->outlet, type ? type : "text/event-stream");
         q->has_begun = true;
     }
-    conn_stream_write(q->conn, by_buf_str(out));
+    outlet_stream_write(&q->outlet, by_buf_str(out));
 }
 
 static void finish_request(struct request *q) {
     struct by_buf out;
     by_buf_init(&out, ANSWER_MAX);
-    conn_set_owner(q->conn, NULL, NULL, NULL);
+    outlet_set_owner(&q->outlet, NULL, NULL, NULL);
     for (uint32_t i = 0; i < q->n_entries; i++)
         uplink_ack(q->router->uplink, q->entries[i], 0, true);
     if (q->is_stream) {
         q->dialect->end(q, &out);
         write_stream(q, &out);
-        conn_stream_end(q->conn);
+        outlet_stream_end(&q->outlet, false);
     } else {
         q->dialect->whole(q, &out);
-        conn_respond(q->conn, 200, "application/json", by_buf_str(&out), NULL);
+        outlet_respond(&q->outlet, 200, "application/json", by_buf_str(&out), NULL);
     }
     by_buf_release(&out);
     end_request(q);
@@ -284,7 +294,7 @@ static bool write_news(struct request *q, struct journal_sample *s) {
     write_stream(q, &out); /* on_gone frees q at once if the client is gone */
     by_buf_release(&out);
     if (!journal_find(&r->journal, name)) return false;
-    if (conn_n_pending(q->conn) > PENDING_PAUSE) set_paused(q, true);
+    if (outlet_n_pending(&q->outlet) > PENDING_PAUSE) set_paused(q, true);
     return true;
 }
 
@@ -328,14 +338,14 @@ void request_on_failed(void *router, struct journal_entry *e, const struct msg_f
         snprintf(text + n, sizeof text - n, " (request %s)", q->id);
     }
     forget_entry(q, e);
-    conn_set_owner(q->conn, NULL, NULL, NULL);
+    outlet_set_owner(&q->outlet, NULL, NULL, NULL);
     drop_all(q);
     if (q->has_begun) { /* the status has gone out: the error is an event */
         struct by_buf out;
         by_buf_init(&out, 65536);
         (q->dialect->error_event ? q->dialect->error_event : write_error_event)(&out, code, text);
-        conn_stream_write(q->conn, by_buf_str(&out));
-        conn_stream_end(q->conn);
+        outlet_stream_write(&q->outlet, by_buf_str(&out));
+        outlet_stream_end(&q->outlet, true);
         by_buf_release(&out);
     } else {
         answer_error(q, code, text, f->retry_after_ms);
@@ -359,8 +369,8 @@ static void abort_request(struct request *q) {
             q->dialect->delta(q, e, k, &out);
             s->n_sent_ids = s->n_ids;
             s->n_sent_text = s->text.n;
-            conn_set_owner(q->conn, NULL, NULL,
-                           NULL); /* whether it takes this or not, the request ends here */
+            outlet_set_owner(&q->outlet, NULL, NULL,
+                             NULL); /* whether it takes this or not, the request ends here */
             write_stream(q, &out);
             by_buf_release(&out);
         }

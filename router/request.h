@@ -4,7 +4,8 @@
  *                                                   any time: the client leaves, or a prompt fails ─▶ all are cancelled
  *
  * What an answer looks like is the dialect's: a table of writers. request.c knows when to write, never what.
- * Always: a request answers exactly once, then frees itself; a slow client pauses its prompts (256 KiB wait for it).
+ * Always: a request answers exactly once, then frees itself; a slow client pauses its prompts (256 KiB wait for it). The
+ * answer of one with an Idempotency-Key may outlive its connection (resume.h).
  * Owner: the loop's thread. */
 #ifndef ROUTER_REQUEST_H
 #define ROUTER_REQUEST_H
@@ -12,9 +13,9 @@
 #include "common/base/json.h"
 #include "router/auth.h"
 #include "router/journal.h"
+#include "router/outlet.h"
 #include "router/parse_reasoning.h"
 #include "router/parse_tools.h"
-#include "router/server.h"
 #include "router/uplink.h"
 
 enum { REQUEST_PROMPTS_MAX = 4096 };
@@ -23,6 +24,7 @@ struct router { /* what every handler may see */
     uv_loop_t *loop;
     struct server *server;
     struct uplink *uplink;
+    struct resume *resume;
     struct journal journal;
     uint64_t epoch, started_s;
     const char *model_name; /* --served-model-name, or NULL: the model's path */
@@ -57,7 +59,8 @@ struct dialect {
 struct request {
     struct router *router;
     struct auth_key *caller; /* NULL: no key */
-    struct conn *conn;
+    struct outlet outlet;
+    const struct http1_request *http; /* until it has been started */
     const struct dialect *dialect;
     struct by_arena arena; /* lives as long as the request */
     struct by_json *body;
@@ -81,7 +84,8 @@ struct request {
 
 struct request *request_new(struct router *r, struct conn *c, const struct dialect *d);
 void request_free(struct request *q); /* before it has been started */
-/* Parses the body as a JSON object; answers 4xx itself and returns false when it is none. */
+/* Parses the body as a JSON object; answers itself and returns false when it is none (4xx), or when the answer is here
+ * already, by Last-Event-ID or Idempotency-Key. */
 BY_MUST_USE bool request_parse(struct request *q, const struct http1_request *r);
 void request_add_prompt(struct request *q, const struct msg_generate *m); /* copied */
 void request_start(struct request *q);

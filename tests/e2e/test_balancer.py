@@ -131,6 +131,35 @@ def test_a_rolling_restart_loses_no_request(stack):
     assert set(done) == set(range(8))
 
 
+def cut(stack, key, last=None):
+    """Two events of a stream whose connection is then closed, as (id, the rest) each."""
+    body = {"input_ids": PROMPT, "stream": True, "sampling_params": {"temperature": 0, "max_new_tokens": 300, "ignore_eos": True}}
+    c = stack.client._open("POST", "/generate", body, {"Idempotency-Key": key, **({"Last-Event-ID": last} if last else {})})
+    response = c.getresponse()
+    if response.status != 200:
+        return []
+    ids = [response.readline().decode().rstrip() for _ in range(6)][::3]
+    response.close()
+    c.close()
+    return [i.removeprefix("id: ") for i in ids]
+
+
+def test_who_comes_back_with_a_key_finds_its_stream(stack):
+    """Whichever router has it: the balancer sends one key to one router."""
+    n_found = 0
+    for i in range(40):  # a health check that was slow takes a router out, and its keys go to the other for a while
+        first = cut(stack, f"key-{i}")
+        again = first and cut(stack, f"key-{i}", first[-1])
+        if not again:
+            continue
+        n_found += 1
+        if n_found == 8:
+            return
+        assert [x.split("-")[1] for x in first + again] == ["1", "2", "3", "4"]
+        assert len({x.split("-")[0] for x in first + again}) == 1
+    raise AssertionError(f"only {n_found} of 40 streams were found again")
+
+
 def test_a_killed_router_costs_its_open_streams_only(stack):
     """kill -9: who was connected through it gets an error at once; everybody else, and the next request, does not notice."""
     stack.routers["a"].kill()
