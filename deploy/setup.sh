@@ -88,12 +88,13 @@ venv() {
     printf '%s\n' "$python_is" >"$root/$1/banyan-python"
 }
 
-# fill FOLDER LIST: installs a list of requirements into a venv, unless just that list was installed before.
+# fill FOLDER LIST [--no-deps]: installs a list of requirements into a venv, unless just that list was installed before.
 fill() {
     done_list=$root/$1/banyan-$(printf '%s' "$2" | tr / -)
     if cmp -s "$root/$2" "$done_list"; then return; fi
     say "installing $2 into $1"
-    "$root/$1/bin/pip" install -q -q --disable-pip-version-check -r "$root/$2" ||
+    # shellcheck disable=SC2086 # no word when there is none
+    "$root/$1/bin/pip" install -q -q --disable-pip-version-check ${3:-} -r "$root/$2" ||
         die "pip could not install $2 (above: which package); see that pip reaches its index and that the disk has room, then run this again"
     cp "$root/$2" "$done_list"
 }
@@ -116,6 +117,7 @@ see_too() {
 if [ $want_tests = yes ]; then
     venv .venv "for the tests"
     fill .venv tests/requirements.txt
+    fill .venv tests/requirements-alone.txt --no-deps # SGLang's clients, without the server's torch
 fi
 if [ $want_transformers = yes ]; then
     venv .venv-transformers "torch and transformers"
