@@ -16,14 +16,22 @@ api_handler api_messages, api_count_tokens;                          /* api_anth
 api_handler api_completions;                                         /* api_openai_completions.c */
 api_handler api_models, api_model, api_model_info, api_server_info;  /* api_models.c */
 api_handler api_health, api_health_generate, api_ready, api_metrics; /* api_admin.c */
-api_handler api_drain, api_drain_end;
+api_handler api_drain, api_drain_end, api_root, api_openapi;
 api_handler api_loads, api_cache, api_flush_cache, api_abort;
 api_handler api_tokenize, api_detokenize, api_apply_template; /* api_text.c */
 
 api_handler api_ollama_chat, api_ollama_generate, api_ollama_tags,
     api_ollama_show; /* api_ollama.c */
-api_handler api_ollama_version;
+api_handler api_ollama_ps, api_ollama_version;
 
+/* Sends a question and its JSON to a tokenizer worker, and the answer to the client; error: in what form it fails. */
+void api_ask_tokenizer(struct router *r, struct conn *c, const char *what, struct by_str json,
+                       void (*error)(struct by_buf *out, int code, const char *text));
+/* What another process said went wrong, as a sentence: it comes bare or as {"error": …}. Yours to free. */
+BY_MUST_USE char *api_error_text(int code, struct by_str said);
+/* {"type":"error","error":{…}} and {"error":"…"}: how two of the dialects say it. */
+void api_anthropic_write_error(struct by_buf *out, int code, const char *text);
+void api_ollama_write_error(struct by_buf *out, int code, const char *text);
 /* "usage": {…} of all prompts and samples that have ended or run. */
 void api_write_usage(const struct request *q, struct by_buf *out);
 /* ,"name":"text" and so on: a JSON member with a comma before it. */

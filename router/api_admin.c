@@ -2,10 +2,28 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/metrics.h"
+#include "router/openapi.h"
 #include "router/params.h"
 
 #include <stdio.h>
 #include <string.h>
+
+void api_root(struct router *r, struct conn *c, const struct http1_request *req) {
+    (void)r;
+    (void)req;
+    conn_respond(c, 200, "text/plain",
+                 BY_STR("Banyan is here, and Ollama is running as one of its dialects\n"), NULL);
+}
+
+void api_openapi(struct router *r, struct conn *c, const struct http1_request *req) {
+    struct by_buf body;
+    (void)r;
+    (void)req;
+    by_buf_init(&body, 1 << 20);
+    openapi_write(&body);
+    conn_respond(c, 200, "application/json", by_buf_str(&body), NULL);
+    by_buf_release(&body);
+}
 
 void api_health(struct router *r, struct conn *c, const struct http1_request *req) {
     (void)r;
@@ -65,18 +83,10 @@ static struct pending *pending_new(struct router *r, struct conn *c) {
     return p;
 }
 
-/* {"error": "a sentence"} becomes the error object that all routes answer. */
 static void respond_error(struct conn *c, int code, struct by_str json) {
-    const struct by_json_limits lim = {.bytes_max = 65536, .depth_max = 8};
-    struct by_json *body = NULL;
-    struct by_str said = {0};
-    char text[BY_ERR_TEXT_MAX];
-    if (!by_json_parse(&body, json, &lim, NULL))
-        (void)!by_json_get_str(body, "", "error", &said, NULL);
-    if (!said.n) said = by_str_of(by_err_sentence(code));
-    snprintf(text, sizeof text, "%.*s", (int)BY_MIN(said.n, sizeof text - 1), said.p);
+    char *text = api_error_text(code, json);
     request_error(c, code, text, 0);
-    by_json_free(body);
+    by_free(text);
 }
 
 static void on_answer(void *ctx, int code, struct by_str json) {
@@ -198,12 +208,11 @@ static struct by_str plain_id(struct by_str rid) {
 
 /* {"rid": prefix} or {"abort_all": true}: requests of this router, by the ids that their clients know. */
 void api_abort(struct router *r, struct conn *c, const struct http1_request *req) {
-    const struct by_json_limits lim = {.bytes_max = 65536, .depth_max = 8};
     struct by_json *body = NULL;
     struct by_err err = {0};
     struct by_str rid = {0};
     bool all = false;
-    int rc = by_json_parse(&body, req->body, &lim, &err);
+    int rc = request_read_body(&body, req, &err);
     if (!rc) rc = by_json_get_str(body, "", "rid", &rid, &err);
     if (!rc) rc = by_json_get_bool(body, "", "abort_all", &all, &err);
     if (!rc && !rid.n && !all)

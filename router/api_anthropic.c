@@ -178,7 +178,7 @@ static void anthropic_end(struct request *q, struct by_buf *out) {
     end(out);
 }
 
-static void write_error(struct by_buf *out, int code, const char *text) {
+void api_anthropic_write_error(struct by_buf *out, int code, const char *text) {
     int status = by_err_http(code);
     const char *type = status == 413   ? "request_too_large"
                        : status == 503 ? "overloaded_error"
@@ -191,20 +191,18 @@ static void write_error(struct by_buf *out, int code, const char *text) {
 
 static void write_error_event(struct by_buf *out, int code, const char *text) {
     by_buf_addz(out, "event: error\ndata: ");
-    write_error(out, code, text);
+    api_anthropic_write_error(out, code, text);
     by_buf_addz(out, "\n\n");
 }
 
-static void count_whole(struct request *q, struct by_buf *out) {
-    by_buf_addf(out, "{\"input_tokens\":%u}", q->entries[0]->n_prompt);
-}
-
-static const struct dialect anthropic = {.delta = anthropic_delta,
+static const char *const names[][2] = {{"stop", "stop_sequences"}, {NULL, NULL}};
+static const struct dialect anthropic = {.names = names,
+                                         .delta = anthropic_delta,
                                          .end = anthropic_end,
                                          .whole = anthropic_whole,
-                                         .error = write_error,
+                                         .error = api_anthropic_write_error,
                                          .error_event = write_error_event};
-static const struct dialect count = {.whole = count_whole, .error = write_error};
+static const struct dialect count = {.error = api_anthropic_write_error};
 
 /* ---- reading: as a chat completion ---- */
 
@@ -312,6 +310,8 @@ static int add_messages(struct by_buf *out, const struct by_json *body, struct b
         if (by_json_type(m) != BY_JSON_OBJECT || !content)
             return by_fail(err, BY_EINVAL, "messages[%u].content: a string or blocks are needed",
                            i);
+        if (!by_json_str(by_json_get(m, "role")).n)
+            return by_fail(err, BY_EINVAL, "messages[%u].role: a string is needed", i);
         add_tool_results(out, content);
         if (has_only_results(content)) continue;
         add_value(out, ",{\"role\":", by_json_get(m, "role"));
@@ -374,22 +374,25 @@ static int read_messages(struct request *q, bool is_count, struct by_err *err) {
     return rc;
 }
 
-static void handle(struct router *r, struct conn *c, const struct http1_request *req,
-                   const struct dialect *d) {
+void api_messages(struct router *r, struct conn *c, const struct http1_request *req) {
     struct by_err err = {0};
-    struct request *q = request_new(r, c, d);
+    struct request *q = request_new(r, c, &anthropic);
     if (!request_parse(q, req)) return;
-    if (read_messages(q, d == &count, &err))
+    if (read_messages(q, false, &err))
         request_refuse(q, &err);
     else
         request_start(q);
 }
 
-void api_messages(struct router *r, struct conn *c, const struct http1_request *req) {
-    handle(r, c, req, &anthropic);
-}
-
-/* The template is rendered and its prompt computed, which also has it in the cache for the request that follows. */
+/* A tokenizer worker renders and counts; no page is touched. The request was only read, and is never started. */
 void api_count_tokens(struct router *r, struct conn *c, const struct http1_request *req) {
-    handle(r, c, req, &count);
+    struct by_err err = {0};
+    struct request *q = request_new(r, c, &count);
+    if (!request_parse(q, req)) return;
+    if (read_messages(q, true, &err)) {
+        request_refuse(q, &err);
+        return;
+    }
+    api_ask_tokenizer(r, c, "count_tokens", q->entries[0]->request.chat, api_anthropic_write_error);
+    request_free(q);
 }

@@ -4,7 +4,7 @@
 
 #include <time.h>
 
-/* /api/chat, /api/generate, /api/tags, /api/show, /api/version: Ollama's dialect, lines of JSON. The body is rewritten as a
+/* /api/chat, /api/generate, /api/tags, /api/ps, /api/show, /api/version: Ollama's dialect, lines of JSON. The body is rewritten as a
  * chat completion's, so that one reader checks both. */
 
 enum { DEFAULT_NEW_TOKENS = 2048 };
@@ -101,7 +101,7 @@ static void write_whole(const struct request *q, bool is_chat, struct by_buf *ou
     chat_view_release(&all);
 }
 
-static void write_error(struct by_buf *out, int code, const char *text) {
+void api_ollama_write_error(struct by_buf *out, int code, const char *text) {
     (void)code;
     by_buf_addz(out, "{\"error\":");
     by_buf_add_json_str(out, by_str_of(text));
@@ -109,7 +109,7 @@ static void write_error(struct by_buf *out, int code, const char *text) {
 }
 
 static void write_error_line(struct by_buf *out, int code, const char *text) {
-    write_error(out, code, text);
+    api_ollama_write_error(out, code, text);
     by_buf_addc(out, '\n');
 }
 
@@ -131,16 +131,27 @@ static void generate_whole(struct request *q, struct by_buf *out) {
     write_whole(q, false, out);
 }
 
+static const char *const their_names[][2] = {{"max_tokens", "options.num_predict"},
+                                             {"repetition_penalty", "options.repeat_penalty"},
+                                             {"temperature", "options.temperature"},
+                                             {"top_p", "options.top_p"},
+                                             {"top_k", "options.top_k"},
+                                             {"min_p", "options.min_p"},
+                                             {"stop", "options.stop"},
+                                             {"seed", "options.seed"},
+                                             {NULL, NULL}};
 static const struct dialect chat = {.delta = chat_delta,
                                     .end = ollama_end,
                                     .whole = chat_whole,
-                                    .error = write_error,
+                                    .error = api_ollama_write_error,
+                                    .names = their_names,
                                     .error_event = write_error_line,
                                     .stream_type = "application/x-ndjson"};
 static const struct dialect generate = {.delta = generate_delta,
                                         .end = ollama_end,
                                         .whole = generate_whole,
-                                        .error = write_error,
+                                        .error = api_ollama_write_error,
+                                        .names = their_names,
                                         .error_event = write_error_line,
                                         .stream_type = "application/x-ndjson"};
 
@@ -279,20 +290,31 @@ static void respond(struct conn *c, struct by_buf *body) {
     by_buf_release(body);
 }
 
-void api_ollama_tags(struct router *r, struct conn *c, const struct http1_request *req) {
+/* The one model that there is, with what `more` says of it. */
+static void respond_models(const struct router *r, struct conn *c, const char *more) {
     const struct uplink_state *u = uplink_state(r->uplink);
     struct by_buf body;
-    (void)req;
     by_buf_init(&body, 65536);
     by_buf_addz(&body, "{\"models\":[{\"name\":");
     by_buf_add_json_str(&body, request_model_name(r));
     api_add_str(&body, "model", request_model_name(r));
     api_add_str(&body, "digest", u->model.weights_id);
-    by_buf_addf(&body, ",\"modified_at\":\"1970-01-01T00:00:00Z\",\"size\":%llu,",
-                (unsigned long long)u->capacity.weight_bytes);
+    by_buf_addf(&body, ",\"size\":%llu,", (unsigned long long)u->capacity.weight_bytes);
+    by_buf_addz(&body, more);
     write_details(r, &body);
     by_buf_addz(&body, "}]}");
     respond(c, &body);
+}
+
+void api_ollama_tags(struct router *r, struct conn *c, const struct http1_request *req) {
+    (void)req;
+    respond_models(r, c, "\"modified_at\":\"1970-01-01T00:00:00Z\",");
+}
+
+/* What is served stays loaded: its end lies as far away as Ollama's keep_alive of -1 puts it. */
+void api_ollama_ps(struct router *r, struct conn *c, const struct http1_request *req) {
+    (void)req;
+    respond_models(r, c, "\"expires_at\":\"2318-01-01T00:00:00Z\",\"size_vram\":0,");
 }
 
 void api_ollama_show(struct router *r, struct conn *c, const struct http1_request *req) {

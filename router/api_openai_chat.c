@@ -211,7 +211,9 @@ static void chat_whole(struct request *q, struct by_buf *out) {
     by_buf_addc(out, '}');
 }
 
-static const struct dialect chat = {.delta = chat_delta, .end = chat_end, .whole = chat_whole};
+static const char *const names[][2] = {{"min_new_tokens", "min_tokens"}, {NULL, NULL}};
+static const struct dialect chat = {
+    .delta = chat_delta, .end = chat_end, .whole = chat_whole, .names = names};
 
 /* ---- reading ---- */
 

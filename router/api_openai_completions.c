@@ -174,8 +174,10 @@ static void completions_whole(struct request *q, struct by_buf *out) {
     by_buf_addc(out, '}');
 }
 
+static const char *const names[][2] = {
+    {"min_new_tokens", "min_tokens"}, {"input_ids", "prompt"}, {NULL, NULL}};
 static const struct dialect completions = {
-    .delta = completions_delta, .end = completions_end, .whole = completions_whole};
+    .delta = completions_delta, .end = completions_end, .whole = completions_whole, .names = names};
 
 /* ---- reading ---- */
 

@@ -241,7 +241,9 @@ static void write_error_event(struct by_buf *out, int code, const char *text) {
     by_buf_addz(out, "}\n\n");
 }
 
-static const struct dialect responses = {.delta = responses_delta,
+static const char *const names[][2] = {{"max_tokens", "max_output_tokens"}, {NULL, NULL}};
+static const struct dialect responses = {.names = names,
+                                         .delta = responses_delta,
                                          .end = responses_end,
                                          .whole = responses_whole,
                                          .error_event = write_error_event};
@@ -280,6 +282,8 @@ static int add_item(struct by_buf *out, const struct by_json *item, unsigned i,
         return by_fail(err, BY_EUNSUPPORTED,
                        "input[%u]: an item of type '%.*s' is not supported yet", i,
                        (int)BY_MIN(type.n, (size_t)40), type.p);
+    } else if (!by_json_str(by_json_get(item, "role")).n) {
+        return by_fail(err, BY_EINVAL, "input[%u].role: a string is needed", i);
     } else {
         by_buf_addz(out, ",{\"role\":");
         by_buf_add_json_str(out, by_json_str(by_json_get(item, "role")));

@@ -4,7 +4,8 @@
 /* Text service: the body goes to a tokenizer worker as it is, its answer comes back as it is. */
 
 struct pending {
-    struct conn *conn; /* NULL: the client has left */
+    struct conn *conn;                                             /* NULL: the client has left */
+    void (*error)(struct by_buf *out, int code, const char *text); /* NULL: OpenAI's form */
 };
 
 static void gone(void *owner) {
@@ -16,8 +17,11 @@ static void on_answer(void *ctx, int code, struct by_str json) {
     if (p->conn) {
         conn_set_owner(p->conn, NULL, NULL, NULL);
         if (code) {
-            char *text = by_strndup(json.p ? json.p : "", json.n);
-            request_error(p->conn, code, text, 0);
+            char *text = api_error_text(code, json);
+            if (p->error)
+                request_error_as(p->conn, p->error, code, text);
+            else
+                request_error(p->conn, code, text, 0);
             by_free(text);
         } else {
             conn_respond(p->conn, 200, "application/json", json, NULL);
@@ -26,12 +30,24 @@ static void on_answer(void *ctx, int code, struct by_str json) {
     by_free(p);
 }
 
+void api_ask_tokenizer(struct router *r, struct conn *c, const char *what, struct by_str json,
+                       void (*error)(struct by_buf *out, int code, const char *text)) {
+    struct pending *p = by_alloc(sizeof *p);
+    *p = (struct pending){c, error};
+    conn_set_owner(c, p, gone, NULL);
+    uplink_ask_tokenizer(r->uplink, what, json, on_answer, p);
+}
+
+/* Read here first: what is no JSON costs no other process anything (and what is no UTF-8 would end the wire's session). */
 static void ask(struct router *r, struct conn *c, const struct http1_request *req,
                 const char *what) {
-    struct pending *p = by_alloc(sizeof *p);
-    p->conn = c;
-    conn_set_owner(c, p, gone, NULL);
-    uplink_ask_tokenizer(r->uplink, what, req->body, on_answer, p);
+    struct by_json *body = NULL;
+    struct by_err err = {0};
+    if (request_read_body(&body, req, &err))
+        request_error(c, err.code, err.text, 0);
+    else
+        api_ask_tokenizer(r, c, what, req->body, NULL);
+    by_json_free(body);
 }
 
 void api_tokenize(struct router *r, struct conn *c, const struct http1_request *req) {

@@ -188,7 +188,6 @@ static size_t unescape(struct by_str s, char *out, bool plus_is_blank) {
         if (c == '%') {
             int hi = i + 2 < s.n ? hex(s.p[i + 1]) : -1;
             int lo = hi >= 0 ? hex(s.p[i + 2]) : -1;
-            if (i + 2 == s.n - 0) hi = -1;
             if (hi < 0 || lo < 0 || hi * 16 + lo == 0) return SIZE_MAX;
             c = (char)(hi * 16 + lo);
             i += 2;
@@ -504,10 +503,8 @@ bool http1_query(const struct http1_request *r, const char *key, char *out, size
         by_str_split(&rest, '&', &pair);
         by_str_split(&pair, '=', &name);
         if (!by_str_eqz(name, key)) continue;
-        if (pair.n >= cap) return false;
-        size_t n = unescape(pair, out, true);
-        if (n == SIZE_MAX) return false;
-        out[n] = '\0';
+        size_t n = pair.n < cap ? unescape(pair, out, true) : SIZE_MAX;
+        out[n == SIZE_MAX ? 0 : n] = '\0';
         return true;
     }
     return false;

@@ -68,7 +68,8 @@ const struct http1_request *http1_request(const struct http1 *h);
 
 /* Header by name (any case); false when it is not there. */
 bool http1_header(const struct http1_request *r, const char *name, struct by_str *value);
-/* Query parameter, percent-decoded into out (a NUL follows); false when it is not there or does not fit. */
+/* Query parameter, percent-decoded into out (a NUL follows), which is empty when it does not fit or its escapes are broken;
+ * false when it is not there. */
 bool http1_query(const struct http1_request *r, const char *key, char *out, size_t cap);
 const char *http1_method_name(enum http1_method m);
 

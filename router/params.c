@@ -295,3 +295,71 @@ int params_read_openai(struct params *p, const struct by_json *body, bool is_cha
     if (!rc) rc = read_openai_logprobs(p, body, is_chat, err);
     return rc ? rc : finish(p, "max_tokens", err);
 }
+
+/* ---- as JSON Schema ---- */
+
+static void write_range(const struct row *r, struct by_buf *out) {
+    by_buf_addf(out, "{\"type\":[\"%s\",\"null\"],", r->kind == F32 ? "number" : "integer");
+    if (r->min == 0x1p-126)
+        by_buf_addz(out, "\"exclusiveMinimum\":0");
+    else
+        by_buf_addf(out, "\"minimum\":%.0f", r->min);
+    by_buf_addf(out, ",\"maximum\":%.0f", r->max);
+    if (r->at == AT(sampling.top_k)) by_buf_addz(out, ",\"not\":{\"const\":0}");
+    by_buf_addc(out, '}');
+}
+
+static void write_row(const struct row *r, struct by_buf *out) {
+    switch (r->kind) {
+    case F32:
+    case U32:
+    case I32:
+        write_range(r, out);
+        return;
+    case BOOL:
+        by_buf_addz(out, "{\"type\":[\"boolean\",\"null\"]}");
+        return;
+    case SEED:
+        by_buf_addz(out, "{\"type\":[\"integer\",\"null\"]}");
+        return;
+    case STOP:
+        by_buf_addf(out,
+                    "{\"anyOf\":[{\"type\":[\"string\",\"null\"],\"maxLength\":%d},{\"type\":"
+                    "\"array\",\"maxItems\":%d,\"items\":{\"type\":\"string\",\"maxLength\":%d}}]}",
+                    LIMIT_STOP_BYTES, LIMIT_STOP_STRINGS, LIMIT_STOP_BYTES);
+        return;
+    case IDS:
+        by_buf_addf(
+            out,
+            "{\"anyOf\":[{\"type\":[\"integer\",\"null\"],\"minimum\":0},{\"type\":\"array\","
+            "\"maxItems\":%d,\"items\":{\"type\":\"integer\",\"minimum\":0}}]}",
+            LIMIT_STOP_IDS);
+        return;
+    case BIAS:
+        by_buf_addf(
+            out,
+            "{\"type\":[\"object\",\"null\"],\"maxProperties\":%d,\"additionalProperties\":{"
+            "\"type\":\"number\",\"minimum\":-1000000,\"maximum\":1000000},"
+            "\"propertyNames\":{\"pattern\":\"^[0-9]+$\"}}",
+            LIMIT_LOGIT_BIAS);
+        return;
+    case NEVER:
+        by_buf_addz(out, "{\"enum\":[null,\"\"],\"description\":\"not supported yet\"}");
+        return;
+    }
+}
+
+void params_write_schema(bool is_openai, struct by_buf *out) {
+    static const char *const max_keys[][2] = {{"max_new_tokens", NULL},
+                                              {"max_tokens", "max_completion_tokens"}};
+    for (size_t i = 0; i < BY_COUNTOF(rows); i++) {
+        const char *name = is_openai ? rows[i].openai : rows[i].native;
+        if (!name) continue;
+        by_buf_addf(out, "\"%s\":", name);
+        write_row(&rows[i], out);
+        by_buf_addc(out, ',');
+    }
+    for (size_t i = 0; i < 2 && max_keys[is_openai][i]; i++)
+        by_buf_addf(out, "%s\"%s\":{\"type\":[\"integer\",\"null\"],\"minimum\":0,\"maximum\":%d}",
+                    i ? "," : "", max_keys[is_openai][i], LIMIT_TOKENS);
+}

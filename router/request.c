@@ -58,12 +58,38 @@ void request_error(struct conn *c, int code, const char *text, uint32_t retry_af
     by_buf_release(&body);
 }
 
+void request_error_as(struct conn *c, void (*write)(struct by_buf *out, int code, const char *text),
+                      int code, const char *text) {
+    struct by_buf body;
+    struct outlet to = {.conn = c};
+    by_buf_init(&body, 65536);
+    write(&body, code, text);
+    respond_error(&to, code, by_buf_str(&body), 0);
+    by_buf_release(&body);
+}
+
+/* text, the field it begins with under the name that the dialect has for it. */
+static const char *in_their_words(const struct dialect *d, const char *text, struct by_buf *room) {
+    for (size_t i = 0; d->names && d->names[i][0]; i++) {
+        const char *rest = text + strlen(d->names[i][0]);
+        if (!by_str_starts(by_str_of(text), by_str_of(d->names[i][0])) || !strchr(":[.", *rest))
+            continue;
+        by_buf_addz(room, d->names[i][1]);
+        by_buf_addz(room, rest);
+        return room->p;
+    }
+    return text;
+}
+
 /* In the dialect's form. */
 static void answer_error(struct request *q, int code, const char *text, uint32_t retry_after_ms) {
-    struct by_buf body;
+    struct by_buf body, room;
     by_buf_init(&body, 65536);
+    by_buf_init(&room, 65536);
+    text = in_their_words(q->dialect, text, &room);
     (q->dialect->error ? q->dialect->error : request_write_error)(&body, code, text);
     respond_error(&q->outlet, code, by_buf_str(&body), retry_after_ms);
+    by_buf_release(&room);
     by_buf_release(&body);
 }
 
@@ -91,35 +117,43 @@ struct request *request_new(struct router *r, struct conn *c, const struct diale
 }
 
 void request_free(struct request *q) {
+    for (uint32_t i = 0; i < q->n_entries; i++) {
+        if (q->entries[i]) journal_remove(&q->router->journal, q->entries[i]);
+    }
     by_free(q->entries);
     by_json_free(q->body);
     by_arena_release(&q->arena);
     by_free(q);
 }
 
+int request_read_body(struct by_json **out, const struct http1_request *r, struct by_err *err) {
+    const struct by_json_limits lim = {.bytes_max = SIZE_MAX, .depth_max = LIMIT_JSON_DEPTH};
+    struct by_str type;
+    if (http1_header(r, "content-type", &type) && type.n &&
+        !by_str_ieqz(by_str_sub(type, 0, 16), "application/json"))
+        return by_fail(err, BY_EMEDIATYPE,
+                       "the Content-Type is '%.*s'; application/json is read here",
+                       (int)BY_MIN(type.n, (size_t)80), type.p);
+    int rc = by_json_parse(out, r->body, &lim, err);
+    if (!rc && by_json_type(*out) != BY_JSON_OBJECT)
+        return by_fail(err, BY_EINVAL, "the body: expected an object, got %s",
+                       by_json_type_name(*out));
+    if (rc == BY_EFORMAT || rc == BY_ELIMIT)
+        by_fail_prefix(err, "the body is not JSON that we read");
+    return rc;
+}
+
 /* The JSON keeps borrowing from nothing: cJSON copies; the arena holds what params made. */
 bool request_parse(struct request *q, const struct http1_request *r) {
-    const struct by_json_limits lim = {.bytes_max = SIZE_MAX, .depth_max = LIMIT_JSON_DEPTH};
     struct by_err err = {0};
-    struct by_str type;
     int rc = resume_join(q->router->resume, q->outlet.conn, r, q->caller, &err);
     q->http = r;
     if (rc > 0) { /* another request's answer serves */
         request_free(q);
         return false;
     }
-    if (!rc && http1_header(r, "content-type", &type) && type.n &&
-        !by_str_ieqz(by_str_sub(type, 0, 16), "application/json"))
-        rc = by_fail(&err, BY_EMEDIATYPE,
-                     "the Content-Type is '%.*s'; application/json is read here",
-                     (int)BY_MIN(type.n, (size_t)80), type.p);
-    if (!rc) rc = by_json_parse(&q->body, r->body, &lim, &err);
-    if (!rc && by_json_type(q->body) != BY_JSON_OBJECT)
-        rc = by_fail(&err, BY_EINVAL, "the body: expected an object, got %s",
-                     by_json_type_name(q->body));
+    if (!rc) rc = request_read_body(&q->body, r, &err);
     if (!rc) return true;
-    if (rc == BY_EFORMAT || rc == BY_ELIMIT)
-        by_fail_prefix(&err, "the body is not JSON that we read");
     request_refuse(q, &err);
     return false;
 }
@@ -208,8 +242,6 @@ static void on_drained(void *owner) {
 
 static void refuse(struct request *q, const struct by_err *err, uint32_t retry_ms) {
     answer_error(q, err->code, err->text, retry_ms);
-    for (uint32_t i = 0; i < q->n_entries; i++)
-        journal_remove(&q->router->journal, q->entries[i]);
     request_free(q);
 }
 

@@ -54,6 +54,8 @@ struct dialect {
     void (*error)(struct by_buf *out, int code, const char *text);
     void (*error_event)(struct by_buf *out, int code, const char *text);
     const char *stream_type; /* Content-Type; NULL: server-sent events */
+    /* {ours, theirs}, …, {NULL}: what an error calls a field that this dialect has under another name; NULL: none. */
+    const char *const (*names)[2];
 };
 
 struct request {
@@ -83,9 +85,12 @@ struct request {
 };
 
 struct request *request_new(struct router *r, struct conn *c, const struct dialect *d);
-void request_free(struct request *q); /* before it has been started */
-/* Parses the body as a JSON object; answers itself and returns false when it is none (4xx), or when the answer is here
- * already, by Last-Event-ID or Idempotency-Key. */
+void request_free(struct request *q); /* before it has been started, or when it is over */
+/* The body as a JSON object, which is the caller's to free also when it is refused. */
+BY_MUST_USE int request_read_body(struct by_json **out, const struct http1_request *r,
+                                  struct by_err *err);
+/* The same into q; answers itself and returns false when it is none (4xx), or when the answer is here already, by
+ * Last-Event-ID or Idempotency-Key. */
 BY_MUST_USE bool request_parse(struct request *q, const struct http1_request *r);
 void request_add_prompt(struct request *q, const struct msg_generate *m); /* copied */
 void request_start(struct request *q);
@@ -105,6 +110,9 @@ void request_on_failed(void *router, struct journal_entry *e, const struct msg_f
  * first colon of the text, if that is a name. */
 void request_error(struct conn *c, int code, const char *text, uint32_t retry_after_ms);
 void request_write_error(struct by_buf *out, int code, const char *text);
+/* The same in another form. */
+void request_error_as(struct conn *c, void (*write)(struct by_buf *out, int code, const char *text),
+                      int code, const char *text);
 
 const char *request_why_draining(const struct router *r);
 const char *request_finish_reason(

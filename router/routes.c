@@ -4,43 +4,72 @@
 #include <string.h>
 
 const struct route routes[] = {
-    {HTTP1_GET, "/health", api_health, ROUTE_OPEN, "the router is alive"},
-    {HTTP1_GET, "/ready", api_ready, ROUTE_OPEN, "requests can be served; if not, why"},
+    {HTTP1_GET, "/", api_root, ROUTE_OPEN, "a greeting, as Ollama's clients look for it", NULL,
+     &form_words},
+    {HTTP1_GET, "/health", api_health, ROUTE_OPEN, "the router is alive", NULL, &form_words},
+    {HTTP1_GET, "/ready", api_ready, ROUTE_OPEN, "requests can be served; if not, why", NULL,
+     &form_words},
     {HTTP1_GET, "/health_generate", api_health_generate, ROUTE_OPEN,
-     "one token through every process"},
-    {HTTP1_GET, "/metrics", api_metrics, ROUTE_OPEN, "Prometheus text"},
-    {HTTP1_GET, "/v1/models", api_models, ROUTE_KEY, "what is served"},
-    {HTTP1_GET, "/v1/models/*", api_model, ROUTE_KEY, "one model"},
-    {HTTP1_GET, "/model_info", api_model_info, ROUTE_KEY, "facts of the model"},
-    {HTTP1_GET, "/get_model_info", api_model_info, ROUTE_KEY, "old name of /model_info"},
-    {HTTP1_GET, "/server_info", api_server_info, ROUTE_KEY, "facts of the server"},
-    {HTTP1_GET, "/get_server_info", api_server_info, ROUTE_KEY, "old name of /server_info"},
-    {HTTP1_GET, "/v1/loads", api_loads, ROUTE_KEY, "load, for balancers"},
-    {HTTP1_GET, "/v1/cache", api_cache, ROUTE_KEY, "the prefix tree: what it holds; ?top=N of it"},
-    {HTTP1_POST, "/generate", api_generate, ROUTE_KEY, "SGLang's native generation"},
-    {HTTP1_PUT, "/generate", api_generate, ROUTE_KEY, "the same"},
-    {HTTP1_POST, "/v1/completions", api_completions, ROUTE_KEY, "OpenAI completions"},
-    {HTTP1_POST, "/v1/chat/completions", api_chat, ROUTE_KEY, "OpenAI chat completions"},
-    {HTTP1_POST, "/v1/responses", api_responses, ROUTE_KEY, "OpenAI responses, without a store"},
-    {HTTP1_POST, "/v1/messages", api_messages, ROUTE_KEY, "Anthropic messages"},
+     "one token through every process", NULL, &form_status},
+    {HTTP1_GET, "/metrics", api_metrics, ROUTE_OPEN, "Prometheus text", NULL, &form_words},
+    {HTTP1_GET, "/openapi.json", api_openapi, ROUTE_OPEN, "this table, as an OpenAPI document",
+     NULL, &form_any},
+    {HTTP1_GET, "/v1/models", api_models, ROUTE_KEY, "what is served", NULL, &form_models},
+    {HTTP1_GET, "/v1/models/*", api_model, ROUTE_KEY, "one model", NULL, &form_model},
+    {HTTP1_GET, "/model_info", api_model_info, ROUTE_KEY, "facts of the model", NULL,
+     &form_model_info},
+    {HTTP1_GET, "/get_model_info", api_model_info, ROUTE_KEY, "old name of /model_info", NULL,
+     &form_model_info},
+    {HTTP1_GET, "/server_info", api_server_info, ROUTE_KEY, "facts of the server", NULL,
+     &form_server_info},
+    {HTTP1_GET, "/get_server_info", api_server_info, ROUTE_KEY, "old name of /server_info", NULL,
+     &form_server_info},
+    {HTTP1_GET, "/v1/loads", api_loads, ROUTE_KEY, "load, for balancers", NULL, &form_loads},
+    {HTTP1_GET, "/v1/cache", api_cache, ROUTE_KEY, "the prefix tree: what it holds; ?top=N of it",
+     &form_top, &form_any},
+    {HTTP1_POST, "/generate", api_generate, ROUTE_KEY, "SGLang's native generation", &form_generate,
+     &form_generated},
+    {HTTP1_PUT, "/generate", api_generate, ROUTE_KEY, "the same", &form_generate, &form_generated},
+    {HTTP1_POST, "/v1/completions", api_completions, ROUTE_KEY, "OpenAI completions",
+     &form_completions, &form_completion},
+    {HTTP1_POST, "/v1/chat/completions", api_chat, ROUTE_KEY, "OpenAI chat completions", &form_chat,
+     &form_chat_completion},
+    {HTTP1_POST, "/v1/responses", api_responses, ROUTE_KEY, "OpenAI responses, without a store",
+     &form_responses, &form_response},
+    {HTTP1_POST, "/v1/messages", api_messages, ROUTE_KEY, "Anthropic messages", &form_messages,
+     &form_message},
     {HTTP1_POST, "/v1/messages/count_tokens", api_count_tokens, ROUTE_KEY,
-     "how long their prompt is"},
-    {HTTP1_POST, "/api/chat", api_ollama_chat, ROUTE_KEY, "Ollama's chat"},
-    {HTTP1_POST, "/api/generate", api_ollama_generate, ROUTE_KEY, "Ollama's generate"},
-    {HTTP1_GET, "/api/tags", api_ollama_tags, ROUTE_KEY, "what is served, in Ollama's form"},
-    {HTTP1_POST, "/api/show", api_ollama_show, ROUTE_KEY, "facts of the model, likewise"},
-    {HTTP1_GET, "/api/version", api_ollama_version, ROUTE_KEY, "the server's version, likewise"},
-    {HTTP1_POST, "/tokenize", api_tokenize, ROUTE_KEY, "text to token ids"},
-    {HTTP1_POST, "/v1/tokenize", api_tokenize, ROUTE_KEY, "the same"},
-    {HTTP1_POST, "/detokenize", api_detokenize, ROUTE_KEY, "token ids to text"},
-    {HTTP1_POST, "/v1/detokenize", api_detokenize, ROUTE_KEY, "the same"},
-    {HTTP1_POST, "/apply_template", api_apply_template, ROUTE_KEY, "messages to a prompt"},
-    {HTTP1_POST, "/abort_request", api_abort, ROUTE_KEY, "cancel by rid"},
+     "how long their prompt is", &form_count, &form_counted},
+    {HTTP1_POST, "/api/chat", api_ollama_chat, ROUTE_KEY, "Ollama's chat", &form_ollama_chat,
+     &form_ollama_said},
+    {HTTP1_POST, "/api/generate", api_ollama_generate, ROUTE_KEY, "Ollama's generate",
+     &form_ollama_generate, &form_ollama_said},
+    {HTTP1_GET, "/api/tags", api_ollama_tags, ROUTE_KEY, "what is served, in Ollama's form", NULL,
+     &form_ollama_tags},
+    {HTTP1_GET, "/api/ps", api_ollama_ps, ROUTE_KEY, "what is loaded, likewise", NULL,
+     &form_ollama_tags},
+    {HTTP1_POST, "/api/show", api_ollama_show, ROUTE_KEY, "facts of the model, likewise",
+     &form_ollama_show, &form_ollama_shown},
+    {HTTP1_GET, "/api/version", api_ollama_version, ROUTE_KEY, "the server's version, likewise",
+     NULL, &form_ollama_version},
+    {HTTP1_POST, "/tokenize", api_tokenize, ROUTE_KEY, "text to token ids", &form_tokenize,
+     &form_tokens},
+    {HTTP1_POST, "/v1/tokenize", api_tokenize, ROUTE_KEY, "the same", &form_tokenize, &form_tokens},
+    {HTTP1_POST, "/detokenize", api_detokenize, ROUTE_KEY, "token ids to text", &form_detokenize,
+     &form_text},
+    {HTTP1_POST, "/v1/detokenize", api_detokenize, ROUTE_KEY, "the same", &form_detokenize,
+     &form_text},
+    {HTTP1_POST, "/apply_template", api_apply_template, ROUTE_KEY, "messages to a prompt",
+     &form_template, &form_prompt},
+    {HTTP1_POST, "/abort_request", api_abort, ROUTE_KEY, "cancel by rid", &form_abort,
+     &form_nothing},
     {HTTP1_POST, "/drain", api_drain, ROUTE_ADMIN,
-     "take no new requests; answers how many run: again until it is 0"},
-    {HTTP1_DELETE, "/drain", api_drain_end, ROUTE_ADMIN, "take requests again"},
-    {HTTP1_POST, "/flush_cache", api_flush_cache, ROUTE_ADMIN, "forget the prefix cache"},
-    {HTTP1_GET, "/flush_cache", api_flush_cache, ROUTE_ADMIN, "the same"},
+     "take no new requests; answers how many run: again until it is 0", NULL, &form_drained},
+    {HTTP1_DELETE, "/drain", api_drain_end, ROUTE_ADMIN, "take requests again", NULL,
+     &form_drained},
+    {HTTP1_POST, "/flush_cache", api_flush_cache, ROUTE_ADMIN, "forget the prefix cache", NULL,
+     &form_any},
+    {HTTP1_GET, "/flush_cache", api_flush_cache, ROUTE_ADMIN, "the same", NULL, &form_any},
 };
 const size_t n_routes = BY_COUNTOF(routes);
 
@@ -81,6 +110,16 @@ static void refuse_method(struct conn *c, const struct http1_request *req) {
     by_buf_release(&body);
 }
 
+/* In the form of the dialect whose path it is. */
+static void refuse(struct conn *c, const struct http1_request *req, int code, const char *text) {
+    if (by_str_starts(req->path, BY_STR("/v1/messages")))
+        request_error_as(c, api_anthropic_write_error, code, text);
+    else if (by_str_starts(req->path, BY_STR("/api/")))
+        request_error_as(c, api_ollama_write_error, code, text);
+    else
+        request_error(c, code, text, 0);
+}
+
 void routes_handle(void *router, struct conn *c, const struct http1_request *req) {
     struct router *r = router;
     const struct route *found = NULL;
@@ -93,10 +132,9 @@ void routes_handle(void *router, struct conn *c, const struct http1_request *req
     }
     int refused = found ? check_key(r, found->level, req) : 0;
     if (refused == BY_EFORBIDDEN) {
-        request_error(c, refused, "this key may not do that; an admin's key may", 0);
+        refuse(c, req, refused, "this key may not do that; an admin's key may");
     } else if (refused) {
-        request_error(c, refused, "the API key is missing or wrong; send Authorization: Bearer KEY",
-                      0);
+        refuse(c, req, refused, "the API key is missing or wrong; send Authorization: Bearer KEY");
     } else if (found) {
         found->handler(r, c, req);
     } else if (path_known) {
@@ -105,6 +143,6 @@ void routes_handle(void *router, struct conn *c, const struct http1_request *req
         char text[256];
         snprintf(text, sizeof text, "there is no %.*s here", (int)BY_MIN(req->path.n, (size_t)200),
                  req->path.p);
-        request_error(c, BY_ENOTFOUND, text, 0);
+        refuse(c, req, BY_ENOTFOUND, text);
     }
 }

@@ -1,4 +1,5 @@
-/* routes.h - the one table of what the router answers: method, path, handler, who may.
+/* routes.h - the one table of what the router answers: method, path, handler, who may, what it asks for and what it answers.
+ * The OpenAPI file, a page of the docs and tests are made from it.
  *
  * Always: a known path with the wrong method is 405 with Allow, an unknown one 404; keys are checked before the body is
  * looked at.
@@ -7,6 +8,7 @@
 #define ROUTER_ROUTES_H
 
 #include "router/api.h"
+#include "router/forms.h"
 
 enum route_level { ROUTE_OPEN, ROUTE_KEY, ROUTE_ADMIN };
 
@@ -16,6 +18,8 @@ struct route {
     api_handler *handler;
     enum route_level level;
     const char *help;
+    const struct form *asks;    /* the body; a GET's query; NULL: nothing is read */
+    const struct form *answers; /* with 200 */
 };
 
 extern const struct route routes[];

@@ -263,7 +263,7 @@ static void refuse(struct conn *c) {
     c->is_refused = true;
     set_busy(c, true);
     conn_respond(c, r->bad_status ? r->bad_status : 400, "application/json", by_buf_str(&body),
-                 NULL);
+                 r->bad_status == 405 ? "Allow: GET, HEAD, POST, PUT, DELETE\r\n" : NULL);
     by_buf_release(&body);
 }
 

@@ -247,6 +247,14 @@ static int answer_template(struct worker *w, struct by_str chat, struct by_err *
     return 0;
 }
 
+/* How long the prompt of a chat is. */
+static int answer_count(struct worker *w, struct by_str chat, struct by_err *err) {
+    int rc = render(w, chat, by_wall_ns() / BY_NS_PER_S, err);
+    if (!rc) rc = encode_chat(w, err);
+    if (!rc) by_buf_addf(&w->json, "{\"input_tokens\":%zu}", w->ids.n);
+    return rc;
+}
+
 static int answer(struct worker *w, const struct msg_text_ask *m, struct by_err *err) {
     const struct by_json_limits lim = {.bytes_max = LIMIT_STR_BYTES, .depth_max = LIMIT_JSON_DEPTH};
     struct by_json *args = NULL;
@@ -260,6 +268,8 @@ static int answer(struct worker *w, const struct msg_text_ask *m, struct by_err 
             rc = answer_detokenize(w, args, err);
         else if (by_str_eqz(m->what, "apply_template"))
             rc = answer_template(w, m->json, err);
+        else if (by_str_eqz(m->what, "count_tokens"))
+            rc = answer_count(w, m->json, err);
         else
             rc = by_fail(err, BY_EUNSUPPORTED, "a tokenizer worker does not know '%.*s'",
                          (int)BY_MIN(m->what.n, (size_t)40), m->what.p);

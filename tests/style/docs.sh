@@ -14,5 +14,6 @@ page() {
 page "$1" options "${2:-}" deploy/docs/options.md
 page "$1" metrics "${2:-}" deploy/docs/metrics.md
 page "$1" paths "${2:-}" deploy/docs/paths.md
+page "$1" openapi "${2:-}" deploy/docs/openapi.json
 page "$1" messages "${2:-}" proto/MESSAGES.md
 exit $stale

@@ -1,9 +1,12 @@
-/* print_tables options|metrics|messages|paths: the pages that are made from tables, on stdout (docs.sh keeps them). */
+/* print_tables options|metrics|messages|paths|openapi: the pages that are made from tables, on stdout (docs.sh keeps them). */
 #include "common/base/buf.h"
+#include "common/base/json.h"
 #include "common/base/options_text.h"
+#include "router/openapi.h"
 #include "router/routes.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void print_options(void) {
@@ -55,6 +58,38 @@ static void print_paths(void) {
                routes[i].help, keys[routes[i].level]);
 }
 
+/* One line for each path and schema, so that a change shows as one. */
+static void print_lines(const struct by_json *j, int depth, struct by_buf *out) {
+    if (depth == 3 || by_json_type(j) != BY_JSON_OBJECT) {
+        by_json_print(j, out);
+        return;
+    }
+    by_buf_addz(out, "{\n");
+    for (const struct by_json *it = by_json_first(j); it; it = by_json_next(it)) {
+        by_buf_addf(out, "%*s", depth + 1, "");
+        by_buf_add_json_str(out, by_json_key(it));
+        by_buf_addz(out, ": ");
+        print_lines(it, depth + 1, out);
+        by_buf_addz(out, by_json_next(it) ? ",\n" : "\n");
+    }
+    by_buf_addf(out, "%*s}", depth, "");
+}
+
+static void print_openapi(void) {
+    static const struct by_json_limits lim = {.bytes_max = 1 << 20, .depth_max = 64};
+    struct by_json *j = NULL;
+    struct by_buf out, lines;
+    by_buf_init(&out, 1 << 20);
+    by_buf_init(&lines, 1 << 20);
+    openapi_write(&out);
+    if (out.is_full || by_json_parse(&j, by_buf_str(&out), &lim, NULL)) abort();
+    print_lines(j, 0, &lines);
+    puts(lines.p);
+    by_json_free(j);
+    by_buf_release(&lines);
+    by_buf_release(&out);
+}
+
 int main(int argc, char **argv) {
     const char *what = argc == 2 ? argv[1] : "";
     if (strcmp(what, "options") == 0) {
@@ -65,8 +100,10 @@ int main(int argc, char **argv) {
         print_messages();
     } else if (strcmp(what, "paths") == 0) {
         print_paths();
+    } else if (strcmp(what, "openapi") == 0) {
+        print_openapi();
     } else {
-        fprintf(stderr, "usage: print_tables options|metrics|messages|paths\n");
+        fprintf(stderr, "usage: print_tables options|metrics|messages|paths|openapi\n");
         return 2;
     }
     return 0;

@@ -1,0 +1,389 @@
+#include "router/forms.h"
+
+#include "router/params.h"
+
+#include <string.h>
+
+#define WORD "{'type':['string','null']}"
+#define TRUTH "{'type':['boolean','null']}"
+#define OBJECT "{'type':['object','null']}"
+#define ANYTHING "{}"
+#define COUNT "{'type':'integer','minimum':0}"
+#define STRING "{'type':'string'}"
+#define OR_NULL "{'type':['string','null']}"
+#define LISTED "{'type':'array'}"
+#define MILLISECONDS "{'type':['integer','null'],'minimum':1,'maximum':86400000}"
+#define PRIORITY "{'type':['integer','null'],'minimum':-2147483648,'maximum':2147483647}"
+#define TOKEN_ID "{'type':'integer','minimum':0,'maximum':4294967295}"
+#define IDS "{'type':'array','minItems':1,'items':" TOKEN_ID "}"
+#define WORDS \
+    "{'type':'array','minItems':1,'maxItems':4096,'items':{'type':'string','minLength':1}}"
+#define LISTS_OF_IDS "{'type':'array','minItems':1,'maxItems':4096,'items':" IDS "}"
+#define TEXT_OF_ONE "{'type':'string','minLength':1}"
+
+/* The same in every dialect of ours (api_read_routing). */
+#define ROUTING \
+    {"rid", "{'type':['string','null'],'minLength':1,'maxLength':63}", \
+     "the request's id: /abort_request knows it by that", false}, \
+        {"priority", PRIORITY, "higher goes first, under --schedule-policy priority", false}, \
+        {"extra_key", WORD, "requests with another one share no cached prefix with this", false}, \
+        {"cache_salt", WORD, "the same, by another name", false}, \
+        {"timeout_ms", MILLISECONDS, "from its arrival on", false}, { \
+        "queue_timeout_ms", MILLISECONDS, "until its first step", false \
+    }
+
+#define FIELDS(list) .fields = list, .n_fields = BY_COUNTOF(list)
+
+/* ---- asked ---- */
+
+static const struct form_field generate[] = {
+    {"text", "{'anyOf':[" TEXT_OF_ONE "," WORDS ",{'type':'null'}]}",
+     "the prompt, or a list of them; this or input_ids", false},
+    {"input_ids", "{'anyOf':[" IDS "," LISTS_OF_IDS ",{'type':'null'}]}",
+     "the prompt as token ids, or a list of such", false},
+    {"sampling_params",
+     "{'anyOf':[{'$ref':'#/components/schemas/SamplingParams'},{'type':'null'}]}",
+     "how the next token is picked, and when it ends", false},
+    {"stream", TRUTH,
+     "events as they come; each holds all so far, unless --incremental-streaming-output", false},
+    {"return_logprob", TRUTH, "log probabilities in meta_info", false},
+    {"logprob_start_len", "{'type':['integer','null'],'minimum':-1,'maximum':16777216}",
+     "of the prompt's tokens from there on; -1: of none", false},
+    {"top_logprobs_num", "{'type':['integer','null'],'minimum':0,'maximum':128}",
+     "and of so many likeliest tokens at each place", false},
+    {"token_ids_logprob",
+     "{'anyOf':[" TOKEN_ID ",{'type':'array','maxItems':1024,'items':" TOKEN_ID
+     "},{'type':'null'}]}",
+     "and of these", false},
+    {"return_text_in_logprobs", TRUTH, "with the text of each token", false},
+    ROUTING,
+};
+const struct form form_sampling_params = {
+    "SamplingParams", "names, ranges and defaults are SGLang's; null means the default",
+    .params = FORM_NATIVE_PARAMS};
+const struct form form_generate = {"Generate", "SGLang's own form", FIELDS(generate)};
+
+#define OPENAI_COMMON \
+    {"model", WORD, "any name is taken: there is one model", false}, \
+        {"stream", TRUTH, "events as they come", false}, \
+        {"stream_options", \
+         "{'type':['object','null'],'properties':{'include_usage':" TRUTH \
+         ",'continuous_usage_stats':" TRUTH "}}", \
+         "usage in a last event of its own, or in all", false}, \
+        {"response_format", "{'type':['object','null'],'properties':{'type':" WORD "}}", \
+         "its type may be text", false}, \
+        ROUTING
+
+static const struct form_field completions[] = {
+    {"prompt", "{'anyOf':[" TEXT_OF_ONE "," WORDS "," IDS "," LISTS_OF_IDS "]}",
+     "text or token ids, or a list of either", true},
+    {"echo", TRUTH, "the prompt before the answer, with its logprobs", false},
+    {"best_of", "{'type':['integer','null'],'minimum':1,'maximum':128}", "the value of n", false},
+    {"logprobs", "{'type':['integer','null'],'minimum':0,'maximum':128}",
+     "log probabilities, and of so many likeliest tokens", false},
+    OPENAI_COMMON,
+};
+const struct form form_completions = {"Completions", "OpenAI's completions", FIELDS(completions),
+                                      .params = FORM_OPENAI_PARAMS};
+
+#define CHAT_MESSAGE \
+    "{'type':'object','required':['role'],'properties':{'role':{'type':'string'},'content':{" \
+    "'anyOf':[{'type':['string','null']},{'type':'array','items':{'type':'object','required':[" \
+    "'type'],'properties':{'type':{'const':'text'}}}}]}}}"
+
+static const struct form_field chat[] = {
+    {"messages", "{'type':'array','minItems':1,'items':" CHAT_MESSAGE "}",
+     "role and content of each; the model's template makes the prompt", true},
+    {"tools", "{'type':['array','null']}", "what it may call; read by --tool-call-parser", false},
+    {"tool_choice", ANYTHING, "auto or none", false},
+    {"parallel_tool_calls", TRUTH, "false: one call an answer", false},
+    {"logprobs", TRUTH, "log probabilities of the answer", false},
+    {"top_logprobs", "{'type':['integer','null'],'minimum':0,'maximum':128}",
+     "and of so many likeliest tokens; needs logprobs", false},
+    {"continue_final_message", ANYTHING, "true: the last message is begun, not over", false},
+    {"add_generation_prompt", ANYTHING, "false: the prompt ends with the last message", false},
+    {"separate_reasoning", TRUTH, "false: reasoning stays in the content", false},
+    {"chat_template_kwargs",
+     "{'type':['object','null'],'properties':{'enable_thinking':" TRUTH "}}",
+     "variables for the template", false},
+    OPENAI_COMMON,
+};
+const struct form form_chat = {"Chat", "OpenAI's chat completions", FIELDS(chat),
+                               .params = FORM_OPENAI_PARAMS};
+
+static const struct form_field responses[] = {
+    {"input",
+     "{'anyOf':[{'type':'string'},{'type':'array','minItems':1,'items':{'type':'object'}}]}",
+     "a text, or items: messages, function calls and their outputs", true},
+    {"instructions", WORD, "what stands before all", false},
+    {"tools", "{'type':['array','null']}", "of type function", false},
+    {"max_output_tokens", "{'type':['integer','null'],'minimum':0,'maximum':16777216}",
+     "where the answer is cut", false},
+    {"temperature", "{'type':['number','null'],'minimum':0,'maximum':1000000}", "0: greedy", false},
+    {"stream", TRUTH, "events as they come", false},
+    {"model", WORD, "any name is taken", false},
+};
+const struct form form_responses = {"Responses", "OpenAI's responses; nothing is stored",
+                                    FIELDS(responses)};
+
+#define CLAUDE_MESSAGES \
+    "{'type':'array','minItems':1,'items':{'type':'object','required':['role','content']}}"
+
+static const struct form_field messages[] = {
+    {"messages", CLAUDE_MESSAGES, "role and content: a text, or blocks", true},
+    {"max_tokens", "{'type':'integer','minimum':0,'maximum':16777216}", "where the answer is cut",
+     true},
+    {"system", ANYTHING, "a text, or text blocks", false},
+    {"stop_sequences", "{'type':['array','string','null']}", "texts that end it", false},
+    {"temperature", "{'type':['number','null'],'minimum':0,'maximum':1000000}", "0: greedy", false},
+    {"stream", TRUTH, "events as they come", false},
+    {"tools", ANYTHING, "name, description, input_schema of each", false},
+    {"tool_choice", ANYTHING, "of type auto or none", false},
+    {"thinking", ANYTHING, "of type enabled or disabled", false},
+    {"model", WORD, "any name is taken", false},
+};
+const struct form form_messages = {"Messages", "Anthropic's messages", FIELDS(messages)};
+static const struct form_field count[] = {
+    {"messages", CLAUDE_MESSAGES, "as /v1/messages takes them, with system and tools", true},
+};
+const struct form form_count = {"CountTokens", "a prompt whose tokens are counted", FIELDS(count)};
+
+#define OLLAMA_OPTIONS \
+    {"options", OBJECT, \
+     "temperature, top_p, top_k, min_p, stop, seed, num_predict, repeat_penalty and the other " \
+     "two", \
+     false}, \
+        {"stream", TRUTH, "lines as they come: unless it is false", false}, \
+        {"think", ANYTHING, "false: the template is told not to", false}, { \
+        "model", WORD, "any name is taken", false \
+    }
+
+static const struct form_field ollama_chat[] = {
+    {"messages", "{'type':'array','minItems':1,'items':" CHAT_MESSAGE "}",
+     "role and content of each", true},
+    {"tools", ANYTHING, "what it may call", false},
+    OLLAMA_OPTIONS,
+};
+static const struct form_field ollama_generate[] = {
+    {"prompt", "{'type':'string','minLength':1}", "what the user says", true},
+    {"system", ANYTHING, "what stands before it", false},
+    OLLAMA_OPTIONS,
+};
+const struct form form_ollama_chat = {"OllamaChat", "Ollama's chat", FIELDS(ollama_chat)};
+const struct form form_ollama_generate = {"OllamaGenerate", "Ollama's generate",
+                                          FIELDS(ollama_generate)};
+const struct form form_ollama_show = {"OllamaShow", "any body: there is one model", .schema = "{}"};
+
+static const struct form_field tokenize[] = {
+    {"prompt", STRING, "the text", true},
+    {"add_special_tokens", TRUTH, "false: without a beginning-of-text token", false},
+};
+const struct form form_tokenize = {"Tokenize", "a text to be made token ids", FIELDS(tokenize)};
+static const struct form_field detokenize[] = {
+    {"tokens", "{'type':'array','items':{'type':'integer','minimum':0}}",
+     "ids within the vocabulary", true},
+    {"skip_special_tokens", TRUTH, "false: their texts, too", false},
+};
+const struct form form_detokenize = {"Detokenize", "token ids to be made a text",
+                                     FIELDS(detokenize)};
+static const struct form_field template_[] = {
+    {"messages", LISTED, "role and content of each", true},
+    {"tools", ANYTHING, "as the template is given them", false},
+    {"add_generation_prompt", ANYTHING, "true: ends where the answer begins", false},
+    {"continue_final_message", ANYTHING, "true: the last message is begun, not over", false},
+};
+const struct form form_template = {"ApplyTemplate", "messages to be made a prompt",
+                                   FIELDS(template_)};
+static const struct form_field abort_[] = {
+    {"rid", WORD, "an id, or how several begin", false},
+    {"abort_all", TRUTH, "in place of an id", false},
+};
+const struct form form_abort = {"Abort", "requests to be ended", FIELDS(abort_)};
+
+static const struct form_field top[] = {
+    {"top", "{'type':'integer','minimum':0,'maximum':100}", "so many of the most used prefixes",
+     false},
+};
+const struct form form_top = {"Top", "how much of the tree to show", FIELDS(top)};
+
+/* ---- answered ---- */
+
+const struct form form_nothing = {"Nothing", "an empty body", .media = ""};
+const struct form form_words = {"Words", "plain text", .media = "text/plain", .schema = STRING};
+const struct form form_any = {"Anything", "an object", .schema = "{'type':'object'}"};
+static const struct form_field status[] = {{"status", STRING, "ok", true}};
+const struct form form_status = {"Status", "it works", FIELDS(status)};
+
+static const struct form_field model[] = {
+    {"id", STRING, "its name", true},
+    {"object", "{'const':'model'}", "what this is", true},
+    {"created", COUNT, "seconds since 1970 when the server started", true},
+    {"owned_by", STRING, "banyan", true},
+    {"root", STRING, "where it was read from", true},
+    {"max_model_len", COUNT, "tokens of prompt and answer together", true},
+};
+const struct form form_model = {"Model", "one model", FIELDS(model)};
+static const struct form_field models[] = {
+    {"object", "{'const':'list'}", "what this is", true},
+    {"data", "{'type':'array','items':{'$ref':'#/components/schemas/Model'}}", "what is served",
+     true},
+};
+const struct form form_models = {"Models", "what is served", FIELDS(models)};
+
+#define INFO \
+    {"model_path", STRING, "where the model was read from", true}, \
+        {"served_model_name", STRING, "its name", true}, \
+        {"is_generation", "{'type':'boolean'}", "it makes text", true}, \
+        {"model_type", STRING, "its family", true}, { \
+        "architectures", LISTED, "as its config names them", true \
+    }
+static const struct form_field model_info[] = {INFO};
+const struct form form_model_info = {"ModelInfo", "facts of the model", FIELDS(model_info)};
+static const struct form_field server_info[] = {
+    INFO,
+    {"version", STRING, "of Banyan", true},
+    {"status", "{'enum':['ready','starting']}", "can it serve", true},
+    {"max_total_num_tokens", COUNT, "that the KV cache holds", true},
+    {"context_length", COUNT, "tokens of prompt and answer together", true},
+    {"uptime_s", COUNT, "seconds since the router started", true},
+};
+const struct form form_server_info = {"ServerInfo", "facts of the server", FIELDS(server_info)};
+static const struct form_field loads[] = {
+    {"loads",
+     "{'type':'array','items':{'type':'object','required':['num_running_reqs','num_waiting_reqs',"
+     "'num_used_tokens','max_total_num_tokens','token_usage','cache_hit_rate']}}",
+     "one a replica", true},
+};
+const struct form form_loads = {"Loads", "how busy it is", FIELDS(loads)};
+
+#define GENERATED \
+    "{'type':'object','required':['text','output_ids','meta_info'],'properties':{'text':" STRING \
+    ",'output_ids':{'type':'array','items':" TOKEN_ID "},'meta_info':{'type':'object'," \
+    "'required':['id','finish_reason','prompt_tokens','completion_tokens','cached_tokens']}}}"
+const struct form form_generated = {
+    "Generated", "what came of each prompt and sample; a list for a list or n > 1",
+    .stream = "text/event-stream",
+    .schema = "{'anyOf':[" GENERATED ",{'type':'array','items':" GENERATED "}]}"};
+
+#define USAGE \
+    "{'type':'object','required':['prompt_tokens','completion_tokens','total_tokens']," \
+    "'properties':{'prompt_tokens':" COUNT ",'completion_tokens':" COUNT ",'total_tokens':" COUNT \
+    "}}"
+#define OPENAI_ANSWER(kind) \
+    {"id", STRING, "for /abort_request", true}, \
+        {"object", "{'const':'" kind "'}", "what this is", true}, \
+        {"created", COUNT, "seconds since 1970", true}, \
+        {"model", STRING, "as it was asked for", true}, \
+        {"choices", \
+         "{'type':'array','items':{'type':'object','required':['index','finish_reason']}}", \
+         "one a prompt and sample", true}, \
+    { \
+        "usage", USAGE, "tokens, exactly", true \
+    }
+static const struct form_field completion[] = {OPENAI_ANSWER("text_completion")};
+const struct form form_completion = {"Completion", "what was said", FIELDS(completion),
+                                     .stream = "text/event-stream"};
+static const struct form_field chat_completion[] = {OPENAI_ANSWER("chat.completion")};
+const struct form form_chat_completion = {"ChatCompletion", "what was said",
+                                          FIELDS(chat_completion), .stream = "text/event-stream"};
+static const struct form_field response[] = {
+    {"id", STRING, "its id", true},
+    {"object", "{'const':'response'}", "what this is", true},
+    {"status", STRING, "completed or incomplete", true},
+    {"output", LISTED, "reasoning, messages, function calls", true},
+    {"usage", OBJECT, "tokens, exactly", true},
+};
+const struct form form_response = {"Response", "what was said", FIELDS(response),
+                                   .stream = "text/event-stream"};
+static const struct form_field message[] = {
+    {"id", STRING, "its id", true},
+    {"type", "{'const':'message'}", "what this is", true},
+    {"role", "{'const':'assistant'}", "who speaks", true},
+    {"content", LISTED, "blocks: thinking, text, tool_use", true},
+    {"stop_reason", STRING, "end_turn, max_tokens, stop_sequence or tool_use", true},
+    {"usage", OBJECT, "tokens, exactly", true},
+};
+const struct form form_message = {"Message", "what was said", FIELDS(message),
+                                  .stream = "text/event-stream"};
+static const struct form_field counted[] = {{"input_tokens", COUNT, "of the prompt", true}};
+const struct form form_counted = {"Counted", "how long a prompt is", FIELDS(counted)};
+static const struct form_field ollama_said[] = {
+    {"model", STRING, "as it was asked for", true},
+    {"created_at", STRING, "when", true},
+    {"done", "{'const':true}", "of a stream: only in its last line", true},
+    {"done_reason", STRING, "stop, length or abort", true},
+    {"prompt_eval_count", COUNT, "tokens of the prompt", true},
+    {"eval_count", COUNT, "tokens of the answer", true},
+};
+const struct form form_ollama_said = {"OllamaSaid", "what was said", FIELDS(ollama_said),
+                                      .stream = "application/x-ndjson"};
+static const struct form_field ollama_tags[] = {{"models", LISTED, "what is served", true}};
+const struct form form_ollama_tags = {"OllamaTags", "what is served", FIELDS(ollama_tags)};
+static const struct form_field ollama_shown[] = {
+    {"details", OBJECT, "its family", true},
+    {"model_info", OBJECT, "its context length", true},
+    {"capabilities", LISTED, "completion, tools, thinking", true},
+};
+const struct form form_ollama_shown = {"OllamaShown", "facts of the model", FIELDS(ollama_shown)};
+static const struct form_field ollama_version[] = {{"version", STRING, "of Banyan", true}};
+const struct form form_ollama_version = {"OllamaVersion", "the server's version",
+                                         FIELDS(ollama_version)};
+static const struct form_field tokens[] = {
+    {"tokens", "{'type':'array','items':" TOKEN_ID "}", "their ids", true},
+    {"count", COUNT, "how many", true},
+    {"max_model_len", COUNT, "how many there may be", true},
+};
+const struct form form_tokens = {"Tokens", "token ids", FIELDS(tokens)};
+static const struct form_field words_of[] = {{"text", STRING, "what they say", true}};
+const struct form form_text = {"Text", "a text", FIELDS(words_of)};
+static const struct form_field prompt[] = {{"prompt", STRING, "as the model reads it", true}};
+const struct form form_prompt = {"Prompt", "a rendered template", FIELDS(prompt)};
+static const struct form_field drained[] = {
+    {"draining", "{'type':'boolean'}", "new requests are refused", true},
+    {"running", COUNT, "requests that still run", true},
+};
+const struct form form_drained = {"Drained", "how far it is", FIELDS(drained)};
+
+/* ---- as JSON Schema ---- */
+
+void form_write_quoted(const char *text, struct by_buf *out) {
+    for (; *text; text++)
+        by_buf_addc(out, *text == '\'' ? '"' : *text);
+}
+
+static void write_field(const struct form_field *f, struct by_buf *out) {
+    by_buf_addf(out, "\"%s\":", f->name);
+    form_write_quoted(f->schema, out);
+    if (!f->help) return;
+    out->n--; /* into the object */
+    if (out->p[out->n - 1] != '{') by_buf_addc(out, ',');
+    by_buf_addz(out, "\"description\":");
+    by_buf_add_json_str(out, by_str_of(f->help));
+    by_buf_addc(out, '}');
+}
+
+void form_write_schema(const struct form *s, struct by_buf *out) {
+    bool is_first = true;
+    if (s->schema) {
+        form_write_quoted(s->schema, out);
+        return;
+    }
+    by_buf_addz(out, "{\"type\":\"object\",\"description\":");
+    by_buf_add_json_str(out, by_str_of(s->help));
+    by_buf_addz(out, ",\"properties\":{");
+    for (size_t i = 0; i < s->n_fields; i++) {
+        if (i) by_buf_addc(out, ',');
+        write_field(&s->fields[i], out);
+    }
+    if (s->params != FORM_NO_PARAMS) {
+        if (s->n_fields) by_buf_addc(out, ',');
+        params_write_schema(s->params == FORM_OPENAI_PARAMS, out);
+    }
+    by_buf_addz(out, "},\"required\":[");
+    for (size_t i = 0; i < s->n_fields; i++) {
+        if (!s->fields[i].is_needed) continue;
+        by_buf_addf(out, "%s\"%s\"", is_first ? "" : ",", s->fields[i].name);
+        is_first = false;
+    }
+    by_buf_addz(out, s->params == FORM_NATIVE_PARAMS ? "],\"additionalProperties\":false}" : "]}");
+}
