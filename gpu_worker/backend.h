@@ -132,6 +132,13 @@ struct seq_rows {
     const uint32_t *pages; /* token t lies in pages[t / page_size] */
 };
 
+/* Sequences of one row, those whose pages begin alike side by side: order[i] (a number in seqs) and order[i - 1] have their
+ * first common[i] tokens in the same pages; common[0] is 0. */
+struct shared_prefixes {
+    const uint32_t *order, *common; /* [n] */
+    uint32_t n;
+};
+
 enum kv_dtype { KV_F32, KV_BF16, KV_F16, KV_INT8 };
 
 /* A layer's cache, laid out as the backend likes: shape only. */
@@ -176,6 +183,8 @@ struct op_attention {
     uint32_t out_ld, out_col; /* heads of kv.v_dim columns */
     const struct seq_rows *seqs;
     uint32_t n_seqs, first, n;
+    /* All sequences of one row, or none: a backend may read what they share once for several. Changes no bit. */
+    struct shared_prefixes prefixes;
 };
 
 /* Which experts a row goes to, from its router logits. */

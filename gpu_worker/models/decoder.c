@@ -3,6 +3,7 @@
 #include "common/base/check.h"
 #include "gpu_worker/models/mla.h"
 #include "gpu_worker/models/moe.h"
+#include "gpu_worker/models/shared_prefix.h"
 
 /* ---- one layer, for the rows in hand ---- */
 
@@ -156,7 +157,8 @@ static void attend_out(const struct pass *p, const struct layer *l) {
                                                     .seqs = p->s->seqs,
                                                     .n_seqs = p->s->n_seqs,
                                                     .first = p->first,
-                                                    .n = p->n});
+                                                    .n = p->n,
+                                                    .prefixes = {d->order, d->common, d->n_order}});
     if (l->mla) mla_output(p, l);
     add_linear(p, l->o, &d->attn, &l->post_attn_norm, decoder_is_part(d, true));
 }
@@ -250,10 +252,21 @@ static void run_lane(struct lane *lane, void *ctx) {
         run_together(&p);
 }
 
+/* Which sequences attend to the same pages, once a step for all layers. */
+static void find_shared(struct decoder *d, const struct model_step *s) {
+    uint32_t longest = 0;
+    d->n_order = shared_prefix_find(s->seqs, s->n_seqs, d->kv.page_size, d->order, d->common);
+    for (uint32_t i = 0; i < d->n_order; i++)
+        longest = BY_MAX(longest, d->common[i]);
+    if (!longest) d->n_order = 0;
+}
+
 int decoder_forward(struct decoder *d, const struct model_step *s) {
     by_assert(s->n_rows > 0 && s->n_rows <= d->rows_max);
+    by_assert(s->n_seqs <= s->n_rows);
     for (uint32_t i = 0; i < s->n_rows; i++)
         d->is_fine[i] = s->positions[i] < FINE_POSITIONS;
+    find_shared(d, s);
     struct run r = {.d = d, .s = s};
     by_assert(d->share.world == 1 || d->tp);
     /* Sums are made of all rows, in one order of calls on every rank. */

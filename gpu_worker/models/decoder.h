@@ -86,6 +86,8 @@ struct decoder {
      * sequence: every later one attends to them, most of all to the very first ("attention sinks", Xiao et al. 2023), so an
      * error there is in every answer; and short prompts are all first tokens. */
     uint8_t *is_fine;
+    uint32_t *order, *common;             /* [rows_max], of the step in hand: see shared_prefix.h */
+    uint32_t n_order;                     /* 0: no two sequences share anything */
     struct buffer x, qkv, attn, ffn, out; /* out: what a sublayer adds, when a norm comes between */
     struct buffer logits, hidden;         /* hidden: made when first asked for */
     struct buffer pooled, labels;         /* [logit_rows_max, …] */

@@ -114,6 +114,8 @@ static int make_buffers(struct decoder *d, struct by_err *err) {
     };
     int rc = 0;
     d->is_fine = by_alloc(d->rows_max);
+    d->order = by_alloc_array(d->rows_max, sizeof *d->order);
+    d->common = by_alloc_array(d->rows_max, sizeof *d->common);
     for (size_t i = 0; i < BY_COUNTOF(all) && !rc; i++)
         rc = make_buffer(d, all[i].b, d->rows_max, all[i].cols, err);
     if (!rc && d->output) rc = make_buffer(d, &d->logits, d->logit_rows_max, m->vocab, err);
@@ -172,6 +174,8 @@ static void free_buffers(struct decoder *d) {
         d->b->free(d->b, all[i]->p);
     d->b->free(d->b, d->moe.experts);
     by_free(d->is_fine);
+    by_free(d->order);
+    by_free(d->common);
 }
 
 static void free_kv(struct decoder *d) {

@@ -1,6 +1,6 @@
-/* bench_engine_ops [isa] [threads] [Q4_1|Q4_0|Q8_0|BF16|F32|…] - the op table on the shapes of SmolLM2-135M: 30 layers of
- * qkv, o, gate/up and down, and the head. Figures are of CPU time of lane 0 (best of some), so that other processes cost
- * little but caches; with one thread it is what the kernels take. */
+/* bench_engine_ops [isa] [threads] [Q4_1|Q4_0|Q8_0|BF16|F32|…|attention] - the op table on the shapes of SmolLM2-135M: 30
+ * layers of qkv, o, gate/up and down, and the head; "attention": only that. Figures are of CPU time of lane 0 (best of some),
+ * so that other processes cost little but caches; with one thread it is what the kernels take. */
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "gpu_worker/cpu/cpu_backend.h"
@@ -17,7 +17,11 @@ enum {
     VOCAB = 49152,
     ROWS = 512,
     SOLO_ROWS = 48,
-    CTX = 2048
+    CTX = 2048,
+    STREAMS = 32, /* which decode with SHARED tokens in common and OWN of their own */
+    SHARED = 512,
+    OWN = 64,
+    POOLS = 6, /* as much as the caches do not hold */
 };
 
 struct model {
@@ -33,7 +37,8 @@ struct job {
     bool is_split; /* solo, 48 rows a lane, as decoder.c does for long prompts */
     bool with_head;
     struct op_attention attention;
-    double seconds; /* CPU time of lane 0 */
+    void *pools[POOLS]; /* of the layers in turn, or none */
+    double seconds;     /* CPU time of lane 0 */
 };
 
 static double cpu_s(void) {
@@ -120,8 +125,11 @@ static void pass(struct lane *l, void *ctx) {
 static void attend(struct lane *l, void *ctx) {
     struct job *j = ctx;
     double from = cpu_s();
-    for (int i = 0; i < LAYERS; i++)
-        j->b->attention(l, &j->attention);
+    struct op_attention o = j->attention;
+    for (int i = 0; i < LAYERS; i++) {
+        if (j->pools[0]) o.pool = j->pools[i % POOLS];
+        j->b->attention(l, &o);
+    }
     if (j->b->lane_id(l) == 0) j->seconds = cpu_s() - from;
 }
 
@@ -195,6 +203,43 @@ static void bench_attention(struct job *j) {
     by_free(pages);
 }
 
+static struct shared_prefixes streams(struct seq_rows *seqs, uint32_t *pages, bool is_shared) {
+    static uint32_t order[STREAMS], common[STREAMS];
+    for (uint32_t s = 0, next = SHARED / 16; s < STREAMS; s++) {
+        uint32_t *own = pages + s * ((SHARED + OWN) / 16);
+        for (uint32_t i = 0; i < (SHARED + OWN) / 16; i++)
+            own[i] = is_shared && i < SHARED / 16 ? i : next++;
+        seqs[s] = (struct seq_rows){s, 1, SHARED + OWN - 1, own};
+        order[s] = s;
+        common[s] = s && is_shared ? SHARED : 0;
+    }
+    return (struct shared_prefixes){order, common, STREAMS};
+}
+
+/* Streams with pages of their own, with shared pages that each reads alone, and that they read together. */
+static void bench_sharers(struct job *j) {
+    static const char *const names[] = {"own pages", "shared, each alone", "shared, together"};
+    const uint32_t n_pages = SHARED / 16 + STREAMS * ((SHARED + OWN) / 16);
+    struct kv_shape kv = {3, 64, 64, 16, KV_F16};
+    struct seq_rows seqs[STREAMS];
+    uint32_t *pages = by_alloc_array(n_pages, sizeof *pages);
+    for (int i = 0; i < POOLS; i++) {
+        j->pools[i] = j->b->kv_new(j->b, &kv, n_pages);
+        memset(j->pools[i], 1, j->b->kv_page_bytes(j->b, &kv) * n_pages);
+    }
+    j->attention.kv = kv;
+    j->attention.seqs = seqs;
+    j->attention.n = j->attention.n_seqs = STREAMS;
+    for (size_t i = 0; i < BY_COUNTOF(names); i++) {
+        struct shared_prefixes x = streams(seqs, pages, i > 0);
+        j->attention.prefixes = i == 2 ? x : (struct shared_prefixes){0};
+        bench_row("attention of 32 streams", names[i], best(j, attend, 10) * 1e3, "ms");
+    }
+    for (int i = 0; i < POOLS; i++)
+        j->b->kv_free(j->b, j->pools[i]);
+    by_free(pages);
+}
+
 static void model_new(struct job *j, enum by_dtype t) {
     struct backend *b = j->b;
     struct model *m = &j->m;
@@ -237,8 +282,9 @@ int main(int argc, char **argv) {
     uint64_t from = by_now_ns();
     model_new(&j, t);
     bench_row("packing", by_dtype_name(t), (double)(by_now_ns() - from) * 1e-6, "ms");
-    bench_linear(&j);
+    if (argc <= 3 || strcmp(argv[3], "attention") != 0) bench_linear(&j);
     bench_attention(&j);
+    bench_sharers(&j);
     j.b->close(j.b);
     return 0;
 }

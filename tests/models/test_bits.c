@@ -70,6 +70,28 @@ static void among_others(struct bits *b) {
     }
 }
 
+/* Eight sequences with the same text, seven of them on some of the first one's pages, get their last token in one step: they
+ * attend to what they share together. */
+static void among_sharers(struct bits *b) {
+    enum { SHARERS = 8 };
+    uint32_t own[WORLD_SEQS][WORLD_PAGES_EACH], n[WORLD_SEQS] = {0}, first[WORLD_SEQS] = {0};
+    const uint32_t *from[WORLD_SEQS] = {0};
+    memcpy(own, b->w.pages, sizeof own);
+    b->w.n_done[0] = 0;
+    for (uint32_t s = 0; s < SHARERS; s++) {
+        uint32_t n_shared = s ? 32 + 32 * (s % 4) : 0;
+        memcpy(b->w.pages[s], b->w.pages[0], n_shared / WORLD_PAGE * sizeof own[0][0]);
+        b->w.n_done[s] = n_shared;
+        world_feed(&b->w, s, b->ids[0] + n_shared, TOKENS - 1 - n_shared, TOKENS, NULL);
+        from[s] = b->ids[0] + TOKENS - 1;
+        n[s] = 1;
+    }
+    world_step(&b->w, from, n, first);
+    for (uint32_t s = 0; s < SHARERS; s++)
+        same(b, model_logits(b->w.m, &first[s], 1), "with others on the same pages");
+    memcpy(b->w.pages, own, sizeof own);
+}
+
 static void check(const struct subject *s, struct bits *b) {
     for (uint32_t lanes = 1; lanes <= 3; lanes += 2) {
         char path[256];
@@ -96,6 +118,7 @@ static void check(const struct subject *s, struct bits *b) {
         in_chunks(b, lanes == 1 ? 7 : 29, "chunks of 7 or 29");
         after_a_hit(b);
         among_others(b);
+        among_sharers(b);
         world_close(&b->w);
         cpu->close(cpu);
     }
