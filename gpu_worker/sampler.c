@@ -112,20 +112,56 @@ static void change_logits(const struct sampler_seq *q, float *logits, uint32_t n
 
 /* ---- weights ---- */
 
+/* Several maxima side by side, in words of the CPU: one alone is a chain that no compiler may cut. */
+enum { LANES = 4, SPAN = 16 * LANES }; /* 16 bytes: what every CPU of a kind has */
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+typedef int32_t marks __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+static bool any(const marks *m) {
+    int32_t all = 0;
+    for (int j = 0; j < LANES; j++)
+        all |= (*m)[j];
+    return all != 0;
+}
+
+/* Where the first x is among l[0 … n-1]; it is there. */
+static uint32_t find_first(const float *l, uint32_t n, float x) {
+    uint32_t i = 0;
+    for (; i + SPAN <= n; i += SPAN) {
+        marks found = {0};
+        for (uint32_t j = 0; j < SPAN; j += LANES)
+            found |= *(const lanes *)(l + i + j) == x;
+        if (any(&found)) break;
+    }
+    while (l[i] != x)
+        i++;
+    return i;
+}
+
 /* The largest logit and its lowest id. False: a NaN or +inf is there, or nothing but -inf. */
 static bool find_max(const float *l, uint32_t n, float *max, uint32_t *id) {
     float best = -INFINITY;
+    lanes most[2] = {best - (lanes){0}, best - (lanes){0}};
+    marks bad[2] = {{0}, {0}};
     bool is_bad = false;
-    for (uint32_t i = 0; i < n; i++) { /* vectorises: a maximum and an or */
+    uint32_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        for (uint32_t j = 0; j < 2; j++) {
+            lanes x = *(const lanes *)(l + i + j * LANES);
+            marks above = x > most[j];
+            bad[j] |= ~(x < INFINITY);
+            most[j] = (lanes)(((marks)x & above) | ((marks)most[j] & ~above));
+        }
+    }
+    for (; i < n; i++) {
         is_bad |= !(l[i] < INFINITY);
         best = l[i] > best ? l[i] : best;
     }
-    if (is_bad || best == -INFINITY) return false;
-    uint32_t i = 0;
-    while (l[i] != best)
-        i++;
+    for (int j = 0; j < 2 * LANES; j++)
+        best = most[j / LANES][j % LANES] > best ? most[j / LANES][j % LANES] : best;
+    if (is_bad || any(&bad[0]) || any(&bad[1]) || best == -INFINITY) return false;
     *max = best;
-    *id = i;
+    *id = find_first(l, n, best);
     return true;
 }
 

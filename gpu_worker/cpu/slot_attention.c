@@ -1,7 +1,6 @@
 #include "gpu_worker/cpu/slot_attention.h"
 
 #include "common/base/base.h"
-#include "common/base/mem.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -19,20 +18,23 @@ enum {
     THREAD_WORK_MIN = 1 << 18, /* multiplications below which a thread costs more than it brings */
 };
 
-/* Built for each instruction set and chosen when the library is loaded; without fma, all give the same bits. */
+/* Built for each instruction set and chosen when the library is loaded; without fma, all give the same bits. What they call
+ * is inlined, so that it is built the same way: a call a key cost ten times what it did. */
 #define FOR_EACH_ISA __attribute__((target_clones("avx512f", "avx2", "default")))
+#define INLINE static inline __attribute__((always_inline))
 
 struct scratch {
     float q[ROWS][DIM_MAX];
     float acc[ROWS][DIM_MAX];
     float k[DIM_MAX], v[DIM_MAX]; /* one token of a bf16 pool as f32 */
     float scores[ROWS][KEYS];
+    size_t at[KEYS]; /* where the keys of the block lie: see index_of */
     float max[ROWS], sum[ROWS];
     int own[ROWS];        /* position of each query */
     int first_seen[ROWS]; /* first position it may see */
 };
 
-static inline float from_bf16(uint16_t b) {
+INLINE float from_bf16(uint16_t b) {
     union {
         uint32_t u;
         float f;
@@ -40,7 +42,7 @@ static inline float from_bf16(uint16_t b) {
     return x.f;
 }
 
-static inline uint16_t to_bf16(float f) {
+INLINE uint16_t to_bf16(float f) {
     union {
         float f;
         uint32_t u;
@@ -49,7 +51,7 @@ static inline uint16_t to_bf16(float f) {
     return (uint16_t)((x.u + 0x7fffu + (x.u >> 16 & 1)) >> 16);
 }
 
-static const float *token_at(const void *pool, int dtype, size_t index, int dim, float *room) {
+INLINE const float *token_at(const void *pool, int dtype, size_t index, int dim, float *room) {
     if (dtype == BANYAN_F32) return (const float *)pool + index * (size_t)dim;
     const uint16_t *b = (const uint16_t *)pool + index * (size_t)dim;
     for (int d = 0; d < dim; d++)
@@ -57,28 +59,33 @@ static const float *token_at(const void *pool, int dtype, size_t index, int dim,
     return room;
 }
 
-FOR_EACH_ISA static float dot(const float *a, const float *b, int n) {
-    float lane[LANES] = {0};
+typedef float sums __attribute__((vector_size(LANES * sizeof(float))));
+typedef int ints __attribute__((vector_size(LANES * sizeof(int))));
+
+INLINE float dot(const float *a, const float *b, int n) {
+    sums lane = {0};
     int d = 0;
     for (; d + LANES <= n; d += LANES) {
-        for (int j = 0; j < LANES; j++)
-            lane[j] += a[d + j] * b[d + j];
+        sums x, y;
+        memcpy(&x, a + d, sizeof x);
+        memcpy(&y, b + d, sizeof y);
+        lane += x * y;
     }
     for (int j = 0; d + j < n; j++)
         lane[j] += a[d + j] * b[d + j];
-    for (int half = LANES / 2; half; half /= 2) {
-        for (int j = 0; j < half; j++)
-            lane[j] += lane[j + half];
-    }
-    return lane[0];
+    lane +=
+        __builtin_shuffle(lane, (ints){8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15});
+    lane += __builtin_shuffle(lane, (ints){4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7});
+    lane += __builtin_shuffle(lane, (ints){2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3});
+    return lane[0] + lane[1];
 }
 
-FOR_EACH_ISA static void add_scaled(float *acc, const float *v, float w, int n) {
+INLINE void add_scaled(float *acc, const float *v, float w, int n) {
     for (int d = 0; d < n; d++)
         acc[d] += w * v[d];
 }
 
-FOR_EACH_ISA static void scale_by(float *acc, float w, int n) {
+INLINE void scale_by(float *acc, float w, int n) {
     for (int d = 0; d < n; d++)
         acc[d] *= w;
 }
@@ -99,7 +106,7 @@ static int first_seen(const struct banyan_attention *a, int own) {
     return first;
 }
 
-static float capped(const struct banyan_attention *a, float score) {
+INLINE float capped(const struct banyan_attention *a, float score) {
     score *= a->scale;
     return a->softcap > 0 ? a->softcap * tanhf(score / a->softcap) : score;
 }
@@ -130,10 +137,16 @@ static size_t index_of(const struct banyan_attention *a, const struct task *t, i
     return slot * (size_t)a->n_kv_heads + (size_t)t->kv_head;
 }
 
-static void score_block(const struct banyan_attention *a, const struct task *t, struct scratch *s,
-                        int from, int to) {
+static void find_block(const struct banyan_attention *a, const struct task *t, struct scratch *s,
+                       int from, int to) {
+    for (int p = from; p < to; p++)
+        s->at[p - from] = index_of(a, t, p);
+}
+
+FOR_EACH_ISA static void score_block(const struct banyan_attention *a, const struct task *t,
+                                     struct scratch *s, int from, int to) {
     for (int p = from; p < to; p++) {
-        const float *k = token_at(a->k_pool, a->dtype, index_of(a, t, p), a->k_dim, s->k);
+        const float *k = token_at(a->k_pool, a->dtype, s->at[p - from], a->k_dim, s->k);
         for (int i = 0; i < t->n; i++) {
             bool is_seen = p <= s->own[i] && p >= s->first_seen[i];
             s->scores[i][p - from] = is_seen ? capped(a, dot(s->q[i], k, a->k_dim)) : -INFINITY;
@@ -142,7 +155,8 @@ static void score_block(const struct banyan_attention *a, const struct task *t, 
 }
 
 /* Scores become weights under the new maximum; what was summed under the old one shrinks. */
-static void weigh_block(const struct banyan_attention *a, struct scratch *s, int i, int n) {
+FOR_EACH_ISA static void weigh_block(const struct banyan_attention *a, struct scratch *s, int i,
+                                     int n) {
     float max = s->max[i];
     for (int j = 0; j < n; j++)
         max = BY_MAX(max, s->scores[i][j]);
@@ -157,10 +171,10 @@ static void weigh_block(const struct banyan_attention *a, struct scratch *s, int
     s->max[i] = max;
 }
 
-static void add_block(const struct banyan_attention *a, const struct task *t, struct scratch *s,
-                      int from, int to) {
+FOR_EACH_ISA static void add_block(const struct banyan_attention *a, const struct task *t,
+                                   struct scratch *s, int from, int to) {
     for (int p = from; p < to; p++) {
-        const float *v = token_at(a->v_pool, a->dtype, index_of(a, t, p), a->v_dim, s->v);
+        const float *v = token_at(a->v_pool, a->dtype, s->at[p - from], a->v_dim, s->v);
         for (int i = 0; i < t->n;
              i++) { /* a weight of 0 must not meet a NaN in a slot that is not seen */
             float w = s->scores[i][p - from];
@@ -195,6 +209,7 @@ static void run_task(const struct banyan_attention *a, const struct task *t, str
     }
     for (int p = first / KEYS * KEYS; p <= last; p += KEYS) {
         int from = BY_MAX(p, first), to = BY_MIN(p + KEYS, last + 1);
+        find_block(a, t, s, from, to);
         score_block(a, t, s, from, to);
         for (int i = 0; i < t->n; i++)
             weigh_block(a, s, i, to - from);
@@ -225,13 +240,13 @@ static struct task task_at(const struct banyan_attention *a, int i) {
 
 static void *work(void *ctx) {
     struct job *job = ctx;
-    struct scratch *s = by_alloc(sizeof *s);
+    struct scratch
+        s; /* 150 KB of which a task touches a few: from the heap it would be mapped anew in each call */
     for (int i = atomic_fetch_add(&job->next, 1); i < job->n_tasks;
          i = atomic_fetch_add(&job->next, 1)) {
         struct task t = task_at(job->a, i);
-        run_task(job->a, &t, s);
+        run_task(job->a, &t, &s);
     }
-    by_free(s);
     return NULL;
 }
 

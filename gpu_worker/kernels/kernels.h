@@ -7,7 +7,8 @@
  *     query row r of sequence i stands at position kv_len[i] - (q_start[i + 1] - r) and sees position p when
  *                  p <= own,  own - p < window (if any),  p >= own / chunk · chunk (if any)
  *
- * Always: a row's result depends on its own keys only, in one fixed order: not on the batch or the threads.
+ * Always: a row's result depends on its own keys (product: its own x) only, in one fixed order: not on the batch or the
+ * threads.
  * Owner: the caller owns all memory; the library keeps none but what _new returns. */
 #ifndef GPU_WORKER_KERNELS_KERNELS_H
 #define GPU_WORKER_KERNELS_KERNELS_H
@@ -65,6 +66,30 @@ BANYAN_EXPORT int banyan_sampler_pick(struct sampler *s, const struct banyan_sam
 BANYAN_EXPORT int banyan_sampler_score(struct sampler *s, const struct banyan_sampling *p,
                                        const float *logits, uint32_t id, struct banyan_pick *out,
                                        float *chosen);
+
+/* ---- matrix products as the native worker computes them: a weight packed once, a team of threads (linear.c) ---- */
+struct banyan_matrix {
+    const void
+        *w; /* [n_out, n_in] by the two strides, in elements; read while it is packed, not kept */
+    const float *bias; /* [n_out] or NULL */
+    int64_t out_stride, in_stride;
+    uint32_t n_out, n_in;
+    int32_t dtype; /* enum banyan_dtype of w, and of x and y later */
+};
+
+struct banyan_team;
+struct banyan_linear;
+/* n_threads 0: as many as CPUs. NULL: no memory, or no thread could be started. One thread calls it and its products. */
+BANYAN_EXPORT struct banyan_team *banyan_team_new(uint32_t n_threads);
+BANYAN_EXPORT void banyan_team_free(struct banyan_team *t); /* after its products; NULL is fine */
+/* NULL: sizes out of range, or no memory. */
+BANYAN_EXPORT struct banyan_linear *banyan_linear_new(struct banyan_team *t,
+                                                      const struct banyan_matrix *m);
+BANYAN_EXPORT void banyan_linear_free(struct banyan_linear *l); /* NULL is fine */
+/* y [n_rows, n_out] = x [n_rows, n_in] · w^T + bias, both dense. 0, or -1: no memory. */
+BANYAN_EXPORT int banyan_linear_run(struct banyan_linear *l, const void *x, void *y,
+                                    uint32_t n_rows);
+
 BANYAN_EXPORT uint32_t banyan_kernels_version(void); /* changes with any struct above */
 
 #endif

@@ -64,6 +64,6 @@ def test_sizes_that_make_no_sense_are_refused():
     told = {"scale": 1.0, "window": 0, "softcap": 0.0, "chunk": 0, "sinks": None}
     with pytest.raises(attention.Unsupported):
         attention.attend(query[:, :3], keys, values, batch, **told)
-    batch.kv_len = batch.kv_len + 100000
+    batch.kv_len += 100000
     with pytest.raises(attention.Unsupported):
         attention.attend(query, keys, values, batch, **told)

@@ -67,7 +67,9 @@ def test_each_tier_answers_as_transformers_does(name):
 @pytest.mark.parametrize("name", ["llama-gqa", "gpt-oss", "falcon-newarch"])
 def test_golden_answers(name):
     golden = models.golden(name)["cases"]
-    with serve(models.path_of(name), "--dtype", "float32", "--chunked-prefill-size", "32") as s:
+    fast = ["--hf-fast-linear"] if name == "llama-gqa" else []
+    with serve(models.path_of(name), "--dtype", "float32", "--chunked-prefill-size", "32", *fast) as s:
+        assert ("linear modules packed" in s.logs()) == bool(fast)
         jobs = [lambda c=c: greedy(s, c["prompt_ids"], 32)[1] for c in golden.values()]
         want = [c["greedy_ids"] for c in golden.values()]
         assert in_threads(jobs) == want

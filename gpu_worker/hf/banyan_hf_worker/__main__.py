@@ -87,7 +87,7 @@ def start(o):
     import torch
     import transformers
 
-    from . import loader, messages, probe
+    from . import attention, fast_linear, loader, messages, probe
     from .pool import Pool
     from .runner import Runner
     from .worker import Worker
@@ -99,12 +99,17 @@ def start(o):
     started = time.monotonic()
     threads = o.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
+    attention.context.n_threads = threads
     loader.quiet()
     notify("STATUS=loading the model")
     model = loader.load(
         o.model_path, dtype=o.dtype, trust_remote_code=o.trust_remote_code, allow_pickle=o.allow_pickle,
         context_length=o.context_length,
     )
+    if o.hf_fast_linear:
+        log("info", f"--hf-fast-linear: {fast_linear.use(model, threads)}")
+        if not fast_linear.is_whole(model):
+            raise loader.LoadError("--hf-fast-linear: this model's code reads the weights of its layers past them; serve it without")
     notify("STATUS=probing the model")
     verdict = probe.choose(model)
     longest = o.context_length or loader.longest(model.config)

@@ -83,12 +83,12 @@ def _attend_c(query, keys, values, batch, scale, window, softcap, sinks, chunk):
         query = query.contiguous()
     out = torch.empty((query.shape[0], query.shape[1], values.shape[2]), dtype=query.dtype)
     sinks = None if sinks is None else sinks.detach().to(torch.float32).reshape(-1).contiguous()
-    table, q_start, kv_len = batch.table, batch.q_start, batch.kv_len
+    q_start, kv_len, table = batch.addresses
     call = kernels.Attention(
         q=query.data_ptr(), k_pool=keys.data_ptr(), v_pool=values.data_ptr(), out=out.data_ptr(),
-        q_start=q_start.ctypes.data, kv_len=kv_len.ctypes.data, table=table.ctypes.data,
+        q_start=q_start, kv_len=kv_len, table=table,
         sinks=None if sinks is None else sinks.data_ptr(), q_row_stride=query.stride(0), q_head_stride=query.stride(1),
-        table_stride=table.shape[1], n_seqs=len(kv_len), n_q_heads=query.shape[1], n_kv_heads=keys.shape[1],
+        table_stride=batch.table.shape[1], n_seqs=len(batch), n_q_heads=query.shape[1], n_kv_heads=keys.shape[1],
         k_dim=keys.shape[2], v_dim=values.shape[2], page_size=batch.page_size, window=window, chunk=chunk,
         dtype=kernels.F32 if query.dtype == torch.float32 else kernels.BF16, scale=scale, softcap=softcap,
     )

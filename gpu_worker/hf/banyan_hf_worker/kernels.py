@@ -1,4 +1,4 @@
-"""libbanyan_kernels by ctypes: paged attention and the sampler that the C worker uses (gpu_worker/kernels/kernels.h).
+"""libbanyan_kernels by ctypes: paged attention, and the sampler and packed products that the C worker uses (gpu_worker/kernels/kernels.h).
 
 Tensors go in by data_ptr; the caller keeps them alive for the call. ctypes releases the GIL meanwhile.
 """
@@ -8,7 +8,7 @@ import os
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 TOP_MAX = 128
 F32, BF16 = 0, 1
 
@@ -40,6 +40,13 @@ class Pick(Structure):
                 ("top_logprobs", c_float * TOP_MAX)]
 
 
+class Matrix(Structure):
+    _fields_ = (
+        [(name, c_void_p) for name in ("w", "bias")] + [(name, c_int64) for name in ("out_stride", "in_stride")]
+        + [("n_out", c_uint32), ("n_in", c_uint32), ("dtype", c_int32)]
+    )
+
+
 def _find():
     """Beside the programs: build/lib, or what BANYAN_KERNELS names."""
     named = os.environ.get("BANYAN_KERNELS")
@@ -64,4 +71,7 @@ def load():
     lib.banyan_sampler_free.argtypes = [c_void_p]
     lib.banyan_sampler_pick.argtypes = [c_void_p, POINTER(Sampling), c_void_p, POINTER(Pick), c_void_p]
     lib.banyan_sampler_score.argtypes = [c_void_p, POINTER(Sampling), c_void_p, c_uint32, POINTER(Pick), c_void_p]
+    lib.banyan_team_new.argtypes, lib.banyan_team_new.restype = [c_uint32], c_void_p
+    lib.banyan_linear_new.argtypes, lib.banyan_linear_new.restype = [c_void_p, POINTER(Matrix)], c_void_p
+    lib.banyan_linear_run.argtypes = [c_void_p, c_void_p, c_void_p, c_uint32]
     return lib

@@ -29,10 +29,10 @@ class Runner:
 
     @torch.inference_mode()
     def logits(self, batch, rows):
-        """rows: flat indices into the batch's tokens, ascending -> float32 [len(rows), n_vocab] on the CPU."""
+        """rows: flat indices into the batch's tokens, ascending -> float32 [len(rows), n_vocab] on the CPU, dense."""
         rows = np.asarray(rows, np.int64)
         run = {"A": self._flat, "B": self._padded, "C": self._alone, "R": self._again}[self.tier]
-        return run(batch, rows).float().cpu()
+        return run(batch, rows).float().cpu().contiguous()
 
     # ---- tier A ----
 

@@ -26,9 +26,9 @@ class Sampler:
             self._handle = None
 
     def pick(self, params, logits):
-        """params: Params; logits: float32 tensor [n_vocab], changed. Broken when there is nothing to pick."""
+        """params: Params; logits: address of a float32 row [n_vocab], changed. Broken when there is nothing to pick."""
         call = params.prepare()
-        if self._lib.banyan_sampler_pick(self._handle, call, logits.data_ptr(), self._out, params.chosen_address):
+        if self._lib.banyan_sampler_pick(self._handle, call, logits, self._out, params.chosen_address):
             raise Broken("logits are NaN or infinite")
         return self._out.id, self._out.logprob, self._top(), params.chosen()
 
@@ -36,7 +36,7 @@ class Sampler:
         """Log probability of a prompt token, with the same extras as a pick."""
         call = params.prepare()
         failed = self._lib.banyan_sampler_score(
-            self._handle, call, logits.data_ptr(), token, self._out, params.chosen_address
+            self._handle, call, logits, token, self._out, params.chosen_address
         )
         if failed:
             raise Broken("logits are NaN or infinite")
@@ -44,7 +44,7 @@ class Sampler:
 
     def _top(self):
         n = self._out.n_top
-        return self._out.top_ids[:n], self._out.top_logprobs[:n]
+        return n and (self._out.top_ids[:n], self._out.top_logprobs[:n])
 
 
 def _address(numbers):
@@ -62,6 +62,7 @@ class Params:
             sampling.frequency_penalty != 0 or sampling.presence_penalty != 0 or sampling.repetition_penalty != 1
         )
         self._chosen = array("f", bytes(4 * len(sampling.logprob_ids)))
+        self._n_chosen = len(self._chosen)
         self.chosen_address = _address(self._chosen)
         s = sampling
         self._call = kernels.Sampling(
@@ -79,14 +80,15 @@ class Params:
         return ctypes.byref(self._call)
 
     def chosen(self):
-        return self._chosen[:]
+        return self._chosen[:] if self._n_chosen else ()
 
 
-def no_top():
-    return messages.Top()
+_NO_TOP = messages.Top()  # most rows ask for none; a record a row was a quarter of a step's time on the host
 
 
 def top_of(pair):
     """One position's Top from (ids, logprobs)."""
+    if not pair or not len(pair[1]):
+        return _NO_TOP
     ids, logprobs = pair
     return messages.Top(n_each=len(ids), ids=array("I", ids), logprobs=array("f", logprobs))

@@ -149,10 +149,10 @@ class Worker:
                   enumerate(zip(sequences, rows))]
         flat = np.array([r for w in wanted for r in w], np.int64)
         logits = self.runner.logits(batch, flat)
-        at = 0
+        at, row_bytes = logits.data_ptr(), logits.shape[1] * logits.element_size()
         for (slot, n, samples), sequence, mine in zip(rows, sequences, wanted):
-            self._answer(done, slot, sequence, n, samples, logits[at : at + len(mine)])
-            at += len(mine)
+            self._answer(done, slot, sequence, n, samples, range(at, at + len(mine) * row_bytes, row_bytes))
+            at += len(mine) * row_bytes
         self._close_logprobs(done, [s for s, (_, _, samples) in zip(sequences, rows) if samples])
         return done
 
@@ -173,6 +173,7 @@ class Worker:
         return rows + [last] if samples and (not rows or rows[-1] != last) else rows
 
     def _answer(self, done, slot, sequence, n, samples, logits):
+        """logits: addresses of the rows of this sequence."""
         first, end = self._scored(sequence, n)
         broken = False
         if end > first:
@@ -189,11 +190,11 @@ class Worker:
             broken = True
         if broken:
             done.failed_slots.append(slot)
-            token, logprob, top, chosen = 0, 0.0, ([], []), array("f")
+            token, logprob, top, chosen = 0, 0.0, None, ()
         done.tokens.append(token)
         done.logprobs.append(logprob)
         done.tops.append(sampling.top_of(top))
-        done.id_logprobs.append(sampling.top_of((params.sampling.logprob_ids, chosen) if len(chosen) else ([], [])))
+        done.id_logprobs.append(sampling.top_of((params.sampling.logprob_ids, chosen)))
         sequence.ids.append(token)
         params.output_ids.append(token)
 
@@ -206,7 +207,7 @@ class Worker:
                 token = sequence.token(position)
                 logprob, top, chosen = self.sampler.score(params, logits[i], token)
                 entry.logprobs.append(logprob)
-                for record, ids, values in ((entry.top, *top), (entry.id_logprobs, params.sampling.logprob_ids, chosen)):
+                for record, ids, values in ((entry.top, *(top or ((), ()))), (entry.id_logprobs, params.sampling.logprob_ids, chosen)):
                     record.n_each = len(ids)
                     record.ids.extend(ids)
                     record.logprobs.extend(values)
