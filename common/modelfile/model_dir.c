@@ -109,7 +109,9 @@ static int find_path(struct by_model_dir *d, const char *path, struct by_err *er
     if (!by_file_exists(path) && !by_file_is_dir(path))
         return by_fail(err, BY_ENOTFOUND, "%s: there is no such file or folder", path);
     if (!by_file_is_dir(path)) {
-        d->path = ends_with(path, ".json") ? by_path_dir(path) : by_strdup(path);
+        bool is_inside =
+            ends_with(path, ".json") || ends_with(path, ".model") || ends_with(path, ".tiktoken");
+        d->path = is_inside ? by_path_dir(path) : by_strdup(path);
         return 0;
     }
     d->path = has_file(path, "config.json") ? NULL : only_gguf(path);

@@ -22,7 +22,8 @@ struct by_model_dir;
 /* For who needs the weights. */
 BY_MUST_USE int by_model_dir_open(struct by_model_dir **out, const char *path, struct by_err *err);
 /* For who needs the tokenizer, the template or the sizes: weights are not opened and may be missing, and so may
- * config.json (then kind is BY_MODEL_TEXT and info is NULL). A path to a tokenizer.json means its folder. */
+ * config.json (then kind is BY_MODEL_TEXT and info is NULL). A path to a tokenizer's file (.json, .model, .tiktoken) means
+ * its folder. */
 BY_MUST_USE int by_model_dir_open_text(struct by_model_dir **out, const char *path,
                                        struct by_err *err);
 void by_model_dir_close(struct by_model_dir *d); /* NULL is fine */

@@ -2,6 +2,7 @@
 
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
+#include "common/text/base64.h"
 #include "common/text/unicode.h"
 
 enum {
@@ -36,32 +37,13 @@ int by_charsmap_new(struct by_charsmap **out, struct by_str bytes, struct by_err
     return 0;
 }
 
-static int base64_value(char c) {
-    if (c >= 'A' && c <= 'Z') return c - 'A';
-    if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-    if (c >= '0' && c <= '9') return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
 int by_charsmap_new_base64(struct by_charsmap **out, struct by_str text, struct by_err *err) {
+    struct by_buf bytes;
     if (text.n > BYTES_MAX) return by_fail(err, BY_ELIMIT, "character map of %zu bytes", text.n);
-    while (text.n && text.p[text.n - 1] == '=')
-        text.n--;
-    char *bytes = by_alloc(text.n + 1);
-    size_t n = 0;
-    uint32_t bits = 0, n_bits = 0;
-    int rc = 0;
-    for (size_t i = 0; i < text.n && !rc; i++) {
-        int v = base64_value(text.p[i]);
-        if (v < 0) rc = by_fail(err, BY_EFORMAT, "character map: bad base64 at byte %zu", i);
-        bits = bits << 6 | (uint32_t)(v & 63);
-        n_bits += 6;
-        if (n_bits < 8) continue;
-        n_bits -= 8;
-        bytes[n++] = (char)(bits >> n_bits);
-    }
-    if (!rc) rc = by_charsmap_new(out, (struct by_str){bytes, n}, err);
-    by_free(bytes);
+    by_buf_init(&bytes, BYTES_MAX);
+    int rc = by_base64_decode(text, &bytes) ? by_charsmap_new(out, by_buf_str(&bytes), err)
+                                            : by_fail(err, BY_EFORMAT, "character map: bad base64");
+    by_buf_release(&bytes);
     return rc;
 }
 

@@ -3,7 +3,8 @@
  *     text ─▶ added tokens cut out ─▶ normalize ─▶ pretok ─▶ model (bpe, unigram, wordpiece) ─▶ template ─▶ ids
  *     ids ─▶ pieces ─▶ decoder ─▶ text                               (one id at a time: stream_decode.h)
  *
- *     folder: tokenizer.json; and tokenizer_config.json, special_tokens_map.json for the names of bos and eos.
+ *     folder: tokenizer.json, else tekken.json, tokenizer.model (SentencePiece, Llama 3), *.tiktoken; and
+ *             tokenizer_config.json, special_tokens_map.json, added_tokens.json for what these do not say.
  *     GGUF: tokenizer.ggml.*
  *
  * Always: ids < by_tokenizer_n_vocab; the same text gives the same ids; time is linear in the text but for a
@@ -24,9 +25,14 @@ struct by_tokenizer;
 /* The model directory may be closed afterwards. */
 BY_MUST_USE int by_tokenizer_open(struct by_tokenizer **out, const struct by_model_dir *dir,
                                   struct by_err *err);
+/* The file of a folder that by_tokenizer_open would read; NULL: there is none. */
+const char *by_tokenizer_file_of(const struct by_model_dir *dir);
 /* From a tokenizer.json's bytes alone: tests, fuzzers. `name` begins the errors. */
 BY_MUST_USE int by_tokenizer_parse(struct by_tokenizer **out, struct by_str json, const char *name,
                                    struct by_err *err);
+/* Likewise, of the kind that the file's name says: "tekken.json", "tokenizer.model", "cl100k_base.tiktoken", … */
+BY_MUST_USE int by_tokenizer_parse_as(struct by_tokenizer **out, struct by_str bytes,
+                                      const char *file, struct by_err *err);
 void by_tokenizer_close(struct by_tokenizer *t); /* NULL is fine */
 
 struct by_encode_options {

@@ -1,8 +1,9 @@
 /* tokenizer_parts.h - what a tokenizer is made of: between tokenizer.c and the readers of its files (from_*.c).
  *
- *     from_json.c ─┐  fills vocab, added, normalize, pretok, model, post, decoder
- *     from_gguf.c ─┼─▶ struct by_tokenizer ─ by_tokenizer_finish ─▶ ready
- *     from_spm.c  ─┘
+ *     from_json.c ────┐  fills vocab, added, normalize, pretok, model, post, decoder
+ *     from_spm.c ─────┤
+ *     from_tiktoken.c ┼─▶ struct by_tokenizer ─ by_tokenizer_finish ─▶ ready
+ *     from_gguf.c ────┘
  *
  * Always: exactly one of bpe, unigram and wordpiece is the model, once finished.
  * Owner: tokenizer.c; nobody outside common/text includes this. */
@@ -54,7 +55,54 @@ BY_MUST_USE int by_tokenizer_spell_words(struct by_tokenizer *t, struct by_err *
 /* Builds what depends on all parts. */
 BY_MUST_USE int by_tokenizer_finish(struct by_tokenizer *t, struct by_err *err);
 
+/* Normalizer, pre-tokenizer and decoder, each written as tokenizer.json writes it. */
+BY_MUST_USE int by_tokenizer_set_parts(struct by_tokenizer *t, const char *normalizer,
+                                       const char *pre_tokenizer, const char *decoder,
+                                       struct by_err *err);
+void by_tokenizer_frame(struct by_tokenizer *t, int64_t before, int64_t behind); /* ids; -1: none */
+
+/* How pieces with scores are used: what transformers makes of a SentencePiece model (from_scores.c). */
+enum by_spm_style {
+    BY_SPM_LLAMA,     /* each part of the text gets a space in front; the text is one word */
+    BY_SPM_LLAMA_NEW, /* only the text's beginning gets one */
+    BY_SPM_GEMMA,     /* none does */
+    BY_SPM_T5,        /* words, as Metaspace cuts them */
+};
+struct by_spm {
+    enum by_spm_style style;
+    bool is_unigram, byte_fallback;
+    bool add_dummy_prefix, remove_extra_whitespaces;
+    bool is_first_only;     /* "legacy": false */
+    struct by_str charsmap; /* its bytes; empty: none */
+    int64_t unk_id;         /* -1: none */
+    double *scores;         /* [vocab.n] */
+};
+/* t->vocab is filled; sets the parts and the model. */
+BY_MUST_USE int by_tokenizer_from_scores(struct by_tokenizer *t, const struct by_spm *s,
+                                         struct by_err *err);
+/* t->vocab is filled with pieces in GPT-2's alphabet, whose ids are their ranks. */
+BY_MUST_USE int by_tokenizer_from_ranks(struct by_tokenizer *t, struct by_err *err);
+
+/* tokenizer_config.json and the like, for files that do not say all by themselves. NULL members: not there. */
+struct by_text_config {
+    const struct by_json *tokenizer; /* tokenizer_config.json */
+    const struct by_json *added;     /* added_tokens.json */
+};
+
+/* The tokens that these list: added_tokens_decoder, added_tokens.json. */
+BY_MUST_USE int by_tokenizer_add_config(struct by_tokenizer *t, const struct by_text_config *c,
+                                        struct by_err *err);
+
 /* Readers: fill t from one kind of file. */
+BY_MUST_USE int by_tokenizer_from_spm(struct by_tokenizer *t, struct by_str bytes,
+                                      const struct by_text_config *c, struct by_err *err);
+/* file: its name says which pattern and special tokens are meant. */
+BY_MUST_USE int by_tokenizer_from_tiktoken(struct by_tokenizer *t, struct by_str bytes,
+                                           const char *file, const struct by_text_config *c,
+                                           struct by_err *err);
+bool by_tokenizer_is_tiktoken(struct by_str bytes); /* "IQ== 0" … and no protobuf? */
+BY_MUST_USE int by_tokenizer_from_tekken(struct by_tokenizer *t, struct by_str json,
+                                         struct by_err *err);
 BY_MUST_USE int by_tokenizer_from_json(struct by_tokenizer *t, struct by_str json,
                                        struct by_err *err);
 BY_MUST_USE int by_tokenizer_from_gguf(struct by_tokenizer *t, const struct by_gguf *g,

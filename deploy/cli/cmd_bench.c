@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -42,52 +41,11 @@ static int one_batch(int argc, char **argv) {
     return 1;
 }
 
-/* banyan bench serve, offline: a client of the server, and so in Python (deploy/python/banyan/bench). argv[0] is its name. */
-
-static char *find_package(const char *exe_dir) {
-    static const char *const places[] = {"../../deploy/python", "../share/banyan/python"};
-    for (size_t i = 0; i < BY_COUNTOF(places); i++) {
-        char *folder = by_path_join(exe_dir, places[i]),
-             *bench = by_path_join(folder, "banyan/bench");
-        bool is_there = by_file_is_dir(bench);
-        by_free(bench);
-        if (is_there) return folder;
-        by_free(folder);
-    }
-    return NULL;
-}
-
-static int in_python(int argc, char **argv) {
-    const char *named = getenv("BANYAN_PYTHON"), *python = named && *named ? named : "python3";
-    char *dir = by_proc_exe_dir(), *folder = find_package(dir),
-         *banyan = by_path_join(dir, "banyan");
-    if (!folder) {
-        fprintf(stderr, "banyan bench: the Python package is neither in this checkout nor in "
-                        "share/banyan/python of this installation\n");
-        return 1;
-    }
-    char **words = by_alloc_array((size_t)argc + 4, sizeof *words);
-    words[0] = by_strdup(python);
-    words[1] = by_strdup("-m");
-    words[2] = by_strdup("banyan.bench");
-    for (int i = 0; i < argc; i++)
-        words[i + 3] = argv[i];
-    setenv("PYTHONPATH", folder, 1);
-    setenv("PYTHONDONTWRITEBYTECODE", "1", 1);
-    setenv("BANYAN_BIN", banyan, 0);
-    execvp(python, words);
-    fprintf(stderr, "banyan bench: %s: %s; BANYAN_PYTHON names another Python\n", python,
-            strerror(errno));
-    return 1;
-}
-
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
     const char *help;
 } benches[] = {
-    {"serve", in_python, "a server over HTTP: latencies, rates, cache hits; beside another one"},
-    {"offline", in_python, "the Python Engine: all requests at once"},
     {"one-batch", one_batch, "the engine alone: prefill and decode by batch and length"},
 };
 

@@ -5,6 +5,7 @@
 #include "common/base/proc.h"
 #include "common/modelfile/model_dir.h"
 #include "common/net/keys.h"
+#include "common/text/tokenizer.h"
 #include "deploy/cli/fetch_model.h"
 
 #include <dlfcn.h>
@@ -227,8 +228,8 @@ static void look_at_model(void) {
     by_model_dir_close(d);
     if (by_model_dir_open_text(&d, doctor.o.tokenizer_path ? doctor.o.tokenizer_path : path, &err))
         say(BAD, "tokenizer", "%s", err.text);
-    else if (by_model_dir_kind(d) != BY_MODEL_GGUF && !by_model_dir_has(d, "tokenizer.json"))
-        say(BAD, "tokenizer", "%s has no tokenizer.json; name one by --tokenizer-path",
+    else if (by_model_dir_kind(d) != BY_MODEL_GGUF && !by_tokenizer_file_of(d))
+        say(BAD, "tokenizer", "%s has no file that holds a tokenizer; name one by --tokenizer-path",
             by_model_dir_path(d));
     else
         say(GOOD, "tokenizer", "in %s", by_model_dir_path(d));

@@ -173,7 +173,29 @@ static void check_row(struct vectors *v) {
     if (r->stream.n) check_stream(v, decoded);
 }
 
-static void check_vectors(const char *root, const char *name) {
+static void open_file(struct vectors *v, const char *root) {
+    struct by_buf file;
+    struct by_err err;
+    char path[512];
+    by_buf_init(&file, 256 << 20);
+    snprintf(path, sizeof path, "%s/%s/tokenizer.json", root, v->name);
+    if (by_file_read(&file, path, &err)) fail_msg("%s", err.text);
+    if (by_tokenizer_parse(&v->t, by_buf_str(&file), v->name, &err)) fail_msg("%s", err.text);
+    by_buf_release(&file);
+}
+
+/* The folder as a process opens it, or the GGUF file in it. */
+static void open_folder(struct vectors *v, const char *root) {
+    struct by_model_dir *dir = NULL;
+    struct by_err err;
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", root, v->name);
+    if (by_model_dir_open_text(&dir, path, &err)) fail_msg("%s", err.text);
+    if (by_tokenizer_open(&v->t, dir, &err)) fail_msg("%s", err.text);
+    by_model_dir_close(dir);
+}
+
+static void check_vectors(const char *root, const char *name, bool is_folder) {
     struct vectors v = {.name = name};
     struct by_err err;
     struct by_buf file;
@@ -182,9 +204,10 @@ static void check_vectors(const char *root, const char *name) {
     by_ids_init(&v.ids, 1 << 24);
     by_buf_init(&v.out, 64 << 20);
     by_buf_init(&file, 256 << 20);
-    snprintf(path, sizeof path, "%s/%s/tokenizer.json", root, name);
-    if (by_file_read(&file, path, &err)) fail_msg("%s", err.text);
-    if (by_tokenizer_parse(&v.t, by_buf_str(&file), name, &err)) fail_msg("%s", err.text);
+    if (is_folder)
+        open_folder(&v, root);
+    else
+        open_file(&v, root);
     snprintf(path, sizeof path, "%s/%s/golden.jsonl", root, name);
     by_buf_clear(&file);
     if (by_file_read(&file, path, &err)) fail_msg("%s", err.text);
@@ -207,7 +230,12 @@ static void check_vectors(const char *root, const char *name) {
 #define VECTORS(test, root, folder) \
     TEST(test) { \
         UNUSED_STATE; \
-        check_vectors(root, folder); \
+        check_vectors(root, folder, false); \
+    }
+#define FOLDER_VECTORS(test, root, folder) \
+    TEST(test) { \
+        UNUSED_STATE; \
+        check_vectors(root, folder, true); \
     }
 
 #endif
