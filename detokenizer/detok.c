@@ -21,7 +21,7 @@ struct sample {
     enum sample_state state;
     bool no_stop_trim, wants_pieces;
     struct by_stream_decode decode;
-    struct stop *stop; /* NULL: no stop strings */
+    struct stop *stop; /* NULL: no stop strings and patterns */
     uint32_t n_ids;    /* output ids seen */
     uint64_t offset;   /* bytes of text released */
     uint32_t n_prompt, n_cached;
@@ -174,7 +174,10 @@ static struct sample *open_sample(struct detok *d, const struct msg_tokens *m) {
                          .n_cached = m->n_cached};
     struct by_decode_options o = {.skip_special_tokens = m->textual.skip_special_tokens};
     by_stream_decode_init(&s->decode, d->o.t, &o);
-    s->stop = stop_new(m->textual.stop.p, m->textual.stop.n);
+    s->stop = stop_new(&(struct stop_wants){.strings = m->textual.stop.p,
+                                            .n_strings = m->textual.stop.n,
+                                            .regexes = m->textual.stop_regex.p,
+                                            .n_regexes = m->textual.stop_regex.n});
     r->n_open++;
     d->n_open++;
     return s;
@@ -200,7 +203,7 @@ static bool push_end(struct detok *d, struct sample *s) {
     by_buf_clear(&d->piece);
     by_stream_decode_finish(&s->decode, &d->piece);
     bool is_stopped = d->piece.n && release_text(d, s);
-    if (s->stop && !is_stopped) stop_finish(s->stop, &d->text);
+    if (s->stop && !is_stopped) is_stopped = stop_finish(s->stop, s->no_stop_trim, &d->text);
     return is_stopped;
 }
 

@@ -14,7 +14,8 @@ enum {
     LIMIT_LIST = 65536,              /* records of one list, strings of one strs */
     LIMIT_N = 128,                   /* samples a request */
     LIMIT_STOP_STRINGS = 32,
-    LIMIT_STOP_BYTES = 1024, /* one stop string */
+    LIMIT_STOP_BYTES = 1024, /* one stop string or pattern */
+    LIMIT_STOP_REGEXES = 32,
     LIMIT_STOP_IDS = 1024,
     LIMIT_LOGIT_BIAS = 1024,
     LIMIT_TOP_LOGPROBS = 128,

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <string.h>
 
-enum kind { F32, U32, I32, BOOL, SEED, STOP, IDS, BIAS, NEVER };
+enum kind { F32, U32, I32, BOOL, SEED, STOP, STOP_REGEX, IDS, BIAS, NEVER };
 
 /* One row a parameter. `openai` is NULL where OpenAI's requests have no such field. */
 struct row {
@@ -34,6 +34,7 @@ static const struct row rows[] = {
     {"seed", "seed", SEED, 0, 0, 0},
     {"sampling_seed", NULL, SEED, 0, 0, 0},
     {"stop", "stop", STOP, 0, 0, 0},
+    {"stop_regex", "stop_regex", STOP_REGEX, 0, 0, 0},
     {"skip_special_tokens", "skip_special_tokens", BOOL, AT(textual.skip_special_tokens), 0, 0},
     {"spaces_between_special_tokens", NULL, BOOL, AT(textual.spaces_between_special_tokens), 0, 0},
     {"no_stop_trim", "no_stop_trim", BOOL, AT(textual.no_stop_trim), 0, 0},
@@ -43,7 +44,6 @@ static const struct row rows[] = {
     {"ebnf", "ebnf", NEVER, 0, 0, 0},
     {"structural_tag", "structural_tag", NEVER, 0, 0, 0},
     {"choice", NULL, NEVER, 0, 0, 0},
-    {"stop_regex", "stop_regex", NEVER, 0, 0, 0},
     {"beam_width", NULL, NEVER, 0, 0, 0},
     {"custom_params", "custom_params", NEVER, 0, 0, 0},
     {"watermark", NULL, NEVER, 0, 0, 0},
@@ -112,13 +112,12 @@ int params_read_ids(const struct by_json *list, const char *key, uint32_t n_max,
     return 0;
 }
 
-static int read_stop(const char *key, const struct by_json *v, struct params *p,
+static int read_stop(const char *key, const struct by_json *v, uint32_t n_max, struct msg_strs *out,
                      struct by_arena *arena, struct by_err *err) {
     bool is_list = by_json_type(v) == BY_JSON_ARRAY;
     size_t n = is_list ? by_json_len(v) : 1, i = 0;
-    if (n > LIMIT_STOP_STRINGS)
-        return by_fail(err, BY_ELIMIT, "%s: %zu stop strings are over the limit of %d", key, n,
-                       LIMIT_STOP_STRINGS);
+    if (n > n_max)
+        return by_fail(err, BY_ELIMIT, "%s: %zu of them are over the limit of %u", key, n, n_max);
     struct by_str *stops = by_arena_get_array(arena, n, sizeof *stops);
     for (const struct by_json *it = is_list ? by_json_first(v) : v; it;
          it = is_list ? by_json_next(it) : NULL) {
@@ -126,11 +125,11 @@ static int read_stop(const char *key, const struct by_json *v, struct params *p,
             return refuse_type(err, key, "a string or a list of strings", it);
         struct by_str s = by_json_str(it);
         if (s.n > LIMIT_STOP_BYTES)
-            return by_fail(err, BY_ELIMIT, "%s: a stop string of %zu bytes is over the limit of %d",
-                           key, s.n, LIMIT_STOP_BYTES);
+            return by_fail(err, BY_ELIMIT, "%s: one of %zu bytes is over the limit of %d", key, s.n,
+                           LIMIT_STOP_BYTES);
         if (s.n) stops[i++] = s; /* an empty one stops nothing */
     }
-    p->textual.stop = (struct msg_strs){stops, (uint32_t)i};
+    *out = (struct msg_strs){stops, (uint32_t)i};
     return 0;
 }
 
@@ -188,7 +187,9 @@ static int read_row(const struct row *r, const char *key, const struct by_json *
     case SEED:
         return read_seed(key, v, p, err);
     case STOP:
-        return read_stop(key, v, p, arena, err);
+        return read_stop(key, v, LIMIT_STOP_STRINGS, &p->textual.stop, arena, err);
+    case STOP_REGEX:
+        return read_stop(key, v, LIMIT_STOP_REGEXES, &p->textual.stop_regex, arena, err);
     case IDS:
         return params_read_ids(v, key, LIMIT_STOP_IDS, arena, &p->sampling.stop_ids, err);
     case BIAS:
@@ -323,10 +324,12 @@ static void write_row(const struct row *r, struct by_buf *out) {
         by_buf_addz(out, "{\"type\":[\"integer\",\"null\"]}");
         return;
     case STOP:
+    case STOP_REGEX:
         by_buf_addf(out,
                     "{\"anyOf\":[{\"type\":[\"string\",\"null\"],\"maxLength\":%d},{\"type\":"
                     "\"array\",\"maxItems\":%d,\"items\":{\"type\":\"string\",\"maxLength\":%d}}]}",
-                    LIMIT_STOP_BYTES, LIMIT_STOP_STRINGS, LIMIT_STOP_BYTES);
+                    LIMIT_STOP_BYTES, r->kind == STOP ? LIMIT_STOP_STRINGS : LIMIT_STOP_REGEXES,
+                    LIMIT_STOP_BYTES);
         return;
     case IDS:
         by_buf_addf(

@@ -5,6 +5,7 @@
 #include "common/base/mem.h"
 #include "common/modelfile/model_dir.h"
 #include "common/template/chat_template.h"
+#include "common/text/pattern.h"
 #include "common/text/tokenizer.h"
 
 #include <stdio.h>
@@ -172,6 +173,17 @@ static int complete_stops(struct worker *w, struct msg_sampling *s, struct by_er
     return 0;
 }
 
+/* The detokenizer makes them anew for each sample; here is who can still refuse them. */
+static int check_patterns(struct msg_strs patterns, struct by_err *err) {
+    for (uint32_t i = 0; i < patterns.n; i++) {
+        struct by_pattern *p = NULL;
+        int rc = by_pattern_new(&p, patterns.p[i], err);
+        by_pattern_free(p);
+        if (rc) return by_fail_prefix(err, "stop_regex");
+    }
+    return 0;
+}
+
 void worker_generate(struct worker *w, const struct msg_generate *m, struct msg *out) {
     struct msg_u32s ids = {0};
     struct msg_sampling s = m->sampling;
@@ -179,6 +191,7 @@ void worker_generate(struct worker *w, const struct msg_generate *m, struct msg 
     int rc = find_ids(w, m, &ids, &w->err);
     if (!rc) rc = fit_lengths(w, m, ids.n, &s, &w->err);
     if (!rc) rc = complete_stops(w, &s, &w->err);
+    if (!rc) rc = check_patterns(m->textual.stop_regex, &w->err);
     if (rc) {
         *out =
             (struct msg){.kind = MSG_failed,

@@ -120,6 +120,14 @@ static void add_char(struct by_buf *out, uint32_t cp) {
     by_buf_add(out, c, by_utf8_encode(cp, c));
 }
 
+uint32_t by_uni_upper(uint32_t cp) {
+    return cp > 0x10FFFF ? cp : (uint32_t)utf8proc_toupper((utf8proc_int32_t)cp);
+}
+
+bool by_uni_is_digit(uint32_t cp) {
+    return cp <= 0x10FFFF && utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_ND;
+}
+
 void by_uni_lowercase(struct by_str in, struct by_buf *out) {
     for (size_t i = 0, len; i < in.n; i += len) {
         uint32_t cp = by_uni_next(in.p + i, &len);

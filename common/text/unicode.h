@@ -69,6 +69,8 @@ bool by_uni_is_other(uint32_t cp);           /* Cc, Cf, Co; what is unassigned i
 bool by_uni_is_accent(uint32_t cp);          /* M*, for StripAccents */
 bool by_uni_is_word(uint32_t cp);            /* \w: Alphabetic, M, Nd, Nl, Pc and the joiners */
 uint32_t by_uni_lower(uint32_t cp);          /* the one character's simple mapping */
+uint32_t by_uni_upper(uint32_t cp);          /* likewise */
+bool by_uni_is_digit(uint32_t cp);           /* Nd */
 
 enum by_uni_form { BY_UNI_NFC, BY_UNI_NFD, BY_UNI_NFKC, BY_UNI_NFKD };
 

@@ -11,6 +11,7 @@ static void check(const struct params *p) {
     by_assert(s->stop_ids.n <= LIMIT_STOP_IDS && p->textual.stop.n <= LIMIT_STOP_STRINGS);
     for (uint32_t i = 0; i < p->textual.stop.n; i++)
         by_assert(p->textual.stop.p[i].n && p->textual.stop.p[i].n <= LIMIT_STOP_BYTES);
+    by_assert(p->textual.stop_regex.n <= LIMIT_STOP_REGEXES);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -1,5 +1,7 @@
 """POST /generate, SGLang's own form, through every process."""
 
+import re
+
 import pytest
 
 from harness import Daemons
@@ -109,6 +111,24 @@ def test_a_stop_string_across_token_borders_cuts_the_text(server):
         assert meta["completion_tokens"] == len(ids) < 120
         kept = server.generate(PROMPT, 120, sampling={"stop": stop, "no_stop_trim": True})[0]
         assert kept == text[: text.index(stop) + len(stop)]
+
+
+def test_a_stop_pattern_cuts_the_text_where_its_first_match_ends(server):
+    text = server.generate(PROMPT, 120)[0]
+    for word in long_words(text, 12)[:4]:
+        seen = []
+        pattern = re.escape(word[:4]) + "(?s:.){2,8}?" + re.escape(word[-2:])
+        found = min((m for s in range(len(text)) if (m := re.compile(pattern).match(text, s))), key=lambda m: (m.end(), m.start()))
+        got, ids, meta = server.generate(PROMPT, 120, sampling={"stop_regex": ["never", pattern]},
+                                         on_event=lambda e: seen.append(e["text"]))
+        assert got == text[: found.start()]
+        assert meta["finish_reason"] == {"type": "stop", "matched": pattern}
+        assert all(got.startswith(t) for t in seen), "text of the match was sent before it was known"
+        assert meta["completion_tokens"] == len(ids) < 120
+        kept = server.generate(PROMPT, 120, sampling={"stop_regex": pattern, "no_stop_trim": True})[0]
+        assert kept == text[: found.end()]
+    answer = server.post("/generate", {"text": "a", "sampling_params": {"stop_regex": "(?<!x)y"}})
+    assert answer.status == 400 and "stop_regex" in answer.json["error"]["message"], answer
 
 
 def test_a_stop_string_ends_the_work_upstream(server):

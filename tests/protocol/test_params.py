@@ -8,6 +8,7 @@ TAKEN = [
     ("min_new_tokens", [0, 3]), ("n", [1, 2]), ("ignore_eos", [True, False]), ("stop_token_ids", [[], [5], [1, 2, 3], 7]),
     ("logit_bias", [{}, {"5": 1.5, "9": -100}]), ("seed", [0, 1, -1, 2**63 - 1]), ("sampling_seed", [5]),
     ("stop", ["x", ["x", "y"], [], ""]), ("skip_special_tokens", [True, False]),
+    ("stop_regex", ["x\\d+", ["(?i:end)\\b", "[\\u4e00-\\u9fff]{3}"], [], ""]),
     ("spaces_between_special_tokens", [True, False]), ("no_stop_trim", [True, False]), ("max_new_tokens", [0, 1, 3]),
     ("regex", [""]), ("json_schema", [None]),
 ]
@@ -18,6 +19,7 @@ REFUSED = [
     ("ignore_eos", [1, "yes"]), ("stop_token_ids", [[-1], ["a"], [1.5], [2**33], [640], {}]),
     ("logit_bias", [[1], {"a": 1}, {"-1": 1}, {"5": "x"}, {"5": 1e30}, {"640": 1}]), ("seed", [1.5, "1", 2**64]),
     ("stop", [5, [5], ["x"] * 33, "x" * 1025]), ("max_new_tokens", [-1, 2.5, "3", 2**63, 10**30]),
+    ("stop_regex", [5, [5], ["x"] * 33, "x" * 1025, "a*", "(a)\\1", "(?=a)b", "(a", "end$", "(x{1000}){1000}"]),
     ("skip_special_tokens", ["true"]), ("no_stop_trim", [0]),
     ("regex", ["a+"]), ("json_schema", ["{}"]), ("ebnf", ["root ::= x"]), ("frobnicate", [1]),
 ]

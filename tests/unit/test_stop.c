@@ -44,7 +44,7 @@ static void feed_at_random(uint64_t *seed, bool keeps_match) {
         bytes[i] = (char)('a' + by_rand_next(seed) % 3);
     struct by_str text = {bytes, sizeof bytes};
     struct found want = slow_find(text, strings, n);
-    struct stop *s = stop_new(strings, n);
+    struct stop *s = stop_new(&(struct stop_wants){.strings = strings, .n_strings = n});
     struct by_buf out;
     by_buf_init(&out, 1024);
     bool is_stopped = false;
@@ -59,7 +59,7 @@ static void feed_at_random(uint64_t *seed, bool keeps_match) {
         assert_int_equal(out.n, fed - stop_n_held(s));
     }
     assert_int_equal(is_stopped, want.start != SIZE_MAX);
-    if (!is_stopped) stop_finish(s, &out);
+    if (!is_stopped) assert_false(stop_finish(s, keeps_match, &out));
     size_t len = !is_stopped ? text.n : keeps_match ? want.end : want.start;
     assert_int_equal(out.n, len);
     assert_memory_equal(out.p ? out.p : "", text.p, len);
@@ -78,7 +78,7 @@ TEST(random_pieces_agree_with_the_slow_twin) {
 TEST(only_what_may_become_a_stop_is_held) {
     UNUSED_STATE;
     struct by_str strings[] = {BY_STR("\n\nUser:")};
-    struct stop *s = stop_new(strings, 1);
+    struct stop *s = stop_new(&(struct stop_wants){.strings = strings, .n_strings = 1});
     struct by_buf out;
     by_buf_init(&out, 1024);
     assert_false(stop_feed(s, BY_STR("Sure. \n"), false, &out));
@@ -98,8 +98,8 @@ TEST(only_what_may_become_a_stop_is_held) {
 TEST(no_string_to_look_for_is_no_stop) {
     UNUSED_STATE;
     struct by_str strings[] = {{"", 0}};
-    assert_null(stop_new(strings, 1));
-    assert_null(stop_new(NULL, 0));
+    assert_null(stop_new(&(struct stop_wants){.strings = strings, .n_strings = 1}));
+    assert_null(stop_new(&(struct stop_wants){.n_strings = 0}));
 }
 
 TESTS(RUN(random_pieces_agree_with_the_slow_twin), RUN(only_what_may_become_a_stop_is_held),
