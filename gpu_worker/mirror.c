@@ -10,7 +10,6 @@ void mirror_init(struct mirror *m, const struct mirror_limits *limits) {
 }
 
 static void slot_free(struct slot *s) {
-    sampler_seq_release(&s->pick);
     by_arena_clear(&s->arena);
     s->is_used = false;
 }
@@ -25,6 +24,7 @@ void mirror_reset(struct mirror *m) {
 void mirror_release(struct mirror *m) {
     mirror_reset(m);
     for (uint32_t i = 0; i < m->limits.n_slots; i++) {
+        sampler_seq_release(&m->slots[i].pick);
         by_arena_release(&m->slots[i].arena);
         by_free(m->slots[i].ids);
         by_free(m->slots[i].pages);
@@ -94,7 +94,7 @@ static int admit(struct mirror *m, const struct msg_admit *a, struct by_err *err
     push(&s->ids, &s->n_ids, &s->ids_cap, a->ids.p, a->ids.n);
     push(&s->pages, &s->n_pages, &s->pages_cap, a->pages.p, a->pages.n);
     msg_sampling_copy(&s->arena, &a->sampling, &s->params);
-    sampler_seq_init(&s->pick, &s->params, a->sample);
+    sampler_seq_restart(&s->pick, &s->params, a->sample);
     for (uint32_t i = 0; i < a->output_ids.n; i++)
         sampler_seq_note(&s->pick, a->output_ids.p[i]);
     for (uint32_t i = a->n_prompt > s->base ? a->n_prompt - s->base : 0; i < s->n_ids; i++)

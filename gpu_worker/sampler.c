@@ -11,6 +11,8 @@ enum {
     RADIX_BITS = 10, /* three levels cover the 30 bits of a float in (0, 1] */
     RADIX = 1 << RADIX_BITS,
     RADIX_LEVELS = 3,
+    CHOSEN_FIRST = 64,  /* logprob_ids for which there is room from the start */
+    KEPT_COUNTS = 1024, /* slots of a table of counts that wait for the next sequence: 16 KB */
 };
 
 struct sampler {
@@ -30,6 +32,8 @@ struct sampler *sampler_new(uint32_t n_vocab) {
     s->w = by_alloc(n_vocab * sizeof *s->w);
     s->top_ids = by_alloc(LIMIT_TOP_LOGPROBS * sizeof *s->top_ids);
     s->top_logprobs = by_alloc(LIMIT_TOP_LOGPROBS * sizeof *s->top_logprobs);
+    s->chosen_cap = CHOSEN_FIRST;
+    s->chosen_logprobs = by_alloc(CHOSEN_FIRST * sizeof *s->chosen_logprobs);
     return s;
 }
 
@@ -55,6 +59,16 @@ static bool has_penalty(const struct msg_sampling *p) {
 void sampler_seq_init(struct sampler_seq *q, const struct msg_sampling *params, uint32_t sample) {
     *q = (struct sampler_seq){.params = params, .sample = sample};
     by_map_init(&q->counts);
+}
+
+void sampler_seq_restart(struct sampler_seq *q, const struct msg_sampling *params,
+                         uint32_t sample) {
+    struct by_map counts = q->counts;
+    if (counts.cap > KEPT_COUNTS)
+        by_map_release(&counts);
+    else
+        by_map_clear(&counts);
+    *q = (struct sampler_seq){.params = params, .sample = sample, .counts = counts};
 }
 
 void sampler_seq_release(struct sampler_seq *q) {

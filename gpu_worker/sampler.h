@@ -24,6 +24,8 @@ struct sampler_seq {
     struct by_map counts;              /* output id + 1 -> how often; kept when a penalty is on */
 };
 void sampler_seq_init(struct sampler_seq *q, const struct msg_sampling *params, uint32_t sample);
+/* Begins anew for another sequence in the memory that the last one left. */
+void sampler_seq_restart(struct sampler_seq *q, const struct msg_sampling *params, uint32_t sample);
 void sampler_seq_release(struct sampler_seq *q);
 void sampler_seq_note(struct sampler_seq *q, uint32_t id); /* one more output id */
 

@@ -49,6 +49,12 @@ struct worker {
     uint32_t n_group;
 };
 
+/* Its first block is there before the first row comes: which lane gets a row is chance, and a step allocates nothing. */
+static void open_arena(struct by_arena *a) {
+    by_arena_init(a, 0);
+    if (by_arena_get(a, 1)) by_arena_clear(a);
+}
+
 struct worker *worker_new(struct model *model, struct backend *backend,
                           const struct mirror_limits *limits) {
     struct worker *w = by_alloc(sizeof *w);
@@ -60,7 +66,7 @@ struct worker *worker_new(struct model *model, struct backend *backend,
     w->pickers = by_alloc_array(backend->n_lanes, sizeof *w->pickers);
     for (uint32_t i = 0; i < backend->n_lanes; i++) {
         w->pickers[i].sampler = sampler_new(limits->n_vocab);
-        by_arena_init(&w->pickers[i].arena, 0);
+        open_arena(&w->pickers[i].arena);
     }
     w->ids = by_alloc_array(limits->rows_max, sizeof *w->ids);
     w->positions = by_alloc_array(limits->rows_max, sizeof *w->positions);

@@ -1,6 +1,8 @@
-/* SmolLM2-135M-Instruct, 12 prompts of transformers: the Q4_1 file as it is served, and its weights as an f32 folder. */
+/* SmolLM2-135M-Instruct: what a worker with it takes beside its accounts; 12 prompts of transformers, by the Q4_1 file as it
+ * is served, and by its weights as an f32 folder. */
 #include "common/base/options.h"
 #include "deploy/cli/fetch_model.h"
+#include "gpu_worker/worker.h"
 #include "tests/models/model_world.h"
 #include "tests/models/st_writer.h"
 #include "tests/unit/test.h"
@@ -16,6 +18,86 @@ static int find_model(void **state_) {
     if (fetch_model(NULL, &o, FETCH_ALL, &model_path, &err)) fail_msg("%s", err.text);
     return 0;
 }
+
+/* ---- memory ---- */
+
+enum { SLOTS = 64, SLOT_ROWS = 12, ROWS = SLOTS * SLOT_ROWS, BESIDE_MAX = 30000000 };
+
+static uint64_t resident_bytes(void) {
+    char line[128];
+    unsigned long long kib = 0;
+    FILE *f = fopen("/proc/self/status", "re");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "VmRSS: %llu kB", &kib) == 1) break;
+    }
+    fclose(f);
+    return kib * 1024;
+}
+
+/* The longest step that the worker takes, every row of logits in use, and every page of the cache. */
+static void fill_worker(struct worker *w) {
+    static uint32_t ids[SLOT_ROWS], pages[SLOTS], slots[SLOTS], tokens[SLOTS], samples[SLOTS];
+    static struct msg_admit admits[SLOTS];
+    struct msg_step_done done;
+    struct by_err err = {0};
+    for (uint32_t i = 0; i < SLOT_ROWS; i++)
+        ids[i] = 1000 + i;
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        pages[i] = slots[i] = i;
+        tokens[i] = SLOT_ROWS;
+        samples[i] = 1;
+        admits[i] = (struct msg_admit){
+            .slot = i,
+            .n_prompt = SLOT_ROWS,
+            .ids = {ids, SLOT_ROWS},
+            .pages = {&pages[i], 1},
+            .sampling = {.top_p = 1, .repetition_penalty = 1, .logprob_start = -1}};
+    }
+    struct msg_step m = {.step = 1,
+                         .row_slots = {slots, SLOTS},
+                         .row_tokens = {tokens, SLOTS},
+                         .row_samples = {samples, SLOTS}};
+    m.admits.p = admits;
+    m.admits.n = SLOTS;
+    if (worker_step(w, &m, &done, &err)) fail_msg("%s", err.text);
+    assert_int_equal(done.tokens.n, SLOTS);
+}
+
+/* Resident less weights, cache and activations, all of them in use: code, libraries, the team, tables, the mirror. */
+TEST(a_worker_takes_little_beside_weights_cache_and_activations) {
+    UNUSED_STATE;
+    struct by_model_dir *dir = NULL;
+    struct backend *cpu = NULL;
+    struct model *model;
+    struct by_err err = {0};
+    struct backend_memory memory;
+    const struct model_options o = {.page_size = 16,
+                                    .kv_dtype = KV_F16,
+                                    .rows_max = ROWS,
+                                    .logit_rows_max = WORKER_LOGIT_ROWS,
+                                    .world = 1};
+    if (cpu_backend_new(&cpu, &(struct cpu_options){.isa = world_isa}, &err) ||
+        by_model_dir_open(&dir, model_path, &err) || model_open(&model, dir, cpu, &o, &err) ||
+        model_kv_new(model, SLOTS, &err))
+        fail_msg("%s", err.text);
+    by_model_dir_close(dir);
+    struct worker *w = worker_new(
+        model, cpu, &(struct mirror_limits){SLOTS, SLOTS, 16, model_n_vocab(model), ROWS, 8192});
+    fill_worker(w);
+    cpu->memory(cpu, &memory);
+    uint64_t accounted = memory.weights + memory.kv + memory.other, resident = resident_bytes();
+    print_message("resident %.1f MB: weights %.1f, cache %.1f, activations %.1f, beside %.1f\n",
+                  (double)resident / 1e6, (double)memory.weights / 1e6, (double)memory.kv / 1e6,
+                  (double)memory.other / 1e6, ((double)resident - (double)accounted) / 1e6);
+    assert_true(memory.weights > 90000000 && memory.kv > 0);
+    assert_true(resident < accounted + BESIDE_MAX);
+    worker_free(w);
+    model_close(model);
+    cpu->close(cpu);
+}
+
+/* ---- answers ---- */
 
 struct text {
     uint32_t ids[TEXT_MAX], n, n_prompt;
@@ -185,8 +267,9 @@ TEST(its_weights_in_f32_answer_the_same) {
 }
 
 int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {RUN(the_quantised_file_answers_as_the_reference),
-                                       RUN(its_weights_in_f32_answer_the_same)};
+    const struct CMUnitTest tests[] = {
+        RUN(a_worker_takes_little_beside_weights_cache_and_activations),
+        RUN(the_quantised_file_answers_as_the_reference), RUN(its_weights_in_f32_answer_the_same)};
     world_arguments(argc, argv);
     return cmocka_run_group_tests(tests, find_model, NULL);
 }
