@@ -15,7 +15,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 build_packages="gcc libc6-dev make cmake ninja-build pkg-config ca-certificates python3 python3-pip \
 libzmq3-dev libsodium-dev libmsgpack-dev libuv1-dev libhttp-parser-dev libcjson-dev \
 libpcre2-dev libutf8proc-dev libxxhash-dev libcurl4-openssl-dev libyaml-dev"
-test_packages="git libcmocka-dev clang libclang-rt-dev clang-format procps haproxy"
+test_packages="git g++ libcmocka-dev clang libclang-rt-dev clang-format procps haproxy"
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }

@@ -245,6 +245,14 @@ struct backend_memory {
 struct backend {
     const char *name; /* "cpu avx512-vnni-bf16 2 threads": for people */
     uint32_t n_lanes;
+    /* One lane, a device: an op is best given all rows at once, and run only hands over. What the device then made is there
+     * after get or wait; where they are NULL, backend memory is host memory and run has done all. */
+    bool is_device;
+    /* n f32 of backend memory as host memory of the backend, until the next call; NULL: wait says why. */
+    float *(*get)(struct backend *b, const float *p, size_t n);
+    /* Until all that was run is done. BY_EUNAVAILABLE: the device failed or is late, and is of no more use. */
+    int (*wait)(struct backend *b, struct by_err *err);
+    uint64_t (*free_bytes)(struct backend *b); /* of the device's memory; NULL: the host's */
 
     /* Memory; 64-byte aligned, zeroed; NULL when there is none. `what` for the accounts of backend_memory. */
     void *(*alloc)(struct backend *b, size_t bytes);

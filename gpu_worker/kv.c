@@ -58,10 +58,12 @@ uint64_t kv_free_memory(void) {
 enum { SEQUENCES = 16, TOKENS = 65536, CONTEXT_MIN = 64 };
 
 int kv_plan(uint32_t *n_pages, uint32_t *context_len, const struct by_options *o, size_t page_bytes,
-            struct by_err *err) {
+            struct backend *b, struct by_err *err) {
     uint64_t page = (uint64_t)o->page_size;
-    uint64_t room = (uint64_t)((double)kv_free_memory() * o->mem_fraction_static) / page_bytes;
+    uint64_t free_bytes = b->free_bytes ? b->free_bytes(b) : kv_free_memory();
+    uint64_t room = (uint64_t)((double)free_bytes * o->mem_fraction_static) / page_bytes;
     uint64_t cap = BY_MAX((uint64_t)SEQUENCES * *context_len, (uint64_t)TOKENS) / page;
+    if (b->is_device) cap = room; /* its memory serves nothing else */
     uint64_t n =
         o->max_total_tokens ? BY_DIV_UP((uint64_t)o->max_total_tokens, page) : BY_MIN(room, cap);
     n = BY_MIN(n, (uint64_t)UINT32_MAX / page);

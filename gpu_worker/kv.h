@@ -19,9 +19,10 @@
 /* --kv-cache-dtype; auto: as precise as the weights are (f32 for f32, bf16 for bf16), f16 for all others. */
 enum kv_dtype kv_choose_dtype(const char *word, const struct by_model_dir *dir);
 const char *kv_dtype_name(enum kv_dtype t);
-/* Pages for a model whose pages take page_bytes and whose longest sequence is *context_len tokens. */
+/* Pages for a model whose pages take page_bytes and whose longest sequence is *context_len tokens: of the memory that b's
+ * device has left, or the machine. */
 BY_MUST_USE int kv_plan(uint32_t *n_pages, uint32_t *context_len, const struct by_options *o,
-                        size_t page_bytes, struct by_err *err);
+                        size_t page_bytes, struct backend *b, struct by_err *err);
 uint64_t kv_free_memory(
     void); /* bytes this process may still take: the machine's, or its cgroup's if that is less */
 

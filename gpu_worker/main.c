@@ -6,7 +6,7 @@
 #include "common/base/options.h"
 #include "common/base/proc.h"
 #include "common/net/loop.h"
-#include "gpu_worker/cpu/cpu_backend.h"
+#include "gpu_worker/device.h"
 #include "gpu_worker/kv.h"
 #include "gpu_worker/one_batch.h"
 #include "gpu_worker/tp.h"
@@ -15,7 +15,6 @@
 #include "proto/wire.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { ROWS_MIN = 512 }; /* rows of a step besides one for each running sequence */
@@ -79,16 +78,6 @@ static enum by_dtype quantize_to(const char *word) {
     return BY_DTYPE_NONE;
 }
 
-static int open_backend(struct by_err *err) {
-    struct cpu_options c = {.n_threads = (uint32_t)shell.o.threads,
-                            .isa = cpu_isa_best(),
-                            .exact_bf16 = strcmp(shell.o.cpu_bf16, "exact") == 0,
-                            .exact_activations = getenv("BANYAN_TEST_EXACT") != NULL};
-    if (strcmp(shell.o.cpu_isa, "portable") == 0) c.isa = CPU_ISA_PORTABLE;
-    if (strcmp(shell.o.cpu_isa, "avx2") == 0) c.isa = BY_MIN(c.isa, CPU_ISA_AVX2);
-    return cpu_backend_new(&shell.backend, &c, err);
-}
-
 /* What people and the other processes are told of the model. */
 static void describe(const struct by_model_dir *dir, enum kv_dtype kv) {
     snprintf(shell.type, sizeof shell.type, "%s", model_family(shell.model));
@@ -108,7 +97,7 @@ static int load(struct by_err *err) {
                        "--page-size %lld: the native engine's pages are multiples of 16 tokens",
                        (long long)o->page_size);
     uint32_t rows_max = (uint32_t)BY_MAX(o->chunked_prefill_size, (int64_t)ROWS_MIN) + n_slots;
-    int rc = open_backend(err);
+    int rc = device_open(&shell.backend, o, err);
     if (!rc) rc = by_model_dir_open(&dir, o->model_path, err);
     if (rc) goto done;
     struct model_options mo = {.page_size = (uint32_t)o->page_size,
@@ -129,7 +118,7 @@ static int load(struct by_err *err) {
         goto done;
     }
     context_len = model_context_len(shell.model);
-    rc = kv_plan(&n_pages, &context_len, o, model_kv_page_bytes(shell.model), err);
+    rc = kv_plan(&n_pages, &context_len, o, model_kv_page_bytes(shell.model), shell.backend, err);
     if (!rc) rc = model_kv_new(shell.model, n_pages, err);
     if (rc) goto done;
     describe(dir, mo.kv_dtype);

@@ -239,6 +239,14 @@ static void shape_prompts(struct worker *w) {
     }
 }
 
+/* A device that has failed once gives no step any more: the process ends, and a new one starts with a clean device. What was
+ * under way is computed anew from the token log (DESIGN D5). */
+static void device_failed(struct backend *b) {
+    struct by_err err = {0};
+    int rc = b->wait(b, &err);
+    by_die("%s", rc ? err.text : "the device gave no logits");
+}
+
 static int compute(struct worker *w) {
     uint32_t rows[WORKER_LOGIT_ROWS];
     uint32_t *wanted = by_arena_get_array(&w->arena, BY_MAX(w->n_wants, 1u), sizeof *wanted);
@@ -259,6 +267,7 @@ static int compute(struct worker *w) {
         for (uint32_t i = 0; i < w->n_group; i++)
             rows[i] = w->group[i].row;
         w->logits = model_logits(w->model, rows, w->n_group);
+        if (!w->logits) device_failed(w->backend);
         w->backend->run(w->backend, answer_group, w);
     }
     return 0;

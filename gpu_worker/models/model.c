@@ -259,14 +259,19 @@ int model_forward(struct model *m, const struct model_step *s) {
     return decoder_forward(&m->d, s);
 }
 
+/* The first n rows of a buffer as host memory; NULL: the device failed. */
+static float *read_rows(const struct decoder *d, const struct buffer *b, uint32_t n) {
+    return d->b->get ? d->b->get(d->b, b->p, (size_t)n * b->ld) : b->p;
+}
+
 float *model_logits(struct model *m, const uint32_t *rows, uint32_t n) {
     decoder_logits(&m->d, rows, n);
-    return m->d.logits.p;
+    return read_rows(&m->d, &m->d.logits, n);
 }
 
 const float *model_scores(struct model *m, const uint32_t *rows, uint32_t n) {
     decoder_scores(&m->d, rows, n);
-    return m->d.labels.p;
+    return read_rows(&m->d, &m->d.labels, n);
 }
 
 const float *model_hidden(struct model *m, const uint32_t *rows, uint32_t n) {
@@ -279,9 +284,11 @@ const float *model_hidden(struct model *m, const uint32_t *rows, uint32_t n) {
         by_assert(d->hidden.p);
     }
     decoder_hidden(d, m->n_rows);
-    for (uint32_t i = 0; i < n; i++) {
+    const float *all = read_rows(d, &d->hidden, m->n_rows);
+    for (uint32_t i = 0; i < n && all; i++) {
         by_assert(rows[i] < m->n_rows);
-        memcpy(m->hidden + i * width, d->hidden.p + rows[i] * width, width * sizeof *m->hidden);
+        memcpy(m->hidden + i * width, all + rows[i] * width, width * sizeof *m->hidden);
     }
+    if (!all) return NULL;
     return m->hidden;
 }

@@ -1,0 +1,50 @@
+/* attention.h - the ways to attend, from which attention.cu chooses, and what they share.
+ *
+ *     spans   a block: one row, one kv head, up to 8 of its query heads, keys of one span of 256 positions; f32. Decode.
+ *             parts of a row's spans are merged in their order
+ *     tiles   a block: 64 rows of one sequence, one query head; mma. Prompts
+ *
+ * Always: spans lie on a fixed grid of positions, so that a row's bits do not depend on what else is in the step.
+ * Owner: the gpu worker's main thread. Compiles as C++. */
+#ifndef GPU_WORKER_CUDA_ATTENTION_H
+#define GPU_WORKER_CUDA_ATTENTION_H
+
+#include "gpu_worker/cuda/cuda.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What kernels need of an op_attention. */
+struct attend {
+    const float *q;
+    uint32_t q_ld, q_col, n_heads, group; /* group: query heads a kv head */
+    float scale, softcap;
+    uint32_t window;
+    const float *sinks;
+    uint32_t k_dim, v_dim, page_size;
+    struct cuda_kv y;
+    const uint8_t *pool;
+    float *out;
+    uint32_t out_ld, out_col;
+    const struct cuda_row *rows;
+    const uint32_t *pages;
+};
+
+/* Keys from … to - 1 of a row, in one span; part: where the result goes. An item with from == to is none. */
+struct attend_item {
+    uint32_t row, from, to, part;
+};
+/* A row's parts: n from first on. */
+struct attend_merge {
+    uint32_t row, first, n;
+};
+
+/* Rows [first, first + n) of the op, a row after the other. */
+void attention_spans(struct cuda *c, const struct op_attention *o, const struct attend *a,
+                     uint32_t first, uint32_t n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

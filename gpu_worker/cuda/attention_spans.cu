@@ -1,0 +1,347 @@
+/* Attention of single rows over pages, in f32: spans of keys side by side, then their merge. See attention.h.
+ *
+ *     scores:  8 lanes a key, 16 keys at a time ─▶ shared [heads][64] ─▶ softmax, a warp a head ─▶ values: 8 columns a
+ *     thread, keys shared among the threads ─▶ sums over those in order
+ *
+ * The query heads of a group share each read of a key or value. Slow twin: cpu_attention. */
+#include "gpu_worker/cuda/attention.h"
+#include "gpu_worker/cuda/device.cuh"
+
+#include <string.h>
+
+enum { THREADS = 128, WARPS = THREADS / 32, KEYS = 64, KEY_LANES = 8 };
+
+struct span_args {
+    struct attend a;
+    const struct attend_item *items;
+    float *parts; /* [part][n_heads][v_dim + 2]: sums, then max and mass */
+};
+
+template <int T>
+static __device__ __forceinline__ void kv_load(const uint8_t *at, uint32_t d, float *out) {
+    if (T == KV_F32) {
+        const float4 *p = (const float4 *)(at + 4 * (size_t)d);
+        float4 a = p[0], b = p[1];
+        out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
+        out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+    } else if (T == KV_INT8) {
+        uint2 v = *(const uint2 *)(at + d);
+        for (int i = 0; i < 4; i++) {
+            out[i] = (float)(int8_t)(v.x >> (8 * i));
+            out[4 + i] = (float)(int8_t)(v.y >> (8 * i));
+        }
+    } else {
+        uint4 v = *(const uint4 *)(at + 2 * (size_t)d);
+        halves(v.x, T == KV_BF16, out);
+        halves(v.y, T == KV_BF16, out + 2);
+        halves(v.z, T == KV_BF16, out + 4);
+        halves(v.w, T == KV_BF16, out + 6);
+    }
+}
+
+/* The block's kv head in the page of position t. */
+static __device__ __forceinline__ const uint8_t *head_at(const struct attend &a,
+                                                         const uint32_t *pages, uint32_t t) {
+    return a.pool + pages[t / a.page_size] * a.y.page_bytes + blockIdx.y * a.y.head_bytes;
+}
+
+/* Scores of up to 64 keys from position `base` on for H heads into sc[h * KEYS + j]. */
+template <int T, int H>
+static __device__ void score_keys(const struct attend &a, const uint32_t *pages, const float *q,
+                                  uint32_t base, uint32_t n, float *sc) {
+    uint32_t group = threadIdx.x / KEY_LANES, sub = threadIdx.x % KEY_LANES;
+    for (uint32_t j0 = 0; j0 < KEYS; j0 += THREADS / KEY_LANES) {
+        uint32_t j = j0 + group, t = base + BY_MIN(j, n - 1), in_page = t % a.page_size;
+        const uint8_t *head = head_at(a, pages, t);
+        const uint8_t *key = head + (size_t)in_page * a.y.k_pad * a.y.each;
+        float s[H];
+        for (int h = 0; h < H; h++)
+            s[h] = 0;
+        for (uint32_t d = 8 * sub; d < a.y.k_pad; d += 8 * KEY_LANES) {
+            float k[8];
+            kv_load<T>(key, d, k);
+            for (int h = 0; h < H; h++)
+                for (int i = 0; i < 8; i++)
+                    s[h] = fmaf(q[h * a.y.k_pad + d + i], k[i], s[h]);
+        }
+        float scale = T == KV_INT8 ? ((const float *)(head + a.y.scale_at))[in_page] : 1.0f;
+        for (int h = 0; h < H; h++) {
+            float v = s[h];
+            for (int x = KEY_LANES / 2; x; x >>= 1)
+                v += __shfl_xor_sync(0xffffffffu, v, x);
+            v *= scale;
+            if (a.softcap > 0) v = a.softcap * tanhf(v / a.softcap);
+            if (sub == 0) sc[h * KEYS + j] = j < n ? v : -INFINITY;
+        }
+    }
+}
+
+/* Scores become weights; stats [H][3]: max so far, mass so far, by how much old sums shrink. */
+template <int H> static __device__ void weigh_keys(float *sc, float *stats) {
+    uint32_t lane = threadIdx.x % 32;
+    for (int h = threadIdx.x / 32; h < H; h += WARPS) {
+        float a = sc[h * KEYS + lane], b = sc[h * KEYS + 32 + lane], old = stats[3 * h];
+        float max = fmaxf(old, warp_max(fmaxf(a, b)));
+        float base = max == -INFINITY ? 0 : max; /* nothing but -inf so far: all weights are 0 */
+        a = expf(a - base), b = expf(b - base);
+        float mass = warp_sum(a + b), shrink = expf(old - base);
+        sc[h * KEYS + lane] = a, sc[h * KEYS + 32 + lane] = b;
+        __syncwarp();
+        if (lane == 0) {
+            stats[3 * h] = max;
+            stats[3 * h + 1] = stats[3 * h + 1] * shrink + mass;
+            stats[3 * h + 2] = shrink;
+        }
+    }
+}
+
+template <int T, int H>
+static __device__ void add_values(const struct attend &a, const uint32_t *pages, uint32_t base,
+                                  uint32_t n, const float *sc, const float *stats,
+                                  float (&acc)[H][8]) {
+    uint32_t each = a.y.v_pad / 8, n_groups = THREADS / each;
+    uint32_t d = threadIdx.x % each * 8, group = threadIdx.x / each;
+    for (int h = 0; h < H; h++)
+        for (int i = 0; i < 8; i++)
+            acc[h][i] *= stats[3 * h + 2];
+    for (uint32_t j = group; j < n && group < n_groups; j += n_groups) {
+        uint32_t t = base + j, in_page = t % a.page_size;
+        const uint8_t *head = head_at(a, pages, t);
+        float v[8];
+        kv_load<T>(head + a.y.v_at + (size_t)in_page * a.y.v_pad * a.y.each, d, v);
+        if (T == KV_INT8) {
+            float scale = ((const float *)(head + a.y.scale_at))[a.page_size + in_page];
+            for (int i = 0; i < 8; i++)
+                v[i] *= scale;
+        }
+        for (int h = 0; h < H; h++)
+            for (int i = 0; i < 8; i++)
+                acc[h][i] = fmaf(sc[h * KEYS + j], v[i], acc[h][i]);
+    }
+}
+
+/* Sums of the thread groups, in order, into the part. room: [n_groups][H][v_pad]. */
+template <int H>
+static __device__ void store_part(const struct span_args &s, uint32_t part, uint32_t head,
+                                  uint32_t n_heads, const float *stats, float (&acc)[H][8],
+                                  float *room) {
+    const struct attend &a = s.a;
+    uint32_t each = a.y.v_pad / 8, n_groups = THREADS / each, width = a.v_dim + 2;
+    uint32_t d = threadIdx.x % each * 8, group = threadIdx.x / each;
+    __syncthreads(); /* the room was scores */
+    for (int h = 0; h < H && group < n_groups; h++)
+        for (int i = 0; i < 8; i++)
+            room[(group * H + h) * a.y.v_pad + d + i] = acc[h][i];
+    __syncthreads();
+    for (uint32_t e = threadIdx.x; e < n_heads * a.v_dim; e += THREADS) {
+        uint32_t h = e / a.v_dim, i = e % a.v_dim;
+        float sum = 0;
+        for (uint32_t g = 0; g < n_groups; g++)
+            sum += room[(g * H + h) * a.y.v_pad + i];
+        s.parts[((size_t)part * a.n_heads + head + h) * width + i] = sum;
+    }
+    if (threadIdx.x < n_heads) {
+        float *at = s.parts + ((size_t)part * a.n_heads + head + threadIdx.x) * width + a.v_dim;
+        at[0] = stats[3 * threadIdx.x];
+        at[1] = stats[3 * threadIdx.x + 1];
+    }
+}
+
+template <int T, int H>
+static __global__ void __launch_bounds__(THREADS) span_kernel(const struct span_args s) {
+    const struct attend &a = s.a;
+    struct attend_item item = s.items[blockIdx.x];
+    uint32_t first = blockIdx.z * H, n_heads = BY_MIN((uint32_t)H, a.group - first);
+    uint32_t head = blockIdx.y * a.group + first;
+    SHARED(float, stats);
+    float *q = stats + 4 * H, *sc = q + H * a.y.k_pad;
+    if (item.from == item.to) return;
+    for (uint32_t e = threadIdx.x; e < H * a.y.k_pad; e += THREADS) {
+        uint32_t h = e / a.y.k_pad, d = e % a.y.k_pad;
+        const float *from = a.q + (size_t)item.row * a.q_ld + a.q_col + (head + h) * a.k_dim;
+        q[e] = h < n_heads && d < a.k_dim ? from[d] * a.scale : 0;
+    }
+    if (threadIdx.x < H) {
+        stats[3 * threadIdx.x] = -INFINITY;
+        stats[3 * threadIdx.x + 1] = 0;
+    }
+    float acc[H][8];
+    for (int h = 0; h < H; h++)
+        for (int i = 0; i < 8; i++)
+            acc[h][i] = 0;
+    const uint32_t *pages = a.pages + a.rows[item.row].first_page;
+    for (uint32_t base = item.from; base < item.to; base += KEYS) {
+        uint32_t n = BY_MIN(item.to - base, (uint32_t)KEYS);
+        __syncthreads(); /* queries are there; the last scores are read */
+        score_keys<T, H>(a, pages, q, base, n, sc);
+        __syncthreads();
+        weigh_keys<H>(sc, stats);
+        __syncthreads();
+        add_values<T, H>(a, pages, base, n, sc, stats, acc);
+    }
+    store_part<H>(s, item.part, head, n_heads, stats, acc, sc);
+}
+
+struct merge_args {
+    struct attend a;
+    const struct attend_merge *rows;
+    const float *parts;
+};
+
+static __global__ void __launch_bounds__(THREADS) merge_kernel(const struct merge_args m) {
+    const struct attend &a = m.a;
+    struct attend_merge r = m.rows[blockIdx.x];
+    uint32_t head = blockIdx.y, width = a.v_dim + 2;
+    const float *parts = m.parts + ((size_t)r.first * a.n_heads + head) * width;
+    size_t step = (size_t)a.n_heads * width;
+    float max = a.sinks ? a.sinks[head] : -INFINITY, mass = 0;
+    if (r.n == 0) return;
+    for (uint32_t i = 0; i < r.n; i++)
+        max = fmaxf(max, parts[i * step + a.v_dim]);
+    float base = max == -INFINITY ? 0 : max;
+    if (a.sinks) mass = expf(a.sinks[head] - base);
+    for (uint32_t i = 0; i < r.n; i++)
+        mass += parts[i * step + a.v_dim + 1] * expf(parts[i * step + a.v_dim] - base);
+    float *out = a.out + (size_t)r.row * a.out_ld + a.out_col + head * a.v_dim;
+    for (uint32_t d = threadIdx.x; d < a.v_dim; d += THREADS) {
+        float sum = 0;
+        for (uint32_t i = 0; i < r.n; i++)
+            sum += parts[i * step + d] * expf(parts[i * step + a.v_dim] - base);
+        out[d] = sum / mass;
+    }
+}
+
+/* ---- host ---- */
+
+template <int T, int H>
+static void launch(struct cuda *c, const struct span_args &s, uint32_t n_items) {
+    uint32_t n_groups = THREADS / (s.a.y.v_pad / 8),
+             keys = BY_MAX(H * KEYS, H * n_groups * s.a.y.v_pad);
+    LAUNCH(c, (span_kernel<T, H>), s,
+           GRID(n_items, s.a.n_heads / s.a.group, BY_DIV_UP(s.a.group, (uint32_t)H)), THREADS,
+           (4 * H + H * s.a.y.k_pad + keys) * sizeof(float));
+}
+
+template <int T>
+static void launch_for(struct cuda *c, const struct span_args &s, uint32_t n_items) {
+    if (s.a.group == 1)
+        launch<T, 1>(c, s, n_items);
+    else if (s.a.group == 2)
+        launch<T, 2>(c, s, n_items);
+    else if (s.a.group <= 4)
+        launch<T, 4>(c, s, n_items);
+    else
+        launch<T, 8>(c, s, n_items);
+}
+
+static void launch_spans(struct cuda *c, enum kv_dtype t, const struct span_args &s,
+                         uint32_t n_items) {
+    if (t == KV_F32)
+        launch_for<KV_F32>(c, s, n_items);
+    else if (t == KV_BF16)
+        launch_for<KV_BF16>(c, s, n_items);
+    else if (t == KV_F16)
+        launch_for<KV_F16>(c, s, n_items);
+    else
+        launch_for<KV_INT8>(c, s, n_items);
+}
+
+/* First and last span of what a row sees. */
+static void spans_of(const struct op_attention *o, const struct seq_rows *s, uint32_t i,
+                     uint32_t *from, uint32_t *to) {
+    uint32_t own = s->position + i;
+    *from = o->window && own + 1 > o->window ? own + 1 - o->window : 0;
+    *to = s->position + (o->is_full ? s->n : i + 1);
+}
+
+struct round {
+    uint32_t seq, row; /* where it begins */
+    uint32_t n_rows, n_items;
+};
+
+/* Rows from (seq, i) on whose parts fit. */
+static struct round round_from(const struct op_attention *o, uint32_t seq, uint32_t row,
+                               uint32_t end, uint32_t n_parts) {
+    struct round r = {seq, row, 0, 0};
+    while (row < end) {
+        const struct seq_rows *s = &o->seqs[seq];
+        if (row >= s->first + s->n) {
+            seq++;
+            continue;
+        }
+        uint32_t from, to;
+        spans_of(o, s, row - s->first, &from, &to);
+        uint32_t n = (to - 1) / CUDA_SPAN - from / CUDA_SPAN + 1;
+        if (r.n_rows && r.n_items + n > n_parts) break;
+        r.n_items += n;
+        r.n_rows++;
+        row++;
+    }
+    return r;
+}
+
+static void fill_round(const struct op_attention *o, const struct round *r,
+                       struct attend_item *items, struct attend_merge *merges) {
+    uint32_t seq = r->seq, n = 0;
+    for (uint32_t i = 0; i < r->n_rows; i++) {
+        uint32_t row = r->row + i, from, to;
+        while (row >= o->seqs[seq].first + o->seqs[seq].n)
+            seq++;
+        spans_of(o, &o->seqs[seq], row - o->seqs[seq].first, &from, &to);
+        merges[i].row = row, merges[i].first = n;
+        for (uint32_t at = from; at < to; n++) {
+            uint32_t end = BY_MIN(to, (at / CUDA_SPAN + 1) * CUDA_SPAN);
+            items[n].row = row, items[n].from = at, items[n].to = end, items[n].part = n;
+            at = end;
+        }
+        merges[i].n = n - merges[i].first;
+    }
+}
+
+/* The grid's size is part of a graph: it grows by powers of two, and the rest are items that are none. */
+static uint32_t grid_of(uint32_t n) {
+    uint32_t g = 16;
+    while (g < n)
+        g *= 2;
+    return g;
+}
+
+static void run_round(struct cuda *c, const struct op_attention *o, const struct attend *a,
+                      const struct round *r) {
+    struct span_args s;
+    struct merge_args m;
+    uint32_t n_grid = grid_of(r->n_items);
+    const void *items, *merges;
+    /* Layers of one window share their lists. */
+    uint64_t variant = (uint64_t)r->row << 40 ^ (uint64_t)o->window << 8 ^ (o->is_full ? 128 : 0);
+    bool is_new, is_new_too;
+    struct attend_item *host = (struct attend_item *)queue_room(
+        c->queue, o->seqs, variant ^ CUDA_ROOM_ITEMS, n_grid * sizeof *host, &items, &is_new);
+    struct attend_merge *rows =
+        (struct attend_merge *)queue_room(c->queue, o->seqs, variant ^ CUDA_ROOM_MERGES,
+                                          r->n_rows * sizeof *rows, &merges, &is_new_too);
+    if (is_new || is_new_too) {
+        memset(host, 0, n_grid * sizeof *host);
+        fill_round(o, r, host, rows);
+    }
+    memset(&s, 0, sizeof s);
+    s.a = *a, s.items = (const struct attend_item *)items, s.parts = c->parts;
+    launch_spans(c, o->kv.dtype, s, n_grid);
+    memset(&m, 0, sizeof m);
+    m.a = *a, m.rows = (const struct attend_merge *)merges, m.parts = c->parts;
+    LAUNCH(c, merge_kernel, m, GRID(r->n_rows, a->n_heads, 1), THREADS, 0);
+}
+
+extern "C" void attention_spans(struct cuda *c, const struct op_attention *o, const struct attend *a,
+                             uint32_t first, uint32_t n) {
+    uint32_t n_parts =
+        (uint32_t)(CUDA_PART_BYTES / ((size_t)a->n_heads * (a->v_dim + 2) * sizeof(float)));
+    uint32_t seq = 0;
+    for (uint32_t row = first; row < first + n;) {
+        while (row >= o->seqs[seq].first + o->seqs[seq].n)
+            seq++;
+        struct round r = round_from(o, seq, row, first + n, n_parts);
+        run_round(c, o, a, &r);
+        row += r.n_rows;
+    }
+}

@@ -1,0 +1,14 @@
+# CUBLAS::cublasLt: the toolkit's own, the system's, or the wheel nvidia-cublas (which has libcublasLt.so.13 only).
+include(${CMAKE_CURRENT_LIST_DIR}/NvidiaWheels.cmake)
+find_path(cuBLASLt_INCLUDE_DIR cublasLt.h HINTS ${CUDAToolkit_INCLUDE_DIRS} PATHS ${NVIDIA_WHEELS_FOUND}
+  PATH_SUFFIXES include cu13/include cublas/include)
+find_library(cuBLASLt_LIBRARY NAMES cublasLt libcublasLt.so.13 HINTS ${CUDAToolkit_LIBRARY_DIR} PATHS ${NVIDIA_WHEELS_FOUND}
+  PATH_SUFFIXES lib lib64 cu13/lib cublas/lib)
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(cuBLASLt REQUIRED_VARS cuBLASLt_LIBRARY cuBLASLt_INCLUDE_DIR)
+if(cuBLASLt_FOUND AND NOT TARGET CUBLAS::cublasLt)
+  add_library(CUBLAS::cublasLt UNKNOWN IMPORTED)
+  set_target_properties(CUBLAS::cublasLt PROPERTIES IMPORTED_LOCATION ${cuBLASLt_LIBRARY}
+    INTERFACE_INCLUDE_DIRECTORIES ${cuBLASLt_INCLUDE_DIR})
+endif()
+mark_as_advanced(cuBLASLt_INCLUDE_DIR cuBLASLt_LIBRARY)

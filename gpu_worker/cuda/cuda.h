@@ -1,0 +1,146 @@
+/* cuda.h - what the files of this room share: the backend, a packed weight, the KV layout, scratch.
+ *
+ *     struct cuda = struct backend (first) + port (the device) + queue (commands of a run) + one lane
+ *
+ *     weight   a row:  | values, 1 … 32 bits each | scales |      k_pad columns, row_bytes a multiple of 16
+ *                      gated: gate 0, up 0, gate 1, up 1 …         a pair lies side by side in whatever computes both
+ *     page     | kv head 0: K [page_size][k_pad]  V [page_size][v_pad]  scales [2][page_size] | kv head 1 … |
+ *
+ * Always: padding columns of weights and pages are zero. A step allocates nothing: scratch is sized when weights and pools
+ * are made. An op only adds commands; what a device says is found out by cuda_wait.
+ * Owner: the gpu worker's main thread. Compiles as C++ for the kernels. */
+#ifndef GPU_WORKER_CUDA_CUDA_H
+#define GPU_WORKER_CUDA_CUDA_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "gpu_worker/backend.h"
+#include "gpu_worker/cuda/cuda_module.h"
+#include "gpu_worker/cuda/queue.h"
+
+enum {
+    CUDA_BLOCK_ROWS = 1024, /* rows whose activations are prepared at a time */
+    CUDA_SPAN =
+        256, /* keys that one block attends to; a fixed grid over positions, so that bits do not move */
+    CUDA_PART_BYTES = 64 << 20,
+    CUDA_ROWS_FEW = 8, /* rows up to which a product is bound by the reading of the weight */
+};
+
+/* Numbers of a packed weight. */
+enum cuda_format {
+    CUDA_F32,
+    CUDA_BF16,
+    CUDA_F16,
+    CUDA_Q4, /* d * q + m: 32 columns share d and m (f16) */
+    CUDA_Q8, /* d * q: 32 columns share d (f16) */
+    CUDA_G8, /* s * q + m: 16 columns share s and m (f32): every other type of blocks, without loss */
+    CUDA_N_FORMATS,
+};
+
+struct weight {
+    enum cuda_format format;
+    uint32_t n_out, n_in, k_pad, scale_at; /* scale_at: bytes from a row's start */
+    uint64_t row_bytes;
+    bool is_gated;
+    uint8_t *rows; /* device: [n_out][row_bytes], gated rows by pairs */
+    float *bias;   /* device: [n_out] in the order of rows, or NULL */
+};
+
+struct rope_table {
+    uint32_t n_half, n_positions;
+    float *cos, *sin; /* device: [n_positions, n_half] */
+};
+
+struct cuda_kv {
+    uint32_t k_pad, v_pad, each; /* bytes of a number */
+    uint64_t v_at, scale_at, head_bytes, page_bytes;
+};
+
+/* One row of a step as kernels see it: what it may see, and where its pages are listed. */
+struct cuda_row {
+    uint32_t position, end, first_page; /* keys 0 … end - 1 */
+};
+
+struct cuda;
+struct lane {
+    struct cuda *cuda;
+    uint32_t n_taken;
+};
+
+/* Device pointers of the weights of an array (experts, heads), made when first met. */
+struct cuda_table {
+    const void *key;
+    const void **at; /* device */
+    uint32_t n;
+    bool is_bias;
+};
+enum { CUDA_TABLES_MAX = 1024 };
+
+enum cuda_purpose { CUDA_MEM_WEIGHTS, CUDA_MEM_KV, CUDA_MEM_OTHER };
+
+struct cuda {
+    struct backend b; /* first: the two are cast into each other */
+    struct port *port;
+    struct port_device device;
+    struct queue *queue;
+    struct lane lane;
+    struct cuda_options options;
+    char name[160];
+    float *prepared; /* [CUDA_BLOCK_ROWS, widest k_pad]: rows normed and padded, f32 or bf16 */
+    uint32_t prepared_pad; /* that widest k_pad */
+    float *parts;          /* CUDA_PART_BYTES: attention's spans before they are merged */
+    struct cuda_table tables[CUDA_TABLES_MAX];
+    uint32_t n_tables;
+    float *host; /* pinned: what get gives */
+    size_t host_bytes;
+    uint64_t n_bytes[3];
+    struct chunk *chunks[3]; /* arenas by purpose */
+};
+
+static inline struct cuda *cuda_of(struct backend *b) {
+    return (struct cuda *)b;
+}
+
+/* ---- memory (memory.c) ---- */
+void *cuda_alloc(struct cuda *c, size_t bytes, enum cuda_purpose what); /* zeroed; NULL: none */
+void cuda_free(struct cuda *c, void *p);
+void cuda_free_all(struct cuda *c);
+/* Scratch for weights this wide; false: no memory. */
+BY_MUST_USE bool cuda_reserve(struct cuda *c, uint32_t k_pad);
+/* Device pointers to the rows of n weights, or to their biases (NULL: they have none). */
+const uint8_t *const *cuda_weights(struct cuda *c, const struct weight *const *w, uint32_t n);
+const float *const *cuda_biases(struct cuda *c, const struct weight *const *w, uint32_t n);
+
+/* ---- weights (weights.c) ---- */
+int cuda_weight_new(struct backend *b, struct weight **out, const struct weight_source *src,
+                    struct by_err *err);
+void cuda_weight_free(struct backend *b, struct weight *w);
+
+/* ---- steps (plan.c) ---- */
+/* What is made of a step's sequences and staged once a run: variants of queue_room. */
+enum { CUDA_ROOM_ROWS = 1, CUDA_ROOM_FULL, CUDA_ROOM_PAGES, CUDA_ROOM_ITEMS, CUDA_ROOM_MERGES };
+struct cuda_kv cuda_kv_of(const struct kv_shape *s);
+/* The rows of a step and their page lists, staged once a run. */
+const struct cuda_row *cuda_rows(struct cuda *c, const struct seq_rows *seqs, uint32_t n_seqs,
+                                 uint32_t page_size, bool is_full, const uint32_t **pages);
+
+/* ---- the ops ---- */
+void cuda_embed(struct lane *l, const struct op_embed *o);
+void cuda_linear(struct lane *l, const struct op_linear *o);
+void cuda_linear_heads(struct lane *l, const struct op_linear_heads *o);
+void cuda_norm(struct lane *l, const struct op_norm *o);
+void cuda_kv_write(struct lane *l, const struct op_kv_write *o);
+void cuda_attention(struct lane *l, const struct op_attention *o);
+void cuda_route(struct lane *l, const struct op_route *o);
+void cuda_experts(struct lane *l, const struct op_experts *o);
+void cuda_gate(struct lane *l, const struct op_gate *o);
+/* Fills cos and sin of t. */
+void cuda_rope_fill(struct cuda *c, const struct rope_table *t, const float *inv_freq,
+                    float mscale);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

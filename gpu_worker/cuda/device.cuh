@@ -1,0 +1,228 @@
+/* device.cuh - the words that kernels are written in. Two bodies: nvcc's below, and the emulator's (tests/cuda/emu.h, which
+ * the compiler includes first): the same text of a kernel is compiled by both.
+ *
+ *     struct add { float *x; uint32_t n; };
+ *     static __global__ void add_kernel(const struct add a) { … }
+ *     LAUNCH(c, add_kernel, a, GRID(n, 1, 1), 128, shared bytes)
+ *
+ * Always: one struct is a kernel's only argument; blocks are whole warps; shared memory is SHARED alone, sized at launch.
+ * Owner: nobody. */
+#ifndef GPU_WORKER_CUDA_DEVICE_CUH
+#define GPU_WORKER_CUDA_DEVICE_CUH
+
+#include "gpu_worker/cuda/cuda.h"
+#include "gpu_worker/cuda/products.h"
+
+#if !defined(BANYAN_CUDA_EMU)
+#define SHARED(type, name) \
+    extern __shared__ __align__(16) unsigned char shared_bytes_[]; \
+    type *name = (type *)shared_bytes_
+#define KERNEL_SYMBOL(kernel, args) ((const void *)(kernel))
+
+static __device__ __forceinline__ float f16_to_f32(uint16_t h) {
+    float f;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+    return f;
+}
+
+static __device__ __forceinline__ uint16_t f32_to_f16(float f) {
+    uint16_t h;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
+    return h;
+}
+
+static __device__ __forceinline__ float as_f32(uint32_t u) {
+    return __uint_as_float(u);
+}
+
+static __device__ __forceinline__ uint32_t as_u32(float f) {
+    return __float_as_uint(f);
+}
+#endif
+
+#define GRID(x, y, z) \
+    { (uint32_t)(x), (uint32_t)(y), (uint32_t)(z) }
+#define LAUNCH(c, kernel_, args_, grid_, block_, shared_) \
+    do { \
+        struct port_launch launch_; \
+        const uint32_t grid3_[3] = grid_; \
+        memset(&launch_, 0, sizeof launch_); \
+        launch_.kernel = KERNEL_SYMBOL(kernel_, args_); \
+        for (int i_ = 0; i_ < 3; i_++) \
+            launch_.grid[i_] = grid3_[i_]; \
+        launch_.block = (block_); \
+        launch_.shared_bytes = (uint32_t)(shared_); \
+        launch_.n_args = sizeof(args_); \
+        queue_add((c)->queue, &launch_, &(args_)); \
+    } while (0)
+
+static __device__ __forceinline__ float bf16_to_f32(uint16_t h) {
+    return as_f32((uint32_t)h << 16);
+}
+
+/* Nearest, ties to even; NaN stays NaN. */
+static __device__ __forceinline__ uint16_t f32_to_bf16(float f) {
+    uint32_t b = as_u32(f);
+    if ((b & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((b >> 16) | 0x40);
+    return (uint16_t)((b + 0x7fffu + ((b >> 16) & 1)) >> 16);
+}
+
+/* Sum and maximum over a warp, the same bits in every lane: x + y and y + x are. */
+static __device__ __forceinline__ float warp_sum(float v) {
+    for (int d = 16; d; d >>= 1)
+        v += __shfl_xor_sync(0xffffffffu, v, d);
+    return v;
+}
+
+static __device__ __forceinline__ float warp_max(float v) {
+    for (int d = 16; d; d >>= 1)
+        v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, d));
+    return v;
+}
+
+/* Over a block of up to 32 warps; room: 33 floats of shared memory. Every thread calls it. */
+static __device__ __forceinline__ float block_sum(float v, float *room) {
+    uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, n = blockDim.x / 32;
+    v = warp_sum(v);
+    __syncthreads(); /* the room may still be read */
+    if (lane == 0) room[warp] = v;
+    __syncthreads();
+    return warp_sum(lane < n ? room[lane] : 0);
+}
+
+static __device__ __forceinline__ float sigmoid(float x) {
+    return 1.0f / (1.0f + expf(-x));
+}
+
+static __device__ __forceinline__ float activate(enum act_kind act, float x) {
+    switch (act) {
+    case ACT_SILU:
+        return x * sigmoid(x);
+    case ACT_GELU:
+        return 0.5f * x * (1.0f + erff(x * 0.70710678f));
+    case ACT_GELU_TANH:
+        return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+    case ACT_RELU:
+        return fmaxf(x, 0.0f);
+    case ACT_RELU2:
+        return fmaxf(x, 0.0f) * fmaxf(x, 0.0f);
+    case ACT_QUICK_GELU:
+        return x * sigmoid(1.702f * x);
+    case ACT_TANH:
+        return tanhf(x);
+    default:
+        return x;
+    }
+}
+
+static __device__ __forceinline__ float activate_gated(enum act_kind act, float gate, float up) {
+    if (act != ACT_SWIGLU_OAI) return activate(act, gate) * up;
+    gate = fminf(gate, 7.0f);
+    up = fminf(fmaxf(up, -7.0f), 7.0f);
+    return gate * sigmoid(1.702f * gate) * (up + 1.0f);
+}
+
+/* ---- what follows a sum of products ---- */
+
+static __device__ __forceinline__ void finish(const struct epilogue &e, uint32_t row, uint32_t out,
+                                              float v) {
+    float *y = e.y + (size_t)row * e.ld + e.col + out;
+    v *= e.scale;
+    if (e.is_add) v += *y;
+    if (e.softcap > 0) v = e.softcap * tanhf(v / e.softcap);
+    *y = v;
+}
+
+static __device__ __forceinline__ void finish_one(const struct epilogue &e, uint32_t row,
+                                                  uint32_t out, float sum) {
+    finish(e, row, out, activate(e.act, sum + (e.bias ? e.bias[out] : 0)));
+}
+
+/* Weight rows 2 out and 2 out + 1. */
+static __device__ __forceinline__ void finish_pair(const struct epilogue &e, uint32_t row,
+                                                   uint32_t out, float gate, float up) {
+    gate += e.bias ? e.bias[2 * out] : 0;
+    up += e.bias ? e.bias[2 * out + 1] : 0;
+    finish(e, row, out, activate_gated(e.act, gate, up));
+}
+
+/* ---- eight columns of a weight row, from a column that is a multiple of 8 ---- */
+
+static __device__ __forceinline__ void halves(uint32_t v, bool is_bf16, float *out) {
+    out[0] = is_bf16 ? as_f32(v << 16) : f16_to_f32((uint16_t)v);
+    out[1] = is_bf16 ? as_f32(v & 0xffff0000u) : f16_to_f32((uint16_t)(v >> 16));
+}
+
+template <int F>
+static __device__ __forceinline__ void weight_load(const uint8_t *row, uint32_t scale_at,
+                                                   uint32_t k, float *out) {
+    if (F == CUDA_F32) {
+        const float4 *p = (const float4 *)(row + 4 * (size_t)k);
+        float4 a = p[0], b = p[1];
+        out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
+        out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+    } else if (F == CUDA_BF16 || F == CUDA_F16) {
+        uint4 v = *(const uint4 *)(row + 2 * (size_t)k);
+        halves(v.x, F == CUDA_BF16, out);
+        halves(v.y, F == CUDA_BF16, out + 2);
+        halves(v.z, F == CUDA_BF16, out + 4);
+        halves(v.w, F == CUDA_BF16, out + 6);
+    } else if (F == CUDA_Q4) {
+        uint32_t v = *(const uint32_t *)(row + k / 2);
+        uint32_t dm = *(const uint32_t *)(row + scale_at + k / 32 * 4);
+        float d = f16_to_f32((uint16_t)dm), m = f16_to_f32((uint16_t)(dm >> 16));
+        for (int i = 0; i < 8; i++)
+            out[i] = fmaf(d, (float)(v >> (4 * i) & 15), m);
+    } else {
+        uint2 v = *(const uint2 *)(row + k);
+        float s, m = 0;
+        if (F == CUDA_Q8) {
+            s = f16_to_f32(*(const uint16_t *)(row + scale_at + k / 32 * 2));
+        } else {
+            float2 sm = *(const float2 *)(row + scale_at + k / 16 * 8);
+            s = sm.x, m = sm.y;
+        }
+        for (int i = 0; i < 4; i++) {
+            out[i] = fmaf(s, (float)(int8_t)(v.x >> (8 * i)), m);
+            out[4 + i] = fmaf(s, (float)(int8_t)(v.y >> (8 * i)), m);
+        }
+    }
+}
+
+/* Runs a statement with the constant F for a weight's format. */
+#define BY_FORMATS(format_, ...) \
+    do { \
+        switch (format_) { \
+        case CUDA_F32: { \
+            const int F = CUDA_F32; \
+            __VA_ARGS__; \
+            break; \
+        } \
+        case CUDA_BF16: { \
+            const int F = CUDA_BF16; \
+            __VA_ARGS__; \
+            break; \
+        } \
+        case CUDA_F16: { \
+            const int F = CUDA_F16; \
+            __VA_ARGS__; \
+            break; \
+        } \
+        case CUDA_Q4: { \
+            const int F = CUDA_Q4; \
+            __VA_ARGS__; \
+            break; \
+        } \
+        case CUDA_Q8: { \
+            const int F = CUDA_Q8; \
+            __VA_ARGS__; \
+            break; \
+        } \
+        default: { \
+            const int F = CUDA_G8; \
+            __VA_ARGS__; \
+        } \
+        } \
+    } while (0)
+
+#endif

@@ -1,0 +1,100 @@
+/* Mixture of experts: slots (row * n_used + k) are sorted by expert on the device, so that an expert's weights are read once
+ * for up to 8 of its rows; then each row adds its experts up in the order of its choice.
+ *
+ *     scratch [slot] = | ffn: act(gate) * up | hidden: down |
+ *
+ * Slow twin: cpu_experts. */
+#include "gpu_worker/cuda/device.cuh"
+
+#include <string.h>
+
+enum { SORT_THREADS = 256, THREADS = 128 };
+
+struct sort_args {
+    const uint32_t *experts;
+    uint32_t from, n, n_experts; /* slots from … from + n - 1 */
+    uint32_t *slots, *starts;    /* [n], [n_experts + 1] */
+};
+
+/* A thread an expert: it counts its slots, then lists them in order. */
+static __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(const struct sort_args a) {
+    SHARED(uint32_t, counts);
+    for (uint32_t e = threadIdx.x; e < a.n_experts; e += SORT_THREADS) {
+        uint32_t n = 0;
+        for (uint32_t i = 0; i < a.n; i++)
+            n += a.experts[a.from + i] == e;
+        counts[e] = n;
+    }
+    __syncthreads();
+    for (uint32_t e = threadIdx.x; e < a.n_experts; e += SORT_THREADS) {
+        uint32_t at = 0;
+        for (uint32_t k = 0; k < e; k++)
+            at += counts[k];
+        a.starts[e] = at;
+        for (uint32_t i = 0; i < a.n; i++)
+            if (a.experts[a.from + i] == e) a.slots[at++] = a.from + i;
+        if (e + 1 == a.n_experts) a.starts[a.n_experts] = at;
+    }
+}
+
+struct combine_args {
+    const float *scratch, *weights;
+    uint32_t ld, col, width, n_used, first, y_ld;
+    float *y, scale;
+};
+
+static __global__ void __launch_bounds__(THREADS) combine_kernel(const struct combine_args a) {
+    size_t r = a.first + blockIdx.x;
+    for (uint32_t i = threadIdx.x; i < a.width; i += THREADS) {
+        float v = a.y[r * a.y_ld + i];
+        for (uint32_t k = 0; k < a.n_used; k++)
+            v += a.scale * a.weights[r * a.n_used + k] *
+                 a.scratch[(r * a.n_used + k) * a.ld + a.col + i];
+        a.y[r * a.y_ld + i] = v;
+    }
+}
+
+/* All slots of n rows through one matrix each. */
+static void pass(struct cuda *c, const struct op_experts *o, const struct weight *const *w,
+                 const struct sort_args *s, const float *x, uint32_t x_ld, uint32_t x_div,
+                 uint32_t col) {
+    struct product p = product_of(w[0]);
+    p.table = cuda_weights(c, w, o->n_experts), p.biases = cuda_biases(c, w, o->n_experts);
+    p.n_weights = o->n_experts, p.slots = s->slots, p.starts = s->starts, p.n = s->n;
+    p.x = x, p.x_ld = x_ld, p.x_div = x_div;
+    p.e.y = o->scratch, p.e.ld = o->down[0]->n_in + o->down[0]->n_out, p.e.col = col;
+    p.e.act = w[0]->is_gated ? o->act : ACT_NONE;
+    product_skinny(c, w[0]->format, p);
+}
+
+static void rows_of_experts(struct cuda *c, const struct op_experts *o, uint32_t first,
+                            uint32_t n) {
+    const struct weight *up = o->gate_up[0], *down = o->down[0];
+    uint32_t ld = down->n_in + down->n_out;
+    struct sort_args s;
+    memset(&s, 0, sizeof s);
+    s.experts = o->experts, s.from = first * o->n_used, s.n = n * o->n_used;
+    s.n_experts = o->n_experts, s.starts = (uint32_t *)c->parts,
+    s.slots = s.starts + o->n_experts + 1;
+    LAUNCH(c, sort_kernel, s, GRID(1, 1, 1), SORT_THREADS, o->n_experts * sizeof(uint32_t));
+    struct prepare r;
+    memset(&r, 0, sizeof r);
+    r.x = o->x, r.x_ld = o->x_ld, r.n_in = up->n_in, r.k_pad = up->k_pad;
+    r.norm = o->norm, r.first = first, r.n = n;
+    product_prepare(c, &r);
+    /* Row 0 of what was prepared is row `first`. */
+    pass(c, o, o->gate_up, &s, c->prepared - (size_t)first * up->k_pad, up->k_pad, o->n_used, 0);
+    pass(c, o, o->down, &s, o->scratch, ld, 1, down->n_in);
+    struct combine_args a;
+    memset(&a, 0, sizeof a);
+    a.scratch = o->scratch, a.weights = o->weights, a.ld = ld, a.col = down->n_in;
+    a.width = down->n_out, a.n_used = o->n_used, a.first = first;
+    a.y = o->y, a.y_ld = o->y_ld, a.scale = o->scale;
+    LAUNCH(c, combine_kernel, a, GRID(n, 1, 1), THREADS, 0);
+}
+
+extern "C" void cuda_experts(struct lane *l, const struct op_experts *o) {
+    for (uint32_t from = 0; from < o->n; from += CUDA_BLOCK_ROWS)
+        rows_of_experts(l->cuda, o, o->first + from,
+                        BY_MIN(o->n - from, (uint32_t)CUDA_BLOCK_ROWS));
+}

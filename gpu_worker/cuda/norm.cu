@@ -1,0 +1,84 @@
+/* y = norm(x), y += scale * norm(x), y = scale * x and y += scale * x: residual sums and norms in one pass; and rows times
+ * the sigmoid of a number. One block a row; the row is read twice, the second time out of the cache.
+ * Slow twins: cpu_norm, cpu_gate. */
+#include "gpu_worker/cuda/device.cuh"
+
+#include <string.h>
+
+enum { THREADS = 256 };
+
+struct norm_args {
+    const float *x;
+    uint32_t x_ld, x_col, width;
+    bool has_norm, is_layer;
+    float eps;
+    const float *w, *b;
+    float *y;
+    uint32_t y_ld, y_col, first;
+    bool is_add;
+    float scale;
+};
+
+static __global__ void __launch_bounds__(THREADS) norm_kernel(const struct norm_args a) {
+    SHARED(float, room);
+    size_t r = a.first + blockIdx.x;
+    const float *x = a.x + r * a.x_ld + a.x_col;
+    float *y = a.y + r * a.y_ld + a.y_col;
+    float mean = 0, factor = 1;
+    if (a.has_norm) {
+        float sum = 0;
+        if (a.is_layer) {
+            for (uint32_t i = threadIdx.x; i < a.width; i += THREADS)
+                sum += x[i];
+            mean = block_sum(sum, room) / (float)a.width;
+        }
+        sum = 0;
+        for (uint32_t i = threadIdx.x; i < a.width; i += THREADS)
+            sum += (x[i] - mean) * (x[i] - mean);
+        factor = 1.0f / sqrtf(block_sum(sum, room) / (float)a.width + a.eps);
+    }
+    for (uint32_t i = threadIdx.x; i < a.width; i += THREADS) {
+        float v = (x[i] - mean) * factor;
+        if (a.has_norm) v *= a.w[i];
+        if (a.has_norm && a.b) v += a.b[i];
+        v *= a.scale;
+        y[i] = a.is_add ? y[i] + v : v;
+    }
+}
+
+extern "C" void cuda_norm(struct lane *l, const struct op_norm *o) {
+    struct norm_args a;
+    if (!o->n) return;
+    memset(&a, 0, sizeof a);
+    a.x = o->x, a.x_ld = o->x_ld, a.x_col = o->x_col, a.width = o->width;
+    if (o->norm) {
+        a.has_norm = true, a.is_layer = o->norm->kind == NORM_LAYER, a.eps = o->norm->eps;
+        a.w = o->norm->w, a.b = o->norm->b;
+    }
+    a.y = o->y, a.y_ld = o->y_ld, a.y_col = o->y_col, a.first = o->first;
+    a.is_add = o->is_add, a.scale = o->scale;
+    LAUNCH(l->cuda, norm_kernel, a, GRID(o->n, 1, 1), THREADS, 33 * sizeof(float));
+}
+
+struct gate_args {
+    float *x;
+    uint32_t ld, width;
+    const float *gate;
+    uint32_t gate_ld, first;
+};
+
+static __global__ void __launch_bounds__(THREADS) gate_kernel(const struct gate_args a) {
+    size_t r = a.first + blockIdx.x;
+    float s = sigmoid(a.gate[r * a.gate_ld]);
+    for (uint32_t i = threadIdx.x; i < a.width; i += THREADS)
+        a.x[r * a.ld + i] *= s;
+}
+
+extern "C" void cuda_gate(struct lane *l, const struct op_gate *o) {
+    struct gate_args a;
+    if (!o->n) return;
+    memset(&a, 0, sizeof a);
+    a.x = o->x, a.ld = o->ld, a.width = o->width;
+    a.gate = o->gate, a.gate_ld = o->gate_ld, a.first = o->first;
+    LAUNCH(l->cuda, gate_kernel, a, GRID(o->n, 1, 1), THREADS, 0);
+}

@@ -1,0 +1,226 @@
+/* The CUDA runtime as a device (port.h). The one file that calls it. */
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "gpu_worker/cuda/port.h"
+
+#include <cuda_runtime_api.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    SHARED_PLAIN = 48 << 10, /* more of it a kernel must be allowed first */
+    POLL_NS = 20000,         /* between two looks at an event, once it is late */
+    SPIN_NS = 200000,        /* so long without sleeping: most steps end within */
+};
+
+struct port_graph {
+    cudaGraphExec_t exec;
+};
+
+struct port {
+    cudaStream_t stream;
+    cudaEvent_t marks[PORT_MARKS];
+    char error[256];
+};
+
+static int check(struct port *p, cudaError_t e, const char *what) {
+    if (e == cudaSuccess) return 0;
+    snprintf(p->error, sizeof p->error, "%s: %s (%s)", what, cudaGetErrorString(e),
+             cudaGetErrorName(e));
+    return -1;
+}
+
+const char *port_error(const struct port *p) {
+    return p->error;
+}
+
+/* The sentence for a machine that cannot: no driver, one that is too old, no device. */
+static int no_device(cudaError_t e, struct by_err *err) {
+    int driver = 0, runtime = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    if (driver == 0)
+        return by_fail(err, BY_EUNAVAILABLE,
+                       "--device cuda: no CUDA driver is loaded here (nvidia-smi says more); use "
+                       "--device cpu, or install the driver");
+    if (e == cudaErrorInsufficientDriver || driver / 1000 < runtime / 1000)
+        return by_fail(err, BY_EUNAVAILABLE,
+                       "--device cuda: the driver knows CUDA %d.%d, this build needs %d.%d; update "
+                       "the driver",
+                       driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    return by_fail(err, BY_EUNAVAILABLE, "--device cuda: no device: %s",
+                   e == cudaSuccess ? "none is visible (CUDA_VISIBLE_DEVICES?)"
+                                    : cudaGetErrorString(e));
+}
+
+static int describe(uint32_t index, struct port_device *d, struct by_err *err) {
+    struct cudaDeviceProp prop;
+    size_t free_bytes, total_bytes;
+    cudaError_t e = cudaGetDeviceProperties(&prop, (int)index);
+    if (e == cudaSuccess) e = cudaMemGetInfo(&free_bytes, &total_bytes);
+    if (e != cudaSuccess)
+        return by_fail(err, BY_EUNAVAILABLE, "--device cuda:%u: %s", index, cudaGetErrorString(e));
+    *d = (struct port_device){.free_bytes = free_bytes,
+                              .total_bytes = total_bytes,
+                              .n_processors = (uint32_t)prop.multiProcessorCount,
+                              .major = (uint32_t)prop.major,
+                              .minor = (uint32_t)prop.minor};
+    snprintf(d->name, sizeof d->name, "%.90s", prop.name);
+    if (d->major >= 8) return 0;
+    return by_fail(err, BY_EUNAVAILABLE,
+                   "--device cuda:%u: %s is sm_%u%u; kernels need sm_80 or later", index, d->name,
+                   d->major, d->minor);
+}
+
+int port_open(struct port **out, uint32_t index, struct port_device *device, struct by_err *err) {
+    int n = 0;
+    cudaError_t e = cudaGetDeviceCount(&n);
+    if (e != cudaSuccess || n < 1) return no_device(e, err);
+    if (index >= (uint32_t)n)
+        return by_fail(err, BY_EINVAL, "--device cuda:%u: there are %d devices, numbered from 0",
+                       index, n);
+    e = cudaSetDevice((int)index);
+    if (e != cudaSuccess)
+        return by_fail(err, BY_EUNAVAILABLE, "--device cuda:%u: %s", index, cudaGetErrorString(e));
+    int rc = describe(index, device, err);
+    if (rc) return rc;
+    struct port *p = by_alloc(sizeof *p);
+    e = cudaStreamCreateWithFlags(&p->stream, cudaStreamNonBlocking);
+    for (int i = 0; i < PORT_MARKS && e == cudaSuccess; i++)
+        e = cudaEventCreateWithFlags(&p->marks[i], cudaEventDisableTiming);
+    if (e != cudaSuccess) {
+        port_close(p);
+        return by_fail(err, BY_EUNAVAILABLE, "--device cuda:%u: %s", index, cudaGetErrorString(e));
+    }
+    *out = p;
+    return 0;
+}
+
+void port_close(struct port *p) {
+    if (!p) return;
+    for (int i = 0; i < PORT_MARKS; i++) {
+        if (p->marks[i]) cudaEventDestroy(p->marks[i]);
+    }
+    if (p->stream) cudaStreamDestroy(p->stream);
+    by_free(p);
+}
+
+uint64_t port_free_bytes(struct port *p) {
+    size_t free_bytes = 0, total_bytes = 0;
+    if (check(p, cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo")) return 0;
+    return free_bytes;
+}
+
+bool port_is_checked(const struct port *p) {
+    (void)p;
+    return false;
+}
+
+void *port_stream(struct port *p) {
+    return p->stream;
+}
+
+/* ---- memory ---- */
+
+void *port_malloc(struct port *p, size_t n) {
+    void *at = NULL;
+    return check(p, cudaMalloc(&at, n), "cudaMalloc") ? NULL : at;
+}
+
+void port_free(struct port *p, void *at) {
+    if (at) (void)check(p, cudaFree(at), "cudaFree"); /* waits for what uses it */
+}
+
+void *port_pinned(struct port *p, size_t n) {
+    void *at = NULL;
+    return check(p, cudaHostAlloc(&at, n, cudaHostAllocDefault), "cudaHostAlloc") ? NULL : at;
+}
+
+void port_pinned_free(struct port *p, void *at) {
+    if (at) (void)check(p, cudaFreeHost(at), "cudaFreeHost");
+}
+
+int port_load(struct port *p, void *device, const void *host, size_t n) {
+    cudaError_t e = cudaMemcpyAsync(device, host, n, cudaMemcpyHostToDevice, p->stream);
+    if (e == cudaSuccess) e = cudaStreamSynchronize(p->stream); /* only while loading */
+    return check(p, e, "copying to the device");
+}
+
+int port_to_device(struct port *p, void *device, const void *host, size_t n) {
+    return check(p, cudaMemcpyAsync(device, host, n, cudaMemcpyHostToDevice, p->stream),
+                 "copying to the device");
+}
+
+int port_to_host(struct port *p, void *host, const void *device, size_t n) {
+    return check(p, cudaMemcpyAsync(host, device, n, cudaMemcpyDeviceToHost, p->stream),
+                 "copying from the device");
+}
+
+int port_zero(struct port *p, void *device, size_t n) {
+    return check(p, cudaMemsetAsync(device, 0, n, p->stream), "clearing memory");
+}
+
+/* ---- commands ---- */
+
+int port_run(struct port *p, const struct port_launch *l, const void *args) {
+    union { /* the runtime's prototype takes the argument's address as not const; it only reads it */
+        const void *in;
+        void *out;
+    } one = {.in = args};
+    void *all[] = {one.out};
+    cudaError_t e = cudaSuccess;
+    if (l->shared_bytes > SHARED_PLAIN)
+        e = cudaFuncSetAttribute(l->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)l->shared_bytes);
+    if (e == cudaSuccess)
+        e = cudaLaunchKernel(l->kernel, (dim3){l->grid[0], l->grid[1], l->grid[2]},
+                             (dim3){l->block, 1, 1}, all, l->shared_bytes, p->stream);
+    return check(p, e, "starting a kernel");
+}
+
+int port_record(struct port *p) {
+    return check(p, cudaStreamBeginCapture(p->stream, cudaStreamCaptureModeThreadLocal),
+                 "recording a graph");
+}
+
+int port_recorded(struct port *p, struct port_graph **out) {
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t exec = NULL;
+    cudaError_t e = cudaStreamEndCapture(p->stream, &graph);
+    if (e == cudaSuccess) e = cudaGraphInstantiate(&exec, graph, 0);
+    if (graph) cudaGraphDestroy(graph);
+    if (check(p, e, "recording a graph")) return -1;
+    *out = by_alloc(sizeof **out);
+    (*out)->exec = exec;
+    return 0;
+}
+
+int port_graph_run(struct port *p, struct port_graph *g) {
+    return check(p, cudaGraphLaunch(g->exec, p->stream), "starting a graph");
+}
+
+void port_graph_free(struct port *p, struct port_graph *g) {
+    if (!g) return;
+    (void)check(p, cudaGraphExecDestroy(g->exec), "cudaGraphExecDestroy");
+    by_free(g);
+}
+
+/* ---- waiting ---- */
+
+int port_mark(struct port *p, uint32_t mark) {
+    return check(p, cudaEventRecord(p->marks[mark], p->stream), "recording an event");
+}
+
+/* Never a blocking call: a kernel that spins for a dead peer would hold it for ever. */
+int port_wait(struct port *p, uint32_t mark, uint32_t deadline_ms) {
+    uint64_t from = by_now_ns(), waited = 0;
+    while (waited < (uint64_t)deadline_ms * 1000000) {
+        cudaError_t e = cudaEventQuery(p->marks[mark]);
+        if (e != cudaErrorNotReady) return check(p, e, "a step");
+        if (waited > SPIN_NS) nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
+        waited = by_now_ns() - from;
+    }
+    snprintf(p->error, sizeof p->error, "a step is not done after %u ms", deadline_ms);
+    return -1;
+}

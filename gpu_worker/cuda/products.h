@@ -1,0 +1,64 @@
+/* products.h - the ways to a matrix product, from which linear.cu and experts.cu choose.
+ *
+ *     rows x, normed? ─prepare─▶ c->prepared ─▶ skinny: a warp reads each weight row once for up to 8 rows of x
+ *                                          └──▶ tiles:  mma over tiles of 64 x 64, prompts
+ *
+ * Always: a sum's order is fixed by the weight alone within each way, so the bits of a row do not depend on other rows.
+ * Owner: the gpu worker's main thread; kernels get the structs by value. Compiles as C++. */
+#ifndef GPU_WORKER_CUDA_PRODUCTS_H
+#define GPU_WORKER_CUDA_PRODUCTS_H
+
+#include "gpu_worker/cuda/cuda.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Where sums go: y[row, col + out] = or += scale * act(sum + bias), then the cap. */
+struct epilogue {
+    float *y;
+    uint32_t ld, col;
+    const float *bias; /* by weight row, or NULL */
+    enum act_kind act;
+    bool is_add;
+    float scale, softcap;
+};
+
+struct product {
+    const uint8_t *rows; /* of the weight */
+    uint64_t row_bytes;
+    uint32_t scale_at, n_out, n_in;
+    bool is_gated;
+    const float *x;
+    uint32_t x_ld, n; /* n: rows of x */
+    uint32_t first;   /* row i of x gives row first + i of y */
+    bool is_aligned;  /* 8 columns of x may be read as two float4 */
+    struct epilogue e;
+    /* Many weights of one shape, by blockIdx.z; NULL: one. Number z reads x columns from z * x_step on and writes y columns
+     * from z * y_step on. */
+    const uint8_t *const *table;
+    const float *const *biases; /* of them, or NULL */
+    uint32_t n_weights, x_step, y_step;
+    /* Weight z's rows: slots[starts[z]] … slots[starts[z + 1] - 1]; slot s reads x row s / x_div, writes y row s. */
+    const uint32_t *slots, *starts;
+    uint32_t x_div;
+};
+
+struct product product_of(const struct weight *w);
+void product_skinny(struct cuda *c, enum cuda_format f, struct product p);
+
+/* Rows first … first + n - 1 of x (or of rows[]), normed: f32 into c->prepared, k_pad columns, zero behind the last. */
+struct prepare {
+    const float *x;
+    uint32_t x_ld, x_col, n_in, k_pad;
+    const struct norm *norm;
+    const uint32_t *rows; /* device, or NULL */
+    uint32_t first, n;
+    bool is_bf16; /* instead of f32 */
+};
+void product_prepare(struct cuda *c, const struct prepare *p);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,53 @@
+/* queue.h - one run of the forward pass as a list of commands; a list that comes again is started as one graph.
+ *
+ *     begin ─▶ stage host arrays, add kernels ─▶ end:  list ──seen before, byte for byte──▶ graph (recorded at the 2nd sight)
+ *                                                         └──new──▶ one launch after the other
+ *
+ *     staging:  | ids | positions | rows | pages … |   pinned, a ring of PORT_MARKS ─copied─▶ device, always at the same place
+ *
+ * A decode step of n rows differs from the last one in what the staged arrays hold, not in the commands: room for an array
+ * is rounded up to a power of two, so that its neighbours stay where they are. So no kernel knows of graphs, and a graph
+ * can never be stale: every argument of every command is compared.
+ * Always: the same host pointer and size staged twice in a run is copied once. Nothing is allocated once lists and arrays
+ * have had their largest size, but for new graphs.
+ * Owner: cuda_backend.c, the gpu worker's main thread. Compiles as C++. */
+#ifndef GPU_WORKER_CUDA_QUEUE_H
+#define GPU_WORKER_CUDA_QUEUE_H
+
+#include "gpu_worker/cuda/port.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct queue;
+
+struct queue_counts {
+    uint64_t n_runs, n_graph_runs, n_graphs, n_commands;
+};
+
+struct queue *queue_new(struct port *p, bool use_graphs);
+void queue_free(struct queue *q);
+
+void queue_begin(struct queue *q);
+/* A kernel with its one argument, copied. */
+void queue_add(struct queue *q, const struct port_launch *l, const void *args);
+/* A call of the host that enqueues work itself (a library); args are copied, ctx is not compared. */
+void queue_call(struct queue *q, int (*fn)(void *ctx, const void *args), void *ctx,
+                const void *args, uint32_t n_args);
+/* The device's copy of n bytes at host: there when the commands of this run are. */
+const void *queue_stage(struct queue *q, const void *host, size_t n);
+/* Room of n bytes to be filled at once: *device is where it will lie. An array that is made of another one is named by that
+ * one's address and a number of its own; *is_new is false when it was made in this run already. */
+void *queue_room(struct queue *q, const void *of, uint64_t variant, size_t n, const void **device,
+                 bool *is_new);
+/* Hands all over to the device; does not wait. */
+BY_MUST_USE int queue_end(struct queue *q);
+/* Until all that was handed over is done. */
+BY_MUST_USE int queue_wait(struct queue *q, uint32_t deadline_ms);
+struct queue_counts queue_counted(const struct queue *q);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

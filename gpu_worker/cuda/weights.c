@@ -1,0 +1,172 @@
+/* From the rows of a file to rows that a warp reads with wide loads (layout: cuda.h). */
+#include "common/base/check.h"
+#include "common/base/mem.h"
+#include "gpu_worker/cuda/cuda.h"
+
+#include <string.h>
+
+enum { LOAD_BYTES = 4 << 20 /* on their way to the device at a time */ };
+
+static enum cuda_format format_of(enum by_dtype t) {
+    switch (t) {
+    case BY_DTYPE_F8_E4M3: /* bf16 holds every value of both */
+    case BY_DTYPE_F8_E5M2:
+    case BY_DTYPE_BF16:
+        return CUDA_BF16;
+    case BY_DTYPE_F16:
+        return CUDA_F16;
+    case BY_DTYPE_Q4_0:
+    case BY_DTYPE_Q4_1:
+        return CUDA_Q4;
+    case BY_DTYPE_Q8_0:
+        return CUDA_Q8;
+    default:
+        return CUDA_F32;
+    }
+}
+
+static void lay_out(struct weight *w) {
+    static const struct {
+        uint8_t bits, scale_bytes, block; /* a block of so many columns has scales */
+    } of[CUDA_N_FORMATS] = {
+        [CUDA_F32] = {32, 0, 8}, [CUDA_BF16] = {16, 0, 8}, [CUDA_F16] = {16, 0, 8},
+        [CUDA_Q4] = {4, 4, 32},  [CUDA_Q8] = {8, 2, 32},   [CUDA_G8] = {8, 8, 16}};
+    uint32_t block = of[w->format].block;
+    w->k_pad = BY_ALIGN_UP(w->n_in, block);
+    w->scale_at = BY_ALIGN_UP(w->k_pad / 8 * of[w->format].bits, 16u);
+    w->row_bytes = BY_ALIGN_UP(w->scale_at + w->k_pad / block * of[w->format].scale_bytes, 16u);
+}
+
+/* ---- one row ---- */
+
+static void pack_q4(const uint8_t *src, bool has_min, uint32_t n_blocks, uint8_t *q,
+                    uint8_t *scales) {
+    uint32_t each = has_min ? sizeof(struct by_block_q4_1) : sizeof(struct by_block_q4_0);
+    for (uint32_t b = 0; b < n_blocks; b++, src += each) {
+        const uint8_t *qs = src + (has_min ? 4 : 2);
+        uint16_t dm[2];
+        memcpy(dm, src, has_min ? 4 : 2);
+        if (!has_min) dm[1] = by_f32_to_f16(-8 * by_f16_to_f32(dm[0])); /* exact below 8190 */
+        memcpy(scales + 4 * (size_t)b, dm, 4);
+        for (uint32_t i = 0; i < 16; i++) { /* byte i: columns 2i and 2i + 1 */
+            uint32_t low = 2 * i < 16 ? qs[2 * i] & 15 : qs[2 * i - 16] >> 4;
+            uint32_t high = 2 * i < 16 ? qs[2 * i + 1] & 15 : qs[2 * i - 15] >> 4;
+            q[16 * (size_t)b + i] = (uint8_t)(low | high << 4);
+        }
+    }
+}
+
+static void pack_q8(const uint8_t *src, uint32_t n_blocks, uint8_t *q, uint8_t *scales) {
+    for (uint32_t b = 0; b < n_blocks; b++, src += sizeof(struct by_block_q8_0)) {
+        memcpy(scales + 2 * (size_t)b, src, 2);
+        memcpy(q + 32 * (size_t)b, src + 2, 32);
+    }
+}
+
+/* floats: room for n_in of them */
+static void pack_row(const struct weight *w, enum by_dtype t, const uint8_t *src, uint8_t *dst,
+                     float *floats) {
+    uint8_t *scales = dst + w->scale_at;
+    memset(dst, 0, w->row_bytes);
+    if (w->format == CUDA_Q4) {
+        pack_q4(src, t == BY_DTYPE_Q4_1, w->n_in / 32, dst, scales);
+    } else if (w->format == CUDA_Q8) {
+        pack_q8(src, w->n_in / 32, dst, scales);
+    } else if (t == BY_DTYPE_BF16 || t == BY_DTYPE_F16) {
+        memcpy(dst, src, (size_t)w->n_in * 2);
+    } else {
+        by_dtype_to_f32(t, src, floats, w->n_in);
+        if (w->format == CUDA_F32) memcpy(dst, floats, (size_t)w->n_in * sizeof *floats);
+        for (uint32_t i = 0; i < w->n_in && w->format == CUDA_BF16; i++)
+            ((uint16_t *)dst)[i] = by_f32_to_bf16(floats[i]);
+    }
+}
+
+/* Which row of the source is row r of the weight. */
+static uint32_t source_row(const struct weight *w, uint32_t r) {
+    return w->is_gated ? r / 2 + r % 2 * (w->n_out / 2) : r;
+}
+
+/* ---- a weight ---- */
+
+static int load_rows(struct cuda *c, struct weight *w, const struct weight_source *src,
+                     struct by_err *err) {
+    size_t in_bytes;
+    if (!by_dtype_row_bytes(src->dtype, src->n_in, &in_bytes))
+        return by_fail(err, BY_EINVAL, "rows of %u columns of %s are no whole blocks", src->n_in,
+                       by_dtype_name(src->dtype));
+    uint32_t n_each = (uint32_t)BY_MAX(LOAD_BYTES / w->row_bytes, (uint64_t)1);
+    n_each = BY_MIN(n_each, w->n_out);
+    uint8_t *in = by_alloc(in_bytes), *out = by_alloc_array(n_each, w->row_bytes);
+    float *floats = by_alloc_array(w->n_in, sizeof *floats);
+    int rc = 0;
+    for (uint32_t first = 0; first < w->n_out && !rc; first += n_each) {
+        uint32_t n = BY_MIN(n_each, w->n_out - first);
+        for (uint32_t i = 0; i < n; i++) {
+            src->row(src->ctx, source_row(w, first + i), in);
+            pack_row(w, src->dtype, in, out + i * w->row_bytes, floats);
+        }
+        rc = port_load(c->port, w->rows + first * w->row_bytes, out, n * w->row_bytes);
+    }
+    by_free(floats);
+    by_free(out);
+    by_free(in);
+    return rc ? by_fail(err, BY_EIO, "%s", port_error(c->port)) : 0;
+}
+
+static int load_bias(struct cuda *c, struct weight *w, const float *bias, struct by_err *err) {
+    float *turned = by_alloc_array(w->n_out, sizeof *turned);
+    for (uint32_t r = 0; r < w->n_out; r++)
+        turned[r] = bias[source_row(w, r)];
+    w->bias = cuda_alloc(c, w->n_out * sizeof *turned, CUDA_MEM_WEIGHTS);
+    int rc = 0;
+    if (!w->bias)
+        rc = by_fail(err, BY_ENOMEM, "no device memory for a bias");
+    else if (port_load(c->port, w->bias, turned, w->n_out * sizeof *turned))
+        rc = by_fail(err, BY_EIO, "%s", port_error(c->port));
+    by_free(turned);
+    return rc;
+}
+
+int cuda_weight_new(struct backend *b, struct weight **out, const struct weight_source *src,
+                    struct by_err *err) {
+    struct cuda *c = cuda_of(b);
+    if (!by_dtype_has_f32(src->dtype))
+        return by_fail(err, BY_EUNSUPPORTED, "no kernel for weights in %s",
+                       by_dtype_name(src->dtype));
+    by_assert(src->n_out > 0 && src->n_in > 0);
+    struct weight *w = by_alloc(sizeof *w);
+    *w = (struct weight){.format = format_of(src->dtype),
+                         .n_out = src->n_out,
+                         .n_in = src->n_in,
+                         .is_gated = src->is_gated};
+    lay_out(w);
+    int rc = 0;
+    w->rows = cuda_alloc(c, w->row_bytes * w->n_out, CUDA_MEM_WEIGHTS);
+    if (!w->rows || !cuda_reserve(c, w->k_pad))
+        rc =
+            by_fail(err, BY_ENOMEM,
+                    "the weights do not fit: %.1f MB are on the device, the next matrix takes %.1f "
+                    "MB, %.1f MB are free; quantise (--quantization) or use more ranks (--tp-size)",
+                    (double)c->n_bytes[CUDA_MEM_WEIGHTS] / 1e6,
+                    (double)w->row_bytes * w->n_out / 1e6, (double)port_free_bytes(c->port) / 1e6);
+    if (!rc) rc = load_rows(c, w, src, err);
+    if (!rc && src->bias) rc = load_bias(c, w, src->bias, err);
+    if (rc) {
+        cuda_weight_free(b, w);
+        return rc;
+    }
+    *out = w;
+    return 0;
+}
+
+void cuda_weight_free(struct backend *b, struct weight *w) {
+    struct cuda *c = cuda_of(b);
+    if (!w) return;
+    for (uint32_t i = 0; i < c->n_tables; i++) /* one of them may name this weight */
+        cuda_free(c, c->tables[i].at);
+    c->n_tables = 0;
+    cuda_free(c, w->rows);
+    cuda_free(c, w->bias);
+    by_free(w);
+}

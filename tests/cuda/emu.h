@@ -1,0 +1,116 @@
+/* emu.h - the words of CUDA for a host's C++ compiler: the same .cu text runs on the CPU, a fiber a thread.
+ *
+ *     g++ -x c++ -DBANYAN_CUDA_EMU -include tests/cuda/emu.h … norm.cu
+ *
+ *     emu_run: block after block; in a block warp after warp, lane after lane, each until its next barrier
+ *
+ * What it shows: wrong indexes, missing barriers between lanes and warps (emu_order turns the order round: what depends on
+ * it differs), divergent barriers (told, not hung), shared memory too small (exact size, poisoned, seen by the address
+ * sanitizer). What it cannot: true races in device memory, speed, rounding of the device's own expf and tanhf.
+ * Owner: the test program; one thread. */
+#ifndef TESTS_CUDA_EMU_H
+#define TESTS_CUDA_EMU_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+extern "C" {
+#include "common/modelfile/dtype.h"
+}
+
+#define __global__
+#define __device__ inline
+#define __forceinline__ __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define KERNEL_SYMBOL(kernel_, args_) \
+    ((const void *)(void (*)(const void *))[](const void *p_) { \
+        kernel_(*(const __typeof__(args_) *)p_); \
+    })
+#define SHARED(type, name) type *name = (type *)emu_shared()
+
+struct emu_index {
+    uint32_t x, y, z;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(16) uint4 {
+    uint32_t x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(8) uint2 {
+    uint32_t x, y;
+};
+
+/* Of the thread that runs. */
+extern struct emu_index threadIdx, blockIdx, blockDim, gridDim;
+void *emu_shared(void);
+void __syncthreads(void);
+void __syncwarp(void);
+/* v of lane `from`, for each lane of the warp that calls it. */
+uint64_t emu_exchange(uint64_t v, uint32_t from);
+uint32_t emu_lane(void);
+/* Starts blocks of grid x block threads; kernel is what KERNEL_SYMBOL made. */
+void emu_run(const void *kernel, const uint32_t grid[3], uint32_t block, uint32_t shared_bytes,
+             const void *args);
+/* From now on the last lane and warp go first. */
+void emu_order(bool is_reversed);
+
+template <class T> static inline T emu_shuffle(T v, uint32_t from) {
+    static_assert(sizeof v <= 8, "a register, or two");
+    uint64_t u = 0;
+    memcpy(&u, &v, sizeof v);
+    u = emu_exchange(u, from);
+    memcpy(&v, &u, sizeof v);
+    return v;
+}
+template <class T> static inline T __shfl_xor_sync(uint32_t, T v, int mask) {
+    return emu_shuffle(v, emu_lane() ^ (uint32_t)mask);
+}
+template <class T> static inline T __shfl_sync(uint32_t, T v, int from) {
+    return emu_shuffle(v, (uint32_t)from & 31);
+}
+template <class T> static inline T __shfl_up_sync(uint32_t, T v, unsigned by) {
+    uint32_t lane = emu_lane();
+    return emu_shuffle(v, lane < by ? lane : lane - by);
+}
+template <class T> static inline T atomicAdd(T *at, T v) {
+    T old = *at;
+    *at += v;
+    return old;
+}
+
+static inline float f16_to_f32(uint16_t h) {
+    return by_f16_to_f32(h);
+}
+static inline uint16_t f32_to_f16(float f) {
+    return by_f32_to_f16(f);
+}
+static inline float as_f32(uint32_t u) {
+    return by_bits_f32(u);
+}
+static inline uint32_t as_u32(float f) {
+    return by_f32_bits(f);
+}
+/* One rounding each, whatever the compiler may contract. */
+static inline float __fadd_rn(float a, float b) {
+    return a + b;
+}
+static inline float __fsub_rn(float a, float b) {
+    return a - b;
+}
+static inline float __fmul_rn(float a, float b) {
+    return a * b;
+}
+static inline float __fdiv_rn(float a, float b) {
+    return a / b;
+}
+static inline uint64_t __umul64hi(uint64_t a, uint64_t b) {
+    return (uint64_t)((unsigned __int128)a * b >> 64);
+}
+
+#endif

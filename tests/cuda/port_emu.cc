@@ -1,0 +1,238 @@
+/* The emulator as a device (port.h). Work is kept until somebody waits for it, and host memory is read only then: who forgets
+ * to wait, or changes memory too early, computes with poison.
+ *
+ *     BANYAN_EMU_BYTES=n     memory of the device            BANYAN_EMU_FAIL=n     command n fails, as an illegal address does
+ *     BANYAN_EMU_HANG=n      command n never ends            BANYAN_EMU_REVERSE=1  the last lane first
+ *     BANYAN_EMU_FAIL_FILE=f as FAIL, with the number in file f, which is removed then: the next device does not fail */
+#include "tests/cuda/emu.h"
+
+#include "gpu_worker/cuda/port.h"
+
+#include <functional>
+#include <map>
+#include <stdio.h>
+#include <unistd.h>
+#include <vector>
+
+struct command {
+    struct port_launch launch;
+    std::vector<uint8_t> args;
+    std::function<void()> other; /* instead of a kernel */
+    int mark;                    /* -1: none */
+};
+
+struct port_graph {
+    std::vector<command> commands;
+};
+
+struct port {
+    std::vector<command> pending, recorded;
+    std::map<void *, size_t> sizes;
+    uint64_t limit, used, n_done, fail_at, hang_at;
+    uint32_t n_pending_marks[PORT_MARKS];
+    bool is_recording, has_failed, hangs;
+    char error[160];
+};
+
+static uint64_t number(const char *name, uint64_t otherwise) {
+    const char *text = getenv(name);
+    return text ? strtoull(text, NULL, 10) : otherwise;
+}
+
+static uint64_t number_in(const char *path) {
+    unsigned long long n = 0;
+    FILE *f = path ? fopen(path, "r") : NULL;
+    if (f && fscanf(f, "%llu", &n) != 1) n = 0;
+    if (f) fclose(f);
+    return n;
+}
+
+extern "C" {
+
+int port_open(struct port **out, uint32_t index, struct port_device *device, struct by_err *err) {
+    if (index > 1)
+        return by_fail(err, BY_EINVAL, "--device cuda:%u: this machine has 2 emulated devices",
+                       index);
+    struct port *p = new port();
+    p->limit = number("BANYAN_EMU_BYTES", UINT64_C(8) << 30);
+    p->fail_at = number("BANYAN_EMU_FAIL", 0);
+    p->hang_at = number("BANYAN_EMU_HANG", 0);
+    if (!p->fail_at) p->fail_at = number_in(getenv("BANYAN_EMU_FAIL_FILE"));
+    emu_order(number("BANYAN_EMU_REVERSE", 0));
+    memset(device, 0, sizeof *device);
+    snprintf(device->name, sizeof device->name, "SIMT emulator");
+    device->free_bytes = device->total_bytes = p->limit;
+    device->n_processors = 2;
+    *out = p;
+    return 0;
+}
+
+void port_close(struct port *p) {
+    if (p && !p->sizes.empty()) {
+        fprintf(stderr, "emulator: %zu device allocations were never freed\n", p->sizes.size());
+        abort();
+    }
+    delete p;
+}
+
+const char *port_error(const struct port *p) {
+    return p->error;
+}
+
+uint64_t port_free_bytes(struct port *p) {
+    return p->limit - p->used;
+}
+
+bool port_is_checked(const struct port *) {
+    return true;
+}
+
+void *port_stream(struct port *) {
+    return NULL;
+}
+
+/* ---- carrying out ---- */
+
+static void drop(struct port *p, const char *why) {
+    const char *once = getenv("BANYAN_EMU_FAIL_FILE");
+    if (once) unlink(once);
+    p->has_failed = true;
+    snprintf(p->error, sizeof p->error, "%s", why);
+}
+
+static void carry_out(struct port *p, const command &c) {
+    if (c.mark >= 0) {
+        p->n_pending_marks[c.mark]--;
+        return;
+    }
+    p->n_done++;
+    if (p->n_done == p->fail_at) drop(p, "an illegal memory access was encountered (emulated)");
+    if (p->n_done == p->hang_at) p->hangs = true;
+    if (p->has_failed || p->hangs) return;
+    if (c.other)
+        c.other();
+    else
+        emu_run(c.launch.kernel, c.launch.grid, c.launch.block, c.launch.shared_bytes,
+                c.args.data());
+}
+
+static void drain(struct port *p) {
+    std::vector<command> all;
+    all.swap(p->pending);
+    for (const command &c : all)
+        carry_out(p, c);
+}
+
+static int give(struct port *p, command c) {
+    if (p->has_failed) return -1;
+    (p->is_recording ? p->recorded : p->pending).push_back(std::move(c));
+    return 0;
+}
+
+static command other(std::function<void()> fn) {
+    command c = {};
+    c.other = std::move(fn);
+    c.mark = -1;
+    return c;
+}
+
+/* ---- memory ---- */
+
+void *port_malloc(struct port *p, size_t n) {
+    if (n > p->limit - p->used) return NULL;
+    void *at = aligned_alloc(256, (n + 255) / 256 * 256);
+    if (!at) return NULL;
+    memset(at, 0xff, n);
+    p->sizes[at] = n;
+    p->used += n;
+    return at;
+}
+
+void port_free(struct port *p, void *at) {
+    if (!at) return;
+    drain(p);
+    p->used -= p->sizes.at(at);
+    p->sizes.erase(at);
+    free(at);
+}
+
+void *port_pinned(struct port *, size_t n) {
+    void *at = aligned_alloc(64, (n + 63) / 64 * 64);
+    if (at) memset(at, 0xff, n);
+    return at;
+}
+
+void port_pinned_free(struct port *p, void *at) {
+    drain(p);
+    free(at);
+}
+
+int port_load(struct port *p, void *device, const void *host, size_t n) {
+    drain(p);
+    if (n) memcpy(device, host, n);
+    return p->has_failed ? -1 : 0;
+}
+
+int port_to_device(struct port *p, void *device, const void *host, size_t n) {
+    return give(p, other([=] { memcpy(device, host, n); }));
+}
+
+int port_to_host(struct port *p, void *host, const void *device, size_t n) {
+    return give(p, other([=] { memcpy(host, device, n); }));
+}
+
+int port_zero(struct port *p, void *device, size_t n) {
+    return give(p, other([=] { memset(device, 0, n); }));
+}
+
+int port_run(struct port *p, const struct port_launch *l, const void *args) {
+    command c = {};
+    c.launch = *l;
+    c.args.assign((const uint8_t *)args, (const uint8_t *)args + l->n_args);
+    c.mark = -1;
+    return give(p, std::move(c));
+}
+
+/* ---- graphs and marks ---- */
+
+int port_record(struct port *p) {
+    p->is_recording = true;
+    p->recorded.clear();
+    return 0;
+}
+
+int port_recorded(struct port *p, struct port_graph **out) {
+    p->is_recording = false;
+    *out = new port_graph{p->recorded};
+    p->recorded.clear();
+    return 0;
+}
+
+int port_graph_run(struct port *p, struct port_graph *g) {
+    for (const command &c : g->commands)
+        if (give(p, c)) return -1;
+    return 0;
+}
+
+void port_graph_free(struct port *p, struct port_graph *g) {
+    if (!g) return;
+    drain(p);
+    delete g;
+}
+
+int port_mark(struct port *p, uint32_t mark) {
+    command c = {};
+    c.mark = (int)mark;
+    p->n_pending_marks[mark]++;
+    return give(p, std::move(c));
+}
+
+int port_wait(struct port *p, uint32_t mark, uint32_t deadline_ms) {
+    if (p->n_pending_marks[mark]) drain(p);
+    if (p->hangs) {
+        snprintf(p->error, sizeof p->error, "not done after %u ms (emulated)", deadline_ms);
+        p->has_failed = true;
+    }
+    return p->has_failed ? -1 : 0;
+}
+}

@@ -1,0 +1,91 @@
+"""--device: what a worker says when it cannot have a GPU, and a whole server on an emulated one (tests/cuda), its failures
+included."""
+
+import os
+import subprocess
+
+import pytest
+
+from harness import BIN, BUILD, ROOT, Serve, wait_for
+
+EMULATED = BUILD / "tests/banyan-cuda-emu.so"
+REAL = BUILD / "lib/banyan-cuda.so"
+MODEL = ROOT.parent / "shared/data/tiny/llama-gqa"
+has_model = pytest.mark.skipif(not MODEL.exists() or not EMULATED.exists(),
+                               reason="the emulated CUDA device (no C++ compiler, or no ../shared/data)")
+
+
+def worker(*flags, module=EMULATED, **env):
+    return subprocess.run([BIN / "banyan-gpu-worker", "--model-path", MODEL, *flags], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "BANYAN_CUDA_MODULE": str(module), **{k: str(v) for k, v in env.items()}})
+
+
+def test_a_device_that_is_none_is_refused():
+    got = worker("--device", "tpu")
+    assert got.returncode == 1 and "--device tpu: there are cpu, cuda and cuda:N" in got.stderr
+
+
+def test_without_the_module_a_worker_says_how_to_get_it(tmp_path):
+    got = worker("--device", "cuda", module=tmp_path / "none.so")
+    assert got.returncode == 1
+    assert "the CUDA backend is not there" in got.stderr and "deploy/setup.sh --cuda" in got.stderr
+    assert len(got.stderr.strip().splitlines()) == 1
+
+
+def test_a_module_of_another_build_is_refused():
+    got = worker("--device", "cuda", module=BUILD / "lib/libbanyan_kernels.so")
+    assert got.returncode == 1 and "is of another build" in got.stderr
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the CUDA module (no CUDA compiler)")
+@pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="what is said without a GPU (there is one)")
+def test_the_real_module_loads_and_says_that_there_is_no_driver():
+    got = worker("--device", "cuda:0", module=REAL)
+    assert got.returncode == 1 and "no CUDA driver is loaded here" in got.stderr
+    assert len(got.stderr.strip().splitlines()) == 1
+
+
+@has_model
+def test_a_device_out_of_range_is_refused():
+    got = worker("--device", "cuda:7")
+    assert got.returncode == 1 and "cuda:7" in got.stderr
+
+
+@has_model
+def test_a_model_that_does_not_fit_is_refused_with_numbers():
+    got = worker("--device", "cuda", BANYAN_EMU_BYTES=100000)
+    assert got.returncode == 1 and "the weights do not fit" in got.stderr and "--tp-size" in got.stderr
+
+
+@has_model
+@pytest.mark.parametrize("env, what", [({"BANYAN_EMU_FAIL": 300}, "an illegal memory access"), ({"BANYAN_EMU_HANG": 300}, "not done after")])
+def test_a_device_that_fails_in_a_step_ends_the_worker(env, what):
+    got = worker("--device", "cuda", "--max-total-tokens", "512", "--one-batch", "2x20x8", **env)
+    assert got.returncode != 0 and what in got.stderr
+
+
+DEVICE = {"BANYAN_CUDA_MODULE": str(EMULATED)}
+PROMPT = "Once upon a time"
+FLAGS = ["--model-path", str(MODEL), "--max-total-tokens", "2048", "--max-running-requests", "8"]
+
+
+@has_model
+def test_a_server_on_an_emulated_device_answers_as_one_on_the_cpu():
+    with Serve(*FLAGS, "--threads", "1", env={"BANYAN_TEST_EXACT": "1"}) as s:
+        want = s.generate(PROMPT, 24)[:2]
+    with Serve(*FLAGS, "--device", "cuda", env=DEVICE) as s:
+        assert s.generate(PROMPT, 24)[:2] == want
+
+
+@has_model
+def test_streams_go_on_when_the_device_fails(tmp_path):
+    """The worker's device fails in the middle of a stream; that of the worker which follows does not."""
+    with Serve(*FLAGS, "--device", "cuda", env=DEVICE) as s:
+        want = s.generate(PROMPT, 40)[:2]
+    once = tmp_path / "fail-once"
+    once.write_text("900")
+    with Serve(*FLAGS, "--device", "cuda", env={**DEVICE, "BANYAN_EMU_FAIL_FILE": str(once)}) as s:
+        first = s.pids()["gpu-worker"]
+        assert s.generate(PROMPT, 40)[:2] == want
+        assert not once.exists()
+        wait_for("the next worker", lambda: s.pids().get("gpu-worker", first) != first)
