@@ -116,7 +116,7 @@ static int open_tokenizer(const struct by_options *o, struct by_err *err) {
     struct by_model_dir *dir = NULL;
     if (!path) return by_fail(err, BY_EINVAL, "which model? give --model-path");
     int rc = by_model_dir_open_text(&dir, path, err);
-    if (!rc) rc = by_tokenizer_open(&shell.tokenizer, dir, err);
+    if (!rc) rc = by_tokenizer_open_cached(&shell.tokenizer, dir, err);
     by_model_dir_close(dir);
     return rc;
 }

@@ -43,7 +43,7 @@ static int open_model(struct worker *w, const struct worker_options *o, struct b
     if (rc) goto done;
     const struct by_model_dir *dir = text ? text : model;
     const struct by_model_info *info = by_model_dir_info(model);
-    rc = by_tokenizer_open(&w->tokenizer, dir, err);
+    rc = by_tokenizer_open_cached(&w->tokenizer, dir, err);
     if (rc) goto done;
     w->n_vocab = by_tokenizer_n_vocab(w->tokenizer);
     if (info) {

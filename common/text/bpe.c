@@ -41,6 +41,7 @@ struct by_bpe {
         byte_ids[256]; /* the token of one byte: alphabet, or <0xNN> with byte_fallback; NONE */
     uint32_t byte_id_min, byte_id_max; /* of those; NONE, 0 without any */
     bool has_all_bytes, merges_bytes;  /* a merge takes a byte's token */
+    bool is_borrowed;                  /* thawed: merges are not ours */
     struct symbols s;
     struct pending pending;
     char *joined; /* room for two pieces */
@@ -125,7 +126,7 @@ static bool is_byte_id(const struct by_bpe *b, uint32_t id) {
 }
 
 void by_bpe_put_merge(struct by_bpe *b, uint32_t left, uint32_t right, uint32_t rank, uint32_t id) {
-    by_assert(left != NONE && rank != NONE);
+    by_assert(left != NONE && rank != NONE && !b->is_borrowed);
     if ((uint64_t)b->n_merges * 3 >= (uint64_t)2 << b->bits) make_table(b, b->bits + 1);
     struct merge *m = &b->merges[slot_of(b, left, right)];
     b->n_merges += m->left == NONE;
@@ -259,8 +260,96 @@ void by_bpe_free(struct by_bpe *b) {
     by_free(b->s.merged);
     by_free(b->s.rank);
     by_free(b->s.id);
-    by_free(b->merges);
+    if (!b->is_borrowed) by_free(b->merges);
     by_free(b);
+}
+
+/* ---- frozen ---- */
+
+/* All but tables and text. */
+struct frozen {
+    uint32_t byte_ids[256], byte_id_min, byte_id_max;
+    uint32_t bits, n_merges, unk_id;
+    uint8_t is_byte_level, ignore_merges, byte_fallback, fuse_unk, has_unk, has_all_bytes,
+        merges_bytes;
+};
+
+void by_bpe_shrink(struct by_bpe *b) {
+    unsigned bits = 10;
+    while ((uint64_t)b->n_merges * 3 >= (uint64_t)2 << bits)
+        bits++;
+    if (bits < b->bits) make_table(b, bits);
+}
+
+void by_bpe_freeze(const struct by_bpe *b, struct by_buf *out) {
+    struct frozen f;
+    memset(&f, 0, sizeof f); /* padding too: the same tokenizer, the same bytes */
+    memcpy(f.byte_ids, b->byte_ids, sizeof f.byte_ids);
+    f.byte_id_min = b->byte_id_min;
+    f.byte_id_max = b->byte_id_max;
+    f.bits = b->bits;
+    f.n_merges = b->n_merges;
+    f.unk_id = b->o.unk_id;
+    f.is_byte_level = b->o.is_byte_level;
+    f.ignore_merges = b->o.ignore_merges;
+    f.byte_fallback = b->o.byte_fallback;
+    f.fuse_unk = b->o.fuse_unk;
+    f.has_unk = b->o.has_unk;
+    f.has_all_bytes = b->has_all_bytes;
+    f.merges_bytes = b->merges_bytes;
+    by_freeze(out, &f, 1, sizeof f);
+    by_freeze(out, b->o.prefix.p, b->o.prefix.n, 1);
+    by_freeze(out, b->o.suffix.p, b->o.suffix.n, 1);
+    by_freeze(out, b->merges, (size_t)1 << b->bits, sizeof *b->merges);
+}
+
+static bool is_sound(const struct by_bpe *b) {
+    uint32_t n = b->vocab->n, n_used = 0;
+    for (size_t i = 0; i < (size_t)1 << b->bits; i++) {
+        const struct merge *m = &b->merges[i];
+        if (m->left == NONE) continue;
+        if (m->left >= n || m->right >= n || m->id >= n || m->rank == NONE) return false;
+        n_used++;
+    }
+    for (size_t i = 0; i < 256; i++) {
+        if (b->byte_ids[i] >= n && b->byte_ids[i] != NONE) return false;
+    }
+    return n_used == b->n_merges && n_used < 1u << b->bits && (!b->o.has_unk || b->o.unk_id < n);
+}
+
+struct by_bpe *by_bpe_thaw(struct by_thaw *t, const struct by_vocab *vocab,
+                           const struct by_vocab *words) {
+    struct frozen f;
+    by_thaw_one(t, &f, sizeof f);
+    struct by_str prefix = by_thaw_str(t), suffix = by_thaw_str(t);
+    if (f.bits > 24) t->is_bad = true;
+    const void *merges = by_thaw_n(t, sizeof(struct merge), (size_t)1 << (f.bits & 31));
+    if (t->is_bad) return NULL;
+    struct by_bpe *b = by_alloc(sizeof *b);
+    *b = (struct by_bpe){.vocab = vocab,
+                         .words = f.is_byte_level ? words : vocab,
+                         .o = {.is_byte_level = f.is_byte_level,
+                               .ignore_merges = f.ignore_merges,
+                               .byte_fallback = f.byte_fallback,
+                               .fuse_unk = f.fuse_unk,
+                               .has_unk = f.has_unk,
+                               .unk_id = f.unk_id,
+                               .prefix = prefix,
+                               .suffix = suffix},
+                         .merges = (void *)(uintptr_t)merges, /* only read: is_borrowed */
+                         .bits = f.bits,
+                         .n_merges = f.n_merges,
+                         .byte_id_min = f.byte_id_min,
+                         .byte_id_max = f.byte_id_max,
+                         .has_all_bytes = f.has_all_bytes,
+                         .merges_bytes = f.merges_bytes,
+                         .is_borrowed = true};
+    memcpy(b->byte_ids, f.byte_ids, sizeof f.byte_ids);
+    by_buf_init(&b->pending.text, 1);
+    if (is_sound(b)) return b;
+    by_bpe_free(b);
+    t->is_bad = true;
+    return NULL;
 }
 
 /* ---- a word's first symbols ---- */

@@ -40,7 +40,8 @@ struct by_decoder {
     uint32_t strip_char;
     const struct by_vocab *pieces;
     struct by_vocab bytes;
-    uint8_t *flags; /* [bytes.n] */
+    uint8_t *flags;   /* [pieces->n + 1] */
+    bool is_borrowed; /* thawed: flags are not ours */
 };
 
 /* ---- one token through the steps ---- */
@@ -237,6 +238,22 @@ int by_decoder_set_pieces(struct by_decoder *d, const struct by_vocab *pieces, s
     }
     release_pad(&pad);
     return rc;
+}
+
+void by_decoder_freeze(const struct by_decoder *d, struct by_buf *out) {
+    by_freeze(out, d->flags, (size_t)d->pieces->n + 1, 1);
+    by_vocab_freeze(&d->bytes, out);
+}
+
+void by_decoder_thaw(struct by_decoder *d, struct by_thaw *t, const struct by_vocab *pieces) {
+    d->pieces = pieces;
+    d->is_borrowed = true;
+    d->flags = (void *)(uintptr_t)by_thaw_n(t, 1, (size_t)pieces->n + 1); /* only read */
+    by_vocab_thaw(&d->bytes, t);
+    if (d->bytes.n > pieces->n) t->is_bad = true;
+    for (uint32_t id = 0; id < d->bytes.n && !t->is_bad; id++) {
+        if ((d->flags[id] & IS_BYTE) && by_vocab_get(&d->bytes, id).n != 1) t->is_bad = true;
+    }
 }
 
 struct by_str by_decoder_bytes(const struct by_decoder *d, uint32_t id) {
@@ -508,7 +525,7 @@ void by_decoder_free(struct by_decoder *d) {
         by_free(d->steps[i].content);
         by_free(d->steps[i].text);
     }
-    by_free(d->flags);
+    if (!d->is_borrowed) by_free(d->flags);
     by_vocab_release(&d->bytes);
     by_free(d);
 }

@@ -394,21 +394,13 @@ static int read_post(struct by_tokenizer *t, const struct by_json *j, unsigned d
 
 int by_tokenizer_from_json(struct by_tokenizer *t, struct by_str json, struct by_err *err) {
     struct slices s = {0};
-    struct by_json *normalizer = NULL, *pre = NULL, *post = NULL, *decoder = NULL;
+    struct by_json *post = NULL;
     int rc = read_outline(json, &s, err);
-    if (!rc) rc = parse_small(&normalizer, s.normalizer, "normalizer", err);
-    if (!rc) rc = parse_small(&pre, s.pre_tokenizer, "pre_tokenizer", err);
     if (!rc) rc = parse_small(&post, s.post_processor, "post_processor", err);
-    if (!rc) rc = parse_small(&decoder, s.decoder, "decoder", err);
-    if (!rc) rc = by_normalize_parse(&t->normalize, normalizer, t->uni, err);
-    if (!rc) rc = by_pretok_parse(&t->pretok, pre, t->uni, err);
-    if (!rc) rc = by_decoder_parse(&t->decoder, decoder, err);
+    if (!rc) rc = by_tokenizer_parse_parts(t, s.normalizer, s.pre_tokenizer, s.decoder, err);
     if (!rc) rc = read_model(t, &s, err);
     if (!rc) rc = read_added(t, s.added, err);
     if (!rc && post && by_json_type(post) != BY_JSON_NULL) rc = read_post(t, post, 0, err);
-    by_json_free(decoder);
     by_json_free(post);
-    by_json_free(pre);
-    by_json_free(normalizer);
     return rc;
 }

@@ -13,7 +13,7 @@
 enum {
     /* Bytes hashed to find all cuts: the largest vocabularies in use need 30 million. */
     WORK_MAX = 160 * 1000 * 1000,
-    PART_MAX = 16 << 20, /* a step's JSON, a character map in base64 inside */
+    PART_MAX = 64 << 20, /* a step's JSON, a character map in base64 inside */
 };
 
 /* One way to cut a piece in two. */
@@ -31,20 +31,32 @@ struct cuts {
 
 /* ---- the parts around the model ---- */
 
+int by_tokenizer_parse_parts(struct by_tokenizer *t, struct by_str normalizer,
+                             struct by_str pre_tokenizer, struct by_str decoder,
+                             struct by_err *err) {
+    static const struct by_json_limits limits = {.bytes_max = PART_MAX, .depth_max = 32};
+    static const char *const names[] = {"normalizer", "pre_tokenizer", "decoder"};
+    struct by_str text[] = {normalizer, pre_tokenizer, decoder};
+    struct by_json *j[3] = {NULL, NULL, NULL};
+    int rc = 0;
+    for (size_t i = 0; i < BY_COUNTOF(j) && !rc; i++) {
+        if (!text[i].n) text[i] = BY_STR("null");
+        t->parts[i] = by_strndup(text[i].p, text[i].n);
+        rc = by_json_parse(&j[i], text[i], &limits, err);
+        if (rc) rc = by_fail_prefix(err, "%s", names[i]);
+    }
+    if (!rc) rc = by_normalize_parse(&t->normalize, j[0], t->uni, err);
+    if (!rc) rc = by_pretok_parse(&t->pretok, j[1], t->uni, err);
+    if (!rc) rc = by_decoder_parse(&t->decoder, j[2], err);
+    for (size_t i = 0; i < BY_COUNTOF(j); i++)
+        by_json_free(j[i]);
+    return rc;
+}
+
 int by_tokenizer_set_parts(struct by_tokenizer *t, const char *normalizer,
                            const char *pre_tokenizer, const char *decoder, struct by_err *err) {
-    static const struct by_json_limits limits = {.bytes_max = PART_MAX, .depth_max = 16};
-    struct by_json *a = NULL, *b = NULL, *c = NULL;
-    int rc = by_json_parse(&a, by_str_of(normalizer), &limits, err);
-    if (!rc) rc = by_json_parse(&b, by_str_of(pre_tokenizer), &limits, err);
-    if (!rc) rc = by_json_parse(&c, by_str_of(decoder), &limits, err);
-    if (!rc) rc = by_normalize_parse(&t->normalize, a, t->uni, err);
-    if (!rc) rc = by_pretok_parse(&t->pretok, b, t->uni, err);
-    if (!rc) rc = by_decoder_parse(&t->decoder, c, err);
-    by_json_free(c);
-    by_json_free(b);
-    by_json_free(a);
-    return rc;
+    return by_tokenizer_parse_parts(t, by_str_of(normalizer), by_str_of(pre_tokenizer),
+                                    by_str_of(decoder), err);
 }
 
 void by_tokenizer_frame(struct by_tokenizer *t, int64_t before, int64_t behind) {

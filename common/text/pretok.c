@@ -32,6 +32,7 @@ struct step {
     size_t text_n;
     enum scheme scheme;
     uint64_t *pairs;       /* [1 << PAIR_BITS] bits; ours */
+    bool is_borrowed;      /* thawed: pairs are not */
     struct by_buf scratch; /* the rewritten text */
 };
 
@@ -533,7 +534,7 @@ void by_pretok_free(struct by_pretok *p) {
     for (unsigned i = 0; i < p->n; i++) {
         by_regex_free(p->steps[i].regex);
         by_free(p->steps[i].text);
-        by_free(p->steps[i].pairs);
+        if (!p->steps[i].is_borrowed) by_free(p->steps[i].pairs);
         by_buf_release(&p->steps[i].scratch);
     }
     by_free(p);
@@ -560,4 +561,25 @@ void by_pretok_split_between(struct by_pretok *p, const struct by_vocab *v) {
             before = cp;
         }
     }
+}
+
+enum { PAIR_WORDS = 1 << (PAIR_BITS - 6) };
+
+void by_pretok_freeze(const struct by_pretok *p, struct by_buf *out) {
+    const struct step *last = p->n ? &p->steps[p->n - 1] : NULL;
+    bool has_pairs = last && last->kind == PAIRS;
+    by_freeze(out, has_pairs ? last->pairs : NULL, has_pairs ? PAIR_WORDS : 0, sizeof *last->pairs);
+}
+
+void by_pretok_thaw(struct by_pretok *p, struct by_thaw *t) {
+    size_t n;
+    const void *pairs = by_thaw(t, sizeof(uint64_t), &n);
+    if (!n) return;
+    if (n != PAIR_WORDS || p->n == BY_PRETOK_STEPS_MAX) {
+        t->is_bad = true;
+        return;
+    }
+    /* only read */
+    p->steps[p->n++] =
+        (struct step){.kind = PAIRS, .pairs = (void *)(uintptr_t)pairs, .is_borrowed = true};
 }

@@ -36,4 +36,8 @@ BY_MUST_USE int by_pretok_run(struct by_pretok *p, struct by_str text, bool is_f
  * place, so a model for which the whole text is one word gives the same ids, word by word and from the cache. */
 void by_pretok_split_between(struct by_pretok *p, const struct by_vocab *v);
 
+/* That step; nothing is written when there is none. */
+void by_pretok_freeze(const struct by_pretok *p, struct by_buf *out);
+void by_pretok_thaw(struct by_pretok *p, struct by_thaw *t);
+
 #endif

@@ -19,7 +19,7 @@ struct by_tokenizer *by_tokenizer_new(void) {
 
 void by_tokenizer_close(struct by_tokenizer *t) {
     if (!t) return;
-    by_free(t->is_special);
+    if (!t->mapped.p) by_free(t->is_special);
     by_vocab_release(&t->shown);
     by_decoder_free(t->decoder);
     by_wordpiece_free(t->wordpiece);
@@ -32,6 +32,9 @@ void by_tokenizer_close(struct by_tokenizer *t) {
     by_vocab_release(&t->words);
     by_vocab_release(&t->vocab);
     by_uni_free(t->uni);
+    for (size_t i = 0; i < BY_COUNTOF(t->parts); i++)
+        by_free(t->parts[i]);
+    by_file_unmap(&t->mapped);
     by_free(t);
 }
 

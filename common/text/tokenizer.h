@@ -25,6 +25,10 @@ struct by_tokenizer;
 /* The model directory may be closed afterwards. */
 BY_MUST_USE int by_tokenizer_open(struct by_tokenizer **out, const struct by_model_dir *dir,
                                   struct by_err *err);
+/* The same by way of a cached form ($BANYAN_CACHE, else the user's cache folder), written when there is none that fits: a
+ * large vocabulary is then mapped in place, which takes milliseconds, and processes share it. */
+BY_MUST_USE int by_tokenizer_open_cached(struct by_tokenizer **out, const struct by_model_dir *dir,
+                                         struct by_err *err);
 /* The file of a folder that by_tokenizer_open would read; NULL: there is none. */
 const char *by_tokenizer_file_of(const struct by_model_dir *dir);
 /* From a tokenizer.json's bytes alone: tests, fuzzers. `name` begins the errors. */

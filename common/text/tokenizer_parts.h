@@ -10,6 +10,7 @@
 #ifndef COMMON_TEXT_TOKENIZER_PARTS_H
 #define COMMON_TEXT_TOKENIZER_PARTS_H
 
+#include "common/base/file.h"
 #include "common/text/added.h"
 #include "common/text/bpe.h"
 #include "common/text/decoder.h"
@@ -43,6 +44,8 @@ struct by_tokenizer {
     int64_t bos, eos;
     bool clean_up; /* clean_up_tokenization_spaces */
     const char *kind;
+    char *parts[3]; /* normalizer, pre-tokenizer, decoder as JSON: what the cache keeps of them */
+    struct by_mapped mapped; /* the cache's file, if the arrays lie there */
 };
 
 struct by_tokenizer *by_tokenizer_new(void);
@@ -59,6 +62,10 @@ BY_MUST_USE int by_tokenizer_finish(struct by_tokenizer *t, struct by_err *err);
 BY_MUST_USE int by_tokenizer_set_parts(struct by_tokenizer *t, const char *normalizer,
                                        const char *pre_tokenizer, const char *decoder,
                                        struct by_err *err);
+/* The same from slices; an empty one is null. */
+BY_MUST_USE int by_tokenizer_parse_parts(struct by_tokenizer *t, struct by_str normalizer,
+                                         struct by_str pre_tokenizer, struct by_str decoder,
+                                         struct by_err *err);
 void by_tokenizer_frame(struct by_tokenizer *t, int64_t before, int64_t behind); /* ids; -1: none */
 
 /* How pieces with scores are used: what transformers makes of a SentencePiece model (from_scores.c). */

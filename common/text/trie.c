@@ -16,9 +16,11 @@ void by_trie_init(struct by_trie *t) {
 
 void by_trie_release(struct by_trie *t) {
     by_free(t->loose);
-    by_free(t->value);
-    by_free(t->first);
-    by_free(t->byte);
+    if (!t->is_borrowed) {
+        by_free(t->value);
+        by_free(t->first);
+        by_free(t->byte);
+    }
     *t = (struct by_trie){0};
 }
 
@@ -105,4 +107,27 @@ uint32_t by_trie_walk(const struct by_trie *t, struct by_str s) {
         if (!node) return 0;
     }
     return node;
+}
+
+void by_trie_write(const struct by_trie *t, struct by_buf *out) {
+    by_assert(t->first);
+    by_freeze(out, t->byte, t->n, sizeof *t->byte);
+    by_freeze(out, t->first, (size_t)t->n + 1, sizeof *t->first);
+    by_freeze(out, t->value, t->n, sizeof *t->value);
+}
+
+void by_trie_thaw(struct by_trie *t, struct by_thaw *from, uint32_t n_values) {
+    size_t n;
+    *t = (struct by_trie){.is_borrowed = true};
+    t->byte = (void *)(uintptr_t)by_thaw(from, sizeof *t->byte, &n);
+    if (!n || n > BY_TRIE_NODES_MAX) from->is_bad = true;
+    t->first = (void *)(uintptr_t)by_thaw_n(from, sizeof *t->first, n + 1);
+    t->value = (void *)(uintptr_t)by_thaw_n(from, sizeof *t->value, n);
+    if (from->is_bad) return;
+    t->n = (uint32_t)n;
+    bool is_sound = t->first[n] == n;
+    for (uint32_t i = 0; i < n && is_sound; i++)
+        is_sound = t->first[i] > i && t->first[i] <= t->first[i + 1] &&
+                   (t->value[i] < n_values || t->value[i] == BY_TRIE_NONE);
+    if (!is_sound) from->is_bad = true;
 }

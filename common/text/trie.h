@@ -9,7 +9,7 @@
 #ifndef COMMON_TEXT_TRIE_H
 #define COMMON_TEXT_TRIE_H
 
-#include "common/base/str.h"
+#include "common/text/frozen.h"
 
 #include <string.h>
 
@@ -22,6 +22,7 @@ struct by_trie {
     uint32_t *value;             /* [n] of the string that ends here, or BY_TRIE_NONE */
     struct by_trie_loose *loose; /* before it is frozen */
     uint32_t n_loose, loose_cap;
+    bool is_borrowed; /* thawed: the arrays are not ours */
 };
 
 void by_trie_init(struct by_trie *t);
@@ -29,6 +30,10 @@ void by_trie_release(struct by_trie *t);
 /* A string put again takes the new value. False: the trie is full. */
 BY_MUST_USE bool by_trie_put(struct by_trie *t, struct by_str s, uint32_t value);
 void by_trie_freeze(struct by_trie *t);
+
+void by_trie_write(const struct by_trie *t, struct by_buf *out); /* frozen before */
+/* Values below n_values; else, and when it is no trie, from->is_bad. */
+void by_trie_thaw(struct by_trie *t, struct by_thaw *from, uint32_t n_values);
 
 /* The child of `node` by this byte; 0: there is none. */
 static inline uint32_t by_trie_child(const struct by_trie *t, uint32_t node, uint8_t byte) {

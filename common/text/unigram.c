@@ -19,7 +19,8 @@ struct by_unigram {
     struct by_unigram_options o;
     const struct by_vocab *vocab;
     struct by_trie trie;
-    double *scores; /* [vocab->n] */
+    double *scores;   /* [vocab->n] */
+    bool is_borrowed; /* thawed: scores are not ours */
     double unk_score;
     uint32_t byte_ids[256];
     bool has_bytes;
@@ -69,10 +70,56 @@ void by_unigram_free(struct by_unigram *u) {
     if (!u) return;
     by_free(u->path);
     by_free(u->best);
-    by_free(u->scores);
+    if (!u->is_borrowed) by_free(u->scores);
     by_trie_release(&u->trie);
     by_free(u);
 }
+
+/* ---- frozen ---- */
+
+struct frozen {
+    double unk_score;
+    uint32_t byte_ids[256], unk_id;
+    uint8_t has_unk, byte_fallback, has_bytes;
+};
+
+void by_unigram_freeze(const struct by_unigram *u, struct by_buf *out) {
+    struct frozen f;
+    memset(&f, 0, sizeof f); /* padding too */
+    f.unk_score = u->unk_score;
+    memcpy(f.byte_ids, u->byte_ids, sizeof f.byte_ids);
+    f.unk_id = u->o.unk_id;
+    f.has_unk = u->o.has_unk;
+    f.byte_fallback = u->o.byte_fallback;
+    f.has_bytes = u->has_bytes;
+    by_freeze(out, &f, 1, sizeof f);
+    by_freeze(out, u->scores, u->vocab->n, sizeof *u->scores);
+    by_trie_write(&u->trie, out);
+}
+
+struct by_unigram *by_unigram_thaw(struct by_thaw *t, const struct by_vocab *vocab) {
+    struct frozen f;
+    by_thaw_one(t, &f, sizeof f);
+    struct by_unigram *u = by_alloc(sizeof *u);
+    *u = (struct by_unigram){
+        .o = {.has_unk = f.has_unk, .unk_id = f.unk_id, .byte_fallback = f.byte_fallback},
+        .vocab = vocab,
+        .unk_score = f.unk_score,
+        .has_bytes = f.has_bytes,
+        .is_borrowed = true};
+    memcpy(u->byte_ids, f.byte_ids, sizeof f.byte_ids);
+    u->scores = (void *)(uintptr_t)by_thaw_n(t, sizeof *u->scores, vocab->n);
+    by_trie_thaw(&u->trie, t, vocab->n);
+    for (size_t i = 0; i < 256; i++) {
+        if (f.byte_ids[i] >= vocab->n && (f.byte_ids[i] != NONE || f.has_bytes)) t->is_bad = true;
+    }
+    if (f.has_unk && f.unk_id >= vocab->n) t->is_bad = true;
+    if (!t->is_bad) return u;
+    by_unigram_free(u);
+    return NULL;
+}
+
+/* ---- */
 
 static void reach(struct best *to, double score, size_t from, uint32_t id) {
     if (to->from != NONE && !(score > to->score)) return;

@@ -25,6 +25,9 @@ BY_MUST_USE int by_unigram_new(struct by_unigram **out, const struct by_vocab *v
                                const double *scores, const struct by_unigram_options *o,
                                struct by_err *err);
 void by_unigram_free(struct by_unigram *u); /* NULL is fine */
+void by_unigram_freeze(const struct by_unigram *u, struct by_buf *out);
+/* NULL and t->is_bad when it is none for this vocabulary. */
+struct by_unigram *by_unigram_thaw(struct by_thaw *t, const struct by_vocab *vocab);
 /* Appends the ids of one word (valid UTF-8). BY_EFORMAT: it has unknown characters, and there is no token for them. */
 BY_MUST_USE int by_unigram_encode(struct by_unigram *u, struct by_str word, struct by_ids *out,
                                   struct by_err *err);

@@ -11,9 +11,11 @@ void by_vocab_init(struct by_vocab *v) {
 }
 
 void by_vocab_release(struct by_vocab *v) {
-    by_free(v->pieces);
-    by_free(v->blob);
-    by_free(v->slots);
+    if (!v->is_borrowed) {
+        by_free(v->pieces);
+        by_free(v->blob);
+        by_free(v->slots);
+    }
     *v = (struct by_vocab){0};
 }
 
@@ -41,11 +43,7 @@ static uint32_t slot_of(const struct by_vocab *v, struct by_str piece, uint64_t 
     return i;
 }
 
-static void grow_slots(struct by_vocab *v, uint32_t n) {
-    if (n < v->n_slots / 2) return;
-    uint32_t n_slots = BY_MAX(v->n_slots, 1024u);
-    while (n_slots / 2 <= n)
-        n_slots *= 2;
+static void make_slots(struct by_vocab *v, uint32_t n_slots) {
     struct by_vocab_slot *old = v->slots;
     uint32_t n_old = v->n_slots;
     v->slots = by_alloc_array(n_slots, sizeof *v->slots);
@@ -56,6 +54,14 @@ static void grow_slots(struct by_vocab *v, uint32_t n) {
         v->slots[slot_of(v, piece, by_str_hash(piece))] = old[i];
     }
     by_free(old);
+}
+
+static void grow_slots(struct by_vocab *v, uint32_t n) {
+    if (n < v->n_slots / 2) return;
+    uint32_t n_slots = BY_MAX(v->n_slots, 1024u);
+    while (n_slots / 2 <= n)
+        n_slots *= 2;
+    make_slots(v, n_slots);
 }
 
 void by_vocab_reserve(struct by_vocab *v, uint32_t n_ids) {
@@ -74,6 +80,7 @@ int by_vocab_put(struct by_vocab *v, uint32_t id, struct by_str piece, bool is_f
         return by_fail(err, BY_ELIMIT, "token id %u is past the limit of %d", id, BY_VOCAB_IDS_MAX);
     if (piece.n > BY_PIECE_BYTES_MAX || v->blob_n + piece.n > BY_VOCAB_BLOB_MAX)
         return by_fail(err, BY_ELIMIT, "token %u of %zu bytes is too long", id, piece.n);
+    by_assert(!v->is_borrowed);
     if (by_vocab_has(v, id))
         return by_fail(err, BY_EFORMAT, "token id %u is given to two tokens", id);
     grow_ids(v, id + 1);
@@ -123,4 +130,53 @@ bool by_vocab_find(const struct by_vocab *v, struct by_str piece, uint32_t *id) 
     if (!v->slots[i].id1) return false;
     *id = v->slots[i].id1 - 1;
     return true;
+}
+
+/* ---- frozen ---- */
+
+void by_vocab_shrink(struct by_vocab *v) {
+    uint32_t n_slots = v->n_slots;
+    while (n_slots / 4 > v->n_found && n_slots > 1024)
+        n_slots /= 2;
+    if (n_slots < v->n_slots) make_slots(v, n_slots);
+}
+
+void by_vocab_freeze(const struct by_vocab *v, struct by_buf *out) {
+    uint32_t counts[2] = {v->n_pieces, v->n_found};
+    by_freeze(out, counts, 1, sizeof counts);
+    by_freeze(out, v->pieces, v->n, sizeof *v->pieces);
+    by_freeze(out, v->blob, v->blob_n, 1);
+    by_freeze(out, v->slots, v->n_slots, sizeof *v->slots);
+}
+
+static bool is_sound(const struct by_vocab *v) {
+    uint32_t n_pieces = 0, n_used = 0;
+    for (uint32_t id = 0; id < v->n; id++) {
+        const struct by_vocab_piece *p = &v->pieces[id];
+        if (p->n && (p->at > v->blob_n || p->n > v->blob_n - p->at || p->n > BY_PIECE_BYTES_MAX))
+            return false;
+        n_pieces += p->at != HOLE;
+    }
+    for (uint32_t i = 0; i < v->n_slots; i++) {
+        if (v->slots[i].id1 > v->n) return false;
+        n_used += v->slots[i].id1 != 0;
+    }
+    bool is_power = (v->n_slots & (v->n_slots - 1)) == 0; /* an empty slot ends every search */
+    return n_pieces == v->n_pieces && n_used == v->n_found && is_power &&
+           (!v->n_slots || n_used < v->n_slots);
+}
+
+void by_vocab_thaw(struct by_vocab *v, struct by_thaw *t) {
+    uint32_t counts[2];
+    size_t n, n_slots;
+    by_thaw_one(t, counts, sizeof counts);
+    *v = (struct by_vocab){.n_pieces = counts[0], .n_found = counts[1], .is_borrowed = true};
+    /* only read from here on: is_borrowed */
+    v->pieces = (void *)(uintptr_t)by_thaw(t, sizeof *v->pieces, &n);
+    v->blob = (void *)(uintptr_t)by_thaw(t, 1, &v->blob_n);
+    v->slots = (void *)(uintptr_t)by_thaw(t, sizeof *v->slots, &n_slots);
+    if (n > BY_VOCAB_IDS_MAX || n_slots > 4u * BY_VOCAB_IDS_MAX) t->is_bad = true;
+    v->n = v->cap = t->is_bad ? 0 : (uint32_t)n;
+    v->n_slots = t->is_bad ? 0 : (uint32_t)n_slots;
+    if (!t->is_bad && !is_sound(v)) t->is_bad = true;
 }

@@ -3,12 +3,12 @@
  *     piece[id] = {offset, length} into one blob          slots: power of two, linear probing, {id + 1 (0: empty), hash}
  *
  * Always: an id has at most one piece and a findable piece one id; ids <= BY_VOCAB_MAX; a hole has length 0.
- * Owner: whoever holds the struct; read-only once filled. */
+ * Owner: whoever holds the struct; read-only once filled. A thawed one borrows its arrays, and nothing is put into it. */
 #ifndef COMMON_TEXT_VOCAB_H
 #define COMMON_TEXT_VOCAB_H
 
 #include "common/base/err.h"
-#include "common/base/str.h"
+#include "common/text/frozen.h"
 
 enum {
     BY_VOCAB_IDS_MAX = 1 << 21,    /* the largest vocabularies in use have 2^18 */
@@ -35,6 +35,7 @@ struct by_vocab {
     size_t blob_n, blob_cap;
     struct by_vocab_slot *slots; /* [n_slots] */
     uint32_t n_slots, n_found;
+    bool is_borrowed; /* thawed: the arrays are not ours */
 };
 
 void by_vocab_init(struct by_vocab *v);
@@ -49,6 +50,11 @@ BY_MUST_USE bool by_vocab_find(const struct by_vocab *v, struct by_str piece, ui
 void by_vocab_find_many(const struct by_vocab *v, const struct by_str *pieces, size_t n,
                         uint32_t *ids);
 bool by_vocab_has(const struct by_vocab *v, uint32_t id);
+
+void by_vocab_shrink(struct by_vocab *v); /* no more room than its pieces need */
+void by_vocab_freeze(const struct by_vocab *v, struct by_buf *out);
+/* Checks all that the other functions rely on; t->is_bad when it does not hold. */
+void by_vocab_thaw(struct by_vocab *v, struct by_thaw *t);
 
 static inline struct by_str by_vocab_get(const struct by_vocab *v, uint32_t id) {
     if (id >= v->n || v->pieces[id].n == 0) return (struct by_str){"", 0};

@@ -2,14 +2,17 @@
 #include "common/base/mem.h"
 #include "common/base/options.h"
 #include "common/text/tokenizer.h"
+#include "deploy/cli/bench_tokenize.h"
 #include "deploy/cli/fetch_model.h"
 #include "deploy/cli/json_lines.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* banyan tokenize --model-path DIR < lines:  {"text", "add_special_tokens"?: true} -> {"ids"}
- * with --decode:                             {"ids", "skip_special_tokens"?: false} -> {"text"} */
+ * with --decode:                             {"ids", "skip_special_tokens"?: false} -> {"text"}
+ * with --bench: how fast loading, encoding and decoding are, on the text of stdin or a sample of its own */
 
 enum { IDS_MAX = 64 << 20 };
 
@@ -63,6 +66,18 @@ static int decode(void *ctx, struct by_str line, const struct by_json *args, str
     return 0;
 }
 
+static int bench(const struct by_model_dir *dir, struct by_err *err) {
+    struct by_buf text;
+    char chunk[65536];
+    by_buf_init(&text, BY_TEXT_BYTES_MAX);
+    for (size_t n; !isatty(STDIN_FILENO) && (n = fread(chunk, 1, sizeof chunk, stdin)) > 0;)
+        by_buf_add(&text, chunk, n);
+    int rc = text.is_full ? by_fail(err, BY_ELIMIT, "at most %d bytes of text", BY_TEXT_BYTES_MAX)
+                          : bench_tokenize(dir, by_buf_str(&text), err);
+    by_buf_release(&text);
+    return rc;
+}
+
 int cmd_tokenize(int argc, char **argv) {
     static const struct by_options_program program = {
         .name = "banyan tokenize",
@@ -70,12 +85,13 @@ int cmd_tokenize(int argc, char **argv) {
         .summary = "reads JSON lines {\"text\", \"add_special_tokens\"?} and writes {\"ids\"}; "
                    "with --decode "
                    "{\"ids\", \"skip_special_tokens\"?} to {\"text\"}",
-        .usage = "--model-path DIR [--decode] < LINES"};
+        .usage = "--model-path DIR [--decode] < LINES | --bench [< TEXT]"};
     struct by_options o;
     struct by_err err = {0};
     struct by_model_dir *dir = NULL;
     struct tool t = {0};
     bool decodes = cmd_take_word(&argc, argv, "--decode");
+    bool is_bench = cmd_take_word(&argc, argv, "--bench");
     int rc = by_options_parse(&o, &program, argc, argv, &err);
     char *path = NULL;
     if (!rc)
@@ -83,11 +99,15 @@ int cmd_tokenize(int argc, char **argv) {
                          &err);
     if (!rc) rc = by_model_dir_open_text(&dir, path, &err);
     by_free(path);
-    if (!rc) rc = by_tokenizer_open(&t.tokenizer, dir, &err);
+    if (!rc) rc = is_bench ? bench(dir, &err) : by_tokenizer_open_cached(&t.tokenizer, dir, &err);
     by_model_dir_close(dir);
     if (rc) {
         fprintf(stderr, "banyan tokenize: %s\n", err.text);
         return 1;
+    }
+    if (is_bench) {
+        by_options_release(&o);
+        return 0;
     }
     by_ids_init(&t.ids, IDS_MAX);
     by_buf_init(&t.text, (size_t)IDS_MAX);
