@@ -9,6 +9,7 @@
 #include "gpu_worker/device.h"
 #include "gpu_worker/kv.h"
 #include "gpu_worker/one_batch.h"
+#include "gpu_worker/reload.h"
 #include "gpu_worker/tp.h"
 #include "gpu_worker/worker.h"
 #include "proto/endpoint.h"
@@ -23,6 +24,9 @@ static struct shell {
     struct by_options o;
     struct backend *backend;
     struct model *model;
+    struct model_options model_options;
+    struct reload next; /* weights that wait to be taken */
+    char *path;         /* of the weights that were taken; NULL: still those of --model-path */
     struct worker *worker;
     struct wire *wire;
     struct tp *tp; /* the group of this session; NULL: a rank of one, or not yet */
@@ -43,24 +47,6 @@ static void on_progress(void *ctx, double share) {
     snprintf(text, sizeof text, "STATUS=loading the model: %.0f %%", share * 100);
     by_notify(text);
     if (now - shell.started_ns > 1000000000) by_info("loading the model: %.0f %%", share * 100);
-}
-
-/* Names, shapes and the ends of every tensor: replicas that disagree on this do not serve one model. */
-static uint64_t fingerprint(const struct by_model_dir *dir) {
-    uint64_t h = 0;
-    for (size_t i = 0; i < by_model_dir_n_tensors(dir); i++) {
-        const struct by_tensor_info *t = by_model_dir_tensor(dir, i);
-        size_t n = BY_MIN(t->n_bytes, (size_t)256);
-        const char *data = (const char *)t->data;
-        uint64_t parts[] = {h,
-                            by_str_hash(t->name),
-                            t->dtype,
-                            t->n_bytes,
-                            n ? by_str_hash((struct by_str){data, n}) : 0,
-                            n ? by_str_hash((struct by_str){data + t->n_bytes - n, n}) : 0};
-        h = by_str_hash((struct by_str){(const char *)parts, sizeof parts});
-    }
-    return h;
 }
 
 static enum by_dtype quantize_to(const char *word) {
@@ -84,8 +70,7 @@ static void describe(const struct by_model_dir *dir, enum kv_dtype kv) {
     snprintf(shell.arch, sizeof shell.arch, "%s", by_model_dir_info(dir)->architecture);
     snprintf(shell.impl, sizeof shell.impl, "native, KV cache in %s", kv_dtype_name(kv));
     snprintf(shell.device, sizeof shell.device, "%s", shell.backend->name);
-    snprintf(shell.weights_id, sizeof shell.weights_id, "%016llx",
-             (unsigned long long)fingerprint(dir));
+    reload_fingerprint(dir, shell.weights_id);
 }
 
 static int load(struct by_err *err) {
@@ -100,16 +85,17 @@ static int load(struct by_err *err) {
     int rc = device_open(&shell.backend, o, err);
     if (!rc) rc = by_model_dir_open(&dir, o->model_path, err);
     if (rc) goto done;
-    struct model_options mo = {.page_size = (uint32_t)o->page_size,
-                               .kv_dtype = kv_choose_dtype(o->kv_cache_dtype, dir),
-                               .rows_max = rows_max,
-                               .logit_rows_max = WORKER_LOGIT_ROWS,
-                               .context_len = (uint32_t)o->context_length,
-                               .rank = (uint32_t)o->tp_rank,
-                               .world = (uint32_t)o->tp_size,
-                               .quantize = quantize_to(o->quantization),
-                               .progress = on_progress};
-    rc = model_open(&shell.model, dir, shell.backend, &mo, err);
+    struct model_options *mo = &shell.model_options;
+    *mo = (struct model_options){.page_size = (uint32_t)o->page_size,
+                                 .kv_dtype = kv_choose_dtype(o->kv_cache_dtype, dir),
+                                 .rows_max = rows_max,
+                                 .logit_rows_max = WORKER_LOGIT_ROWS,
+                                 .context_len = (uint32_t)o->context_length,
+                                 .rank = (uint32_t)o->tp_rank,
+                                 .world = (uint32_t)o->tp_size,
+                                 .quantize = quantize_to(o->quantization),
+                                 .progress = on_progress};
+    rc = model_open(&shell.model, dir, shell.backend, mo, err);
     if (rc) goto done;
     if (model_is_encoder(shell.model)) {
         rc = by_fail(err, BY_EINVAL,
@@ -121,7 +107,7 @@ static int load(struct by_err *err) {
     rc = kv_plan(&n_pages, &context_len, o, model_kv_page_bytes(shell.model), shell.backend, err);
     if (!rc) rc = model_kv_new(shell.model, n_pages, err);
     if (rc) goto done;
-    describe(dir, mo.kv_dtype);
+    describe(dir, mo->kv_dtype);
     struct backend_memory memory;
     shell.backend->memory(shell.backend, &memory);
     shell.record = (struct msg_model){.path = by_str_of(o->model_path),
@@ -215,6 +201,48 @@ static void on_step(struct wire_peer *peer, const struct msg_step *m) {
     }
 }
 
+/* Between two steps: the scheduler sends none until all workers have answered. */
+static void take_next(void) {
+    struct by_err err;
+    worker_free(shell.worker);
+    model_close(shell.model);
+    shell.model = shell.next.model;
+    if (model_kv_new(shell.model, shell.limits.n_pages, &err)) by_die("%s", err.text);
+    shell.worker = worker_new(shell.model, shell.backend, &shell.limits);
+    model_set_group(shell.model, shell.tp);
+    by_free(shell.path);
+    shell.path = shell.next.path;
+    memcpy(shell.weights_id, shell.next.weights_id, sizeof shell.weights_id);
+    shell.record.path = by_str_of(shell.path);
+    shell.record.weights_id = by_str_of(shell.weights_id);
+    shell.next = (struct reload){0};
+    by_info("serves the weights of %s", shell.path);
+    by_notify("STATUS=serving");
+}
+
+static void on_update(struct wire_peer *peer, const struct msg_update *m) {
+    struct msg done = {.kind = MSG_updated, .updated = {.id = m->id}};
+    struct by_err err = {0};
+    bool is_late = m->phase == UPDATE_CATCH_UP;
+    if (m->phase == UPDATE_DROP) {
+        reload_drop(&shell.next);
+        return;
+    }
+    if (m->phase == UPDATE_LOAD || is_late) {
+        char *path = by_strndup(m->path.p ? m->path.p : "", m->path.n);
+        shell.started_ns = by_now_ns();
+        done.updated.code = reload_open(&shell.next, path, shell.backend, &shell.model_options,
+                                        shell.model, shell.o.kv_cache_dtype, &err);
+        by_free(path);
+        if (done.updated.code && is_late) by_die("cannot catch up with the others: %s", err.text);
+        done.updated.text = by_str_of(err.text);
+        if (done.updated.code) by_warn("the weights were not loaded: %s", err.text);
+    }
+    if (shell.next.model) done.updated.weights_id = by_str_of(shell.next.weights_id);
+    if ((m->phase == UPDATE_SWITCH || is_late) && shell.next.model) take_next();
+    wire_send(peer, &done);
+}
+
 static void on_up(void *ctx, struct wire_peer *peer) {
     (void)ctx;
     (void)peer;
@@ -237,6 +265,7 @@ static void on_msg(void *ctx, struct wire_peer *peer, const struct msg *m) {
     (void)ctx;
     if (m->kind == MSG_step) on_step(peer, &m->step);
     if (m->kind == MSG_group) join_group(peer, &m->group);
+    if (m->kind == MSG_update) on_update(peer, &m->update);
 }
 
 static int serve(struct by_err *err) {
@@ -295,6 +324,8 @@ int main(int argc, char **argv) {
     if (shell.o.one_batch ? measure(&err) : serve(&err)) by_die("%s", err.text);
     worker_free(shell.worker);
     model_close(shell.model);
+    reload_drop(&shell.next);
+    by_free(shell.path);
     shell.backend->close(shell.backend);
     by_options_release(&shell.o);
     return 0;

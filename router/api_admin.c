@@ -196,6 +196,93 @@ void api_cache(struct router *r, struct conn *c, const struct http1_request *req
     uplink_ask_scheduler(r->uplink, "cache", by_str_of(json), on_answer, pending_new(r, c));
 }
 
+/* ---- /update_weights_from_disk: SGLang's shape ---- */
+
+static void on_updated(void *ctx, int code, struct by_str json) {
+    const struct by_json_limits lim = {.bytes_max = 65536, .depth_max = 8};
+    struct pending *p = ctx;
+    struct by_json *body = NULL;
+    struct by_str said = {0};
+    struct by_buf out;
+    by_buf_init(&out, 65536);
+    if (!by_json_parse(&body, json, &lim, NULL))
+        (void)!by_json_get_str(body, "", "error", &said, NULL);
+    if (code && !said.n) said = by_str_of(by_err_sentence(code));
+    if (code) { /* as all routes say it, and as SGLang does */
+        char text[BY_ERR_TEXT_MAX];
+        snprintf(text, sizeof text, "%.*s", (int)BY_MIN(said.n, sizeof text - 1), said.p);
+        request_write_error(&out, BY_EINVAL, text);
+        out.n--; /* goes on within the object */
+        by_buf_addz(&out, ",\"success\":false,\"message\":");
+        by_buf_add_json_str(&out, said);
+    } else {
+        by_buf_addz(&out, "{\"success\":true,\"message\":\"the weights are updated\"");
+    }
+    by_buf_addf(&out, ",\"num_paused_requests\":%.0f}",
+                code ? 0 : by_json_f64(by_json_get(body, "paused")));
+    if (p->conn) {
+        conn_set_owner(p->conn, NULL, NULL, NULL);
+        conn_respond(p->conn, code ? 400 : 200, "application/json", by_buf_str(&out), NULL);
+    }
+    by_json_free(body);
+    by_buf_release(&out);
+    by_free(p);
+}
+
+/* What would change something that we do not do is refused by name; off, it says nothing. */
+static int check_update(const struct by_json *body, struct by_err *err) {
+    static const char *const refused[] = {"is_async", "keep_pause", "token_step", "manifest",
+                                          "weight_version"};
+    struct by_str format = {0};
+    bool flush = true;
+    int rc = by_json_get_str(body, "", "load_format", &format, err);
+    if (!rc && format.n && !by_str_eqz(format, "auto") && !by_str_eqz(format, "safetensors") &&
+        !by_str_eqz(format, "gguf"))
+        return by_fail(err, BY_EUNSUPPORTED,
+                       "load_format: '%.*s' is not read; leave it out: safetensors and GGUF are "
+                       "told apart by what lies there",
+                       (int)BY_MIN(format.n, (size_t)40), format.p);
+    if (!rc) rc = by_json_get_bool(body, "", "flush_cache", &flush, err);
+    if (!rc && !flush)
+        return by_fail(err, BY_EUNSUPPORTED,
+                       "flush_cache: what other weights have cached cannot be kept");
+    for (size_t i = 0; !rc && i < BY_COUNTOF(refused); i++) {
+        const struct by_json *v = by_json_get(body, refused[i]);
+        bool is_off = !v || by_json_type(v) == BY_JSON_NULL ||
+                      (by_json_type(v) == BY_JSON_BOOL && !by_json_bool(v)) ||
+                      (by_json_type(v) == BY_JSON_NUMBER && by_json_f64(v) == 0);
+        if (!is_off) rc = by_fail(err, BY_EUNSUPPORTED, "%s: it is not supported", refused[i]);
+    }
+    return rc;
+}
+
+void api_update_weights(struct router *r, struct conn *c, const struct http1_request *req) {
+    const struct by_json_limits lim = {.bytes_max = 65536, .depth_max = 8};
+    struct by_json *body = NULL;
+    struct by_err err = {0};
+    struct by_str path = {0};
+    struct by_buf ask;
+    bool aborts = false;
+    int rc = by_json_parse(&body, req->body, &lim, &err);
+    if (!rc) rc = by_json_get_str(body, "", "model_path", &path, &err);
+    if (!rc && !path.n)
+        rc = by_fail(&err, BY_EINVAL, "model_path: a file or folder on the workers' machine");
+    if (!rc) rc = by_json_get_bool(body, "", "abort_all_requests", &aborts, &err);
+    if (!rc) rc = check_update(body, &err);
+    if (rc) {
+        request_error(c, rc, err.text, 0);
+    } else {
+        if (aborts) request_abort(r, (struct by_str){0}, true);
+        by_buf_init(&ask, 65536);
+        by_buf_addz(&ask, "{\"model_path\":");
+        by_buf_add_json_str(&ask, path);
+        by_buf_addc(&ask, '}');
+        uplink_ask_scheduler(r->uplink, "update", by_buf_str(&ask), on_updated, pending_new(r, c));
+        by_buf_release(&ask);
+    }
+    by_json_free(body);
+}
+
 /* The id as /generate says it, or as the OpenAI routes do. */
 static struct by_str plain_id(struct by_str rid) {
     static const char *const prefixes[] = {"chatcmpl-", "cmpl-"};

@@ -199,6 +199,15 @@ static const struct form_field abort_[] = {
     {"abort_all", TRUTH, "in place of an id", false},
 };
 const struct form form_abort = {"Abort", "requests to be ended", FIELDS(abort_)};
+static const struct form_field update[] = {
+    {"model_path", "{'type':'string','minLength':1}", "a file or folder on the workers' machines",
+     true},
+    {"load_format", "{'enum':['auto','safetensors','gguf','',null]}", "what lies there says so",
+     false},
+    {"flush_cache", "{'enum':[true,null]}", "what other weights have cached cannot be kept", false},
+    {"abort_all_requests", TRUTH, "instead of going on with the new weights", false},
+};
+const struct form form_update = {"UpdateWeights", "where other weights lie", FIELDS(update)};
 
 static const struct form_field top[] = {
     {"top", "{'type':'integer','minimum':0,'maximum':100}", "so many of the most used prefixes",
@@ -342,6 +351,12 @@ static const struct form_field drained[] = {
     {"draining", "{'type':'boolean'}", "new requests are refused", true},
     {"running", COUNT, "requests that still run", true},
 };
+static const struct form_field updated[] = {
+    {"success", "{'type':'boolean'}", "false comes with 400: nothing has changed", true},
+    {"message", STRING, "why not", true},
+    {"num_paused_requests", COUNT, "requests that waited for it", true},
+};
+const struct form form_updated = {"WeightsUpdated", "what came of it", FIELDS(updated)};
 const struct form form_drained = {"Drained", "how far it is", FIELDS(drained)};
 
 /* ---- as JSON Schema ---- */

@@ -36,13 +36,13 @@ struct form {
 /* What the routes ask for: in the body, a GET's in the query. */
 extern const struct form form_abort, form_chat, form_completions, form_count, form_detokenize,
     form_generate, form_messages, form_ollama_chat, form_ollama_generate, form_ollama_show,
-    form_responses, form_template, form_tokenize, form_top;
+    form_responses, form_template, form_tokenize, form_top, form_update;
 /* What they answer. */
 extern const struct form form_nothing, form_words, form_any, form_model, form_models,
     form_model_info, form_server_info, form_loads, form_generated, form_completion,
     form_chat_completion, form_response, form_message, form_counted, form_ollama_said,
     form_ollama_tags, form_ollama_shown, form_ollama_version, form_tokens, form_text, form_prompt,
-    form_drained, form_status;
+    form_drained, form_status, form_updated;
 extern const struct form form_sampling_params; /* part of form_generate */
 
 /* The form as one JSON Schema object. */

@@ -67,6 +67,8 @@ const struct route routes[] = {
      "take no new requests; answers how many run: again until it is 0", NULL, &form_drained},
     {HTTP1_DELETE, "/drain", api_drain_end, ROUTE_ADMIN, "take requests again", NULL,
      &form_drained},
+    {HTTP1_POST, "/update_weights_from_disk", api_update_weights, ROUTE_ADMIN,
+     "other weights of the same shape, without losing a request", &form_update, &form_updated},
     {HTTP1_POST, "/flush_cache", api_flush_cache, ROUTE_ADMIN, "forget the prefix cache", NULL,
      &form_any},
     {HTTP1_GET, "/flush_cache", api_flush_cache, ROUTE_ADMIN, "the same", NULL, &form_any},

@@ -322,7 +322,8 @@ static int admit_worker(const struct core *c, const struct msg_hello *h, struct 
     if (c->model.n_vocab && h->model.n_vocab != c->model.n_vocab)
         return by_fail(err, BY_EINVAL, "its model has %u token ids, the one served %u",
                        h->model.n_vocab, c->model.n_vocab);
-    if (c->n_replicas_up > 0 && !by_str_eq(h->model.weights_id, c->model.weights_id))
+    if (c->n_replicas_up > 0 && !update_is_stale(c, &h->model) &&
+        !by_str_eq(h->model.weights_id, c->model.weights_id))
         return by_fail(err, BY_EINVAL, "its weights differ from the other replicas'");
     uint32_t there = c->replicas[cap->replica]->ranks[cap->rank];
     const struct core_peer *p = core_peer(c, there);
@@ -396,9 +397,13 @@ static void join_capacity(struct replica *r, const struct msg_capacity *cap) {
 static void worker_up(struct core *c, struct core_peer *p, const struct msg_hello *h) {
     const struct msg_capacity *cap = &h->capacity;
     struct replica *r = c->replicas[cap->replica];
-    end_former(c, r, cap);
     p->replica = cap->replica;
     p->rank = cap->rank;
+    if (update_is_stale(c, &h->model)) {
+        update_catch_up(c, p);
+        return;
+    }
+    end_former(c, r, cap);
     r->ranks[p->rank] = p->id;
     r->has_died |= r->epochs[p->rank] != 0 && r->epochs[p->rank] != p->epoch;
     r->epochs[p->rank] = p->epoch;
@@ -507,7 +512,10 @@ void core_on_down(struct core *c, uint64_t now_ns, uint32_t peer, const char *wh
     by_map_remove(&c->peer_by_id, peer);
     if (p->role == ROLE_ROUTER) router_down(c, p);
     if (p->role == ROLE_DETOKENIZER) detok_down(c, p);
-    if (p->role == ROLE_GPU_WORKER) worker_down(c, p);
+    if (p->role == ROLE_GPU_WORKER) {
+        worker_down(c, p);
+        update_lost(c, p);
+    }
     by_free(p);
     update_ready(c);
     c->peers_changed = true;
@@ -527,6 +535,7 @@ static bool may_say(enum role role, enum msg_kind kind) {
     case MSG_tokenized:
         return role == ROLE_TOKENIZER_WORKER;
     case MSG_step_done:
+    case MSG_updated:
         return role == ROLE_GPU_WORKER;
     case MSG_finish:
         return role == ROLE_DETOKENIZER;
@@ -547,7 +556,7 @@ void core_on_message(struct core *c, uint64_t now_ns, uint32_t peer, const struc
     c->now_ns = BY_MAX(c->now_ns, now_ns);
     struct core_peer *p = core_peer(c, peer);
     if (!p) return; /* its session was ended a moment ago */
-    if (!may_say(p->role, m->kind)) {
+    if (!may_say(p->role, m->kind) || (p->is_stale && m->kind != MSG_updated)) {
         core_strange(c, p, msg_kind_name(m->kind));
         return;
     }
@@ -557,6 +566,9 @@ void core_on_message(struct core *c, uint64_t now_ns, uint32_t peer, const struc
         break;
     case MSG_step_done:
         batch_done(c, c->replicas[p->replica], p, &m->step_done);
+        break;
+    case MSG_updated:
+        update_answered(c, p, &m->updated);
         break;
     case MSG_finish:
         intake_finish(c, p, &m->finish);
@@ -595,7 +607,7 @@ bool core_next_step(struct core *c, uint64_t now_ns) {
     c->now_ns = BY_MAX(c->now_ns, now_ns);
     run_timers(c);
     bool is_sent = false;
-    for (uint32_t i = 0; i < c->opt.n_replicas; i++)
+    for (uint32_t i = 0; i < c->opt.n_replicas && c->update.state == UPDATE_NONE; i++)
         is_sent |= batch_build(c, c->replicas[i]);
     if (c->peers_changed) send_peers(c);
     if (is_sent) set_gauges(c);

@@ -2,7 +2,7 @@
  *
  *     core.c     peers, names, acks, cancels, deadlines        admit.c    may this one enter now?
  *     batch.c    builds a step, takes its result               retract.c  gives a place back, loses a replica
- *     deliver.c  log -> tokens frames, replays
+ *     deliver.c  log -> tokens frames, replays                 update.c   other weights for all workers
  *
  * Always: each sequence is in the list of its state: WAITING, PAUSED and DONE here, the others in their replica.
  * Owner: the scheduler core, one thread. */
@@ -13,6 +13,7 @@
 #include "scheduler/pin.h"
 #include "scheduler/policy.h"
 #include "scheduler/replica.h"
+#include "scheduler/update.h"
 
 /* After so many lost steps without a new token, a request runs alone; the next loss proves it guilty (DESIGN D5). */
 enum { CORE_SUSPECT_DEATHS = 2, CORE_TOMB_MS = 600000 };
@@ -25,6 +26,8 @@ struct core_peer {
     char endpoint[256];
     uint64_t epoch;
     uint32_t replica, rank; /* gpu workers */
+    uint64_t update_due;    /* gpu workers: the update whose answer is awaited; 0: none */
+    bool is_stale;          /* a gpu worker with former weights: it has no place yet */
     struct by_list reqs;    /* detokenizers: by req.in_detok */
     uint32_t n_reqs;
 };
@@ -72,6 +75,8 @@ struct core {
     uint64_t next_order;
     uint32_t n_live;     /* requests not freed */
     uint32_t n_isolated; /* of them, suspects that must run alone */
+
+    struct update update;
 
     double new_token_ratio; /* of a request's max_new_tokens that admission expects to be used */
     double finish_ns;       /* moving average of the time between two finished requests */

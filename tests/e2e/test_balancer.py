@@ -101,7 +101,7 @@ def test_a_stream_comes_through_as_it_is_made(stack):
 
 
 def test_what_changes_the_server_is_not_for_outsiders(stack):
-    for path in ("/flush_cache", "/metrics"):
+    for path in ("/flush_cache", "/metrics", "/update_weights_from_disk"):
         assert stack.post(path).status == 403
 
 

@@ -38,6 +38,8 @@ static struct fake {
     uint32_t first_id, ids_end, step_us, die_at_id;
     uint64_t die_at_step, last_step;
     bool is_parrot;
+    uint64_t salt; /* of the weights in force: what all hashes begin with */
+    char path[256], next_path[256], weights_id[24];
     struct slot *slots; /* [n_slots] */
     uint64_t *kv;       /* [n_pages * page_size]: hash of the ids up to there */
     uint32_t *tokens;   /* [n_slots] of the step in hand */
@@ -154,7 +156,7 @@ static void tell_prompt(const struct slot *s, uint32_t slot, uint32_t from, uint
 }
 
 static uint32_t compute(struct slot *s, uint32_t n) {
-    uint64_t h = s->n_done ? *kv_at(s, s->n_done - 1) : 0;
+    uint64_t h = s->n_done ? *kv_at(s, s->n_done - 1) : fake.salt;
     for (uint32_t i = 0; i < n; i++, s->n_done++) {
         if (s->n_done >= s->n_ids) by_die("a row beyond the ids it has");
         if (fake.die_at_id && s->ids[s->n_done] == fake.die_at_id)
@@ -226,9 +228,34 @@ static void on_up(void *ctx, struct wire_peer *peer) {
     by_notify("READY=1");
 }
 
+/* Weights of a stand-in are the name of their path: other names make other hashes. */
+static void switch_to(const char *path) {
+    fake.salt = by_str_hash(by_str_of(path));
+    snprintf(fake.path, sizeof fake.path, "%s", path);
+    snprintf(fake.weights_id, sizeof fake.weights_id, "%016llx", (unsigned long long)fake.salt);
+    fake.model.path = by_str_of(fake.path);
+    fake.model.weights_id = by_str_of(fake.weights_id);
+}
+
+static void on_update(struct wire_peer *peer, const struct msg_update *m) {
+    struct msg done = {.kind = MSG_updated, .updated = {.id = m->id}};
+    char id[24];
+    snprintf(fake.next_path, sizeof fake.next_path, BY_STR_FMT, BY_STR_ARG(m->path));
+    if (m->phase == UPDATE_DROP) return;
+    if (m->phase == UPDATE_LOAD && strstr(fake.next_path, "die"))
+        by_die("dies as it loads, as told");
+    if (strstr(fake.next_path, "bad"))
+        done.updated.code = BY_EFORMAT, done.updated.text = BY_STR("bad weights, as told");
+    if (m->phase != UPDATE_LOAD) switch_to(fake.next_path);
+    snprintf(id, sizeof id, "%016llx", (unsigned long long)by_str_hash(by_str_of(fake.next_path)));
+    done.updated.weights_id = by_str_of(id);
+    wire_send(peer, &done);
+}
+
 static void on_msg(void *ctx, struct wire_peer *peer, const struct msg *m) {
     (void)ctx;
     if (m->kind == MSG_step) on_step(peer, &m->step);
+    if (m->kind == MSG_update) on_update(peer, &m->update);
 }
 
 static void on_down(void *ctx, struct wire_peer *peer, const char *why) {

@@ -42,7 +42,9 @@ struct w_slot {
 };
 struct w_worker {
     uint32_t peer, n_free_pages;
-    uint32_t epoch; /* 0 after a kill: the next life gets one of its own */
+    uint32_t epoch;           /* 0 after a kill: the next life gets one of its own */
+    const char *weights_id;   /* in its hello; NULL: none */
+    struct msg_update update; /* the last one it was told */
     bool is_up;
     uint64_t last_step;
     struct w_slot slot[W_SLOTS];
@@ -150,6 +152,9 @@ static inline void w_send(void *ctx, uint32_t peer, const struct msg *m) {
         by_buf_clear(b);
         msg_encode(m, b);
         assert_false(b->is_full);
+    } else if (m->kind == MSG_update) {
+        assert_non_null(k);
+        k->update = m->update; /* but for its path */
     } else if (m->kind == MSG_tokens) {
         assert_int_equal(peer, w->detok);
         w_on_tokens(w, &m->tokens);
@@ -194,16 +199,17 @@ static inline void w_worker_up(struct world *w, uint32_t replica) {
     k->n = k->first = 0;
     memset(k->slot, 0, sizeof k->slot);
     memset(k->kv, 0xAA, (size_t)w->n_pages * w->page_size * sizeof *k->kv);
-    struct msg_hello h = {.role = ROLE_GPU_WORKER,
-                          .instance = BY_STR("0"),
-                          .epoch = k->epoch,
-                          .model = {.n_vocab = W_VOCAB, .context_len = W_IDS},
-                          .capacity = {.page_size = w->page_size,
-                                       .n_pages = w->n_pages,
-                                       .n_slots = w->n_slots,
-                                       .step_tokens_max = w->step_tokens,
-                                       .world = 1,
-                                       .replica = replica}};
+    struct msg_hello h = {
+        .role = ROLE_GPU_WORKER,
+        .instance = BY_STR("0"),
+        .epoch = k->epoch,
+        .model = {.n_vocab = W_VOCAB, .context_len = W_IDS, .weights_id = by_str_of(k->weights_id)},
+        .capacity = {.page_size = w->page_size,
+                     .n_pages = w->n_pages,
+                     .n_slots = w->n_slots,
+                     .step_tokens_max = w->step_tokens,
+                     .world = 1,
+                     .replica = replica}};
     struct by_err err;
     assert_int_equal(core_admit(w->core, &h, &err), 0);
     core_on_up(w->core, w->now, k->peer, &h);

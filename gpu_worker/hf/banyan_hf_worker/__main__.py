@@ -11,6 +11,7 @@ import time
 PR_SET_PDEATHSIG = 1
 EXIT_PERMANENT = 78  # as banyan's other programs: starting again would not help (EX_CONFIG)
 HF_STEP_TOKENS = 512
+UNSUPPORTED = -6  # BY_EUNSUPPORTED
 SPIN_COUNT = "10000"  # libgomp's default of 300,000 burns a busy machine's time: a step was 60 times slower there
 
 
@@ -162,6 +163,8 @@ def serve(o, worker, record, capacity, stop):
             except BadStep as bad:
                 log("error", f"a step contradicts the slots: {bad}")
                 wire.end(str(bad))
+        elif value.KIND == messages.Update.KIND and value.phase != messages.UPDATE_DROP:
+            wire.send(messages.Updated(id=value.id, code=UNSUPPORTED, text="the Transformers worker does not update weights: start it again"))
     wire.close()
 
 
