@@ -116,6 +116,7 @@ static void take_loads(struct by_str json) {
     } sums[] = {{"num_running_reqs", BY_M_RUNNING},
                 {"num_used_tokens", BY_M_USED_TOKENS},
                 {"max_total_num_tokens", BY_M_MAX_TOKENS},
+                {"num_used_pages", BY_M_USED_PAGES},
                 {"gen_throughput", BY_M_GEN_THROUGHPUT}};
     double total[BY_COUNTOF(sums)] = {0};
     struct by_json *body = NULL;
@@ -129,6 +130,7 @@ static void take_loads(struct by_str json) {
     for (size_t i = 0; i < BY_COUNTOF(sums); i++)
         by_gauge(sums[i].metric, total[i]);
     by_gauge(BY_M_TOKEN_USAGE, total[2] > 0 ? total[1] / total[2] : 0);
+    by_gauge(BY_M_RETRACTED, by_json_f64(by_json_get(body, "num_retracted_total")));
     if (first) { /* one queue and one tree for all replicas */
         by_gauge(BY_M_WAITING, by_json_f64(by_json_get(first, "num_waiting_reqs")));
         by_gauge(BY_M_CACHE_HIT_RATE, by_json_f64(by_json_get(first, "cache_hit_rate")));

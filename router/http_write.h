@@ -19,6 +19,7 @@ struct http_head {
     size_t content_length;    /* when not a stream */
     bool keep_alive;
     bool is_http10;
+    const char *trace; /* value of traceparent; NULL or "": none */
     const char *extra; /* further header lines, each ended by CRLF; NULL: none */
 };
 void http_write_head(struct by_buf *out, const struct http_head *h);

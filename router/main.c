@@ -150,6 +150,8 @@ int main(int argc, char **argv) {
         by_error("--api-key-file: %s", err.text);
         return EXIT_PERMANENT;
     }
+    r->logs_text = o.log_requests_text;
+    r->logs_requests = o.log_requests || o.log_requests_text;
     r->isolates_cache = o.isolate_cache;
     r->is_incremental = o.incremental_streaming_output;
     r->tools = parse_tools_of(o.tool_call_parser);

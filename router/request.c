@@ -5,6 +5,7 @@
 #include "common/base/mem.h"
 #include "common/base/metrics.h"
 #include "common/base/rand.h"
+#include "router/request_log.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -110,6 +111,7 @@ struct request *request_new(struct router *r, struct conn *c, const struct diale
     q->created_s = by_wall_ns() / BY_NS_PER_S;
     q->started_ns = by_now_ns();
     q->model = request_model_name(r);
+    q->trace = *conn_trace(c);
     by_arena_init(&q->arena, 0);
     snprintf(q->id, sizeof q->id, "%016llx%016llx", (unsigned long long)by_rand_u64(),
              (unsigned long long)by_rand_u64());
@@ -148,6 +150,7 @@ bool request_parse(struct request *q, const struct http1_request *r) {
     struct by_err err = {0};
     int rc = resume_join(q->router->resume, q->outlet.conn, r, q->caller, &err);
     q->http = r;
+    q->route = by_arena_copy(&q->arena, r->path);
     if (rc > 0) { /* another request's answer serves */
         request_free(q);
         return false;
@@ -223,6 +226,7 @@ static void end_request(struct request *q) {
 static void on_gone(void *owner) {
     struct request *q = owner;
     by_count(BY_M_ABORTED, 1);
+    request_log(q, BY_ECANCELLED);
     drop_all(q);
     end_request(q);
 }
@@ -242,6 +246,7 @@ static void on_drained(void *owner) {
 
 static void refuse(struct request *q, const struct by_err *err, uint32_t retry_ms) {
     answer_error(q, err->code, err->text, retry_ms);
+    request_log(q, err->code);
     request_free(q);
 }
 
@@ -300,6 +305,8 @@ static void finish_request(struct request *q) {
         outlet_respond(&q->outlet, 200, "application/json", by_buf_str(&out), NULL);
     }
     by_buf_release(&out);
+    by_observe(BY_M_E2E, (double)(by_now_ns() - q->started_ns) / 1e9);
+    request_log(q, 0);
     end_request(q);
 }
 
@@ -334,10 +341,26 @@ static void close_sample(struct request *q, const struct journal_sample *s) {
     if (s->finish && --q->n_open == 0) finish_request(q);
 }
 
+/* When tokens came; a frame may bring several. */
+static void observe_times(struct request *q, struct journal_sample *s) {
+    if (s->n_ids == s->n_seen) return;
+    uint64_t now_ns = by_now_ns();
+    uint32_t n_new = s->n_ids - s->n_seen;
+    if (s->n_seen) {
+        by_observe_many(BY_M_ITL, (double)(now_ns - s->seen_ns) / 1e9 / n_new, n_new);
+    } else if (!q->first_ns) {
+        q->first_ns = now_ns;
+        by_observe(BY_M_TTFT, (double)(now_ns - q->started_ns) / 1e9);
+    }
+    s->n_seen = s->n_ids;
+    s->seen_ns = now_ns;
+}
+
 void request_on_news(void *router, struct journal_entry *e, uint32_t sample) {
     struct router *r = router;
     struct request *q = e->owner;
     struct journal_sample *s = &e->samples[sample];
+    observe_times(q, s);
     if (s->finish) count_finished(e, s);
     if (!q->is_stream)
         close_sample(q, s);
@@ -369,6 +392,7 @@ void request_on_failed(void *router, struct journal_entry *e, const struct msg_f
         size_t n = strlen(text);
         snprintf(text + n, sizeof text - n, " (request %s)", q->id);
     }
+    request_log(q, code);
     forget_entry(q, e);
     outlet_set_owner(&q->outlet, NULL, NULL, NULL);
     drop_all(q);

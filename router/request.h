@@ -29,8 +29,9 @@ struct router { /* what every handler may see */
     uint64_t epoch, started_s;
     const char *model_name; /* --served-model-name, or NULL: the model's path */
     struct auth *auth;
-    struct auth_key *caller; /* of the request whose handler is running; NULL: no key */
-    bool isolates_cache;     /* --isolate-cache */
+    struct auth_key *caller;       /* of the request whose handler is running; NULL: no key */
+    bool isolates_cache;           /* --isolate-cache */
+    bool logs_requests, logs_text; /* --log-requests, --log-requests-text */
     uint32_t request_timeout_ms;
     bool is_incremental;            /* --incremental-streaming-output */
     enum parse_tools tools;         /* --tool-call-parser */
@@ -80,6 +81,9 @@ struct request {
     char id[64];
     struct by_str model; /* as the client wrote it, or our name */
     uint64_t created_s, started_ns;
+    uint64_t first_ns;   /* its first token came; 0: none yet */
+    struct by_str route; /* the path; in the arena */
+    struct trace_context trace;
     uint64_t n_tokens; /* of prompts that are over: what the caller's key is charged with */
     uint32_t n_events; /* responses: written so far */
 };

@@ -44,6 +44,7 @@ struct conn {
     void *owner;
     void (*gone)(void *owner);
     void (*drained)(void *owner);
+    struct trace_context trace; /* of the request in hand */
     char peer[64];
 };
 
@@ -192,11 +193,13 @@ void conn_respond(struct conn *c, int status, const char *content_type, struct b
                   const char *extra) {
     if (c->state == CONN_CLOSING) return;
     by_assert(c->state == CONN_BUSY && !c->is_streaming);
+    if (status >= 400) by_count(status >= 500 ? BY_M_HTTP_FAILED : BY_M_HTTP_REFUSED, 1);
     struct http_head h = {.status = status,
                           .content_type = content_type,
                           .content_length = body.n,
                           .keep_alive = c->keep_alive,
                           .is_http10 = c->is_http10,
+                          .trace = c->trace.text,
                           .extra = extra};
     http_write_head(&c->out, &h);
     if (http1_request(c->http)->method != HTTP1_HEAD_METHOD) by_buf_add_str(&c->out, body);
@@ -213,6 +216,7 @@ void conn_stream_begin(struct conn *c, const char *content_type) {
                           .is_stream = true,
                           .keep_alive = c->keep_alive,
                           .is_http10 = c->is_http10,
+                          .trace = c->trace.text,
                           .extra = "X-Accel-Buffering: no\r\n"};
     http_write_head(&c->out, &h);
 }
@@ -245,6 +249,10 @@ size_t conn_n_pending(const struct conn *c) {
     return uv_stream_get_write_queue_size(&c->stream);
 }
 
+const struct trace_context *conn_trace(const struct conn *c) {
+    return &c->trace;
+}
+
 const char *conn_peer(const struct conn *c) {
     return c->peer;
 }
@@ -255,6 +263,7 @@ static void refuse(struct conn *c) {
     const struct http1_request *r = http1_request(c->http);
     struct by_buf body;
     by_buf_init(&body, 4096);
+    c->trace = (struct trace_context){0};
     by_buf_addz(&body, "{\"error\":{\"message\":");
     by_buf_add_json_str(&body, by_str_of(r->bad_text ? r->bad_text : "not an HTTP request"));
     by_buf_addf(&body, ",\"type\":\"invalid_request_error\",\"param\":null,\"code\":%d}}",
@@ -271,6 +280,9 @@ static void handle_request(struct conn *c) {
     const struct http1_request *r = http1_request(c->http);
     c->keep_alive = r->keep_alive && c->server->is_listening;
     c->is_http10 = r->is_http10;
+    struct by_str trace = {0};
+    (void)http1_header(r, "traceparent", &trace);
+    trace_context_follow(trace, &c->trace);
     set_busy(c, true);
     by_count(BY_M_HTTP_REQUESTS, 1);
     c->server->o.handle(c->server->o.ctx, c, r);

@@ -13,6 +13,7 @@
 
 #include "common/base/err.h"
 #include "router/http1.h"
+#include "router/trace_context.h"
 
 #include <uv.h>
 
@@ -50,6 +51,7 @@ void conn_stream_end(struct conn *c);
 void conn_set_owner(struct conn *c, void *owner, void (*gone)(void *owner),
                     void (*drained)(void *owner));
 size_t conn_n_pending(const struct conn *c); /* bytes that the client has not taken yet */
-const char *conn_peer(const struct conn *c); /* address, for the log */
+const struct trace_context *conn_trace(const struct conn *c); /* of the request in hand */
+const char *conn_peer(const struct conn *c);                  /* address, for the log */
 
 #endif

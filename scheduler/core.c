@@ -435,10 +435,16 @@ static void tell_again(struct core *c, struct life *life) {
     }
 }
 
+/* Time as the shell tells it; it never goes back. */
+static void see_time(struct core *c, uint64_t now_ns) {
+    if (!c->started_ns) c->started_ns = now_ns;
+    c->now_ns = BY_MAX(c->now_ns, now_ns);
+}
+
 void core_on_up(struct core *c, uint64_t now_ns, uint32_t peer, const struct msg_hello *hello) {
     by_assert(peer != 0);
     by_assert(!core_peer(c, peer));
-    c->now_ns = BY_MAX(c->now_ns, now_ns);
+    see_time(c, now_ns);
     struct core_peer *p = by_alloc(sizeof *p);
     p->id = peer;
     p->role = (enum role)hello->role;
@@ -505,7 +511,7 @@ static void worker_down(struct core *c, struct core_peer *p) {
 
 void core_on_down(struct core *c, uint64_t now_ns, uint32_t peer, const char *why) {
     (void)why;
-    c->now_ns = BY_MAX(c->now_ns, now_ns);
+    see_time(c, now_ns);
     struct core_peer *p = core_peer(c, peer);
     if (!p) return; /* ended by core_end_peer before */
     by_list_remove(&p->link);
@@ -553,7 +559,7 @@ static bool may_say(enum role role, enum msg_kind kind) {
 }
 
 void core_on_message(struct core *c, uint64_t now_ns, uint32_t peer, const struct msg *m) {
-    c->now_ns = BY_MAX(c->now_ns, now_ns);
+    see_time(c, now_ns);
     struct core_peer *p = core_peer(c, peer);
     if (!p) return; /* its session was ended a moment ago */
     if (!may_say(p->role, m->kind) || (p->is_stale && m->kind != MSG_updated)) {
@@ -591,26 +597,13 @@ void core_on_message(struct core *c, uint64_t now_ns, uint32_t peer, const struc
     }
 }
 
-static void set_gauges(const struct core *c) {
-    uint32_t n_running = 0, n_used = 0;
-    for (uint32_t i = 0; i < c->opt.n_replicas; i++) {
-        const struct replica *r = c->replicas[i];
-        n_running += r->n_running;
-        if (r->is_up) n_used += pages_n(r->pages) - pages_n_free(r->pages);
-    }
-    by_gauge(BY_M_RUNNING, n_running);
-    by_gauge(BY_M_WAITING, c->n_queued);
-    by_gauge(BY_M_USED_PAGES, n_used);
-}
-
 bool core_next_step(struct core *c, uint64_t now_ns) {
-    c->now_ns = BY_MAX(c->now_ns, now_ns);
+    see_time(c, now_ns);
     run_timers(c);
     bool is_sent = false;
     for (uint32_t i = 0; i < c->opt.n_replicas && c->update.state == UPDATE_NONE; i++)
         is_sent |= batch_build(c, c->replicas[i]);
     if (c->peers_changed) send_peers(c);
-    if (is_sent) set_gauges(c);
     return is_sent;
 }
 

@@ -41,7 +41,7 @@ struct core_counts {
 struct core {
     struct core_options opt;
     struct core_sink sink;
-    uint64_t now_ns;
+    uint64_t now_ns, started_ns; /* as it was told of last, and first */
     struct pool pool;
     struct radix *tree; /* NULL until the first replica says its page size */
     uint32_t page_size;

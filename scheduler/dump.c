@@ -59,6 +59,7 @@ static void add_load(const struct core *c, const struct replica *r, struct by_bu
     add_u64(out, "num_running_reqs", r->n_running);
     add_u64(out, "num_waiting_reqs", c->n_queued);
     add_u64(out, "num_waiting_uncached_tokens", uncached_waiting(c));
+    add_u64(out, "num_used_pages", r->is_up ? n_pages - pages_n_free(r->pages) : 0);
     add_u64(out, "num_used_tokens", n_used * c->page_size);
     add_u64(out, "num_total_tokens", n_used * c->page_size + uncached_waiting(c));
     add_u64(out, "max_total_num_tokens", n_pages * c->page_size);
@@ -79,7 +80,8 @@ static int dump_loads(struct core *c, const struct by_json *args, struct by_buf 
     (void)err;
     by_buf_addc(out, '{');
     add_str(out, "version", BY_STR(BANYAN_VERSION));
-    add_f64(out, "uptime_s", (double)c->now_ns / (double)BY_NS_PER_S);
+    add_f64(out, "uptime_s", (double)(c->now_ns - c->started_ns) / (double)BY_NS_PER_S);
+    add_u64(out, "num_retracted_total", c->counts.n_retractions);
     by_buf_addz(out, "\"loads\":[");
     for (uint32_t i = 0; i < c->opt.n_replicas; i++)
         add_load(c, c->replicas[i], out);

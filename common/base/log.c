@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -75,6 +76,18 @@ void by_log(enum by_log_level level, const char *fmt, ...) {
     line[n++] = '\n';
     ssize_t written = write(STDERR_FILENO, line, n);
     (void)written; /* nobody is left to tell */
+}
+
+void by_log_members(const char *msg, struct by_str members) {
+    char ts[40], head[256];
+    put_time(ts, sizeof ts);
+    int n = snprintf(head, sizeof head,
+                     "{\"ts\":\"%s\",\"level\":\"info\",\"process\":\"%s\",\"msg\":\"%s\"", ts,
+                     opt.process, msg);
+    char end[] = "}\n";
+    struct iovec parts[] = {{head, (size_t)n}, {(void *)(uintptr_t)members.p, members.n}, {end, 2}};
+    ssize_t written = writev(STDERR_FILENO, parts, 3); /* in one, so that lines do not mix */
+    (void)written;
 }
 
 bool by_log_gate_pass(struct by_log_gate *g, uint32_t burst) {

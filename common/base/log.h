@@ -11,7 +11,7 @@
 #ifndef COMMON_BASE_LOG_H
 #define COMMON_BASE_LOG_H
 
-#include "common/base/base.h"
+#include "common/base/str.h"
 
 enum by_log_level { BY_LOG_ERROR, BY_LOG_WARN, BY_LOG_INFO, BY_LOG_DEBUG };
 
@@ -26,6 +26,10 @@ void by_log_init(const struct by_log_options *o);
 BY_MUST_USE bool by_log_level_parse(const char *name, enum by_log_level *out);
 bool by_log_enabled(enum by_log_level level);
 BY_PRINTF(2, 3) void by_log(enum by_log_level level, const char *fmt, ...);
+
+/* One JSON object a line, also without json: {"ts":…,"level":"info","process":…,"msg":MSG and then `members`, which begin with a
+ * comma. Of any length; the caller sees to it that it is JSON. */
+void by_log_members(const char *msg, struct by_str members);
 
 #define by_error(...) by_log(BY_LOG_ERROR, __VA_ARGS__)
 #define by_warn(...) by_log(BY_LOG_WARN, __VA_ARGS__)

@@ -39,14 +39,18 @@ void by_gauge(enum by_metric m, double value) {
     atomic_store(&values[m], value);
 }
 
-void by_observe(enum by_metric m, double value) {
+void by_observe_many(enum by_metric m, double value, uint64_t n) {
     const double *bounds = rows[m].bounds;
     unsigned i = 0;
     while (i < BUCKETS_MAX && bounds[i] > 0 && value > bounds[i])
         i++;
     if (i < BUCKETS_MAX && bounds[i] <= 0) i = BUCKETS_MAX; /* above the last bound */
-    atomic_fetch_add(&buckets[m][i], 1);
-    add(&values[m], value);
+    atomic_fetch_add(&buckets[m][i], n);
+    add(&values[m], value * (double)n);
+}
+
+void by_observe(enum by_metric m, double value) {
+    by_observe_many(m, value, 1);
 }
 
 double by_metric_get(enum by_metric m) {

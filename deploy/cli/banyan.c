@@ -16,6 +16,7 @@ static const struct {
     {"chat-template", cmd_chat_template, "JSON lines of messages to prompts"},
     {"model", cmd_model, "what is in a model file or folder"},
     {"bench", cmd_bench, "how fast it is"},
+    {"top", cmd_top, "a live view of a server: load, rates, latencies"},
     {"doctor", cmd_doctor, "what would stop this machine from serving"},
     {"config", cmd_config, "is the configuration right, and what does it set"},
     {"inspect", cmd_inspect, "what a running server does: queue, replicas, tenants, prefix tree"},

@@ -14,6 +14,7 @@ int cmd_bench(int argc, char **argv);
 int cmd_keys(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_top(int argc, char **argv); /* in_python.c */
 
 int cmd_inspect(int argc, char **argv);
 int cmd_trace(int argc, char **argv);

@@ -5,6 +5,7 @@
 #include "common/base/options.h"
 #include "common/base/proc.h"
 #include "deploy/cli/fetch_model.h"
+#include "deploy/cli/in_python.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -41,11 +42,17 @@ static int one_batch(int argc, char **argv) {
     return 1;
 }
 
+static int bench_server(int argc, char **argv) {
+    return in_python("banyan.bench", argc, argv, 0);
+}
+
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
     const char *help;
 } benches[] = {
+    {"serve", bench_server, "a server over HTTP: latencies, rates, cache hits; beside another one"},
+    {"offline", bench_server, "the Python Engine: all requests at once"},
     {"one-batch", one_batch, "the engine alone: prefill and decode by batch and length"},
 };
 

@@ -1,0 +1,219 @@
+"""What an operator sees: request logs, traces, metrics, the dashboard, banyan top."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from harness import BIN, DEADLINE, ROOT, Daemons, environment, wait_for
+
+sys.path.insert(0, str(ROOT / "deploy/python"))
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+SECRET = "a word that must stay unsaid"
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory):
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text("sk-of-nobody-else name=nobody\n")
+    keys.chmod(0o600)
+    with Daemons(router=["--log-requests", "--api-key-file", str(keys)], gpu_worker=["--step-us", "200"]) as d:
+        d.client.key = {"Authorization": "Bearer sk-of-nobody-else"}
+        plain = d.client._open
+        d.client._open = lambda method, path, body=None, headers=None, timeout=None: plain(
+            method, path, body, {**d.client.key, **(headers or {})}, timeout)
+        yield d
+
+
+def log_of(d):
+    return (d.dir / "router.log").read_text()
+
+
+def lines_of(d, rid):
+    return [line for line in map(json.loads, (row for row in log_of(d).splitlines() if row.startswith("{"))) if line["rid"] == rid]
+
+
+def line_of(d, rid):
+    (line,) = wait_for(f"the line of {rid}", lambda: lines_of(d, rid))
+    return line
+
+
+# ---- request logs ----
+
+
+@pytest.mark.parametrize("path, body", [
+    ("/generate", {"text": SECRET, "sampling_params": {"max_new_tokens": 4, "ignore_eos": True}}),
+    ("/v1/completions", {"prompt": SECRET, "max_tokens": 4, "ignore_eos": True}),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": SECRET}], "max_tokens": 4, "ignore_eos": True}),
+])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_is_one_line_without_its_text(logged, path, body, stream):
+    rid = f"log{path.replace('/', '-')}-{stream}"
+    assert logged.post(path, {**body, "rid": rid, "stream": stream}).status == 200
+    line = line_of(logged, rid)
+    assert line["msg"] == "request" and line["route"] == path and line["status"] == 200 and line["stream"] is stream
+    assert line["output_tokens"] == 4 and line["prompt_tokens"] > 4 and line["finish_reason"] == "length"
+    assert 0 < line["ttft_s"] <= line["e2e_s"] and line["key"] == "nobody"
+    assert SECRET not in log_of(logged) and "sk-of-nobody-else" not in log_of(logged)
+
+
+def test_a_refused_request_is_logged_with_its_status(logged):
+    assert logged.post("/generate", {"text": SECRET, "rid": "refused", "sampling_params": {"max_new_tokens": -1}}).status == 400
+    # what is wrong was found before the id was read: the line has one of ours
+    wait_for("its line", lambda: '"status":400' in log_of(logged))
+    assert SECRET not in log_of(logged)
+
+
+def test_a_client_that_left_is_a_499(logged):
+    body = '{"text": "go on", "rid": "left", "stream": true, "sampling_params": {"max_new_tokens": 8000, "ignore_eos": true}}'
+    c = logged.client._open("POST", "/generate", body)
+    response = c.getresponse()
+    assert response.status == 200 and response.readline()
+    response.close()
+    c.close()
+    line = line_of(logged, "left")
+    assert line["status"] == 499 and line["output_tokens"] > 0
+
+
+def test_text_is_logged_when_asked_for():
+    with Daemons(router=["--log-requests-text"]) as d:
+        text = d.generate(SECRET, 4, rid="told")[0]
+        line = line_of(d, "told")
+        assert line["texts"] == [{"prompt": SECRET, "outputs": [text]}]
+
+
+def test_without_the_option_nothing_is_logged():
+    with Daemons() as d:
+        d.generate("hello", 2, rid="quiet")
+        assert lines_of(d, "quiet") == []
+
+
+# ---- traces ----
+
+
+def test_a_trace_goes_on(logged):
+    body = {"text": "x", "rid": "traced", "sampling_params": {"max_new_tokens": 1}}
+    told = logged.post("/generate", body, headers={"traceparent": TRACE}).headers["traceparent"]
+    version, trace, span, flags = told.split("-")
+    assert (version, trace, flags) == ("00", TRACE.split("-")[1], "01") and span != TRACE.split("-")[2] and len(span) == 16
+    assert line_of(logged, "traced")["traceparent"] == told
+    streamed = logged.client._open("POST", "/generate", {**body, "stream": True}, {"traceparent": TRACE})
+    assert streamed.getresponse().headers["traceparent"].split("-")[1] == trace
+    streamed.close()
+    assert logged.get("/health", headers={"traceparent": TRACE}).headers["traceparent"].split("-")[1] == trace
+    assert logged.get("/nowhere", headers={"traceparent": TRACE}).headers["traceparent"].split("-")[1] == trace
+
+
+@pytest.mark.parametrize("bad", [
+    "", "x", TRACE[:-1], TRACE + "0", TRACE + "-x", TRACE.upper(), "ff" + TRACE[2:], "0x" + TRACE[2:], TRACE.replace("-", "_"),
+    "00-" + "0" * 32 + TRACE[35:], TRACE[:36] + "0" * 16 + "-01", TRACE[:-2] + "zz", "00-" + "g" * 32 + TRACE[35:], "01" + TRACE[2:] + "x",
+])
+def test_what_is_no_trace_is_dropped(logged, bad):
+    assert "traceparent" not in logged.get("/health", headers={"traceparent": bad}).headers
+
+
+def test_a_later_version_may_be_longer(logged):
+    assert logged.get("/health", headers={"traceparent": "01" + TRACE[2:] + "-more"}).headers["traceparent"].startswith("00-4bf92f")
+
+
+def test_a_trace_ends_with_its_request(logged):
+    """A kept connection: the next request without one has none."""
+    import http.client
+
+    c = http.client.HTTPConnection("127.0.0.1", logged.port, timeout=DEADLINE)
+    seen = []
+    for headers in ({"traceparent": TRACE}, {}):
+        c.request("GET", "/health", headers=headers)
+        answer = c.getresponse()
+        answer.read()
+        seen.append("traceparent" in answer.headers)
+    c.close()
+    assert seen == [True, False]
+
+
+# ---- metrics, dashboard, top ----
+
+
+def metrics_of(server):
+    from banyan import top
+
+    return top.parse(server.get("/metrics").body.decode())
+
+
+def test_times_are_observed(server):
+    before = metrics_of(server)[0]
+    server.generate("x", 9, sampling={"ignore_eos": True})
+    after, buckets = metrics_of(server)
+    more = lambda name: after[name] - before[name]
+    assert more("time_to_first_token_seconds_count") == 1 and more("e2e_request_latency_seconds_count") == 1
+    assert 0 <= more("inter_token_latency_seconds_count") <= 8  # tokens that came together with the first have no time between
+    assert 0 < more("time_to_first_token_seconds_sum") <= more("e2e_request_latency_seconds_sum")
+    assert more("generation_tokens_total") == 9
+    for name in ("time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds"):
+        counts = [n for _, n in buckets[name]]
+        assert counts == sorted(counts) and counts[-1] == after[f"{name}_count"] and buckets[name][-1][0] == float("inf")
+
+
+def test_refusals_and_failures_are_counted(server):
+    before = metrics_of(server)[0]["http_responses_4xx_total"]
+    server.get("/nowhere")
+    server.post("/generate", {})
+    assert metrics_of(server)[0]["http_responses_4xx_total"] == before + 2
+
+
+def test_the_tree_is_in_the_metrics(server):
+    server.post("/flush_cache")
+    server.generate([91] * 64, 1)
+    values = metrics_of(server)[0]
+    assert values["kv_used_pages"] == 4 and values["num_used_tokens"] == 0, "the tree holds them, no request does"
+
+
+def test_uptime_is_of_the_process():
+    with Daemons() as d:
+        assert 0 < d.get("/v1/loads").json["uptime_s"] < 10 * DEADLINE, "not of the machine"
+        d.restart("scheduler")
+        answer = wait_for("it to be back", lambda: (a := d.get("/v1/loads")).status == 200 and a)
+        assert answer.json["uptime_s"] < 10 * DEADLINE
+
+
+def test_the_dashboard_shows_what_there_is(server):
+    """Each metric it names is served, and what matters is on it."""
+    board = json.loads((ROOT / "deploy/conf/grafana.json").read_text())
+    shown = {name for panel in board["panels"] for t in panel["targets"] for name in re.findall(r"banyan:(\w+)", t["expr"])}
+    served = set(re.findall(r"^banyan:(\w+)", server.get("/metrics").body.decode(), re.M))
+    assert shown <= served, shown - served
+    assert {n for n in served if not re.search(r"_(bucket|sum|count)$", n)} <= shown, "a metric that no panel shows"
+    assert {n for n in served if n.endswith("_bucket")} <= shown
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+def top(server, *words):
+    return subprocess.run([BIN / "banyan", "top", "--once", "--url", f"http://127.0.0.1:{server.port}", *words], capture_output=True, text=True,
+                          timeout=60, env=environment())
+
+
+def test_top(server):
+    server.generate("hello", 5)
+    done = top(server)
+    assert done.returncode == 0, done.stderr
+    for word in ("running 0", "waiting 0", "replica 0", "cache hits", "TTFT", "ITL", "E2E", "output tokens"):
+        assert word in done.stdout, done.stdout
+    assert re.search(r"TTFT +[\d.,]+ ms", done.stdout)
+
+
+def test_top_says_what_is_wrong(logged):
+    done = top(logged)
+    assert done.returncode == 1 and "API key" in done.stderr
+    assert top(logged, "--api-key", "sk-of-nobody-else").returncode == 0
+
+
+def test_quantiles():
+    from banyan import top
+
+    before = [(0.1, 2.0), (1.0, 2.0), (float("inf"), 2.0)]
+    now = [(0.1, 2.0), (1.0, 12.0), (float("inf"), 13.0)]
+    assert top.quantile(now, before, 0.5) == pytest.approx(0.1 + 0.9 * 0.55)
+    assert top.quantile(now, before, 0.99) == 1.0 and top.quantile(before, before, 0.5) is None
