@@ -16,14 +16,20 @@ struct auth *auth_new(void) {
     return by_alloc(sizeof(struct auth));
 }
 
+static void key_free(struct auth_key *k) {
+    explicit_bzero(k->key, strlen(k->key));
+    by_free(k->key);
+    by_free(k);
+}
+
 void auth_free(struct auth *a) {
     if (!a) return;
-    for (size_t i = 0; i < a->n; i++) {
-        explicit_bzero(a->keys[i]->key, strlen(a->keys[i]->key));
-        by_free(a->keys[i]->key);
-        by_free(a->keys[i]);
-    }
+    for (size_t i = 0; i < a->n; i++)
+        key_free(a->keys[i]);
+    for (size_t i = 0; i < a->n_gone; i++)
+        key_free(a->gone[i]);
     by_free(a->keys);
+    by_free(a->gone);
     by_free(a);
 }
 
@@ -84,6 +90,7 @@ static int take_line(struct auth *a, struct by_str line, const char *path, unsig
     if (auth_find(a, word))
         return by_fail(err, BY_EFORMAT, "%s: line %u: this key is there already", path, n);
     struct auth_key *k = add(a, word);
+    k->is_of_file = true;
     while (more) {
         more = by_str_split(&rest, ' ', &word);
         if (word.n && !take_word(k, word))
@@ -122,6 +129,67 @@ int auth_read(struct auth *a, const char *path, struct by_err *err) {
     if (!rc) rc = auth_parse(a, by_buf_str(&text), path, err);
     if (text.p) explicit_bzero(text.p, text.n);
     by_buf_release(&text);
+    return rc;
+}
+
+/* ---- the file again ---- */
+
+static void take_limits(struct auth_key *k, const struct auth_key *now) {
+    snprintf(k->name, sizeof k->name, "%s", now->name);
+    k->is_admin = now->is_admin;
+    k->rate_left = k->rate > 0 ? fmin(k->rate_left, now->rate) : now->rate;
+    k->tokens_left = k->tokens > 0 ? fmin(k->tokens_left, now->tokens) : now->tokens;
+    k->rate = now->rate;
+    k->tokens = now->tokens;
+    k->running = now->running;
+}
+
+static void free_gone(struct auth *a) {
+    size_t n = 0;
+    for (size_t i = 0; i < a->n_gone; i++) {
+        if (a->gone[i]->n_running)
+            a->gone[n++] = a->gone[i];
+        else
+            key_free(a->gone[i]);
+    }
+    a->n_gone = n;
+}
+
+/* Requests point to their key: one that stays is the same struct as before, one that goes is kept while it has any. */
+static void merge(struct auth *a, struct auth *fresh) {
+    free_gone(a);
+    a->gone = by_realloc_array(a->gone, a->n_gone + a->n + 1, sizeof *a->gone);
+    for (size_t i = 0; i < a->n; i++) {
+        struct auth_key *old = a->keys[i], *now = NULL;
+        size_t at = 0;
+        for (size_t k = 0; k < fresh->n && !now; k++) {
+            if (strcmp(fresh->keys[k]->key, old->key) == 0) now = fresh->keys[at = k];
+        }
+        if (now) {
+            take_limits(old, now);
+            key_free(now);
+            fresh->keys[at] = old;
+        } else {
+            a->gone[a->n_gone++] = old;
+        }
+    }
+    by_free(a->keys);
+    a->keys = fresh->keys;
+    a->n = fresh->n;
+    a->n_admins = fresh->n_admins;
+    fresh->keys = NULL;
+    fresh->n = 0;
+    free_gone(a);
+}
+
+int auth_reread(struct auth *a, const char *path, struct by_err *err) {
+    struct auth *fresh = auth_new();
+    for (size_t i = 0; i < a->n; i++) {
+        if (!a->keys[i]->is_of_file) auth_add(fresh, a->keys[i]->key, a->keys[i]->is_admin);
+    }
+    int rc = auth_read(fresh, path, err);
+    if (!rc) merge(a, fresh);
+    auth_free(fresh);
     return rc;
 }
 

@@ -19,6 +19,8 @@ enum { AUTH_KEYS_MAX = 4096, AUTH_NAME_MAX = 64, AUTH_KEY_BYTES_MIN = 8, AUTH_KE
 
 struct auth_key {
     char *key;
+    bool is_of_file;          /* it goes when the file does not have it any more */
+    bool is_gone;             /* requests of it still run; nobody finds it */
     char name[AUTH_NAME_MAX]; /* the tenant; "" for --api-key and --admin-api-key */
     bool is_admin;
     double rate, tokens; /* a minute; 0: no limit */
@@ -31,6 +33,8 @@ struct auth_key {
 struct auth {
     struct auth_key **keys; /* [n] */
     size_t n, n_admins;
+    struct auth_key **gone; /* [n_gone], until their last request is over */
+    size_t n_gone;
     bool has_file; /* then only an admin's key changes the server */
 };
 
@@ -41,6 +45,10 @@ void auth_add(struct auth *a, const char *key,
 BY_MUST_USE int auth_read(struct auth *a, const char *path, struct by_err *err);
 BY_MUST_USE int auth_parse(struct auth *a, struct by_str text, const char *path,
                            struct by_err *err);
+
+/* The file again: keys that are new in it, gone from it, or have other limits. What runs goes on, and what a key has used
+ * stays used. When the file cannot be read nothing changes, and err says why. */
+BY_MUST_USE int auth_reread(struct auth *a, const char *path, struct by_err *err);
 
 struct auth_key *auth_find(const struct auth *a, struct by_str key); /* NULL: not one of ours */
 /* May whoever has this key (NULL: none) use what asks for a key, or for an admin's? 0, BY_EAUTH or BY_EFORBIDDEN. */

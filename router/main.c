@@ -17,7 +17,10 @@ struct shell {
     struct endpoint at;
     uv_poll_t stop;
     uv_timer_t drain;
-    uv_timer_t alive; /* systemd's watchdog, when there is one */
+    uv_signal_t hangup; /* SIGHUP: the file of keys again */
+    const char *key_file;
+    struct server *admin; /* --admin-socket; NULL: none */
+    uv_timer_t alive;     /* systemd's watchdog, when there is one */
     uint64_t drain_until_ns;
     uint64_t drain_ns;
     char url[256];
@@ -39,8 +42,21 @@ static void on_ready(void *ctx, bool is_ready) {
     by_notify(state);
 }
 
+static void on_hangup(uv_signal_t *sig, int number) {
+    struct shell *s = sig->data;
+    struct by_err err = {0};
+    (void)number;
+    if (!s->key_file)
+        by_warn("SIGHUP: there is no --api-key-file to read again");
+    else if (auth_reread(s->router.auth, s->key_file, &err))
+        by_error("SIGHUP: the API keys stay as they were: %s", err.text);
+    else
+        by_info("SIGHUP: API keys were read again keys=%zu", s->router.auth->n);
+}
+
 static void stop_now(struct shell *s) {
     server_close_all(s->router.server);
+    if (s->admin) server_close_all(s->admin);
     uv_stop(s->router.loop);
 }
 
@@ -61,6 +77,7 @@ static void on_stop(uv_poll_t *p, int status, int events) {
     by_notify("STOPPING=1");
     s->router.is_draining = true;
     server_stop_listening(s->router.server);
+    if (s->admin) server_stop_listening(s->admin);
     s->drain_until_ns =
         by_proc_is_orphan() ? 0 : by_now_ns() + s->drain_ns; /* nobody to serve with */
     uv_timer_start(&s->drain, on_drain_tick, 0, DRAIN_POLL_MS);
@@ -88,8 +105,15 @@ static int open_all(struct shell *s, const struct by_options *o, struct by_err *
                                 .connections_max = (uint32_t)o->max_connections,
                                 .handle = routes_handle,
                                 .ctx = r};
+    struct server_options ao = so;
+    ao.unix_path = o->admin_socket;
+    ao.is_private = true;
+    ao.handle = routes_handle_admin;
+    if (o->admin_socket_only && !o->admin_socket)
+        return by_fail(err, BY_EINVAL, "--admin-socket-only: --admin-socket PATH is missing");
     rc = uplink_open(&r->uplink, &uo, err);
     if (!rc) rc = server_open(&r->server, r->loop, &so, err);
+    if (!rc && o->admin_socket) rc = server_open(&s->admin, r->loop, &ao, err);
     if (rc) return rc;
     if (o->uds)
         snprintf(s->url, sizeof s->url, "unix:%s", o->uds);
@@ -114,6 +138,9 @@ static void watch_stop(struct shell *s) {
     uv_poll_start(&s->stop, UV_READABLE, on_stop);
     uv_timer_init(s->router.loop, &s->drain);
     s->drain.data = s;
+    uv_signal_init(s->router.loop, &s->hangup);
+    s->hangup.data = s;
+    uv_signal_start(&s->hangup, on_hangup, SIGHUP);
     uint64_t alive_ms = by_proc_watchdog_ns() / BY_NS_PER_MS;
     uv_timer_init(s->router.loop, &s->alive);
     if (alive_ms) uv_timer_start(&s->alive, on_alive, 0, alive_ms);
@@ -150,6 +177,8 @@ int main(int argc, char **argv) {
         by_error("--api-key-file: %s", err.text);
         return EXIT_PERMANENT;
     }
+    shell.key_file = o.api_key_file;
+    r->hides_admin = o.admin_socket_only;
     r->logs_text = o.log_requests_text;
     r->logs_requests = o.log_requests || o.log_requests_text;
     r->isolates_cache = o.isolate_cache;

@@ -32,6 +32,8 @@ struct router { /* what every handler may see */
     struct auth_key *caller;       /* of the request whose handler is running; NULL: no key */
     bool isolates_cache;           /* --isolate-cache */
     bool logs_requests, logs_text; /* --log-requests, --log-requests-text */
+    bool hides_admin;              /* --admin-socket-only: the port knows no admin's route */
+    bool is_by_admin_socket;       /* the request whose handler is running came in there */
     uint32_t request_timeout_ms;
     bool is_incremental;            /* --incremental-streaming-output */
     enum parse_tools tools;         /* --tool-call-parser */

@@ -92,6 +92,7 @@ static struct by_str key_of(const struct http1_request *req) {
 /* Who asks: remembered for the handler. */
 static int check_key(struct router *r, enum route_level level, const struct http1_request *req) {
     r->caller = auth_find(r->auth, key_of(req));
+    if (r->is_by_admin_socket) return 0;
     return level == ROUTE_OPEN ? 0 : auth_may(r->auth, r->caller, level == ROUTE_ADMIN);
 }
 
@@ -122,13 +123,13 @@ static void refuse(struct conn *c, const struct http1_request *req, int code, co
         request_error(c, code, text, 0);
 }
 
-void routes_handle(void *router, struct conn *c, const struct http1_request *req) {
-    struct router *r = router;
+static void handle(struct router *r, struct conn *c, const struct http1_request *req) {
     const struct route *found = NULL;
     bool path_known = false;
     enum http1_method method = req->method == HTTP1_HEAD_METHOD ? HTTP1_GET : req->method;
     for (size_t i = 0; i < n_routes && !found; i++) {
         if (!matches(routes[i].path, req->path)) continue;
+        if (routes[i].level == ROUTE_ADMIN && r->hides_admin && !r->is_by_admin_socket) continue;
         path_known = true;
         if (routes[i].method == method) found = &routes[i];
     }
@@ -147,4 +148,15 @@ void routes_handle(void *router, struct conn *c, const struct http1_request *req
                  req->path.p);
         refuse(c, req, BY_ENOTFOUND, text);
     }
+}
+
+void routes_handle(void *router, struct conn *c, const struct http1_request *req) {
+    handle(router, c, req);
+}
+
+void routes_handle_admin(void *router, struct conn *c, const struct http1_request *req) {
+    struct router *r = router;
+    r->is_by_admin_socket = true;
+    handle(r, c, req);
+    r->is_by_admin_socket = false;
 }

@@ -25,5 +25,7 @@ struct route {
 extern const struct route routes[];
 extern const size_t n_routes;
 void routes_handle(void *router, struct conn *c, const struct http1_request *req);
+/* On --admin-socket: who can open it is an admin, with or without a key. */
+void routes_handle_admin(void *router, struct conn *c, const struct http1_request *req);
 
 #endif

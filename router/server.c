@@ -7,8 +7,12 @@
 #include "common/base/metrics.h"
 #include "router/http_write.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 enum {
     READ_BYTES = 65536,
@@ -410,10 +414,31 @@ static int bind_tcp(struct server *s, struct by_err *err) {
         rc == UV_EADDRINUSE ? "; another program has it: stop that, or choose one by --port" : "");
 }
 
+/* A socket that nobody listens on: who made it was killed. */
+static bool is_left_over(const char *path) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    struct stat st;
+    if (strlen(path) >= sizeof a.sun_path || lstat(path, &st) || !S_ISSOCK(st.st_mode))
+        return false;
+    memcpy(a.sun_path, path, strlen(path));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool is_dead =
+        fd >= 0 && connect(fd, (const struct sockaddr *)&a, sizeof a) && errno == ECONNREFUSED;
+    if (fd >= 0) close(fd);
+    return is_dead;
+}
+
 static int bind_unix(struct server *s, struct by_err *err) {
-    int rc = uv_pipe_bind(&s->pipe, s->o.unix_path);
+    const char *path = s->o.unix_path;
+    if (is_left_over(path)) unlink(path);
+    int rc = uv_pipe_bind(&s->pipe, path);
+    /* Nobody can connect before it listens: it is never open to others. */
+    if (!rc && s->o.is_private && chmod(path, S_IRUSR | S_IWUSR))
+        rc = uv_translate_sys_error(errno);
     if (!rc) rc = uv_listen(&s->stream, BACKLOG, on_connection);
-    return rc ? by_fail(err, BY_EIO, "cannot listen on %s: %s", s->o.unix_path, uv_strerror(rc))
+    return rc ? by_fail(err, BY_EIO, "cannot listen on %s: %s%s", path, uv_strerror(rc),
+                        rc == UV_EADDRINUSE ? "; another program has it, or the file is no socket"
+                                            : "")
               : 0;
 }
 

@@ -24,6 +24,7 @@ struct server_options {
     const char *host;
     int port;
     const char *unix_path; /* instead of host and port: a socket file; NULL: none */
+    bool is_private;       /* of mode 0600 */
     size_t body_bytes_max;
     uint32_t connections_max;
     /* A whole request; the slices live until the answer is complete. */

@@ -35,7 +35,7 @@ static struct serve {
     char *run_dir, *exe_dir;
     bool owns_run_dir, was_ready, is_stopping, has_failed;
     uint64_t started_ns;
-    uv_signal_t signals[2];
+    uv_signal_t signals[2], hangup;
     uv_timer_t timer, alive; /* alive: systemd's watchdog, when there is one */
     int n_signals;
 } serve;
@@ -207,6 +207,12 @@ static void on_signal(uv_signal_t *h, int number) {
     }
 }
 
+/* The router reads its file of keys again; without one a hang-up ends us, as it ends any program of a terminal. */
+static void on_hangup(uv_signal_t *h, int number) {
+    (void)h;
+    if (serve.router) child_signal(serve.router, number);
+}
+
 static void on_alive(uv_timer_t *t) {
     (void)t;
     by_notify("WATCHDOG=1");
@@ -217,6 +223,10 @@ static void watch_signals(void) {
     for (size_t i = 0; i < BY_COUNTOF(numbers); i++) {
         uv_signal_init(serve.loop, &serve.signals[i]);
         uv_signal_start(&serve.signals[i], on_signal, numbers[i]);
+    }
+    if (serve.o.api_key_file) {
+        uv_signal_init(serve.loop, &serve.hangup);
+        uv_signal_start(&serve.hangup, on_hangup, SIGHUP);
     }
     uv_timer_init(serve.loop, &serve.timer);
     uint64_t alive_ms = by_proc_watchdog_ns() / BY_NS_PER_MS;

@@ -1,11 +1,18 @@
 """API keys: what each opens, whose limits count, and that nothing stands open by accident."""
 
+import http.client
+import json
 import re
+import shutil
+import signal
+import socket
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
-from harness import ROOT, Daemons, private_dir, wait_for
+from harness import BIN, ROOT, Client, Daemons, private_dir, wait_for
 
 PROMPT = list(range(20, 60))
 KEYS = """# whose
@@ -165,6 +172,82 @@ def test_no_key_is_in_a_log(keyed):
     generate(keyed, ALICE)
     generate(keyed, "sk-nobody-0000000")
     assert "sk-" not in keyed.logs()
+
+
+# ---- the file again, and the socket for admins ----
+
+
+class UnixClient(Client):
+    """HTTP over a Unix socket."""
+
+    def _open(self, method, path, body=None, headers=None, timeout=None):
+        c = http.client.HTTPConnection("localhost", timeout=timeout or self.timeout)
+        c.sock = socket.socket(socket.AF_UNIX)
+        c.sock.settimeout(timeout or self.timeout)
+        c.sock.connect(self.host)
+        if body is not None and not isinstance(body, (bytes, str)):
+            body = json.dumps(body)
+        c.request(method, path, body, {"Content-Type": "application/json", **(headers or {})})
+        return c
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """A file of keys that changes, and admins on a socket of their own only. The socket's file is left over from one who was killed."""
+    folder = private_dir()
+    path, admin = folder / "keys", folder / "admin.sock"
+    path.write_text(KEYS)
+    path.chmod(0o600)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(admin))
+    with Daemons(router=["--api-key-file", str(path), "--admin-socket", str(admin), "--admin-socket-only"]) as d:
+        d.key_file, d.admin = path, UnixClient(str(admin), 0)
+        yield d
+    shutil.rmtree(folder)
+
+
+def test_admins_routes_are_on_their_socket_alone(guarded):
+    assert Path(guarded.admin.host).stat().st_mode & 0o777 == 0o600
+    for method, path in [(m, p) for m, p, level in routes() if level == "ADMIN"]:
+        answer = guarded.request(method, path, b"{}" if method != "GET" else None, headers=bearer(OPS))
+        assert answer.status == 404, (method, path, answer)
+    assert guarded.admin.post("/flush_cache").status == 200
+    assert guarded.admin.post("/drain").json["draining"] is True
+    assert guarded.get("/ready").status == 503
+    assert guarded.admin.request("DELETE", "/drain").json["draining"] is False
+    assert guarded.admin.post("/generate", body()).status == 200
+    assert guarded.admin.post("/no/such/path").status == 404
+
+
+def hang_up(d, says):
+    """SIGHUP, and how often the router has said so by then."""
+    log = d.dir / "router.log"
+    before = log.read_text().count(says)
+    d.processes["router"].send_signal(signal.SIGHUP)
+    wait_for(says, lambda: log.read_text().count(says) > before)
+
+
+def test_the_file_is_read_again_on_sighup(guarded):
+    """A key that comes, one that goes while a stream of it runs, then a broken file and none: they change nothing."""
+    c = guarded.client._open("POST", "/generate", {**body(stream=True), "sampling_params": {"max_new_tokens": 2000, "ignore_eos": True}}, bearer(ERIN))
+    response = c.getresponse()
+    assert response.readline()
+    guarded.key_file.write_text(KEYS.replace(ERIN, "sk-frank-66666666"))
+    hang_up(guarded, "API keys were read again keys=6")
+    assert generate(guarded, ERIN).status == 401
+    assert generate(guarded, "sk-frank-66666666").status == 200
+    assert b"[DONE]" in response.read()
+    c.close()
+    for text in ("sk-alice-11111111 rate=none\n", "", None):
+        guarded.key_file.unlink() if text is None else guarded.key_file.write_text(text)
+        hang_up(guarded, "the API keys stay as they were")
+        assert generate(guarded, ALICE).status == 200 and generate(guarded, ERIN).status == 401
+    assert "sk-" not in guarded.logs()
+
+
+def test_the_socket_alone_needs_a_socket():
+    done = subprocess.run([BIN / "banyan-router", "--admin-socket-only", "--run-dir", "/tmp", "--port", "0"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 78 and "--admin-socket PATH is missing" in done.stderr
 
 
 # ---- the options ----

@@ -1,6 +1,11 @@
 #include "router/auth.h"
 
 #include "common/base/clock.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "tests/unit/test.h"
 
 #define SECOND ((uint64_t)BY_NS_PER_S)
@@ -115,6 +120,52 @@ TEST(a_rate_is_a_minutes_worth_then_steady) {
     auth_free(a);
 }
 
+static void write_file(const char *path, const char *text) {
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(chmod(path, 0600), 0);
+}
+
+/* Keys that come, stay with other limits, and go while a request of theirs runs; then a broken file. */
+TEST(a_file_read_again_takes_nothing_from_what_runs) {
+    UNUSED_STATE;
+    char path[] = "/tmp/banyan-keys-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    struct auth *a = auth_new();
+    struct by_err err = {0};
+    uint32_t retry;
+    auth_add(a, "the-option-key", true);
+    write_file(path, "sk-alice-1 name=alice rate=60\nsk-bob-33 name=bob\n");
+    assert_int_equal(auth_read(a, path, &err), 0);
+    struct auth_key *alice = auth_find(a, BY_STR("sk-alice-1")),
+                    *bob = auth_find(a, BY_STR("sk-bob-33"));
+    assert_int_equal(start(alice, SECOND, &retry), 0);
+    assert_int_equal(start(bob, SECOND, &retry), 0);
+    write_file(path, "sk-carol-4 name=carol admin\nsk-alice-1 name=alice rate=1\n");
+    assert_int_equal(auth_reread(a, path, &err), 0);
+    assert_ptr_equal(auth_find(a, BY_STR("sk-alice-1")), alice);
+    assert_null(auth_find(a, BY_STR("sk-bob-33")));
+    assert_true(auth_find(a, BY_STR("sk-carol-4"))->is_admin);
+    assert_true(auth_find(a, BY_STR("the-option-key"))->is_admin);
+    assert_int_equal(a->n_admins, 2);
+    assert_int_equal(start(alice, SECOND, &retry), 0);
+    assert_int_equal(start(alice, SECOND, &retry), BY_EFULL);
+    auth_end(bob, 5); /* its request ends after it has gone */
+    auth_end(alice, 5);
+    write_file(path, "sk-dave-55 name=dave\nsk-dave-55 name=dave\n");
+    assert_int_equal(auth_reread(a, path, &err), BY_EFORMAT);
+    assert_non_null(auth_find(a, BY_STR("sk-carol-4")));
+    assert_null(auth_find(a, BY_STR("sk-dave-55")));
+    unlink(path);
+    assert_int_not_equal(auth_reread(a, path, &err), 0);
+    assert_int_equal(a->n, 3);
+    auth_free(a);
+}
+
 TEST(so_many_at_a_time) {
     UNUSED_STATE;
     struct auth *a = with("sk-alice-1 running=2\n");
@@ -154,5 +205,6 @@ TESTS(RUN(without_keys_all_is_open), RUN(one_key_opens_all_until_there_is_an_adm
       RUN(an_admins_key_alone_leaves_the_rest_open), RUN(a_file_has_names_limits_and_admins),
       RUN(one_of_many_is_no_admin_even_when_there_is_none),
       RUN(a_broken_file_names_the_line_and_never_the_key),
-      RUN(a_rate_is_a_minutes_worth_then_steady), RUN(so_many_at_a_time),
+      RUN(a_rate_is_a_minutes_worth_then_steady),
+      RUN(a_file_read_again_takes_nothing_from_what_runs), RUN(so_many_at_a_time),
       RUN(tokens_are_paid_when_known_and_refill), RUN(nobody_counts_without_a_key));
