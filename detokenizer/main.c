@@ -7,6 +7,7 @@
 #include "common/base/map.h"
 #include "common/base/options.h"
 #include "common/base/proc.h"
+#include "common/base/sandbox.h"
 #include "common/modelfile/model_dir.h"
 #include "common/net/loop.h"
 #include "detokenizer/detok.h"
@@ -169,6 +170,8 @@ int main(int argc, char **argv) {
     struct by_log_options log = {.process = "detokenizer", .json = o.log_json};
     if (!by_log_level_parse(o.log_level, &log.level)) log.level = BY_LOG_INFO;
     by_log_init(&log);
+    by_sandbox_enter(o.sandbox,
+                     o.scheduler_endpoint || o.bind ? BY_SANDBOX_NETWORK : BY_SANDBOX_LOCAL);
     if (open_tokenizer(&o, &err)) by_die("%s", err.text);
     by_map_init(&shell.routers);
     shell.detok = detok_new(&(struct detok_options){

@@ -5,6 +5,7 @@
 #include "common/base/mem.h"
 #include "common/base/options.h"
 #include "common/base/proc.h"
+#include "common/base/sandbox.h"
 #include "common/net/loop.h"
 #include "gpu_worker/device.h"
 #include "gpu_worker/kv.h"
@@ -298,6 +299,13 @@ static int serve(struct by_err *err) {
     return 0;
 }
 
+/* Before the model's files are looked at. A CUDA driver starts programs and opens sockets of its own: there it is off. */
+static void shut_in(void) {
+    bool is_cpu = strcmp(shell.o.device, "cpu") == 0;
+    bool is_far = shell.o.scheduler_endpoint != NULL;
+    if (is_cpu) by_sandbox_enter(shell.o.sandbox, is_far ? BY_SANDBOX_NETWORK : BY_SANDBOX_LOCAL);
+}
+
 int main(int argc, char **argv) {
     static const struct by_options_program program = {
         .name = "banyan-gpu-worker",
@@ -310,6 +318,7 @@ int main(int argc, char **argv) {
     if (!by_log_level_parse(shell.o.log_level, &log.level)) log.level = BY_LOG_INFO;
     by_log_init(&log);
     by_proc_init("gpu-worker");
+    shut_in();
     shell.started_ns = by_now_ns();
     if (!shell.o.model_path) by_die("--model-path is needed; `banyan serve` names it for you");
     by_notify("STATUS=loading the model");

@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "common/base/options.h"
 #include "common/base/proc.h"
+#include "common/base/sandbox.h"
 #include "proto/endpoint.h"
 #include "router/routes.h"
 
@@ -165,6 +166,7 @@ int main(int argc, char **argv) {
     if (by_options_parse(&o, &program, argc, argv, &err)) by_die("%s", err.text);
     start_log(&o);
     by_proc_init("router");
+    by_sandbox_enter(o.sandbox, BY_SANDBOX_NETWORK);
     struct router *r = &shell.router;
     r->loop = uv_default_loop();
     r->epoch = by_proc_epoch();

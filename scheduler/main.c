@@ -8,6 +8,7 @@
 #include "common/base/map.h"
 #include "common/base/options.h"
 #include "common/base/proc.h"
+#include "common/base/sandbox.h"
 #include "common/net/loop.h"
 #include "proto/endpoint.h"
 #include "proto/wire.h"
@@ -221,6 +222,7 @@ int main(int argc, char **argv) {
     if (!by_log_level_parse(opt.log_level, &log.level))
         by_die("--log-level %s: no such level", opt.log_level);
     by_log_init(&log);
+    by_sandbox_enter(opt.sandbox, opt.scheduler_endpoint ? BY_SANDBOX_NETWORK : BY_SANDBOX_LOCAL);
     if (opt.print_trace)
         print(opt.print_trace);
     else if (opt.replay)

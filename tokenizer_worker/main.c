@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "common/base/options.h"
 #include "common/base/proc.h"
+#include "common/base/sandbox.h"
 #include "common/net/loop.h"
 #include "proto/endpoint.h"
 #include "proto/wire.h"
@@ -133,6 +134,8 @@ int main(int argc, char **argv) {
     if (!by_log_level_parse(o.log_level, &log.level)) log.level = BY_LOG_INFO;
     by_log_init(&log);
     by_proc_init("tokenizer-worker");
+    by_sandbox_enter(o.sandbox,
+                     o.scheduler_endpoint || o.bind ? BY_SANDBOX_NETWORK : BY_SANDBOX_LOCAL);
     if (!o.model_path) by_die("--model-path is needed; `banyan serve` names it for you");
     struct worker_options wo = {.model_path = o.model_path,
                                 .tokenizer_path = o.tokenizer_path,

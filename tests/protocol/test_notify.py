@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import PROGRAMS, ROOT, Daemons, wait_for
+from harness import PROGRAMS, ROOT, Daemons, is_shut_in, wait_for
 
 WATCHDOG_US = 300_000
 
@@ -71,6 +71,12 @@ def test_the_wire_in_python_gives_signs_of_life_while_it_waits(tmp_path):
     assert list(wire.events(timeout=0.5)) == []
     wire.close()
     assert len(seen) > 2
+
+
+def test_each_process_is_shut_in(watched):
+    """The stand-in apart; test_shut_in.py has the engine."""
+    for name in set(PROGRAMS) - {"gpu-worker"}:
+        assert is_shut_in(watched.pid(name), (watched.dir / f"{name}.log").read_text()), name
 
 
 def test_no_process_can_gain_rights(watched):
