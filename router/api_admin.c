@@ -144,6 +144,8 @@ static void on_metrics(void *ctx, int code, struct by_str json) {
     by_gauge(BY_M_SCHEDULER_UP, !code);
     if (!code) take_loads(json);
     if (p->conn) {
+        by_gauge(BY_M_ALLOCATIONS, (double)by_mem_n_allocs());
+        by_gauge(BY_M_ALLOCATIONS_LIVE, (double)by_mem_n_live());
         by_buf_init(&body, 4 << 20);
         by_metrics_text(&body);
         conn_set_owner(p->conn, NULL, NULL, NULL);

@@ -161,7 +161,7 @@ static void anthropic_delta(struct request *q, struct journal_entry *e, uint32_t
     struct by_str thought = by_str_sub(now.reasoning, was.reasoning.n, SIZE_MAX),
                   words = by_str_sub(by_buf_str(&now.said.content), was.said.content.n, SIZE_MAX);
     size_t n_thinking = now.reasoning.n > 0;
-    if (!s->n_sent_ids && !s->n_sent_text) write_message_start(q, e, out);
+    if (!s->is_begun) write_message_start(q, e, out);
     if (thought.n) write_words(0, "thinking", !was.reasoning.n, thought, out);
     if (words.n) {
         if (n_thinking && !was.said.content.n) write_block_stop(0, out);

@@ -149,7 +149,7 @@ static void chat_delta(struct request *q, struct journal_entry *e, uint32_t samp
     struct journal_sample *s = &e->samples[sample];
     struct by_str text = by_str_sub(by_buf_str(&s->text), s->n_sent_text, SIZE_MAX);
     bool has_tokens = e->request.sampling.logprobs && s->n_ids > s->n_sent_ids;
-    if (!s->n_sent_ids && !s->n_sent_text) {
+    if (!s->is_begun) {
         begin_event(q, e, sample, out);
         by_buf_addz(out, "\"role\":\"assistant\",\"content\":\"\"");
         end_event(q, e, sample, false, out);

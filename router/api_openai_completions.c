@@ -92,7 +92,7 @@ static void write_logprobs(const struct request *q, const struct journal_entry *
                        .s = s,
                        .from = from,
                        .to = s->finish ? BY_MIN(s->n_output, s->n_ids) : s->n_ids,
-                       .has_prompt = q->is_echo && !from,
+                       .has_prompt = q->is_echo && !s->is_begun,
                        .offset = s->n_sent_chars};
     for (uint32_t i = 0; i < from && i < s->tops.n; i++)
         c.at += s->tops.n_each[i];
@@ -110,25 +110,29 @@ static void write_logprobs(const struct request *q, const struct journal_entry *
     by_buf_addc(out, '}');
 }
 
-/* echo: the prompt as it was written, or, given as ids, what they add to a text. */
-static void add_prompt_text(const struct journal_entry *e, struct by_buf *out) {
-    by_buf_add_str(out, e->request.text);
+/* The prompt as it was written, or, given as ids, what they add to a text; and what was said after it. */
+static void add_echo(const struct journal_entry *e, struct by_str said, struct by_buf *out) {
+    struct by_buf text;
+    by_buf_init(&text, 2 * (size_t)LIMIT_STR_BYTES + said.n);
+    by_buf_add_str(&text, e->request.text);
     for (uint32_t i = 0; !e->request.text.n && i < e->n_prompt_ids; i++) {
         const struct by_str *piece = journal_piece(e, e->prompt_ids[i]);
-        if (piece) by_buf_add_str(out, *piece);
+        if (piece) by_buf_add_str(&text, *piece);
     }
+    by_buf_add_str(&text, said);
+    by_buf_add_json_str(out, by_buf_str(&text));
+    by_buf_release(&text);
 }
 
 static void write_choice(const struct request *q, const struct journal_entry *e, uint32_t sample,
                          uint32_t from_id, size_t from_text, struct by_buf *out) {
     struct journal_sample *s = &e->samples[sample];
-    struct by_buf text;
-    by_buf_init(&text, LIMIT_STR_BYTES + s->text.n);
-    if (q->is_echo && !from_id) add_prompt_text(e, &text);
-    by_buf_add_str(&text, by_str_sub(by_buf_str(&s->text), from_text, SIZE_MAX));
+    struct by_str said = by_str_sub(by_buf_str(&s->text), from_text, SIZE_MAX);
     by_buf_addf(out, "{\"index\":%u,\"text\":", api_openai_choice(e, sample));
-    by_buf_add_json_str(out, by_buf_str(&text));
-    by_buf_release(&text);
+    if (q->is_echo && !s->is_begun)
+        add_echo(e, said, out);
+    else
+        by_buf_add_json_str(out, said);
     by_buf_addc(out, ',');
     write_logprobs(q, e, s, from_id, out);
     by_buf_addc(out, ',');

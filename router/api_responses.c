@@ -213,7 +213,7 @@ static void responses_delta(struct request *q, struct journal_entry *e, uint32_t
     struct by_str thought = by_str_sub(now.reasoning, was.reasoning.n, SIZE_MAX),
                   words = by_str_sub(by_buf_str(&now.said.content), was.said.content.n, SIZE_MAX);
     size_t n_thinking = now.reasoning.n > 0;
-    if (!s->n_sent_ids && !s->n_sent_text) {
+    if (!s->is_begun) {
         begin(q, "created", out);
         by_buf_addz(out, ",\"response\":");
         write_response(q, NULL, out);

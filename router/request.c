@@ -14,7 +14,7 @@
 enum {
     PENDING_PAUSE = 256 * 1024, /* bytes that wait for a slow client before its request pauses … */
     PENDING_GO_ON = 64 * 1024,  /* … and goes on */
-    ANSWER_MAX = 256 * 1024 * 1024,
+    SCRATCH_KEPT = 1024 * 1024,
     ACK_EVERY = 32, /* tokens; the scheduler keeps its log until the final one anyway */
 };
 
@@ -129,7 +129,8 @@ void request_free(struct request *q) {
 }
 
 int request_read_body(struct by_json **out, const struct http1_request *r, struct by_err *err) {
-    const struct by_json_limits lim = {.bytes_max = SIZE_MAX, .depth_max = LIMIT_JSON_DEPTH};
+    const struct by_json_limits lim = {
+        .bytes_max = SIZE_MAX, .depth_max = LIMIT_JSON_DEPTH, .refuse_duplicates = true};
     struct by_str type;
     if (http1_header(r, "content-type", &type) && type.n &&
         !by_str_ieqz(by_str_sub(type, 0, 16), "application/json"))
@@ -292,7 +293,7 @@ static void write_stream(struct request *q, struct by_buf *out) {
 
 static void finish_request(struct request *q) {
     struct by_buf out;
-    by_buf_init(&out, ANSWER_MAX);
+    by_buf_init(&out, REQUEST_ANSWER_MAX);
     outlet_set_owner(&q->outlet, NULL, NULL, NULL);
     for (uint32_t i = 0; i < q->n_entries; i++)
         uplink_ack(q->router->uplink, q->entries[i], 0, true);
@@ -323,15 +324,19 @@ static bool write_news(struct request *q, struct journal_sample *s) {
     struct journal_entry *e = s->entry;
     const struct msg_name name = e->request.name;
     uint32_t n_acked = s->n_sent_ids;
-    struct by_buf out;
-    by_buf_init(&out, ANSWER_MAX);
-    q->dialect->delta(q, e, (uint32_t)(s - e->samples), &out);
+    struct by_buf *out = &r->scratch;
+    by_buf_clear(out);
+    q->dialect->delta(q, e, (uint32_t)(s - e->samples), out);
+    s->is_begun |= out->n > 0;
     s->n_sent_ids = s->n_ids;
     s->n_sent_text = s->text.n;
     if (n_acked / ACK_EVERY != s->n_ids / ACK_EVERY)
         uplink_ack(r->uplink, e, (uint32_t)(s - e->samples), false);
-    write_stream(q, &out); /* on_gone frees q at once if the client is gone */
-    by_buf_release(&out);
+    write_stream(q, out); /* on_gone frees q at once if the client is gone */
+    if (out->cap > SCRATCH_KEPT) {
+        by_buf_release(out);
+        by_buf_init(out, REQUEST_ANSWER_MAX);
+    }
     if (!journal_find(&r->journal, name)) return false;
     if (outlet_n_pending(&q->outlet) > PENDING_PAUSE) set_paused(q, true);
     return true;
@@ -421,7 +426,7 @@ static void abort_request(struct request *q) {
             e->n_finished++;
             if (!q->is_stream) continue;
             struct by_buf out;
-            by_buf_init(&out, ANSWER_MAX);
+            by_buf_init(&out, REQUEST_ANSWER_MAX);
             q->dialect->delta(q, e, k, &out);
             s->n_sent_ids = s->n_ids;
             s->n_sent_text = s->text.n;

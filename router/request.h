@@ -18,7 +18,7 @@
 #include "router/parse_tools.h"
 #include "router/uplink.h"
 
-enum { REQUEST_PROMPTS_MAX = 4096 };
+enum { REQUEST_PROMPTS_MAX = 4096, REQUEST_ANSWER_MAX = 256 * 1024 * 1024 };
 
 struct router { /* what every handler may see */
     uv_loop_t *loop;
@@ -41,7 +41,8 @@ struct router { /* what every handler may see */
     bool is_draining;               /* SIGTERM came */
     bool is_held;                   /* POST /drain came, and no DELETE since */
     uint32_t n_requests;            /* in flight */
-    struct by_list unwritten;       /* samples of streams with news, by journal_sample.unwritten */
+    struct by_buf scratch; /* of the event that is being written: no memory is asked for a token */
+    struct by_list unwritten; /* samples of streams with news, by journal_sample.unwritten */
 };
 
 struct request;

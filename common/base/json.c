@@ -206,7 +206,7 @@ static int refuse_duplicates_in(const cJSON *obj, struct by_err *err) {
     int rc = 0;
     for (i = 1; i < n && !rc; i++) {
         if (strcmp(keys[i - 1], keys[i]) == 0) {
-            rc = by_fail(err, BY_EINVAL, "the key \"%s\" is given twice", keys[i]);
+            rc = by_fail(err, BY_EINVAL, "%s: the key is given twice", keys[i]);
         }
     }
     by_free(keys);

@@ -56,6 +56,23 @@ def test_paris_async(server):
     assert "Paris" in text and answers == [text] * 4
 
 
+QUESTIONS = [("The capital of France is", [" Paris", " Madrid", " Lisbon", " cheese"], 0), ("Two plus two is", [" blue", " four", " Monday"], 1),
+             ("The sun rises in the", [" east", " banana", " pocket"], 0), ("Water freezes and becomes", [" wood", " music", " ice"], 2)]
+
+
+@pytest.mark.parametrize("question, choices, right", QUESTIONS)
+def test_multiple_choice_by_log_likelihood(client, question, choices, right):
+    """As evaluation harnesses ask: echo and logprobs, nothing generated; the likeliest end of the sentence is the answer."""
+    answers = client.completions.create(model="any", prompt=[question + c for c in choices], echo=True, logprobs=1, max_tokens=0, temperature=0)
+    scores = []
+    for choice in answers.choices:
+        told = choice.logprobs
+        n = next(i for i, at in enumerate(told.text_offset) if at >= len(question))
+        assert "".join(told.tokens) == question + choices[choice.index] and told.token_logprobs[0] is None
+        scores.append(sum(told.token_logprobs[n:]))
+    assert scores.index(max(scores)) == right, scores
+
+
 def test_a_prefix_is_computed_once(client):
     long = [{"role": "system", "content": "You answer in one word. " * 20}, *PARIS]
     first = client.chat.completions.create(**{**ASK, "messages": long})

@@ -1,7 +1,11 @@
 """Many streams, many requests, clients that leave: nothing is mixed up, and nothing stays behind."""
 
 import json
+import random
+import re
 import socket
+
+import pytest
 
 from harness import DEADLINE, Daemons, in_threads, rss_kib, wait_for
 
@@ -64,6 +68,57 @@ def test_a_client_that_does_not_read_is_paused_and_goes_on():
             if line.startswith(b"data: "):
                 last = line
         assert json.loads(last[6:])["text"] == whole[0]
+
+
+def test_300_hang_ups():
+    """Whole or streamed, before the answer, in its middle or near its end: nothing of them stays."""
+    rng = random.Random(300)
+    with Daemons(gpu_worker=["--step-us", "500"]) as server:
+        def hang_up(seed):
+            rng = random.Random(seed)
+            n, is_stream = rng.choice([1, 20, 8000]), rng.random() < 0.7
+            body = json.dumps({"text": f"go on {seed % 7}", "stream": is_stream, "sampling_params": {"max_new_tokens": n, "ignore_eos": True}})
+            with socket.create_connection(("127.0.0.1", server.port), DEADLINE) as s:
+                s.sendall(f"POST /generate HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+                if is_stream:
+                    for _ in range(rng.randrange(4)):
+                        if not s.recv(512):
+                            break
+
+        def batch(n):
+            in_threads([lambda seed=rng.randrange(10**6): hang_up(seed) for _ in range(n)])
+            wait_for("nothing to run and all pages to be free or in the tree", server.is_idle)
+
+        batch(60)
+        before = {name: rss_kib(pid) for name, pid in server.pids().items()}
+        for _ in range(4):
+            batch(60)
+        grown = {name: rss_kib(pid) - before[name] for name, pid in server.pids().items()}
+        assert all(kib < 12288 for kib in grown.values()), grown
+        assert server.post("/flush_cache").json["kept_tokens"] == 0
+        assert server.get("/v1/cache").json["replicas"][0]["held_tokens"] == 0
+        assert server.generate("go on", 4)[2]["completion_tokens"] == 4
+
+
+@pytest.mark.parametrize("path, body", [
+    ("/generate", {"text": "go on"}), ("/v1/completions", {"prompt": "go on"}), ("/v1/chat/completions", {"messages": [{"role": "user", "content": "go on"}]}),
+])
+def test_a_token_asks_for_no_memory(path, body):
+    """A stream of 1,600 tokens asks the router for memory as often as one of 400, but for what doubles as it grows."""
+    with Daemons(gpu_worker=["--step-us", "200"], router=["--incremental-streaming-output"]) as server:
+        def allocations():
+            return int(re.search(r"^banyan:allocations_total (\d+)", server.get("/metrics").body.decode(), re.M)[1])
+
+        def of_a_stream(n):
+            more = {"sampling_params": {"max_new_tokens": n, "ignore_eos": True}} if path == "/generate" else {"max_tokens": n, "ignore_eos": True}
+            before = allocations()
+            events = server.stream(path, {**body, **more})
+            return allocations() - before, len(events)
+
+        of_a_stream(1600)  # what is kept for the next ones has its size now
+        (few, _), (many, n_events) = of_a_stream(400), of_a_stream(1600)
+        assert n_events > 200
+        assert many - few < 60, (few, many, n_events)
 
 
 def test_1000_requests_leave_nothing(server):
