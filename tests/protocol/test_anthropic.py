@@ -87,6 +87,14 @@ def test_tokens_are_counted(server):
     assert usage["input_tokens"] + usage["cache_read_input_tokens"] == count
 
 
+def test_counting_costs_no_step(server):
+    """A tokenizer worker counts; the scheduler hears nothing of it."""
+    before = server.load()["steps"]
+    for i in range(5):
+        server.ok("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": f"never asked before {i}"}]})
+    assert server.load()["steps"] == before
+
+
 def test_tools_and_results_reach_the_template(server):
     """The template of these tests shows role and content: a result is a message of the role tool."""
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "get", "input": {}}]},

@@ -33,7 +33,7 @@ def log_of(d):
 
 
 def lines_of(d, rid):
-    return [line for line in map(json.loads, (row for row in log_of(d).splitlines() if row.startswith("{"))) if line["rid"] == rid]
+    return [line for line in map(json.loads, (row for row in log_of(d).rpartition("\n")[0].splitlines() if row.startswith("{"))) if line["rid"] == rid]
 
 
 def line_of(d, rid):

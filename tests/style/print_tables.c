@@ -47,15 +47,41 @@ static void print_messages(void) {
 #include "proto/messages.def"
 }
 
+static void print_form(const struct form *f) {
+    printf("\n## %s\n%s.%s\n\n| field | needed | |\n| --- | --- | --- |\n", f->name, f->help,
+           f->params == FORM_NO_PARAMS ? "" : " Beside these: the sampling parameters.");
+    for (size_t i = 0; i < f->n_fields; i++)
+        printf("| `%s` | %s | %s |\n", f->fields[i].name, f->fields[i].is_needed ? "yes" : "",
+               f->fields[i].help);
+}
+
+/* Once each, in the order of the routes. */
+static void print_forms(void) {
+    for (size_t i = 0; i < n_routes; i++) {
+        const struct form *both[] = {routes[i].asks, routes[i].answers};
+        for (size_t k = 0; k < 2; k++) {
+            bool is_new = both[k] && both[k]->n_fields;
+            for (size_t at = 0; at < i; at++)
+                is_new &= routes[at].asks != both[k] && routes[at].answers != both[k];
+            if (is_new) print_form(both[k]);
+        }
+    }
+}
+
 static void print_paths(void) {
     static const char *const keys[] = {"none", "API key", "admin key"};
     printf(
-        "# Paths\n\nMade from router/routes.c by `make docs`; do not edit. Keys are asked for when "
-        "`--api-key` or\n`--admin-api-key` is given; the admin key opens all.\n\n"
-        "| path | what it is for | key |\n| --- | --- | --- |\n");
+        "# Paths\n\nMade from router/routes.c and router/forms.c by `make docs`; do not edit. Keys "
+        "are "
+        "asked for when `--api-key` or\n`--admin-api-key` is given; the admin key opens all. With "
+        "ranges and types: `openapi.json` beside this page, and `GET /openapi.json`.\n\n"
+        "| path | what it is for | key | asks | answers |\n| --- | --- | --- | --- | --- |\n");
     for (size_t i = 0; i < n_routes; i++)
-        printf("| `%s %s` | %s | %s |\n", http1_method_name(routes[i].method), routes[i].path,
-               routes[i].help, keys[routes[i].level]);
+        printf("| `%s %s` | %s | %s | %s | %s%s |\n", http1_method_name(routes[i].method),
+               routes[i].path, routes[i].help, keys[routes[i].level],
+               routes[i].asks ? routes[i].asks->name : "", routes[i].answers->name,
+               routes[i].answers->stream ? ", or events" : "");
+    print_forms();
 }
 
 /* One line for each path and schema, so that a change shows as one. */
