@@ -142,8 +142,9 @@ static void filter_clone(struct program *p) {
 }
 
 static void filter_socket(struct program *p, enum by_sandbox_use use) {
-    static const uint32_t families[] = {AF_UNIX, AF_INET, AF_INET6};
-    uint32_t n = use == BY_SANDBOX_NETWORK ? 3 : 1;
+    /* Netlink: how libzmq and getaddrinfo look at the machine's interfaces. */
+    static const uint32_t families[] = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
+    uint32_t n = use == BY_SANDBOX_NETWORK ? BY_COUNTOF(families) : 1;
     put(p, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_socket, 0,
                                         (uint8_t)(2 + 2 * n)));
     load(p, offsetof(struct seccomp_data, args[0]));

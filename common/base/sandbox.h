@@ -2,7 +2,7 @@
  *
  *     execve, fork, ptrace, mount, bpf, keyctl, module and clock calls …      ─▶ EPERM
  *     io_uring, clone3                                                         ─▶ ENOSYS: the libraries have other ways
- *     sockets: Unix ones, and IPv4 and IPv6 where the process has business there; others ─▶ EAFNOSUPPORT
+ *     sockets: Unix ones, and IPv4, IPv6 and netlink where the process has business there; others ─▶ EAFNOSUPPORT
  *
  * A seccomp filter of plain BPF over every thread of the process, for x86-64 and aarch64. It needs no right of its own:
  * by_proc_init has given up new ones.

@@ -87,7 +87,8 @@ static int look_at_local_sockets(void) {
 static int look_at_network_sockets(void) {
     int n = 0;
     n += wrong(socket(AF_INET, SOCK_STREAM, 0) >= 0, "(an IPv4 socket)");
-    return n + wrong(is_denied(socket(AF_NETLINK, SOCK_RAW, 0), EAFNOSUPPORT), "a netlink socket");
+    n += wrong(socket(AF_NETLINK, SOCK_RAW, 0) >= 0, "(a netlink socket)");
+    return n + wrong(is_denied(socket(AF_PACKET, SOCK_RAW, 0), EAFNOSUPPORT), "a packet socket");
 }
 
 static void *in_thread(void *arg) {
