@@ -1,3 +1,4 @@
+#include "common/base/check.h"
 #include "router/api.h"
 #include "router/api_openai.h"
 #include "router/params.h"
@@ -84,7 +85,7 @@ static void write_top_of(struct column *c, bool is_prompt, uint32_t i, struct by
 
 static void write_logprobs(const struct request *q, const struct journal_entry *e,
                            struct journal_sample *s, uint32_t from, struct by_buf *out) {
-    if (!e->request.sampling.logprobs) {
+    if (!e->request.sampling.logprobs || q->hides_logprobs) {
         by_buf_addz(out, "\"logprobs\":null");
         return;
     }
@@ -124,17 +125,18 @@ static void add_echo(const struct journal_entry *e, struct by_str said, struct b
     by_buf_release(&text);
 }
 
+/* What the client does not have yet: all of it, when the answer is whole. */
 static void write_choice(const struct request *q, const struct journal_entry *e, uint32_t sample,
-                         uint32_t from_id, size_t from_text, struct by_buf *out) {
+                         uint32_t index, struct by_buf *out) {
     struct journal_sample *s = &e->samples[sample];
-    struct by_str said = by_str_sub(by_buf_str(&s->text), from_text, SIZE_MAX);
-    by_buf_addf(out, "{\"index\":%u,\"text\":", api_openai_choice(e, sample));
+    struct by_str said = by_str_sub(by_buf_str(&s->text), s->n_sent_text, SIZE_MAX);
+    by_buf_addf(out, "{\"index\":%u,\"text\":", index);
     if (q->is_echo && !s->is_begun)
         add_echo(e, said, out);
     else
         by_buf_add_json_str(out, said);
     by_buf_addc(out, ',');
-    write_logprobs(q, e, s, from_id, out);
+    write_logprobs(q, e, s, s->n_sent_ids, out);
     by_buf_addc(out, ',');
     api_openai_write_finish(s, NULL, out);
     by_buf_addc(out, '}');
@@ -149,7 +151,7 @@ static void completions_delta(struct request *q, struct journal_entry *e, uint32
     by_buf_addz(out, "data: ");
     api_openai_write_head(q, PREFIX, OBJECT, out);
     by_buf_addz(out, ",\"choices\":[");
-    write_choice(q, e, sample, s->n_sent_ids, s->n_sent_text, out);
+    write_choice(q, e, sample, api_openai_choice(e, sample), out);
     by_buf_addc(out, ']');
     if (q->wants_usage_always) {
         by_buf_addc(out, ',');
@@ -163,14 +165,39 @@ static void completions_end(struct request *q, struct by_buf *out) {
     by_buf_addz(out, "data: [DONE]\n\n");
 }
 
+/* The mean of its tokens' logprobs; a sample without tokens comes last. */
+static double likelihood(const struct journal_sample *s) {
+    uint32_t n = BY_MIN(s->n_output, s->n_logprobs);
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += (double)s->logprobs[i];
+    return n ? sum / n : -1e300;
+}
+
+/* best_of: the likeliest first, equals as they were drawn. Without it: as they were drawn. */
+static uint32_t choose(const struct request *q, const struct journal_entry *e,
+                       uint32_t order[LIMIT_N]) {
+    by_assert(e->n_samples <= LIMIT_N);
+    for (uint32_t i = 0; i < e->n_samples; i++) {
+        uint32_t at = i;
+        for (; q->n_best && at > 0; at--) {
+            if (likelihood(&e->samples[order[at - 1]]) >= likelihood(&e->samples[i])) break;
+            order[at] = order[at - 1];
+        }
+        order[at] = i;
+    }
+    return q->n_best ? q->n_best : e->n_samples;
+}
+
 static void completions_whole(struct request *q, struct by_buf *out) {
-    bool is_first = true;
+    uint32_t order[LIMIT_N], index = 0;
     api_openai_write_head(q, PREFIX, OBJECT, out);
     by_buf_addz(out, ",\"choices\":[");
     for (uint32_t i = 0; i < q->n_entries; i++) {
-        for (uint32_t k = 0; k < q->entries[i]->n_samples; k++, is_first = false) {
-            if (!is_first) by_buf_addc(out, ',');
-            write_choice(q, q->entries[i], k, 0, 0, out);
+        uint32_t n = choose(q, q->entries[i], order);
+        for (uint32_t k = 0; k < n; k++, index++) {
+            if (index) by_buf_addc(out, ',');
+            write_choice(q, q->entries[i], order[k], index, out);
         }
     }
     by_buf_addz(out, "],");
@@ -184,6 +211,22 @@ static const struct dialect completions = {
     .delta = completions_delta, .end = completions_end, .whole = completions_whole, .names = names};
 
 /* ---- reading ---- */
+
+/* So many samples are drawn, and the n likeliest told. */
+static int read_best_of(struct request *q, uint32_t best_of, struct params *p, struct by_err *err) {
+    if (best_of < p->sampling.n)
+        return by_fail(err, BY_EINVAL, "best_of: %u is less than n, %u", best_of, p->sampling.n);
+    if (best_of == p->sampling.n) return 0;
+    if (q->is_stream)
+        return by_fail(err, BY_EINVAL,
+                       "best_of: which are best is known at the end; it cannot be streamed unless "
+                       "it is n");
+    q->n_best = p->sampling.n;
+    q->hides_logprobs = !p->sampling.logprobs;
+    p->sampling.n = best_of;
+    p->sampling.logprobs = true;
+    return 0;
+}
 
 static int read_completions(struct request *q, struct by_err *err) {
     enum { DEFAULT_NEW_TOKENS = 16 };
@@ -199,10 +242,9 @@ static int read_completions(struct request *q, struct by_err *err) {
     if (!rc) rc = by_json_get_i64(q->body, "", "best_of", 1, LIMIT_N, &best_of, err);
     if (!rc) rc = api_openai_read_common(q, &m, err);
     if (rc) return rc;
-    if (best_of && best_of != (int64_t)p.sampling.n)
-        return by_fail(err, BY_EUNSUPPORTED, "best_of: only the value of n (%u) is supported yet",
-                       p.sampling.n);
-    if (q->is_echo && p.sampling.logprobs) p.sampling.logprob_start = 0;
+    if (best_of) rc = read_best_of(q, (uint32_t)best_of, &p, err);
+    if (rc) return rc;
+    if (q->is_echo && p.sampling.logprobs && !q->hides_logprobs) p.sampling.logprob_start = 0;
     api_openai_fill(&m, &p);
     m.textual.wants_pieces |= q->is_echo; /* the prompt may be ids */
     return api_add_prompts(q, prompt, "prompt", API_TEXT | API_IDS, &m, err);

@@ -78,6 +78,8 @@ struct request {
     bool wants_usage;        /* stream_options.include_usage */
     bool wants_usage_always; /* stream_options.continuous_usage_stats */
     bool is_echo;
+    uint32_t n_best;        /* completions: of all samples of a prompt, so many are told; 0: all */
+    bool hides_logprobs;    /* they were asked for to choose by */
     bool is_one_call;       /* parallel_tool_calls: false */
     enum parse_tools tools; /* chat's: how the answer is read */
     enum parse_reasoning reasoning;

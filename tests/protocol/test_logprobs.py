@@ -103,6 +103,20 @@ def test_a_stop_string_ends_them_too(server):
                                               "logprobs": 1})[1] == answer["choices"][0]["logprobs"]
 
 
+def test_best_of_tells_the_likeliest(server):
+    """Of five samples the two with the highest mean; usage counts all that were drawn; logprobs only when asked for."""
+    drawn = {"temperature": 1, "seed": 9}
+    all_five = complete(server, n=5, logprobs=0, **drawn)
+    mean = lambda c: sum(c["logprobs"]["token_logprobs"]) / len(c["logprobs"]["token_logprobs"])
+    best = sorted(all_five, key=mean, reverse=True)[:2]
+    answer = server.ok("/v1/completions", {"prompt": [PROMPT, PROMPT], "max_tokens": 12, "n": 2, "best_of": 5, **drawn})
+    assert [c["text"] for c in answer["choices"]][:2] == [c["text"] for c in best]
+    assert [c["index"] for c in answer["choices"]] == [0, 1, 2, 3] and answer["usage"]["completion_tokens"] == 2 * 5 * 12
+    assert all(c["logprobs"] is None for c in answer["choices"])
+    (asked,) = complete(server, n=1, best_of=5, logprobs=0, **drawn)
+    assert asked["logprobs"] == best[0]["logprobs"] and asked["text"] == best[0]["text"]
+
+
 def test_none_unless_asked(server):
     assert complete(server)[0]["logprobs"] is None
     chat = server.ok("/v1/chat/completions", {"messages": HELLO, "max_tokens": 3})
@@ -127,7 +141,7 @@ def test_native_text_in_logprobs(server):
     ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages[0].content"),
     ("chat", {"lora_path": "x"}, "lora_path"), ("chat", {"functions": []}, "functions"), ("chat", {"top_logprobs": 2}, "top_logprobs"),
     ("chat", {"logprobs": True, "top_logprobs": 1000}, "top_logprobs"), ("chat", {"logprobs": 3}, "logprobs"),
-    ("", {"best_of": 3}, "best_of"), ("", {"suffix": "x"}, "suffix"), ("", {"logprobs": -1}, "logprobs"), ("", {"echo": 1}, "echo"),
+    ("", {"best_of": 1, "n": 2}, "best_of"), ("", {"best_of": 3, "stream": True}, "best_of"), ("", {"best_of": 200}, "best_of"), ("", {"suffix": "x"}, "suffix"), ("", {"logprobs": -1}, "logprobs"), ("", {"echo": 1}, "echo"),
 ])
 def test_what_is_not_there_is_refused_by_name(server, path, body, named):
     base = {"messages": HELLO} if path else {"prompt": "x"}
