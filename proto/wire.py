@@ -41,7 +41,7 @@ class Wire:
                  key_file=None):
         self.endpoint, self.role, self.instance, self.expect = endpoint, role, instance, expect
         self.epoch = epoch or new_epoch()
-        self._hello = dict(hello or {})
+        self._hello = {} if hello is None else hello  # the caller may change it between sessions
         self._build = build
         self._attempt = 0
         self._session = 0

@@ -291,13 +291,13 @@ class Daemons:
 class Serve:
     """`banyan serve`; worker: a program in place of banyan-gpu-worker (BANYAN_GPU_WORKER)."""
 
-    def __init__(self, *flags, worker=None, run_dir=None, env=None, port=0):
+    def __init__(self, *flags, worker=None, run_dir=None, env=None, port=0, program=None):
         self.own = private_dir()
         self.log = self.own / "log"
         self.env = environment(XDG_RUNTIME_DIR=str(self.own), **(env or {}))
         if worker:
             self.env["BANYAN_GPU_WORKER"] = str(worker)
-        argv = [str(BIN / "banyan"), "serve", "--port", str(port), *map(str, flags)]
+        argv = [*(program or [str(BIN / "banyan"), "serve"]), "--port", str(port), *map(str, flags)]
         if run_dir:
             argv += ["--run-dir", str(run_dir)]
         with open(self.log, "ab") as log:

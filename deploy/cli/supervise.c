@@ -138,14 +138,23 @@ static void on_exit_(uv_process_t *p, int64_t code, int sig) {
     take_exit(c, code, sig);
 }
 
-/* environ and ours; the strings are borrowed for the spawn. */
+/* Does this child get another value of the variable? */
+static bool is_ours(const struct child *c, const char *variable) {
+    size_t n = strcspn(variable, "=") + 1;
+    bool is_ours =
+        strncmp(variable, "NOTIFY_SOCKET=", n) == 0 || strncmp(variable, "BANYAN_PARENT=", n) == 0;
+    for (size_t i = 0; i < BY_COUNTOF(c->extra_env) && c->extra_env[i]; i++)
+        is_ours |= strncmp(variable, c->extra_env[i], n) == 0;
+    return is_ours;
+}
+
+/* environ and ours, each name once: of two values a program sees the first. The strings are borrowed for the spawn. */
 static void make_env(struct child *c, char **env, char *parent, size_t parent_cap, char *notify,
                      size_t notify_cap) {
     extern char **environ;
     size_t n = 0;
     for (char **e = environ; *e && n < ENV_MAX - 16; e++) {
-        if (strncmp(*e, "NOTIFY_SOCKET=", 14) != 0 && strncmp(*e, "BANYAN_PARENT=", 14) != 0)
-            env[n++] = *e;
+        if (!is_ours(c, *e)) env[n++] = *e;
     }
     snprintf(parent, parent_cap, "BANYAN_PARENT=%d", (int)getpid());
     snprintf(notify, notify_cap, "NOTIFY_SOCKET=%s", c->notify_path);

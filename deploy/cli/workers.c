@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ENV_VALUE_MAX = 4096 };
+
 /* The tree of this checkout or installation: where gpu_worker/hf lies. NULL: it is not there. Yours. */
 static char *find_tree(const char *exe_dir) {
     static const char *const places[] = {"../..", "../share/banyan"};
@@ -65,7 +67,9 @@ static struct child *add(struct workers *w, uint32_t i, char **argv, const char 
 
 /* python -m banyan_hf_worker with the flags of a gpu worker. */
 static int use_transformers(struct workers *w, uint32_t i, struct by_err *err) {
-    char *root = find_tree(w->exe_dir), *python = root ? find_python(root) : NULL, env[3][512];
+    char *root = find_tree(w->exe_dir), *python = root ? find_python(root) : NULL,
+         env[3][ENV_VALUE_MAX];
+    const char *path = getenv("PYTHONPATH");
     if (!python) {
         by_free(root);
         return by_fail(err, BY_ENOTFOUND,
@@ -83,7 +87,8 @@ static int use_transformers(struct workers *w, uint32_t i, struct by_err *err) {
     for (size_t k = 1; k < n; k++)
         argv[k + 2] = by_strdup(flags[k]);
     by_options_argv_free(flags);
-    snprintf(env[0], sizeof env[0], "PYTHONPATH=%s/gpu_worker/hf", root);
+    snprintf(env[0], sizeof env[0], "PYTHONPATH=%s/gpu_worker/hf%s%s", root, path ? ":" : "",
+             path ? path : "");
     snprintf(env[1], sizeof env[1], "BANYAN_KERNELS=%s/../lib/libbanyan_kernels.so", w->exe_dir);
     snprintf(env[2], sizeof env[2], "PYTHONUNBUFFERED=1");
     const char *const extra[] = {env[0], env[1], env[2], NULL};

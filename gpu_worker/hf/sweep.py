@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Writes deploy/docs/models.md: which tiny models run, in which tier, how far from transformers' own logits.
+"""Which models run, in which tier, how far from transformers' own logits? Writes tests/bench/results/models.csv, from which
+models_page.py makes deploy/docs/models.md.
 
-    .venv-transformers/bin/python gpu_worker/hf/sweep.py > deploy/docs/models.md
+    .venv-transformers/bin/python gpu_worker/hf/sweep.py && python3 gpu_worker/hf/models_page.py > deploy/docs/models.md
 
 Every model of ../shared/data/tiny, those that the tests make from a config, and one of each causal class that transformers
 knows and whose config can be made small: loaded as a server would, and probed.
 """
 
+import csv
 import sys
 import time
 from pathlib import Path
@@ -19,6 +21,7 @@ import transformers  # noqa: E402
 from banyan_hf_worker import loader, probe  # noqa: E402
 
 import models  # noqa: E402
+from models_page import TABLE  # noqa: E402
 
 SMALL = {"vocab_size": 640, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512, "pad_token_id": 0, "bos_token_id": 0,
@@ -53,25 +56,28 @@ def of_class(config_name):
 
 
 def cell(text):
-    return " ".join(str(text).replace("|", "/").replace("`", "'").split())[:160]
+    text = str(text).replace(str(models.SHARED), "../shared/data").replace("|", "/").replace("`", "'")
+    return " ".join(text.split())[:160]
 
 
-def row(name, make):
+def row(kind, name, make):
+    """One line of the table."""
     began = time.monotonic()
+    line = {"kind": kind, "model": name, "tier": "not tried", "error": "", "why": ""}
     try:
         model = make()
-        kind = type(model).__name__
+        cls = type(model).__name__
+        try:
+            v = probe.choose(model)
+            line.update(tier=v.tier, error=f"{v.error:.0e}", why=f"{cls}: {cell(v.reason)}")
+        except probe.Refused as refused:
+            line.update(tier="refused", why=cell(refused))
+        except Exception as failure:
+            line.update(tier="refused", why=f"{cls}: {cell(failure)}")
     except Exception as failure:  # foreign code: whatever it raises, the model did not load here
-        return "not tried", f"| {name} | – | – | {cell(str(failure) or type(failure).__name__)} |"
-    try:
-        v = probe.choose(model)
-        how, text = v.tier, f"| {name} | {v.tier} | {v.error:.0e} | {kind}: {cell(v.reason)} |"
-    except probe.Refused as refused:
-        how, text = "refused", f"| {name} | refused | – | {cell(refused)} |"
-    except Exception as failure:
-        how, text = "refused", f"| {name} | refused | – | {kind}: {cell(failure)} |"
-    print(f"{name}: {how} {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
-    return how, text
+        line["why"] = cell(str(failure) or type(failure).__name__)
+    print(f"{name}: {line['tier']} {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+    return line
 
 
 def main():
@@ -85,24 +91,16 @@ def main():
     load = lambda name: loader.load(models.path_of(name), dtype="float32", trust_remote_code=True, allow_pickle=True)  # noqa: E731
     folder = models.SHARED / "tiny"
     names = [p.name for p in sorted(folder.iterdir()) if (p / "config.json").exists()] if folder.exists() else []
-    tiny = [row(n, lambda n=n: load(n)) for n in [*names, *models.MADE]]
+    rows = [row("tiny", n, lambda n=n: load(n)) for n in [*names, *models.MADE]]
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING as known
 
     classes = sorted({config.__name__ for config in known})
-    all_of_them = [row(n.removesuffix("Config"), lambda n=n: of_class(n)) for n in classes]
-    print(f"""# Which models run, and how
-
-Written by `gpu_worker/hf/sweep.py` with transformers {transformers.__version__} and torch {torch.__version__.split('+')[0]}. The families that the native
-engine knows are in gpu_worker/models/README.md; every other model, and any with `--model-impl transformers`, goes to the
-Transformers worker, which tries its tiers (gpu_worker/hf/README.md) on the model at load. The error is the largest difference of
-a logit from the model's own eager attention, in float32, over chunks, a shared prefix and mixed steps. Not tried: the class
-could not be made or run this small by itself, which says nothing about its real models: those are probed like all others.
-""")
-    for title, rows in (("Tiny models of the tests", tiny), ("Every causal class of transformers, from a small config", all_of_them)):
-        counts = {how: sum(h == how for h, _ in rows) for how in ("A", "B", "C", "R", "refused", "not tried")}
-        print(f"## {title}\n\n" + ", ".join(f"{how}: {n}" for how, n in counts.items() if n) + ".\n")
-        print("| model | tier | error | how it was decided, or why not |\n| --- | --- | --- | --- |")
-        print("\n".join(text for _, text in rows) + "\n")
+    rows += [row("class", n.removesuffix("Config"), lambda n=n: of_class(n)) for n in classes]
+    with open(TABLE, "w", newline="") as table:
+        table.write(f"# transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}\n")
+        writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":

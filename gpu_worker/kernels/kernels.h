@@ -13,6 +13,7 @@
 #ifndef GPU_WORKER_KERNELS_KERNELS_H
 #define GPU_WORKER_KERNELS_KERNELS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define BANYAN_EXPORT __attribute__((visibility("default")))
@@ -89,6 +90,22 @@ BANYAN_EXPORT void banyan_linear_free(struct banyan_linear *l); /* NULL is fine 
 /* y [n_rows, n_out] = x [n_rows, n_in] · w^T + bias, both dense. 0, or -1: no memory. */
 BANYAN_EXPORT int banyan_linear_run(struct banyan_linear *l, const void *x, void *y,
                                     uint32_t n_rows);
+
+/* ---- ranks of one model on one host (gpu_worker/tp.h; group.c) ---- */
+struct tp;
+enum { BANYAN_WHY = 512 };
+/* NULL, and why says why [BANYAN_WHY]. A call waits deadline_ms for a rank that is alive but silent, and not at all for a dead one. */
+BANYAN_EXPORT struct tp *banyan_group_open(uint32_t world, uint32_t deadline_ms, char *why);
+BANYAN_EXPORT struct tp *banyan_group_join(const char *address, uint32_t rank, uint32_t world,
+                                           uint32_t deadline_ms, char *why);
+BANYAN_EXPORT const char *
+banyan_group_address(const struct tp *group); /* of the one that opened it */
+BANYAN_EXPORT void
+banyan_group_close(struct tp *group); /* the others' calls fail from now on; NULL is fine */
+/* x[n] becomes the sum over ranks, in their order. 0, or -1: a rank is gone, and the group with it. */
+BANYAN_EXPORT int banyan_group_sum(struct tp *group, float *x, size_t n);
+/* all [world, n] from each rank's x [n]. */
+BANYAN_EXPORT int banyan_group_gather(struct tp *group, const float *x, size_t n, float *all);
 
 BANYAN_EXPORT uint32_t banyan_kernels_version(void); /* changes with any struct above */
 

@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
 """The Transformers worker against transformers itself: ratios, measured in turns on the same machine.
 
-    .venv-transformers/bin/python tests/bench/bench_hf.py [--model PATH] [--threads N] [--rounds N]
+    .venv-transformers/bin/python tests/bench/bench_hf.py [--model PATH] [--threads N] [--rounds N] [--only ROW,ROW]
 
 Both sides run the same weights in float32 in this process; each round times both, one after the other, and the ratio is of
-the medians. A row: what is measured, ours, theirs, ratio, what the ratio is to be.
+the medians. A row: what is measured, ours, theirs, ratio, what the ratio is to be. "packed" is --hf-fast-linear; it is ours
+alone, theirs stays torch's. The rows `native` compare it with banyan-gpu-worker --one-batch on the same folder, in turns.
 """
 
 import argparse
+import copy
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,7 +23,7 @@ sys.path[:0] = [str(ROOT / "gpu_worker/hf"), str(ROOT / "tests/hf")]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from banyan_hf_worker import loader, probe  # noqa: E402
+from banyan_hf_worker import attention, fast_linear, loader, probe  # noqa: E402
 from banyan_hf_worker.runner import default_attention, use_hook, use_own  # noqa: E402
 
 from driver import Driver, make_worker  # noqa: E402
@@ -154,41 +159,95 @@ def shared_prefix(model):
     return (lambda: clock(lambda: run(True))), (lambda: clock(lambda: run(False)))
 
 
+def native_ms(folder, threads):
+    """[ms a step at 1 stream, at 8] of the native worker."""
+    build = Path(os.environ.get("BANYAN_BUILD", ROOT / "build"))
+    said = subprocess.run([build / "bin/banyan-gpu-worker", "--model-path", folder, "--threads", str(threads), "--one-batch",
+                           f"1x{CONTEXT}x{STEPS},8x{CONTEXT}x{STEPS}"], capture_output=True, text=True, check=True).stdout
+    return [float(line.split()[-1]) for line in said.splitlines()[1:]]
+
+
+def beside_native(model, dtype, rounds, threads):
+    """((ours, native) at 1 stream, (ours, native) at 8): medians of seconds a step, the same weights in dtype."""
+    model = copy.deepcopy(model).to(dtype)
+    model.hf_quantizer = None
+    model.config.__dict__.pop("quantization_config", None)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        fast_linear.use(model, threads)
+        sides = [Ours(model, [CONTEXT] * n) for n in (1, 8)]
+        rounds = [(native_ms(folder, threads), [o.decode() / STEPS for o in sides]) for _ in range(rounds)]
+    return [(statistics.median(r[1][i] for r in rounds), statistics.median(r[0][i] for r in rounds) / 1e3) for i in (0, 1)]
+
+
+def row(what, ours, theirs, bar, unit="s"):
+    print(f"{what},{ours:.4g} {unit},{theirs:.4g} {unit},{ours / theirs:.3f},{bar}", flush=True)
+
+
+def decodes(plain, packed, o):
+    one, ragged = [CONTEXT], [CONTEXT - 60 + 17 * i for i in range(8)]
+    for name, model in (("", plain), ("packed, ", packed)):
+        row(f"{name}16 decodes of 1 stream; forward with DynamicCache",
+            *median_pairs(o.rounds, Ours(model, one).decode, lambda: theirs_decode(plain, 1, CONTEXT)), "<= 1.15")
+        row(f"{name}16 decodes of 8 ragged streams; a rectangle of 8",
+            *median_pairs(o.rounds, Ours(model, ragged).decode, lambda: theirs_decode(plain, 8, CONTEXT)), "<= 1.2")
+
+
+def host(plain, packed, o):
+    print(f"host overhead of a step of 8,{host_overhead_ms(plain):.3f} ms,,,<= 0.5 ms", flush=True)
+
+
+def loop(plain, packed, o):
+    random = np.random.default_rng(2)
+    prompts = [random.integers(3, 1000, n).tolist() for n in (20, 35, 50, 28, 44, 61, 15, 39)]
+    for name, model, bar in (("", plain, ""), ("packed, ", packed, "<= 0.33")):
+        row(f"{name}8 ragged requests of 24 tokens; a loop over pipeline",
+            *median_pairs(max(1, o.rounds // 2), lambda m=model: clock(lambda: serve_all(m, prompts, 24, 8)),
+                          lambda: clock(lambda: one_by_one(plain, prompts, 24))), bar)
+
+
+def batch(plain, packed, o):
+    random = np.random.default_rng(3)
+    mixed = [random.integers(3, 1000, int(n)).tolist() for n in random.integers(8, 120, 32)]
+    try:
+        row("32 mixed requests of 24 tokens; generate_batch",
+            *median_pairs(1, lambda: clock(lambda: serve_all(plain, mixed, 24, 32)),
+                          lambda: clock(lambda: generate_batch(plain, mixed, 24))), "<= 0.67")
+    except Exception as failure:
+        print(f"32 mixed requests of 24 tokens; generate_batch,could not run: {type(failure).__name__}: {failure}")
+
+
+def prefix(plain, packed, o):
+    row("packed, 8 prompts with 512 shared tokens; without sharing", *median_pairs(1, *shared_prefix(packed)), "<= 0.33")
+
+
+def native(plain, packed, o):
+    for dtype in (torch.float32, torch.bfloat16):
+        pairs = beside_native(plain, dtype, o.rounds, o.threads)
+        for n, pair in zip((1, 8), pairs):
+            row(f"packed, {str(dtype).split('.')[1]}, a step of {n}; the native worker", *pair, "<= 1.5")
+
+
+ROWS = {f.__name__: f for f in (decodes, host, loop, batch, prefix, native)}
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default=str(Path.home() / ".cache/banyan/models/SmolLM2-135M-Instruct.Q4_1.gguf"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default=",".join(ROWS), help="some of " + ",".join(ROWS))
     o = parser.parse_args()
     torch.set_num_threads(o.threads)
+    attention.context.n_threads = o.threads
     loader.quiet()
-    model = loader.load(o.model, dtype="float32")
-    assert probe.choose(model).tier == "A"
+    plain = loader.load(o.model, dtype="float32")
+    assert probe.choose(plain).tier == "A"
+    packed = copy.deepcopy(plain)
+    fast_linear.use(packed, o.threads)
     print("what,ours,theirs,ratio,to be")
-
-    def row(what, ours, theirs, bar, unit="s"):
-        print(f"{what},{ours:.4g} {unit},{theirs:.4g} {unit},{ours / theirs:.3f},{bar}", flush=True)
-
-    one = Ours(model, [CONTEXT])
-    row("16 decodes of 1 stream; forward with DynamicCache",
-        *median_pairs(o.rounds, one.decode, lambda: theirs_decode(model, 1, CONTEXT)), "<= 1.15")
-    ragged = Ours(model, [CONTEXT - 60 + 17 * i for i in range(8)])
-    row("16 decodes of 8 ragged streams; a rectangle of 8",
-        *median_pairs(o.rounds, ragged.decode, lambda: theirs_decode(model, 8, CONTEXT)), "<= 1.2")
-    print(f"host overhead of a step of 8,{host_overhead_ms(model):.3f} ms,,,<= 0.5 ms", flush=True)
-    random = np.random.default_rng(2)
-    prompts = [random.integers(3, 1000, n).tolist() for n in (20, 35, 50, 28, 44, 61, 15, 39)]
-    row("8 ragged requests of 24 tokens; a loop over pipeline",
-        *median_pairs(max(1, o.rounds // 2), lambda: clock(lambda: serve_all(model, prompts, 24, 8)),
-                      lambda: clock(lambda: one_by_one(model, prompts, 24))), "<= 0.33")
-    mixed = [random.integers(3, 1000, int(n)).tolist() for n in random.integers(8, 120, 32)]
-    try:
-        row("32 mixed requests of 24 tokens; generate_batch",
-            *median_pairs(1, lambda: clock(lambda: serve_all(model, mixed, 24, 32)),
-                          lambda: clock(lambda: generate_batch(model, mixed, 24))), "<= 0.67")
-    except Exception as failure:
-        print(f"32 mixed requests of 24 tokens; generate_batch,could not run: {type(failure).__name__}: {failure}")
-    row("8 prompts with 512 shared tokens; without sharing", *median_pairs(1, *shared_prefix(model)), "")
+    for name in o.only.split(","):
+        ROWS[name](plain, packed, o)
 
 
 if __name__ == "__main__":

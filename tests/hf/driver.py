@@ -20,11 +20,11 @@ from banyan_hf_worker.worker import Worker
 PAGE = 4
 
 
-def make_worker(model, tier, own=None, n_pages=256, n_slots=16, page_size=PAGE):
+def make_worker(model, tier, own=None, n_pages=256, n_slots=16, page_size=PAGE, n_vocab=None, **more):
     pool = Pool(n_pages, page_size, poison=True)
-    n_vocab = model.get_output_embeddings().weight.shape[0]
+    n_vocab = n_vocab or model.get_output_embeddings().weight.shape[0]
     return Worker(Runner(model, tier, pool, own), n_pages=n_pages, page_size=page_size, n_slots=n_slots, n_vocab=n_vocab,
-                  reuses_prefixes=tier in ("A", "B"))
+                  reuses_prefixes=tier in ("A", "B"), **more)
 
 
 def through_the_wire(message):

@@ -7,22 +7,25 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
-from banyan_hf_worker import loader
+from banyan_hf_worker import loader, parallel
+from banyan_hf_worker.__main__ import prepare
 
 import models
-from harness import BIN, Serve, alive, environment, in_threads, wait_for
+from harness import BIN, ROOT, Serve, alive, environment, in_threads, wait_for
 
 START = ["--impl", "transformers", "--max-total-tokens", "8192", "--threads", "1"]
 PROMPT = list(range(40, 90))
 
 
 @contextmanager
-def serve(path, *flags):
+def serve(path, *flags, program=None):
     """The venv that runs this test runs the worker too. A start of it takes a busy machine half a minute and more."""
-    s = Serve("--model-path", path, *START, *flags, env={"BANYAN_PYTHON": sys.executable})
+    env = {"BANYAN_PYTHON": sys.executable, "BANYAN_BIN": str(BIN / "banyan"), "PYTHONPATH": str(ROOT / "deploy/python")}
+    s = Serve("--model-path", path, *START, *flags, env=env, program=program)
     try:
         s.wait_ready(280)
         s.client.timeout = 200
@@ -42,15 +45,20 @@ def greedy(server, ids, n):
     return server.generate(ids, n, sampling={"ignore_eos": True})
 
 
+SAMPLED = {"top_p": 0.95, "top_k": 20, "temperature": 0.8, "max_new_tokens": 6}
+HOW = {  # helium: `banyan serve … --host 0.0.0.0`; bloom: the same after python3 -m banyan.launch_server
+    "helium": {"flags": ["--host", "0.0.0.0"]}, "bloom": {"program": [sys.executable, "-m", "banyan.launch_server"]},
+    "custom-code": {"flags": ["--trust-remote-code"]},
+}
 ANSWERS = {"helium": "A", "bloom": "B", "lfm2": "C", "custom-code": "R"}
 
 
 @pytest.mark.both_lines
 @pytest.mark.parametrize("name", ANSWERS)
 def test_each_tier_answers_as_transformers_does(name):
-    remote = ["--trust-remote-code"] if name == "custom-code" else []
+    how = HOW.get(name, {})
     want = generated(models.load(name), PROMPT, 12)
-    with serve(models.path_of(name), "--dtype", "float32", *remote) as s:
+    with serve(models.path_of(name), "--dtype", "float32", *how.get("flags", []), program=how.get("program")) as s:
         assert greedy(s, PROMPT, 12)[1] == want
         text, ids, meta = greedy(s, PROMPT, 12)
         assert ids == want
@@ -61,6 +69,7 @@ def test_each_tier_answers_as_transformers_does(name):
         assert f"tier {tier}: " in s.logs()
         chat = s.ok("/v1/completions", {"model": "x", "prompt": PROMPT, "max_tokens": 5, "temperature": 0})
         assert chat["usage"]["completion_tokens"] >= 1
+        assert isinstance(s.ok("/generate", {"text": "The capital of France is", "sampling_params": SAMPLED})["text"], str)
     assert "ERROR" not in s.said and "Traceback" not in s.said
 
 
@@ -110,24 +119,47 @@ def test_a_gguf_file():
 # ---- recovery ----
 
 
-@pytest.mark.parametrize("victim", ["gpu-worker", "scheduler", "detokenizer"])
-def test_a_kill_under_16_streams_changes_no_answer(victim):
+@pytest.fixture(scope="module")
+def llama():
     with serve(models.path_of("llama-gqa"), "--dtype", "float32") as s:
-        prompts = [[i + 20, *PROMPT] for i in range(16)]
-        want = [greedy(s, p, 40)[1] for p in prompts]
-        seen, killed = [], []
+        yield s
 
-        def on_event(event):
-            seen.append(event)
-            if len(seen) == 60 and not killed:
-                killed.append(s.pids()[victim])
-                os.kill(killed[0], signal.SIGKILL)
 
-        s.post("/flush_cache")
-        got = in_threads([lambda p=p: s.client.generate(p, 40, on_event, sampling={"ignore_eos": True})[1] for p in prompts])
-        assert killed and got == want
-        wait_for("it to be back", lambda: s.pids()[victim] != killed[0])
-        assert greedy(s, prompts[0], 40)[1] == want[0]
+@pytest.mark.parametrize("victim", ["gpu-worker", "scheduler", "detokenizer"])
+def test_a_kill_under_16_streams_changes_no_answer(llama, victim):
+    prompts = [[i + 20, *PROMPT] for i in range(16)]
+    want = [greedy(llama, p, 40)[1] for p in prompts]
+    seen, killed = [], []
+
+    def on_event(event):
+        seen.append(event)
+        if len(seen) == 60 and not killed:
+            killed.append(llama.pids()[victim])
+            os.kill(killed[0], signal.SIGKILL)
+
+    llama.post("/flush_cache")
+    got = in_threads([lambda p=p: llama.client.generate(p, 40, on_event, sampling={"ignore_eos": True})[1] for p in prompts])
+    assert killed and got == want
+    wait_for("it to be back", lambda: llama.pids()[victim] != killed[0])
+    assert greedy(llama, prompts[0], 40)[1] == want[0]
+
+
+def test_two_ranks_answer_as_one_and_either_may_die():
+    case = models.golden("llama-gqa")["cases"]["len17"]
+    with serve(models.path_of("llama-gqa"), "--dtype", "float32", "--tp-size", "2") as s:
+        assert greedy(s, case["prompt_ids"], 32)[1] == case["greedy_ids"]
+        assert "rank 1 of 2: " in s.logs() and "modules are shared out" in s.logs()
+        for rank in (1, 0):
+            name, killed = f"gpu-worker-0.{rank}", []
+
+            def on_event(event):
+                if not killed:
+                    killed.append(s.pids()[name])
+                    os.kill(killed[0], signal.SIGKILL)
+
+            jobs = [lambda: s.client.generate(case["prompt_ids"], 32, on_event, sampling={"ignore_eos": True})[1]] * 4
+            assert in_threads(jobs) == [case["greedy_ids"]] * 4 and killed
+            wait_for("it to be back", lambda: s.pids()[name] != killed[0])
 
 
 def test_sigterm_lets_requests_finish_and_leaves_nobody():
@@ -182,14 +214,23 @@ def test_pickle_is_refused_without_the_flag():
         assert len(greedy(s, PROMPT, 4)[1]) == 4
 
 
-def test_ranks_are_refused():
-    assert "--dp-size" in refused("--model-path", models.path_of("llama-gqa"), "--tp-size", "2")
+def test_ranks_are_refused_for_a_model_without_a_plan():
+    asked = SimpleNamespace(hf_fast_linear=False)
+    with pytest.raises(loader.LoadError, match="--tp-size 2: transformers has no tensor parallel plan for GPT2LMHeadModel; --dp-size"):
+        prepare(asked, models.load("gpt2"), parallel.Ranks(0, 2), 1)
+
+
+def load_error(path):
+    """What start() makes a line of the log and an exit; here without a process."""
+    with pytest.raises(loader.LoadError) as said:
+        loader.load(path, dtype="float32")
+    return str(said.value)
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path):
     path = copy("llama-gqa", tmp_path)
     (path / "config.json").unlink()
-    assert "config.json" in refused("--model-path", path)
+    assert "there is no config.json" in load_error(path)
 
 
 @pytest.mark.parametrize(
@@ -198,14 +239,28 @@ def test_a_folder_without_a_config_is_refused(tmp_path):
      ({"num_hidden_layers": 9}, "llama-gqa")],
 )
 def test_a_config_that_does_not_fit_is_refused(tmp_path, changes, words):
-    assert words in refused("--model-path", copy("llama-gqa", tmp_path, **changes))
+    assert words in load_error(copy("llama-gqa", tmp_path, **changes))
 
 
 def test_broken_weights_are_refused(tmp_path):
     path = copy("llama-gqa", tmp_path)
     data = (path / "model.safetensors").read_bytes()
     (path / "model.safetensors").write_bytes(data[: len(data) // 2])
-    assert "SafetensorError" in refused("--model-path", path)
+    assert "SafetensorError" in load_error(path)
+
+
+def test_a_folder_without_weights_and_one_with_a_broken_config_are_refused(tmp_path):
+    path = copy("llama-gqa", tmp_path)
+    (path / "model.safetensors").unlink()
+    assert "there are no weights" in load_error(path)
+    (path / "config.json").write_text("{")
+    assert "is not JSON" in load_error(path)
+
+
+def test_a_transformers_that_is_too_old_is_refused(monkeypatch):
+    monkeypatch.setattr(models.transformers, "__version__", "4.52.4")
+    said = load_error(models.path_of("llama-gqa"))
+    assert "transformers 4.52.4 is older than 4.53; run deploy/setup.sh --transformers" in said
 
 
 def test_without_torch_the_remedy_is_named(tmp_path):
@@ -215,10 +270,17 @@ def test_without_torch_the_remedy_is_named(tmp_path):
     assert "deploy/setup.sh --transformers" in said
 
 
-def test_a_remote_model_that_lies_of_itself_gets_the_tier_that_is_right(tmp_path):
-    """Its class says that it supports attention backends, and its attention does not call one."""
+def test_a_remote_model_that_lies_of_itself_gets_the_tier_that_is_right_and_may_raise(tmp_path):
+    """Its class says that it supports attention backends, and its attention does not call one; and it cannot stand 7."""
     path = copy("custom-code", tmp_path)
     file = path / "modeling_tinycustom.py"
-    file.write_text(file.read_text().replace("    _no_split_modules", "    _supports_attention_backend = True\n    _no_split_modules"))
+    text = file.read_text().replace("    _no_split_modules", "    _supports_attention_backend = True\n    _no_split_modules")
+    head, signature, body = text.rpartition("    def forward(self, input_ids")
+    at = body.index(":\n") + 2
+    file.write_text(head + signature + body[:at] + "        if (input_ids == 7).any():\n            raise RuntimeError('no sevens')\n" + body[at:])
     with serve(path, "--trust-remote-code") as s:
         assert "tier R: tier A: only 0 of its 2 layers call the paged attention" in s.get("/server_info").json["impl"]
+        before = s.pids()
+        answer = s.post("/generate", {"input_ids": [9, 7, 9], "sampling_params": {"max_new_tokens": 4}})
+        assert answer.status == 500 and "RuntimeError: no sevens" in s.logs(), answer
+        assert len(greedy(s, PROMPT, 4)[1]) == 4 and s.pids() == before, "it and its worker live on"

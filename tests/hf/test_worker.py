@@ -166,6 +166,26 @@ def test_slots_and_pages_come_and_go_and_nobody_reads_anothers(name, tier, n):
     assert n_checked > n / 40
 
 
+def resident_bytes():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+
+def test_memory_does_not_grow_with_the_tokens_made():
+    """A row of logits kept a token would be 12 MB here."""
+    d = driver(want_all=False)
+    held = []
+    for turn in range(6):
+        for i in range(4):
+            d.admit(i, ids_of(12, turn), logprobs=True, top_logprobs=2)
+        d.run(*[(i, 12) for i in range(4)])
+        for _ in range(200):
+            d.run(*[(i, 1) for i in range(4)])
+        for i in range(4):
+            d.free(i)
+        held.append(resident_bytes())
+    assert held[-1] - held[0] < 4 << 20, held
+
+
 # ---- sampling ----
 
 

@@ -1,4 +1,4 @@
-"""One model by the native engine and by transformers, beside pipeline(): python3 native_and_transformers.py MODEL
+"""One model by the native engine and by transformers, beside pipeline(): python3 native_and_transformers.py MODEL [TOKENS]
 
 The table says how fast each one was, and in how many answers its text is pipeline's. Run it with .venv-transformers/bin/python.
 """
@@ -9,7 +9,7 @@ import time
 import banyan
 
 PROMPTS = ["The capital of France is", "Water boils at", "def fibonacci(n):", "Once upon a time"]
-N = 48
+N = int(sys.argv[2]) if len(sys.argv) > 2 else 48
 
 
 def by_banyan(impl, model):

@@ -82,21 +82,47 @@ def count_pages(o, bytes_per_slot, longest):
     return max(1, min(max(tokens, 1), max(longest * 16, 65536)) // o.page_size)
 
 
+def vocabulary(model):
+    head = model.get_output_embeddings()
+    return head.weight.shape[0] if head is not None else model.config.get_text_config(decoder=True).vocab_size
+
+
+def prepare(o, model, ranks, threads):
+    """(verdict, check of the ranks or None): the model as it will be served, shared out and packed, in its tier."""
+    from . import fast_linear, loader, parallel, probe
+
+    whole = probe.choose(model) if ranks else None  # while it is whole: alone, a rank's logits are partial sums
+    check = parallel.Check(model) if ranks else None
+    if ranks:
+        try:
+            log("info", f"rank {ranks.rank} of {ranks.world}: {parallel.split(model, ranks)} modules are shared out")
+        except parallel.CannotSplit as reason:
+            raise loader.LoadError(f"--tp-size {ranks.world}: {reason}") from None
+    if o.hf_fast_linear:
+        log("info", f"--hf-fast-linear: {fast_linear.use(model, threads)}")
+        if not fast_linear.is_whole(model):
+            raise loader.LoadError("--hf-fast-linear: this model's code reads the weights of its layers past them; serve it without")
+    if not ranks:
+        return probe.choose(model), None
+    try:
+        whole.bytes_per_slot = probe.bytes_per_slot(model, whole)
+    except Exception as failure:  # code that counts its heads by the config
+        raise loader.LoadError(
+            f"--tp-size {ranks.world}: {type(model).__name__} does not run on a part of its heads ({probe._short(failure)})") from None
+    return whole, check
+
+
 def start(o):
     """(worker, model record, capacity record) from the options."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     import torch
     import transformers
 
-    from . import attention, fast_linear, loader, messages, probe
+    from . import attention, loader, messages, parallel, probe
     from .pool import Pool
     from .runner import Runner
     from .worker import Worker
 
-    if o.tp_size > 1:
-        raise loader.LoadError(
-            f"--tp-size {o.tp_size}: the Transformers worker does not split a model over ranks; --dp-size starts replicas"
-        )
     started = time.monotonic()
     threads = o.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
@@ -107,20 +133,16 @@ def start(o):
         o.model_path, dtype=o.dtype, trust_remote_code=o.trust_remote_code, allow_pickle=o.allow_pickle,
         context_length=o.context_length,
     )
-    if o.hf_fast_linear:
-        log("info", f"--hf-fast-linear: {fast_linear.use(model, threads)}")
-        if not fast_linear.is_whole(model):
-            raise loader.LoadError("--hf-fast-linear: this model's code reads the weights of its layers past them; serve it without")
     notify("STATUS=probing the model")
-    verdict = probe.choose(model)
+    ranks = parallel.Ranks(o.tp_rank, o.tp_size) if o.tp_size > 1 else None
+    n_vocab = vocabulary(model)
+    verdict, check = prepare(o, model, ranks, threads)
     longest = o.context_length or loader.longest(model.config)
     n_pages = count_pages(o, verdict.bytes_per_slot, longest)
     pool = Pool(n_pages, o.page_size)
-    text = model.config.get_text_config(decoder=True)
-    n_vocab = model.get_output_embeddings().weight.shape[0] if model.get_output_embeddings() is not None else text.vocab_size
     worker = Worker(
         Runner(model, verdict.tier, pool, verdict.own), n_pages=n_pages, page_size=o.page_size, n_slots=o.max_running_requests,
-        n_vocab=n_vocab, reuses_prefixes=verdict.tier in ("A", "B"),
+        n_vocab=n_vocab, reuses_prefixes=verdict.tier in ("A", "B"), ranks=ranks, check=check,
     )
     impl = f"transformers {transformers.__version__}, {verdict}"
     log("info", f"{impl} model={type(model).__name__} error={verdict.error:.2g} bytes_per_token={verdict.bytes_per_slot}")
@@ -130,7 +152,7 @@ def start(o):
     )
     capacity = messages.Capacity(
         page_size=o.page_size, n_pages=n_pages, n_slots=o.max_running_requests,
-        step_tokens_max=max(o.chunked_prefill_size, HF_STEP_TOKENS) + o.max_running_requests, rank=0, world=1, replica=o.dp_rank,
+        step_tokens_max=max(o.chunked_prefill_size, HF_STEP_TOKENS) + o.max_running_requests, rank=o.tp_rank, world=o.tp_size, replica=o.dp_rank,
         load_ms=int((time.monotonic() - started) * 1000),
         weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
         kv_bytes=verdict.bytes_per_slot * n_pages * o.page_size, device=f"cpu transformers {threads} threads",
@@ -141,30 +163,72 @@ def start(o):
     return worker, record, capacity
 
 
+class Session:
+    """What the worker does at each event of the wire."""
+
+    def __init__(self, o, worker, hello):
+        self.o, self.worker, self.hello, self.ranks = o, worker, hello, worker.ranks
+        self.open_group()
+
+    def open_group(self):
+        """Rank 0 of several makes a new group for each session, and says in hello where it is."""
+        if self.ranks and self.ranks.rank == 0:
+            self.hello["endpoint"] = self.ranks.open()
+
+    def on_up(self):
+        self.worker.reset()
+        notify("READY=1\nSTATUS=serving")
+
+    def on_down(self, why):
+        log("warn", f"lost the scheduler: {why}")
+        self.worker.reset()
+        if self.ranks:
+            self.ranks.close()
+            self.open_group()
+
+    def on_message(self, wire, message):
+        from . import messages, parallel
+        from .worker import BadStep
+
+        try:
+            if message.KIND == messages.Group.KIND and self.ranks and self.ranks.rank:
+                self.ranks.join(message.address)
+            elif message.KIND == messages.Step.KIND:
+                done = self.worker.step(message)
+                if self.o.tp_rank == 0 or done.crc:
+                    wire.send(done)  # other ranks only tell that their slots are the same
+            elif message.KIND == messages.Update.KIND and message.phase != messages.UPDATE_DROP:
+                wire.send(messages.Updated(
+                    id=message.id, code=UNSUPPORTED, text="the Transformers worker does not update weights: start it again"))
+        except parallel.Wrong:
+            raise
+        except (BadStep, parallel.GroupLost) as bad:
+            log("error" if isinstance(bad, BadStep) else "warn", f"the session ends: {bad}")
+            wire.end(str(bad))
+        except Exception as failure:
+            if not self.ranks:
+                raise
+            log("error", f"step failed, and its group with it: {type(failure).__name__}: {failure}")
+            wire.end(f"the model failed: {failure}"[:400])
+
+
 def serve(o, worker, record, capacity, stop):
     from . import messages, wire as wires
-    from .worker import BadStep
 
+    hello = {"model": record, "capacity": capacity}
+    session = Session(o, worker, hello)
     wire = wires.Wire(
-        wires.endpoint_of(o.run_dir, o.scheduler_endpoint), key_file=o.curve_key_file, role=messages.ROLE_GPU_WORKER, instance=o.instance, expect=messages.ROLE_SCHEDULER,
-        hello={"model": record, "capacity": capacity}, wake_fd=stop, alive=watchdog(),
+        wires.endpoint_of(o.run_dir, o.scheduler_endpoint), key_file=o.curve_key_file, role=messages.ROLE_GPU_WORKER,
+        instance=o.instance, expect=messages.ROLE_SCHEDULER, hello=hello, wake_fd=stop, alive=watchdog(),
     )
     notify("STATUS=waiting for the scheduler")
     for event, value in wire.events():
         if event == "up":
-            worker.reset()
-            notify("READY=1\nSTATUS=serving")
+            session.on_up()
         elif event == "down":
-            log("warn", f"lost the scheduler: {value}")
-            worker.reset()
-        elif value.KIND == messages.Step.KIND:
-            try:
-                wire.send(worker.step(value))
-            except BadStep as bad:
-                log("error", f"a step contradicts the slots: {bad}")
-                wire.end(str(bad))
-        elif value.KIND == messages.Update.KIND and value.phase != messages.UPDATE_DROP:
-            wire.send(messages.Updated(id=value.id, code=UNSUPPORTED, text="the Transformers worker does not update weights: start it again"))
+            session.on_down(value)
+        else:
+            session.on_message(wire, value)
     wire.close()
 
 
@@ -185,7 +249,13 @@ def main():
     except (loader.LoadError, probe.Refused) as refused:
         log("error", str(refused))
         return EXIT_PERMANENT
-    serve(o, worker, record, capacity, stop_fd())  # while it loads, SIGTERM simply ends it
+    from .parallel import Wrong
+
+    try:
+        serve(o, worker, record, capacity, stop_fd())  # while it loads, SIGTERM simply ends it
+    except Wrong as wrong:
+        log("error", f"--tp-size {o.tp_size}: {wrong}")
+        return EXIT_PERMANENT
     return 0
 
 

@@ -5,10 +5,10 @@ Tensors go in by data_ptr; the caller keeps them alive for the call. ctypes rele
 
 import ctypes
 import os
-from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 TOP_MAX = 128
 F32, BF16 = 0, 1
 
@@ -47,6 +47,11 @@ class Matrix(Structure):
     )
 
 
+def why():
+    """Room for the reason of a failure."""
+    return ctypes.create_string_buffer(512)
+
+
 def _find():
     """Beside the programs: build/lib, or what BANYAN_KERNELS names."""
     named = os.environ.get("BANYAN_KERNELS")
@@ -74,4 +79,10 @@ def load():
     lib.banyan_team_new.argtypes, lib.banyan_team_new.restype = [c_uint32], c_void_p
     lib.banyan_linear_new.argtypes, lib.banyan_linear_new.restype = [c_void_p, POINTER(Matrix)], c_void_p
     lib.banyan_linear_run.argtypes = [c_void_p, c_void_p, c_void_p, c_uint32]
+    lib.banyan_group_open.argtypes, lib.banyan_group_open.restype = [c_uint32, c_uint32, c_char_p], c_void_p
+    lib.banyan_group_join.argtypes, lib.banyan_group_join.restype = [c_char_p, c_uint32, c_uint32, c_uint32, c_char_p], c_void_p
+    lib.banyan_group_address.argtypes, lib.banyan_group_address.restype = [c_void_p], c_char_p
+    lib.banyan_group_close.argtypes = [c_void_p]
+    lib.banyan_group_sum.argtypes = [c_void_p, c_void_p, c_size_t]
+    lib.banyan_group_gather.argtypes = [c_void_p, c_void_p, c_size_t, c_void_p]
     return lib

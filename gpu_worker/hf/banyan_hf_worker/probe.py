@@ -164,6 +164,14 @@ def run(model, tier, own, ids, reference, device="cpu"):
     return float(worst.max()), float((worst <= limit).float().mean()), pool
 
 
+def bytes_per_slot(model, verdict):
+    """Of a model in the tier of a verdict: what the probe's steps have stored, whatever they computed."""
+    ids = _two_sequences(model.config)
+    n_vocab = model.config.get_text_config(decoder=True).vocab_size
+    nothing = [torch.zeros((len(s), n_vocab)) for s in ids]
+    return run(model, verdict.tier, verdict.own, ids, nothing)[2].bytes_per_slot()
+
+
 def _n_attention_layers(model):
     indices = {m.layer_idx for m in model.modules() if hasattr(m, "layer_idx") and m.layer_idx is not None}
     return len(indices) or n_layers(model.config)

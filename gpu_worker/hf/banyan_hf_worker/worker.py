@@ -58,17 +58,20 @@ class Sequence:
 
 
 class Worker:
-    def __init__(self, runner, *, n_pages, page_size, n_slots, n_vocab, reuses_prefixes=True):
+    def __init__(self, runner, *, n_pages, page_size, n_slots, n_vocab, reuses_prefixes=True, ranks=None, check=None):
+        """ranks, check: of a model that is shared out (parallel.py); the first step of a session checks it."""
         self.runner = runner
         self.n_pages, self.page_size, self.n_slots, self.n_vocab = n_pages, page_size, n_slots, n_vocab
         self.reuses_prefixes = reuses_prefixes
         self.sampler = sampling.Sampler(n_vocab)
+        self.ranks, self._check_ranks = ranks, check
         self.reset()
 
     def reset(self):
         """A new session: the mirror is empty."""
         self.slots = {}
         self.last_step = 0
+        self.is_checked = False
 
     # ---- checking ----
 
@@ -113,8 +116,12 @@ class Worker:
     # ---- doing ----
 
     def step(self, step):
-        """Step -> StepDone. BadStep ends the session."""
+        """Step -> StepDone. BadStep and parallel.GroupLost end the session."""
         started = time.perf_counter()
+        if self.ranks and not self.is_checked:
+            self._need(self.ranks.is_met, "it came before the group has met")
+            self._check_ranks.run(self.runner)
+            self.is_checked = True
         self._check(step)
         self.last_step = step.step
         for slot in step.free_slots:
@@ -126,6 +133,8 @@ class Worker:
         try:
             done = self._run(step)
         except Exception as failure:  # a model that raises, or has no memory left: this step's rows, not the worker
+            if self.ranks:
+                raise  # the other ranks wait inside of their model: the group starts again, and the scheduler counts
             text = str(failure).strip().splitlines()
             done = messages.StepDone(
                 step=step.step, code=CODES["BY_EINTERNAL"], error=f"{type(failure).__name__}: {text[0][:400] if text else ''}"
