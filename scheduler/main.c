@@ -16,6 +16,7 @@
 #include "scheduler/trace.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 static struct shell {
     struct core *core;
@@ -174,6 +175,10 @@ static void serve(const struct by_options *opt) {
     struct endpoint at;
     if (endpoint_read(&at, opt, NULL, &err) != 0) by_die("%s", err.text);
     if (core_options_from(opt, &core_opt, &err) != 0) by_die("%s", err.text);
+    /* banyan serve has it for us. A second scheduler would take the first one's socket away. */
+    if (opt->run_dir && !opt->scheduler_endpoint && !getenv("BANYAN_PARENT") &&
+        by_dir_lock(opt->run_dir, &err) != 0)
+        by_die("--run-dir: one scheduler at a time: %s", err.text);
     if (opt->trace_file && trace_open(&shell.trace, opt->trace_file, &core_opt, &err) != 0)
         by_die("%s", err.text);
     struct core_sink sink = {.send = sink_send, .end = sink_end};

@@ -233,14 +233,15 @@ class Daemons:
             argv += ["--port", str(self.client.port if self.client else 0), "--served-model-name", "stand-in"]
         return argv + self.flags.get(name, [])
 
-    def start(self, name):
+    def start(self, name, **env):
+        """env: of this start of it alone."""
         if name in self.notify:
             self.notify[name].close()
         self.notify[name] = Notify(self.dir / f"notify-{name}")
         with open(self.dir / f"{name}.log", "ab") as log:
             self.processes[name] = subprocess.Popen(
                 self._argv(name), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                env=environment(NOTIFY_SOCKET=self.notify[name].path, **self.env))
+                env=environment(NOTIFY_SOCKET=self.notify[name].path, **self.env, **env))
 
     def kill(self, name, sig=signal.SIGKILL):
         self.processes[name].send_signal(sig)

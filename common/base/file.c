@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -135,6 +136,17 @@ int by_dir_make(const char *path, unsigned mode, struct by_err *err) {
     }
     if (!rc && mkdir(copy, mode) != 0 && errno != EEXIST) rc = fail_sys(err, "make folder", copy);
     by_free(copy);
+    return rc;
+}
+
+int by_dir_lock(const char *path, struct by_err *err) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return fail_sys(err, "open folder", path);
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) return 0; /* fd stays open: it is the lock */
+    int rc = errno == EWOULDBLOCK
+                 ? by_fail(err, BY_EAGAIN, "%s: another server is using this folder", path)
+                 : fail_sys(err, "lock folder", path);
+    close(fd);
     return rc;
 }
 

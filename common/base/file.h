@@ -25,6 +25,8 @@ bool by_file_exists(const char *path);
 bool by_file_is_dir(const char *path);
 /* with parents; existing is fine */
 BY_MUST_USE int by_dir_make(const char *path, unsigned mode, struct by_err *err);
+/* For as long as this process lives, however it ends; nothing is written into it. BY_EAGAIN: another process has it. */
+BY_MUST_USE int by_dir_lock(const char *path, struct by_err *err);
 /* a run directory: its plain files and sockets, then itself; not recursive */
 void by_dir_remove(const char *path);
 BY_MUST_USE char *by_path_join(const char *dir, const char *name); /* yours */

@@ -63,7 +63,10 @@ static int make_run_dir(struct by_err *err) {
     char path[256];
     if (serve.o.run_dir) {
         serve.run_dir = by_strdup(serve.o.run_dir);
-        return by_dir_make(serve.run_dir, 0700, err);
+        int rc = by_dir_make(serve.run_dir, 0700, err);
+        if (!rc) rc = by_dir_lock(serve.run_dir, err);
+        if (rc) by_fail_prefix(err, "--run-dir: stop the other server, or name another folder");
+        return rc;
     }
     if (!base || !*base || access(base, W_OK)) base = "/tmp";
     sweep(base);

@@ -27,6 +27,22 @@ def serve(worker):
         yield s
 
 
+def test_two_servers_in_one_run_directory(serve, worker, tmp_path):
+    """The second says so in one sentence and touches nothing; after a kill -9 of the first the folder is free."""
+    run_dir = tmp_path / "run"
+    with Serve(*FLAGS, worker=worker, run_dir=run_dir) as first:
+        second = Serve(*FLAGS, worker=worker, run_dir=run_dir)
+        assert second.wait() != 0
+        said = second.logs()
+        assert said.count("\n") == 1 and "another server is using this folder" in said and "name another folder" in said, said
+        second.stop()
+        assert first.generate("still here", 4)[2]["completion_tokens"] == 4
+        first.process.kill()
+        first.process.wait()
+    with Serve(*FLAGS, worker=worker, run_dir=run_dir) as third:
+        assert third.generate("again", 4)[2]["completion_tokens"] == 4
+
+
 def left_of(s):
     """What a server left behind: processes, files of its run directory."""
     return [n for n, pid in s.pids().items() if alive(pid)], sorted(str(p) for p in s.own.rglob("*") if p != s.log)

@@ -10,7 +10,7 @@ import msgpack
 import pytest
 import zmq
 
-from harness import BIN, ROOT, Daemons, environment, in_threads, private_dir, rss_kib, wait_for
+from harness import BIN, PROGRAMS, ROOT, Daemons, environment, in_threads, private_dir, rss_kib, wait_for
 
 
 def _load(name, path):
@@ -158,6 +158,12 @@ def test_a_gap_ends_the_session(fresh):
         w = s.hello()
         s.say(m.encode(m.Heartbeat(), w.session, 5))
         assert s.hear()[0].session == 0
+
+
+def test_a_second_scheduler_leaves_the_first_alone(fresh):
+    done = subprocess.run([PROGRAMS["scheduler"], "--run-dir", fresh.dir], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and "one scheduler at a time" in done.stderr and "another server is using this folder" in done.stderr
+    assert fresh.generate("still here", 4)[2]["completion_tokens"] == 4
 
 
 def test_a_tool_may_ask(fresh):

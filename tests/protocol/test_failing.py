@@ -1,0 +1,109 @@
+"""The nth allocation, read, write or ZMQ call of each process fails: it ends with one line and is started again, or goes on; either way
+all requests end as undisturbed ones do. A router's death is its clients': they ask again."""
+
+import re
+import signal
+import threading
+
+import pytest
+
+from harness import BUILD, PROGRAMS, Daemons, in_threads, wait_for
+
+SHIM = BUILD / "tests/libfail-nth.so"
+KINDS = ["alloc", "read", "write", "zmq"]
+NTH = [1, 7]  # the long form is tests/soak's
+
+
+def bodies():
+    for i in range(6):
+        yield {"text": f"story number {i} of the banyan tree", "sampling_params": {"temperature": 0, "max_new_tokens": 60, "n": 1 + i % 2}}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Daemons(gpu_worker=["--step-us", "1000"]) as d:
+        yield d
+
+
+def answers(server):
+    def one(body):
+        answer = server.post("/generate", body)
+        found = answer.json
+        assert answer.status == 200, answer
+        return [x["output_ids"] for x in (found if isinstance(found, list) else [found])]
+
+    return in_threads([lambda b=b: one(b) for b in bodies()])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server):
+    return answers(server)
+
+
+class Keeper(threading.Thread):
+    """Starts a process again when it ends, as systemd would; without the shim."""
+
+    def __init__(self, server, name):
+        super().__init__(daemon=True)
+        self.server, self.name_, self.over, self.status = server, name, threading.Event(), None
+
+    def run(self):
+        while not self.over.wait(0.01):
+            if (status := self.server.processes[self.name_].poll()) is not None:
+                self.status = status
+                self.server.start(self.name_)
+                return
+
+    def end(self):
+        self.over.set()
+        self.join()
+        return self.status
+
+
+@pytest.mark.parametrize("nth", NTH)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", sorted(set(PROGRAMS) - {"gpu-worker"}))
+def test_the_nth_call_fails(server, undisturbed, name, kind, nth):
+    server.kill(name, signal.SIGTERM)
+    server.start(name, LD_PRELOAD=str(SHIM), FAIL_NTH=f"{kind}:{nth}")
+    wait_for("it to be back", lambda: serves(server))
+    server.post("/flush_cache")
+    log = server.dir / f"{name}.log"
+    before = len(log.read_text())
+    keeper = Keeper(server, name)
+    keeper.start()
+    server.processes[name].send_signal(signal.SIGUSR2)
+    if name == "router":  # its clients lose their connections with it
+        results = wait_for("the answers of who asks again", lambda: try_answers(server), 60)
+    else:
+        results = answers(server)
+    if kind == "alloc":  # each request takes some: the nth comes
+        wait_for("it to die", lambda: keeper.status is not None or not try_answers(server))
+    wait_for("it to be back", lambda: serves(server))
+    status = keeper.end()
+    said = re.findall(r"^.* error .*$", log.read_text()[before:], re.M)
+    if status is None:  # it goes on without the one that is not to come any more
+        server.restart(name)
+    wait_for("it to be back", lambda: serves(server))
+    assert results == undisturbed
+    assert status is None or (status > 0 and len(said) == 1), (status, said)  # no signal: no crash, no assertion
+    assert kind != "alloc" or (status == 1 and "out of memory" in said[0]), (status, said)
+    wait_for("all pages to be free or in the tree", server.is_idle)
+
+
+def serves(server):
+    try:
+        return server.get("/health_generate").status == 200
+    except OSError:
+        return False
+
+
+def try_answers(server):
+    try:
+        return answers(server)
+    except (OSError, AssertionError, ValueError):
+        return None
+    except Exception as e:  # http.client's of a connection that ends
+        if type(e).__module__ == "http.client":
+            return None
+        raise
