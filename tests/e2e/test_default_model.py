@@ -58,8 +58,8 @@ def fails(done, *parts):
 
 
 def left(world):
-    """What lies in the cache, but for the lock."""
-    return sorted(p.name for p in Path(world["BANYAN_CACHE"]).rglob("*") if p.name not in ("lock", "models"))
+    """Which models lie in the cache."""
+    return sorted(p.name for p in (Path(world["BANYAN_CACHE"]) / "models").rglob("*") if p.name != "lock")
 
 
 def wheel(world, content, name=NAME):
