@@ -51,6 +51,7 @@ static int read_namespace(struct request *q, struct by_str *out, struct by_err *
 static int read_id(struct request *q, struct by_err *err) {
     struct by_str s = {0};
     const struct by_json *rid = by_json_get(q->body, "rid");
+    if (q->n_rids) return 0;
     int rc = by_json_get_str(q->body, "", "rid", &s, err);
     if (rc || !rid || by_json_type(rid) == BY_JSON_NULL) return rc;
     if (!s.n || s.n >= sizeof q->id)

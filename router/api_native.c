@@ -4,6 +4,8 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* POST /generate: SGLang's own form. Streams are cumulative unless --incremental-streaming-output. */
 
@@ -105,7 +107,13 @@ static void write_meta(const struct request *q, const struct journal_entry *e,
                        const struct journal_sample *s, struct by_buf *out) {
     uint32_t sample = (uint32_t)(s - e->samples);
     by_buf_addz(out, "\"meta_info\":{\"id\":");
-    if (q->is_list || e->n_samples > 1) {
+    if (q->n_rids && e->n_samples == 1) {
+        by_buf_add_json_str(out, q->rids[e->index]);
+    } else if (q->n_rids) {
+        char id[96];
+        snprintf(id, sizeof id, "%.*s_%u", (int)q->rids[e->index].n, q->rids[e->index].p, sample);
+        by_buf_add_json_str(out, by_str_of(id));
+    } else if (q->is_list || e->n_samples > 1) {
         char id[96];
         snprintf(id, sizeof id, "%s_%u", q->id, e->index * e->n_samples + sample);
         by_buf_add_json_str(out, by_str_of(id));
@@ -218,6 +226,40 @@ static int read_prompts(struct request *q, struct msg_generate *m, struct by_err
                     : api_add_prompts(q, ids, "input_ids", API_IDS, m, err);
 }
 
+static int compare_rids(const void *a, const void *b) {
+    const struct by_str *x = a, *y = b;
+    int by_bytes = memcmp(x->p, y->p, BY_MIN(x->n, y->n));
+    return by_bytes ? by_bytes : (x->n > y->n) - (x->n < y->n);
+}
+
+/* A list of ids: one a prompt, no two alike. */
+static int read_rids(struct request *q, struct by_err *err) {
+    const struct by_json *list = by_json_get(q->body, "rid");
+    if (by_json_type(list) != BY_JSON_ARRAY) return 0;
+    size_t n = by_json_len(list), i = 0;
+    if (!n || n > REQUEST_PROMPTS_MAX)
+        return by_fail(err, BY_ELIMIT, "rid: %zu ids are not between 1 and %d", n,
+                       REQUEST_PROMPTS_MAX);
+    struct by_str *rids = by_arena_get_array(&q->arena, n, sizeof *rids),
+                  *sorted = by_arena_get_array(&q->arena, n, sizeof *rids);
+    for (const struct by_json *it = by_json_first(list); it; it = by_json_next(it), i++) {
+        rids[i] = by_json_str(it);
+        if (!rids[i].n || rids[i].n >= sizeof q->id)
+            return by_fail(err, BY_EINVAL, "rid: strings of 1 to %zu bytes are possible",
+                           sizeof q->id - 1);
+    }
+    memcpy(sorted, rids, n * sizeof *rids);
+    qsort(sorted, n, sizeof *sorted, compare_rids);
+    for (i = 1; i < n; i++) {
+        if (compare_rids(&sorted[i - 1], &sorted[i]) == 0)
+            return by_fail(err, BY_EINVAL, "rid: '%.*s' is given twice", (int)sorted[i].n,
+                           sorted[i].p);
+    }
+    q->rids = rids;
+    q->n_rids = (uint32_t)n;
+    return 0;
+}
+
 static int read_generate(struct request *q, struct by_err *err) {
     enum { DEFAULT_NEW_TOKENS = 128 };
     struct params p;
@@ -234,11 +276,15 @@ static int read_generate(struct request *q, struct by_err *err) {
                              .sampling = p.sampling,
                              .textual = p.textual,
                              .has_max_new_tokens = p.has_max_new_tokens};
-    rc = api_read_routing(q, &m, err);
+    rc = read_rids(q, err);
+    if (!rc) rc = api_read_routing(q, &m, err);
     if (!rc)
         rc = by_json_get_bool(q->body, "", "return_text_in_logprobs", &m.textual.wants_pieces, err);
     m.textual.wants_pieces &= p.sampling.logprobs;
-    return rc ? rc : read_prompts(q, &m, err);
+    if (!rc) rc = read_prompts(q, &m, err);
+    if (!rc && q->n_rids && q->n_rids != q->n_entries)
+        return by_fail(err, BY_EINVAL, "rid: %u ids for %u prompts", q->n_rids, q->n_entries);
+    return rc;
 }
 
 void api_generate(struct router *r, struct conn *c, const struct http1_request *req) {

@@ -22,10 +22,15 @@
 #define TEXT_OF_ONE "{'type':'string','minLength':1}"
 
 /* The same in every dialect of ours (api_read_routing). */
+#define RID "'type':['string','null'],'minLength':1,'maxLength':63"
+#define RIDS \
+    "{'anyOf':[{" RID \
+    "},{'type':'array','minItems':1,'maxItems':4096,'uniqueItems':true,'items':{" \
+    "'type':'string','minLength':1,'maxLength':63}}]}"
 #define ROUTING \
-    {"rid", "{'type':['string','null'],'minLength':1,'maxLength':63}", \
-     "the request's id: /abort_request knows it by that", false}, \
-        {"priority", PRIORITY, "higher goes first, under --schedule-policy priority", false}, \
+    {"rid", "{" RID "}", "the request's id: /abort_request knows it by that", false}, ROUTED
+#define ROUTED \
+    {"priority", PRIORITY, "higher goes first, under --schedule-policy priority", false}, \
         {"extra_key", WORD, "requests with another one share no cached prefix with this", false}, \
         {"cache_salt", WORD, "the same, by another name", false}, \
         {"timeout_ms", MILLISECONDS, "from its arrival on", false}, { \
@@ -56,7 +61,9 @@ static const struct form_field generate[] = {
      "},{'type':'null'}]}",
      "and of these", false},
     {"return_text_in_logprobs", TRUTH, "with the text of each token", false},
-    ROUTING,
+    {"rid", RIDS, "the request's id, or one for each prompt: /abort_request knows it by that",
+     false},
+    ROUTED,
 };
 const struct form form_sampling_params = {
     "SamplingParams", "names, ranges and defaults are SGLang's; null means the default",

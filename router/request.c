@@ -414,47 +414,48 @@ void request_on_failed(void *router, struct journal_entry *e, const struct msg_f
     end_request(q);
 }
 
-static void abort_request(struct request *q) {
-    for (uint32_t i = 0; i < q->n_entries; i++) {
-        struct journal_entry *e = q->entries[i];
-        if (e->n_finished < e->n_samples) uplink_cancel(q->router->uplink, e);
-        for (uint32_t k = 0; k < e->n_samples; k++) {
-            struct journal_sample *s = &e->samples[k];
-            if (s->finish) continue;
-            s->finish = FINISH_ABORT;
-            s->n_output = s->n_ids;
-            e->n_finished++;
-            if (!q->is_stream) continue;
-            struct by_buf out;
-            by_buf_init(&out, REQUEST_ANSWER_MAX);
-            q->dialect->delta(q, e, k, &out);
-            s->n_sent_ids = s->n_ids;
-            s->n_sent_text = s->text.n;
-            outlet_set_owner(&q->outlet, NULL, NULL,
-                             NULL); /* whether it takes this or not, the request ends here */
-            write_stream(q, &out);
-            by_buf_release(&out);
-        }
+/* What is there is the answer to this prompt; the request goes on with the others. */
+static void abort_entry(struct router *r, struct journal_entry *e) {
+    uplink_cancel(r->uplink, e);
+    for (uint32_t k = 0, n = e->n_samples, n_left = n - e->n_finished; k < n && n_left; k++) {
+        struct journal_sample *s = &e->samples[k];
+        if (s->finish) continue;
+        s->finish = FINISH_ABORT;
+        s->n_output = s->n_ids;
+        e->n_finished++;
+        n_left--;
+        request_on_news(r, e, k); /* the last one may end the request */
     }
-    finish_request(q);
+}
+
+static bool is_called(const struct request *q, const struct journal_entry *e,
+                      struct by_str prefix) {
+    char id[96];
+    if (q->n_rids) return by_str_starts(q->rids[e->index], prefix);
+    if (by_str_starts(by_str_of(q->id), prefix)) return true;
+    if (!q->is_list || e->n_samples > 1) return false;
+    snprintf(id, sizeof id, "%s_%u", q->id, e->index);
+    return by_str_starts(by_str_of(id), prefix);
 }
 
 void request_abort(struct router *r, struct by_str prefix, bool all) {
     request_write_news(r);
     for (bool again = true;
-         again;) { /* ending one changes the journal: look again from the start */
+         again;) { /* ending one may change the journal: look again from the start */
         size_t at = 0;
         uint64_t rid;
         void *p;
         again = false;
         while (!again && by_map_next(&r->journal.entries, &at, &rid, &p)) {
-            struct request *q = ((struct journal_entry *)p)->owner;
-            if (!all && !by_str_starts(by_str_of(q->id), prefix)) continue;
+            struct journal_entry *e = p;
+            struct request *q = e->owner;
+            if (e->n_finished == e->n_samples || (!all && !is_called(q, e, prefix))) continue;
             if (r->caller && !r->caller->is_admin && q->caller != r->caller) continue;
-            abort_request(q);
+            abort_entry(r, e);
             again = true;
         }
     }
+    request_write_news(r);
 }
 
 const char *request_why_draining(const struct router *r) {

@@ -84,6 +84,8 @@ struct request {
     enum parse_tools tools; /* chat's: how the answer is read */
     enum parse_reasoning reasoning;
     char id[64];
+    const struct by_str *rids; /* /generate's: one for each prompt, in place of id; in the arena */
+    uint32_t n_rids;
     struct by_str model; /* as the client wrote it, or our name */
     uint64_t created_s, started_ns;
     uint64_t first_ns;   /* its first token came; 0: none yet */
@@ -105,8 +107,8 @@ void request_add_prompt(struct request *q, const struct msg_generate *m); /* cop
 void request_start(struct request *q);
 void request_refuse(struct request *q, const struct by_err *err); /* answers, frees */
 
-/* Ends requests of the caller (an admin: of anyone) whose id starts with `prefix` (or all): their
- * clients get what is there, finished by "abort". */
+/* Ends requests of the caller (an admin: of anyone) whose id starts with `prefix` (or all), or those prompts of one whose
+ * own ids do: their clients get what is there, finished by "abort". */
 void request_abort(struct router *r, struct by_str prefix, bool all);
 
 /* The uplink's handlers. What is new of a stream is written when all frames at hand have been taken: a client that

@@ -57,6 +57,11 @@ void request_log(const struct request *q, int code) {
     by_buf_init(&out, REQUEST_LINE_MAX);
     by_buf_addz(&out, ",\"rid\":");
     by_buf_add_json_str(&out, by_str_of(q->id));
+    for (uint32_t i = 0; i < q->n_rids; i++) {
+        by_buf_addz(&out, i ? "," : ",\"rids\":[");
+        by_buf_add_json_str(&out, q->rids[i]);
+    }
+    if (q->n_rids) by_buf_addc(&out, ']');
     api_add_str(&out, "route", q->route);
     if (q->caller && *q->caller->name) api_add_str(&out, "key", by_str_of(q->caller->name));
     by_buf_addf(&out, ",\"status\":%d,\"stream\":%s", code ? by_err_http(code) : 200,

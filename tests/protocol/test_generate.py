@@ -1,10 +1,12 @@
 """POST /generate, SGLang's own form, through every process."""
 
+import json
 import re
+import threading
 
 import pytest
 
-from harness import Daemons
+from harness import Daemons, wait_for
 
 PROMPT = list(range(20, 60))  # 40 ids
 
@@ -181,3 +183,36 @@ def test_rid_names_it_and_abort_ends_it(server):
 def test_abort_needs_to_know_what(server):
     answer = server.post("/abort_request", {})
     assert answer.status == 400 and "rid" in answer.json["error"]["message"]
+
+
+def test_each_prompt_may_have_its_id(server):
+    body = {"text": ["a b", "c d"], "rid": ["first", "second"], "sampling_params": {"max_new_tokens": 2}}
+    assert [r["meta_info"]["id"] for r in server.ok("/generate", body)] == ["first", "second"]
+    two = server.ok("/generate", {**body, "sampling_params": {"max_new_tokens": 2, "n": 2}})
+    assert [r["meta_info"]["id"] for r in two] == ["first_0", "first_1", "second_0", "second_1"]
+    for rid in (["first"], ["first", "first"], ["first", ""], ["first", 5], [], ["a", "b", "c"], ["x" * 64, "y"]):
+        answer = server.post("/generate", {**body, "rid": rid})
+        assert answer.status == 400 and answer.json["error"]["param"] == "rid", (rid, answer)
+
+
+def test_one_prompt_of_a_batch_is_aborted_by_its_id():
+    """The others go on, until they end themselves; the answer has all."""
+    with Daemons(gpu_worker=["--step-us", "2000"], router=["--incremental-streaming-output"]) as server:
+        for stream in (False, True):
+            body = {"text": ["a b", "c d"], "rid": ["stays", "goes"], "stream": stream,
+                    "sampling_params": {"temperature": 0, "ignore_eos": True, "max_new_tokens": 8000}}
+            answers = []
+            running = threading.Thread(target=lambda: answers.append(server.post("/generate", body)))
+            running.start()
+            for rid, n_left in (("goes", 1), ("stays", 0)):
+                wait_for("them to run", lambda: server.load()["num_running_reqs"] == n_left + 1)
+                assert server.post("/abort_request", {"rid": rid}).status == 200
+            running.join()
+            if stream:
+                events = [json.loads(line[6:]) for line in answers[0].body.decode().splitlines() if line.startswith("data: {")]
+                last = {e["index"]: e for e in events}
+            else:
+                last = dict(enumerate(answers[0].json))
+            assert [last[i]["meta_info"]["finish_reason"]["type"] for i in (0, 1)] == ["abort", "abort"]
+            assert all(last[i]["meta_info"]["completion_tokens"] < 8000 for i in (0, 1))
+            wait_for("its pages to be free", server.is_idle)
