@@ -205,3 +205,15 @@ def test_the_example_of_keys_can_be_read(tmp_path):
     done = subprocess.run([BUILD / "bin/banyan-router", "--api-key-file", path, "--run-dir", tmp_path, "--uds", "/nowhere/x"],
                           capture_output=True, text=True, timeout=30)
     assert "/nowhere/x" in done.stderr and "line" not in done.stderr, done  # it got past the keys
+
+
+def test_the_page_of_faults_names_tests_that_exist():
+    """A row that lost its test would go on promising."""
+    page = (DEPLOY / "docs/faults.md").read_text()
+    tests = "".join(p.read_text(errors="replace") for p in (ROOT / "tests").rglob("*") if p.suffix in (".py", ".c", ".txt"))
+    files = {p.name for p in (ROOT / "tests").rglob("*.c")}
+    soak = set(re.findall(r"^@check\ndef (\w+)", (ROOT / "tests/soak/soak.py").read_text(), re.M))
+    names = re.findall(r"`(\w+(?:\.c)?)`", page)
+    assert len(names) > 60
+    for name in names:
+        assert name in soak or name in files or re.search(rf"(def |TEST\(|NAME ){name}\b", tests), name

@@ -2,6 +2,7 @@
 # run.sh - fuzzes every parser with libFuzzer under the address and undefined sanitizers (clang).
 #
 #   tests/fuzz/run.sh [SECONDS [NAME…]]       default: 10 seconds each, all of fuzz_*.c
+#   FUZZ_RUNS=10000000 tests/fuzz/run.sh      so many executions each instead, however long they take
 #
 # Starts from corpora/<name> (committed, small) and keeps what it finds new in build-fuzz/corpus/<name>. An input that
 # fails is left in build-fuzz/findings; it belongs into corpora/<name> together with the fix.
@@ -21,7 +22,9 @@ failed=0
 for name in "$@"; do
     grown=build-fuzz/corpus/$name seeds=tests/fuzz/corpora/$name dict=tests/fuzz/dicts/$name.dict log=build-fuzz/$name.log
     mkdir -p "$grown"
-    set -- -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
+    budget=-max_total_time=$seconds
+    [ -z "${FUZZ_RUNS:-}" ] || budget=-runs=$FUZZ_RUNS
+    set -- "$budget" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
         -artifact_prefix=build-fuzz/findings/"$name"-
     [ ! -f "$dict" ] || set -- "$@" -dict="$dict"
     UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \

@@ -33,12 +33,14 @@ def run(server, body, progress):
         key = event.get("index", 0)
         old = seen.get(key)
         if old:
+            assert old["meta_info"]["finish_reason"] is None, "an event behind the last one"
             assert event["text"].startswith(old["text"]), "text that was delivered changed"
             assert event["output_ids"][: len(old["output_ids"])] == old["output_ids"], "ids that were delivered changed"
         seen[key] = event
         progress[id(seen), key] = len(event["output_ids"])
 
     server.stream("/generate", body, on_event)
+    assert seen and all(e["meta_info"]["finish_reason"] for e in seen.values()), "a sample without an end"
     return [(e["text"], e["output_ids"], e["meta_info"]["finish_reason"], e["meta_info"]["prompt_tokens"],
              e["meta_info"]["completion_tokens"], len(e["meta_info"].get("output_token_logprobs", [])))
             for _, e in sorted(seen.items())]

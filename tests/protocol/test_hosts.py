@@ -7,12 +7,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 import zmq
 
 from harness import BIN, ROOT, Daemons, in_threads, private_dir, rss_kib, wait_for
+from relay import Relay
 
 sys.path.insert(0, str(ROOT / "gpu_worker/hf"))
 from banyan_hf_worker import messages, wire as wires  # noqa: E402
@@ -84,6 +86,66 @@ def test_a_killed_process_is_only_a_pause(hosts, name):
             hosts.restart(name)
 
     assert hosts.generate(PROMPT, 200, on_event=kill_in_the_middle)[:2] == whole
+
+
+@pytest.fixture(scope="module")
+def relayed(keys):
+    """The gpu worker's way to the scheduler leads through a relay."""
+    with contextlib.ExitStack() as stack:
+        class Relayed(Hosts):
+            def _argv(self, name):
+                words = super()._argv(name)
+                if name == "gpu-worker":
+                    words[words.index("--scheduler-endpoint") + 1] = f"tcp://127.0.0.1:{self.relay.port}"
+                    words += ["--step-us", "2000"]
+                return words
+
+        d = Relayed(keys)
+        d.relay = stack.enter_context(Relay(d.port))
+        stack.enter_context(d)
+        yield d
+
+
+def through(relayed, act):
+    """Streams while act does something to their way."""
+    begun = threading.Event()
+
+    def stream():
+        return relayed.generate(list(range(20, 60)), 200, on_event=lambda e: begun.set(), sampling={"ignore_eos": True})[1]
+
+    def disturb():
+        assert begun.wait(60)
+        act(relayed.relay)
+
+    return in_threads([stream, stream, stream, disturb])[:3]
+
+
+def slow_and_in_crumbs(relay):
+    relay.delay, relay.dribble = 0.001, True
+
+
+def cut_and_cut_again(relay):
+    for _ in range(3):
+        relay.cut()
+        wait_for("it to come again", lambda: relay.pairs)
+
+
+def silent(relay):
+    """Longer than the silence that peers put up with: the scheduler gives the worker up, and takes it again."""
+    relay.stall()
+    time.sleep(7)
+    relay.flow()
+
+
+@pytest.mark.parametrize("act", [slow_and_in_crumbs, cut_and_cut_again, silent])
+def test_a_bad_way_between_hosts_changes_no_byte(relayed, server, act):
+    expected = server.generate(list(range(20, 60)), 200, sampling={"ignore_eos": True})[1]
+    try:
+        assert through(relayed, act) == [expected] * 3
+    finally:
+        relayed.relay.delay, relayed.relay.dribble = 0.0, False
+        relayed.relay.flow()
+    wait_for("all pages to be free or in the tree", relayed.is_idle)
 
 
 def test_the_wire_in_python_has_keys_too(hosts):
