@@ -36,15 +36,18 @@ static struct shell {
     struct msg_capacity capacity;
     char type[64], arch[128], impl[160], device[128], weights_id[20];
     uint64_t started_ns, told_ns;
+    double told_share;
 } shell;
 
-/* Says how far the load is: to the supervisor always, to people once it has taken over a second. */
+/* Says how far the load is: to the supervisor twice a second, to people once it has taken over a second. Numbers that are
+ * widened can make it whole before the last of them: it is told once that it is. */
 static void on_progress(void *ctx, double share) {
     uint64_t now = by_now_ns();
     char text[64];
     (void)ctx;
-    if (now - shell.told_ns < 500000000 && share < 1) return;
+    if (now - shell.told_ns < 500000000 && (share < 1 || shell.told_share >= 1)) return;
     shell.told_ns = now;
+    shell.told_share = share;
     snprintf(text, sizeof text, "STATUS=loading the model: %.0f %%", share * 100);
     by_notify(text);
     if (now - shell.started_ns > 1000000000) by_info("loading the model: %.0f %%", share * 100);

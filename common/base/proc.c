@@ -16,6 +16,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -165,7 +166,10 @@ char *by_proc_exe_dir(void) {
     return by_path_dir(path);
 }
 
-/* The sd_notify protocol: one datagram to $NOTIFY_SOCKET ('@' means the abstract namespace). */
+enum { READY_WAIT_S = 10 };
+
+/* The sd_notify protocol: one datagram to $NOTIFY_SOCKET ('@' means the abstract namespace). Ten of them wait at a receiver that
+ * is busy; one more is dropped, unless it says READY, for which somebody waits. */
 void by_notify(const char *state) {
     const char *path = getenv("NOTIFY_SOCKET");
     struct sockaddr_un to = {.sun_family = AF_UNIX};
@@ -175,8 +179,11 @@ void by_notify(const char *state) {
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return;
     socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
-    ssize_t put =
-        sendto(fd, state, strlen(state), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&to, len);
+    const struct timeval most = {.tv_sec = READY_WAIT_S};
+    bool may_wait = strncmp(state, "READY=1", 7) == 0 &&
+                    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof most) == 0;
+    ssize_t put = sendto(fd, state, strlen(state), MSG_NOSIGNAL | (may_wait ? 0 : MSG_DONTWAIT),
+                         (struct sockaddr *)&to, len);
     (void)put; /* nobody listens: we serve all the same */
     close(fd);
 }
