@@ -63,6 +63,7 @@ struct cpu {
     uint8_t *shared;            /* tiles of CPU_BLOCK_ROWS rows */
     float *slots;               /* [slots_cap]: spans of attention before they are merged */
     size_t slots_cap;
+    uint64_t nodes; /* of memory, see cpu_numa.h */
     char name[96];
     struct slab *slabs[3]; /* weights, kv, other: the one that still has room */
     uint64_t n_bytes[3];
@@ -124,6 +125,7 @@ struct cpu_source {
     const struct norm *norm;
     const uint32_t *rows;   /* row r reads x row rows[r]; NULL: r */
     const uint8_t *is_fine; /* by x row, or NULL: see op_linear */
+    uint32_t fine_each;     /* so many x rows have one entry in is_fine; 0: one */
     uint32_t first, n;
 };
 
@@ -146,6 +148,7 @@ void cpu_fill_tile(struct lane *l, const struct weight *w, const struct cpu_sour
 struct cpu_target {
     float *y;
     uint32_t ld, col;
+    uint32_t out_first; /* column of the weight that comes to `col` */
     const uint32_t *rows;
     enum act_kind act;
     bool is_add;

@@ -2,6 +2,7 @@
 #include "common/base/mem.h"
 #include "gpu_worker/cpu/cpu.h"
 #include "gpu_worker/cpu/cpu_features.h"
+#include "gpu_worker/cpu/cpu_numa.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -32,7 +33,7 @@ struct slab {
     uint32_t n_live;
 };
 
-static struct slab *slab_new(size_t bytes) {
+static struct slab *slab_new(const struct cpu *c, size_t bytes) {
     if (bytes > SIZE_MAX - 2 * (size_t)HUGE_BYTES) return NULL;
     struct slab s = {.left = BY_ALIGN_UP(bytes, (size_t)HUGE_BYTES)};
     s.mapped = s.left + HUGE_BYTES;
@@ -41,6 +42,7 @@ static struct slab *slab_new(size_t bytes) {
     if (s.base == MAP_FAILED) return NULL;
     s.at = (uint8_t *)BY_ALIGN_UP((uintptr_t)s.base, (uintptr_t)HUGE_BYTES);
     madvise(s.at, s.left, MADV_HUGEPAGE);
+    if (c->nodes & (c->nodes - 1)) cpu_numa_spread(s.at, s.left, c->nodes); /* more than one */
     return by_memdup(&s, sizeof s);
 }
 
@@ -52,11 +54,11 @@ static void slab_free(struct slab *s) {
 
 /* The slab that has room for so many bytes. One with nothing in it any more starts anew elsewhere. */
 static struct slab *slab_for(struct cpu *c, size_t bytes, enum cpu_purpose what) {
-    if (bytes >= SLAB_BYTES / 4) return slab_new(bytes);
+    if (bytes >= SLAB_BYTES / 4) return slab_new(c, bytes);
     struct slab *s = c->slabs[what];
     if (s && s->left >= bytes) return s;
     if (s && s->n_live == 0) slab_free(s);
-    c->slabs[what] = slab_new(SLAB_BYTES);
+    c->slabs[what] = slab_new(c, SLAB_BYTES);
     return c->slabs[what];
 }
 
@@ -300,6 +302,7 @@ int cpu_backend_new(struct backend **out, const struct cpu_options *o, struct by
     c->b = table;
     c->b.close = cpu_close;
     c->options = *o;
+    c->nodes = cpu_numa_nodes();
     c->b.n_lanes = o->n_threads ? o->n_threads : cpu_features_n_cores();
     choose_kernels(c, BY_MIN(o->isa, cpu_isa_best()));
     int rc = cpu_team_new(&c->team, c->b.n_lanes, err);
