@@ -96,6 +96,9 @@ struct op_linear {
     const uint32_t *rows; /* [first + n] or NULL */
     /* By x row (host memory), or NULL: rows that a backend which rounds activations (int8) shall round more finely. */
     const uint8_t *is_fine;
+    /* Only outputs out_first … + out_n - 1 of a weight that is not gated; out_first: a multiple of 16, and column 0 of what is
+     * written. out_n 0: all, which is all that a device is asked for */
+    uint32_t out_first, out_n;
     uint32_t first, n;
 };
 
@@ -217,7 +220,8 @@ struct op_experts {
     float *y;
     uint32_t y_ld;
     float scale;
-    float *scratch; /* [rows * n_used, ffn + hidden] */
+    float *scratch;         /* [rows * n_used, ffn + hidden] */
+    const uint8_t *is_fine; /* by x row, or NULL: see op_linear */
     uint32_t first, n;
 };
 

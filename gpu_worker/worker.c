@@ -267,6 +267,7 @@ static int compute(struct worker *w) {
         for (uint32_t i = 0; i < w->n_group; i++)
             rows[i] = w->group[i].row;
         w->logits = model_logits(w->model, rows, w->n_group);
+        if (!w->logits && !w->backend->is_device) return BY_EUNAVAILABLE; /* of a rank */
         if (!w->logits) device_failed(w->backend);
         w->backend->run(w->backend, answer_group, w);
     }

@@ -35,16 +35,22 @@ static void do_work(struct lane *l, const struct work *k) {
          n = gather(o, k->expert, &at, max, places)) {
         for (uint32_t i = 0; i < n; i++)
             rows[i] = k->is_down ? places[i] : places[i] / o->n_used;
-        struct cpu_source s = {.x = o->x, .ld = o->x_ld, .norm = o->norm, .rows = rows, .n = n};
+        struct cpu_source s = {
+            .x = o->x, .ld = o->x_ld, .norm = o->norm, .rows = rows, .is_fine = o->is_fine, .n = n};
         struct cpu_target out = {
             .y = o->scratch, .ld = ld, .rows = places, .act = o->act, .scale = 1};
         if (k->is_down) {
-            s = (struct cpu_source){.x = o->scratch, .ld = ld, .rows = rows, .n = n};
+            s = (struct cpu_source){.x = o->scratch,
+                                    .ld = ld,
+                                    .rows = rows,
+                                    .is_fine = o->is_fine,
+                                    .fine_each = o->n_used,
+                                    .n = n};
             out.act = ACT_NONE;
             out.col = ffn;
         }
         struct cpu_tiles tiles = cpu_tiles(l, w, &s, l->act);
-        for (uint32_t t = 0; t < tiles.n_tiles; t++)
+        for (uint32_t t = 0; t < tiles.n_tiles + tiles.n_fine_tiles; t++)
             cpu_fill_tile(l, w, &s, &tiles, t);
         cpu_strips(l, w, &tiles, from, to, &out);
     }

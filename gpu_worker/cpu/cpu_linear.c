@@ -1,4 +1,5 @@
 /* Matrix products: tiles of activations, strips of weights, and what follows a sum. */
+#include "common/base/check.h"
 #include "gpu_worker/cpu/cpu.h"
 #include "gpu_worker/cpu/cpu_formats.h"
 
@@ -36,7 +37,8 @@ struct cpu_tiles cpu_tiles(const struct lane *l, const struct weight *w, const s
     enum cpu_act act = CPU_FORMAT_ACT(w->format);
     if (!s->is_fine || (act != CPU_ACT_I8 && act != CPU_ACT_I8X2)) return t;
     for (uint32_t i = 0; i < s->n; i++) {
-        if (!s->is_fine[s->rows ? s->rows[s->first + i] : s->first + i]) continue;
+        uint32_t row = s->rows ? s->rows[s->first + i] : s->first + i;
+        if (!s->is_fine[row / BY_MAX(s->fine_each, 1u)]) continue;
         t.fine_row[t.n_fine++] = (uint8_t)i;
         t.fine[i] = (uint8_t)t.n_fine;
     }
@@ -123,7 +125,8 @@ static void finish_tile(const struct lane *l, const struct weight *w, const stru
         uint32_t col = (a->unit + s) * CPU_STRIP;
         f.bias = a->bias ? a->bias + s * CPU_STRIP : NULL;
         f.n = BY_MIN(a->n_cols - col, (uint32_t)CPU_STRIP);
-        float *y = out->y + out->col + col + (out->rows ? 0 : (size_t)first * out->ld);
+        float *y =
+            out->y + out->col + (col - out->out_first) + (out->rows ? 0 : (size_t)first * out->ld);
         l->cpu->k->finish(&f, l->sums + s * CPU_STRIP, end - first, y, out->ld,
                           out->rows ? out->rows + first : NULL);
     }
@@ -155,12 +158,12 @@ void cpu_strips(struct lane *l, const struct weight *w, const struct cpu_tiles *
     }
 }
 
-/* One block of rows. All lanes, or a lane alone. */
+/* One block of rows, for units [first, end) of the weight. All lanes, or a lane alone. */
 static void linear_block(struct lane *l, const struct weight *w, const struct cpu_source *s,
-                         const struct cpu_target *out) {
+                         const struct cpu_target *out, uint32_t first, uint32_t end) {
     bool is_own = cpu_is_alone(l) || s->n <= CPU_FEW_ROWS;
     struct cpu_tiles tiles = cpu_tiles(l, w, s, is_own ? l->act : l->cpu->shared);
-    uint32_t n_units = cpu_n_units(w), n_fills = tiles.n_tiles + tiles.n_fine_tiles;
+    uint32_t n_units = end - first, n_fills = tiles.n_tiles + tiles.n_fine_tiles;
     if (is_own) {
         for (uint32_t t = 0; t < n_fills; t++)
             cpu_fill_tile(l, w, s, &tiles, t);
@@ -174,15 +177,21 @@ static void linear_block(struct lane *l, const struct weight *w, const struct cp
     uint32_t pairs = BY_DIV_UP(n_units, 2), n_pieces = cpu_n_pieces(l, pairs);
     struct cpu_share share = cpu_share(l, n_pieces);
     for (uint32_t p = cpu_share_next(&share); p != UINT32_MAX; p = cpu_share_next(&share)) {
-        uint32_t from = 2 * cpu_tile_start(pairs, n_pieces, p),
-                 to = 2 * cpu_tile_start(pairs, n_pieces, p + 1);
-        cpu_strips(l, w, &tiles, from, BY_MIN(to, n_units), out);
+        uint32_t from = first + 2 * cpu_tile_start(pairs, n_pieces, p),
+                 to = first + 2 * cpu_tile_start(pairs, n_pieces, p + 1);
+        cpu_strips(l, w, &tiles, from, BY_MIN(to, end), out);
     }
     cpu_meet(l);
 }
 
 void cpu_linear(struct lane *l, const struct op_linear *o) {
     uint32_t at_once = cpu_is_alone(l) ? cpu_solo_rows(l->cpu, o->w) : CPU_BLOCK_ROWS;
+    uint32_t first = o->out_first / CPU_STRIP, end = cpu_n_units(o->w);
+    if (o->out_n) {
+        by_assert(!o->w->is_gated && o->out_first % CPU_STRIP == 0);
+        by_assert(o->out_n <= o->w->n_out && o->out_first <= o->w->n_out - o->out_n);
+        end = BY_DIV_UP(o->out_first + o->out_n, CPU_STRIP);
+    }
     for (uint32_t i = 0; i < o->n; i += at_once) {
         struct cpu_source s = {.x = o->x,
                                .ld = o->x_ld,
@@ -195,11 +204,12 @@ void cpu_linear(struct lane *l, const struct op_linear *o) {
         struct cpu_target out = {.y = o->y + (size_t)s.first * o->y_ld,
                                  .ld = o->y_ld,
                                  .col = o->y_col,
+                                 .out_first = o->out_first,
                                  .act = o->act,
                                  .is_add = o->is_add,
                                  .scale = o->scale,
                                  .softcap = o->softcap};
-        linear_block(l, o->w, &s, &out);
+        linear_block(l, o->w, &s, &out, first, end);
     }
 }
 

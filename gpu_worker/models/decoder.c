@@ -5,6 +5,8 @@
 #include "gpu_worker/models/moe.h"
 #include "gpu_worker/models/shared_prefix.h"
 
+#include <string.h>
+
 /* ---- one layer, for the rows in hand ---- */
 
 static void embed(const struct pass *p) {
@@ -287,23 +289,42 @@ struct rows {
 static void logits_lane(struct lane *lane, void *ctx) {
     const struct rows *r = ctx;
     const struct decoder *d = r->d;
+    const struct buffer *y = d->all_logits ? &d->own_logits : &d->logits;
+    const bool is_cut = d->all_logits && d->output == d->embed; /* else it has our rows only */
     d->b->linear(lane, &(struct op_linear){.is_fine = d->is_fine,
                                            .w = d->output,
                                            .x = d->x.p,
                                            .x_ld = d->x.ld,
                                            .norm = decoder_norm(&d->final_norm),
-                                           .y = d->logits.p,
-                                           .y_ld = d->logits.ld,
+                                           .out_first = is_cut ? d->share.vocab.first : 0,
+                                           .out_n = is_cut ? d->share.vocab.n : 0,
+                                           .y = y->p,
+                                           .y_ld = y->ld,
                                            .scale = (float)d->info.logit_scale,
                                            .softcap = (float)d->info.final_softcap,
                                            .rows = r->rows,
                                            .n = r->n});
 }
 
-void decoder_logits(struct decoder *d, const uint32_t *rows, uint32_t n) {
+/* Row by row, every rank's logits to where they belong. */
+static void gather_logits(struct decoder *d, uint32_t n) {
+    const uint32_t world = d->share.world, ld = d->own_logits.ld;
+    for (uint32_t r = 0; r < n && !d->tp_rc; r++) {
+        d->tp_rc = tp_gather(d->tp, d->own_logits.p + (size_t)r * ld, ld, d->all_logits);
+        for (uint32_t k = 0; k < world && !d->tp_rc; k++) {
+            struct cut c = share_logits(&d->share, d->info.vocab, k);
+            memcpy(d->logits.p + (size_t)r * d->logits.ld + c.first, d->all_logits + (size_t)k * ld,
+                   c.n * sizeof *d->all_logits);
+        }
+    }
+}
+
+int decoder_logits(struct decoder *d, const uint32_t *rows, uint32_t n) {
     by_assert(n > 0 && n <= d->logit_rows_max && d->output);
     struct rows r = {.d = d, .rows = rows, .n = n};
     d->b->run(d->b, logits_lane, &r);
+    if (d->all_logits) gather_logits(d, n);
+    return d->tp_rc;
 }
 
 static void scores_lane(struct lane *lane, void *ctx) {

@@ -90,6 +90,8 @@ struct decoder {
     uint32_t n_order;                     /* 0: no two sequences share anything */
     struct buffer x, qkv, attn, ffn, out; /* out: what a sublayer adds, when a norm comes between */
     struct buffer logits, hidden;         /* hidden: made when first asked for */
+    struct buffer own_logits;             /* [logit_rows_max, share_logits_max]: of this rank */
+    float *all_logits;                    /* [world, share_logits_max]: a row's, from every rank */
     struct buffer pooled, labels;         /* [logit_rows_max, …] */
     struct {
         struct buffer logits, weights, gate, scratch;
@@ -116,8 +118,8 @@ void decoder_sum(const struct pass *p, const struct norm *post);
 static inline bool decoder_is_part(const struct decoder *d, bool is_attention) {
     return d->share.world > 1 && !(is_attention && d->share.is_attention_whole);
 }
-void decoder_logits(struct decoder *d, const uint32_t *rows,
-                    uint32_t n); /* into d->logits, in this order */
+/* Into d->logits, in this order. BY_EUNAVAILABLE: a rank of the group is lost. */
+BY_MUST_USE int decoder_logits(struct decoder *d, const uint32_t *rows, uint32_t n);
 void decoder_scores(struct decoder *d, const uint32_t *rows, uint32_t n); /* into d->labels */
 void decoder_hidden(struct decoder *d,
                     uint32_t n_rows); /* the first n_rows, normed, into d->hidden */

@@ -88,6 +88,15 @@ static int make_buffer(struct decoder *d, struct buffer *out, uint32_t rows, uin
                    (double)bytes / 1e6, rows, out->ld);
 }
 
+static int make_logits(struct decoder *d, struct by_err *err) {
+    const uint32_t vocab = d->info.vocab;
+    int rc = make_buffer(d, &d->logits, d->logit_rows_max, vocab, err);
+    if (rc || d->share.vocab.n == vocab) return rc;
+    const uint32_t each = share_logits_max(&d->share, vocab);
+    d->all_logits = by_alloc_array((size_t)d->share.world * each, sizeof *d->all_logits);
+    return make_buffer(d, &d->own_logits, d->logit_rows_max, each, err);
+}
+
 static int make_buffers(struct decoder *d, struct by_err *err) {
     const struct by_model_info *m = &d->info;
     const struct by_moe_info *x = &m->moe;
@@ -118,7 +127,7 @@ static int make_buffers(struct decoder *d, struct by_err *err) {
     d->common = by_alloc_array(d->rows_max, sizeof *d->common);
     for (size_t i = 0; i < BY_COUNTOF(all) && !rc; i++)
         rc = make_buffer(d, all[i].b, d->rows_max, all[i].cols, err);
-    if (!rc && d->output) rc = make_buffer(d, &d->logits, d->logit_rows_max, m->vocab, err);
+    if (!rc && d->output) rc = make_logits(d, err);
     if (!rc && d->scores) rc = make_buffer(d, &d->pooled, d->logit_rows_max, m->hidden, err);
     if (!rc && d->scores) rc = make_buffer(d, &d->labels, d->logit_rows_max, m->n_labels, err);
     if (rc || !is_moe) return rc;
@@ -152,6 +161,8 @@ int model_open(struct model **out, const struct by_model_dir *dir, struct backen
         rc = by_fail_prefix(err, "%s", by_model_dir_path(dir));
         goto done;
     }
+    if (b->is_device)
+        d->share.vocab = (struct cut){0, d->full.vocab}; /* op_linear's out_n is for hosts */
     share_apply(&d->share, &d->info);
     set_shapes(d, o);
     rc = weights_load(d, dir, o, err);
@@ -166,13 +177,14 @@ done:
 }
 
 static void free_buffers(struct decoder *d) {
-    struct buffer *all[] = {&d->x,           &d->qkv,        &d->attn,        &d->ffn,
-                            &d->out,         &d->logits,     &d->hidden,      &d->pooled,
-                            &d->labels,      &d->moe.logits, &d->moe.weights, &d->moe.gate,
-                            &d->moe.scratch, &d->mla.q_a,    &d->mla.q,       &d->mla.latent};
+    struct buffer *all[] = {
+        &d->x,        &d->qkv,         &d->attn,    &d->ffn,    &d->own_logits, &d->out,
+        &d->logits,   &d->hidden,      &d->pooled,  &d->labels, &d->moe.logits, &d->moe.weights,
+        &d->moe.gate, &d->moe.scratch, &d->mla.q_a, &d->mla.q,  &d->mla.latent};
     for (size_t i = 0; i < BY_COUNTOF(all); i++)
         d->b->free(d->b, all[i]->p);
     d->b->free(d->b, d->moe.experts);
+    by_free(d->all_logits);
     by_free(d->is_fine);
     by_free(d->order);
     by_free(d->common);
@@ -265,7 +277,7 @@ static float *read_rows(const struct decoder *d, const struct buffer *b, uint32_
 }
 
 float *model_logits(struct model *m, const uint32_t *rows, uint32_t n) {
-    decoder_logits(&m->d, rows, n);
+    if (decoder_logits(&m->d, rows, n)) return NULL;
     return read_rows(&m->d, &m->d.logits, n);
 }
 

@@ -59,7 +59,7 @@ struct model_step {
 BY_MUST_USE int model_forward(struct model *m, const struct model_step *s);
 /* Logits of some rows of the step just computed: [n, model_n_vocab] in host memory of the model, yours to change and
  * valid until the next call. n <= logit_rows_max: who wants more (prompt logprobs) asks again. NULL, here and below: the
- * device failed, and its backend's wait says how. */
+ * device failed, and its backend's wait says how; on a host, a rank of the group is lost. */
 float *model_logits(struct model *m, const uint32_t *rows, uint32_t n);
 /* The same rows after the last norm: [n, model_hidden_size]. n <= rows_max. */
 const float *model_hidden(struct model *m, const uint32_t *rows, uint32_t n);

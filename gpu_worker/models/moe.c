@@ -93,6 +93,7 @@ void moe_forward(const struct pass *p, const struct layer *l) {
                                        .y_ld = y->ld,
                                        .scale = scale,
                                        .scratch = d->moe.scratch.p,
+                                       .is_fine = d->is_fine,
                                        .first = p->first,
                                        .n = p->n});
     if (l->moe->shared_down) {

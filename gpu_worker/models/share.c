@@ -42,9 +42,28 @@ static int heads(struct share *s, const struct by_model_info *m, struct by_err *
                    s->world, m->n_heads, n_kv);
 }
 
+enum { LOGITS_UNIT = 16 }; /* rows of a weight that a backend keeps together */
+
+/* Each rank's logits; all of them where there are not enough to go round. */
+static struct cut logits(uint32_t vocab, uint32_t rank, uint32_t world) {
+    struct cut c = part(BY_DIV_UP(vocab, LOGITS_UNIT), rank, world);
+    if (vocab < LOGITS_UNIT * world) return (struct cut){0, vocab};
+    c.first *= LOGITS_UNIT;
+    c.n = BY_MIN(c.n * LOGITS_UNIT, vocab - c.first);
+    return c;
+}
+
+uint32_t share_logits_max(const struct share *s, uint32_t vocab) {
+    return BY_DIV_UP(BY_DIV_UP(vocab, LOGITS_UNIT), s->world) * LOGITS_UNIT;
+}
+
+struct cut share_logits(const struct share *s, uint32_t vocab, uint32_t rank) {
+    return logits(vocab, rank, s->world);
+}
+
 int share_make(struct share *out, const struct by_model_info *m, bool qk_whole, uint32_t rank,
                uint32_t world, struct by_err *err) {
-    *out = (struct share){.rank = rank, .world = world};
+    *out = (struct share){.rank = rank, .world = world, .vocab = logits(m->vocab, rank, world)};
     int rc = 0;
     if (qk_whole || world == 1) {
         out->is_attention_whole = true;

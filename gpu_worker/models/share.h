@@ -7,7 +7,9 @@
  *     rows of q, k, v, gate and up and columns of o and down are cut; what the ranks then hold are parts of a sum (tp.h)
  *
  * Always: the shares of all ranks together are the whole, each query head and each column once. A rank of one has it all.
- * Owner: plain values. Norms, routers, embeddings and the output matrix are every rank's. */
+ *     rows of the output matrix are cut in sixteens; ranks then gather each other's logits
+ *
+ * Owner: plain values. Norms, routers and embeddings are every rank's. */
 #ifndef GPU_WORKER_MODELS_SHARE_H
 #define GPU_WORKER_MODELS_SHARE_H
 
@@ -23,6 +25,7 @@ struct share {
     struct cut q, kv; /* heads */
     struct cut ffn, expert,
         shared;              /* columns of a dense layer, of an expert, of the shared experts */
+    struct cut vocab;        /* logits; from a multiple of 16 on. All: every rank computes all */
     bool is_attention_whole; /* every rank computes all of attention: there is no sum behind it */
 };
 
@@ -30,6 +33,8 @@ struct share {
  * more ranks than heads or columns. */
 BY_MUST_USE int share_make(struct share *out, const struct by_model_info *m, bool qk_whole,
                            uint32_t rank, uint32_t world, struct by_err *err);
+struct cut share_logits(const struct share *s, uint32_t vocab, uint32_t rank); /* of any rank */
+uint32_t share_logits_max(const struct share *s, uint32_t vocab); /* of the rank with most */
 /* The model as this rank sees it: fewer heads, narrower feed-forwards. */
 void share_apply(const struct share *s, struct by_model_info *m);
 

@@ -171,14 +171,14 @@ static int bind_layer(struct binder *b, uint32_t layer) {
 
 static int bind_table(struct binder *b, struct weight **out, enum role role, uint32_t rows) {
     if (!b->d->arch.names[role]) return 0;
-    bool is_of_tokens = role == ROLE_EMBED || role == ROLE_OUTPUT;
+    bool is_of_tokens = role == ROLE_EMBED;
     const struct bind w = {.parts = {bind_whole(role, rows)},
                            .n_parts = 1,
                            .n_in = b->d->info.hidden,
-                           .is_row_lookup = role != ROLE_OUTPUT,
+                           .is_row_lookup = true,
                            .keep_type = !is_of_tokens,
                            .is_of_tokens = is_of_tokens,
-                           .no_bias = role != ROLE_OUTPUT};
+                           .no_bias = true};
     return bind_matrix(b, out, &w);
 }
 
@@ -193,7 +193,13 @@ static int bind_output(struct binder *b) {
         return by_fail(
             b->err, BY_ENOTFOUND,
             "there is no tensor %s.weight, and the config does not tie it to the embedding", name);
-    return bind_table(b, &d->output, ROLE_OUTPUT, d->info.vocab);
+    if (!d->arch.names[ROLE_OUTPUT]) return 0; /* an encoder */
+    return bind_matrix(
+        b, &d->output,
+        &(struct bind){.parts = {bind_cut(ROLE_OUTPUT, d->info.vocab, 0, d->share.vocab)},
+                       .n_parts = 1,
+                       .n_in = d->info.hidden,
+                       .is_of_tokens = true});
 }
 
 /* The head of a cross-encoder: a pooler and a classifier, where the file has them. */

@@ -125,11 +125,124 @@ TEST(a_fine_row_alone_has_the_same_bits_and_so_has_portable_c) {
     sample_free(m);
 }
 
+/* ---- experts ---- */
+
+enum { EXPERTS = 3, USED = 2, HIDDEN = 96, FFN = 64 };
+
+struct experts {
+    struct sample *up[EXPERTS], *down[EXPERTS];
+    float x[ROWS * HIDDEN], weights[ROWS * USED], y[ROWS * HIDDEN];
+    uint32_t chosen[ROWS * USED];
+    uint8_t is_fine[ROWS];
+};
+
+static void run_experts(struct backend *b, struct experts *e) {
+    struct weight *up[EXPERTS], *down[EXPERTS];
+    for (uint32_t i = 0; i < EXPERTS; i++) {
+        up[i] = sample_weight(b, e->up[i]);
+        down[i] = sample_weight(b, e->down[i]);
+    }
+    float *x = world_room(b, ROWS * HIDDEN, 0), *y = world_room(b, ROWS * HIDDEN, 0);
+    float *scratch = world_room(b, ROWS * USED * (FFN + HIDDEN), NAN);
+    memcpy(x, e->x, sizeof e->x);
+    memset(y, 0, sizeof e->y);
+    RUN_OP(b, experts,
+           (&(struct op_experts){.gate_up = (const struct weight *const *)up,
+                                 .down = (const struct weight *const *)down,
+                                 .n_experts = EXPERTS,
+                                 .n_used = USED,
+                                 .experts = e->chosen,
+                                 .weights = e->weights,
+                                 .x = x,
+                                 .x_ld = HIDDEN,
+                                 .act = ACT_SILU,
+                                 .y = y,
+                                 .y_ld = HIDDEN,
+                                 .scale = 1,
+                                 .scratch = scratch,
+                                 .is_fine = e->is_fine,
+                                 .n = ROWS}));
+    memcpy(e->y, y, sizeof e->y);
+    b->free(b, x);
+    b->free(b, y);
+    b->free(b, scratch);
+    for (uint32_t i = 0; i < EXPERTS; i++) {
+        b->weight_free(b, up[i]);
+        b->weight_free(b, down[i]);
+    }
+}
+
+static double dot(const float *w, const double *x, uint32_t n) {
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += (double)w[i] * x[i];
+    return sum;
+}
+
+/* Sum of squares of what a run is off from double precision. */
+static double experts_error(const struct experts *e) {
+    double sum = 0, x[HIDDEN], h[FFN];
+    for (uint32_t r = 0; r < ROWS; r++) {
+        double want[HIDDEN] = {0};
+        for (uint32_t i = 0; i < HIDDEN; i++)
+            x[i] = (double)e->x[r * HIDDEN + i];
+        for (uint32_t k = r * USED; k < (r + 1) * USED; k++) {
+            const float *up = e->up[e->chosen[k]]->values, *down = e->down[e->chosen[k]]->values;
+            for (uint32_t i = 0; i < FFN; i++)
+                h[i] = act_of(ACT_SILU, dot(up + i * HIDDEN, x, HIDDEN)) *
+                       dot(up + (FFN + i) * HIDDEN, x, HIDDEN);
+            for (uint32_t i = 0; i < HIDDEN; i++)
+                want[i] += (double)e->weights[k] * dot(down + i * FFN, h, FFN);
+        }
+        for (uint32_t i = 0; i < HIDDEN; i++) {
+            double d = want[i] - (double)e->y[r * HIDDEN + i];
+            sum += d * d;
+        }
+    }
+    return sum;
+}
+
+TEST(fine_rows_of_experts_are_nearer_and_leave_the_others_alone) {
+    UNUSED_STATE;
+    struct experts *e = by_alloc(sizeof *e);
+    static float fine[ROWS * HIDDEN], coarse[ROWS * HIDDEN];
+    for (uint32_t i = 0; i < EXPERTS; i++) {
+        e->up[i] = sample_new(BY_DTYPE_Q8_0, 2 * FFN, HIDDEN);
+        e->up[i]->src.is_gated = true;
+        e->down[i] = sample_new(BY_DTYPE_Q8_0, HIDDEN, FFN);
+    }
+    world_floats(e->x, ROWS * HIDDEN, 1);
+    world_floats(e->weights, ROWS * USED, 1);
+    for (uint32_t i = 0; i < ROWS * USED; i++)
+        e->chosen[i] = (i / USED + i % USED * (1 + i % 2)) % EXPERTS;
+    run_experts(world.b, e);
+    double off = experts_error(e);
+    memcpy(coarse, e->y, sizeof coarse);
+    memset(e->is_fine, 1, sizeof e->is_fine);
+    run_experts(world.b, e);
+    memcpy(fine, e->y, sizeof fine);
+    assert_true(sqrt(experts_error(e) / off) < 0.02);
+    for (uint32_t i = 0; i < ROWS; i++)
+        e->is_fine[i] = world_below(2) == 0;
+    for (int way = 0; way < 2; way++) {
+        run_experts(way ? world.portable : world.b, e);
+        for (uint32_t i = 0; i < ROWS; i++)
+            assert_same_bits(e->y + i * HIDDEN, (e->is_fine[i] ? fine : coarse) + i * HIDDEN,
+                             HIDDEN, way ? "portable C" : "a row of experts");
+    }
+    for (uint32_t i = 0; i < EXPERTS; i++) {
+        sample_free(e->up[i]);
+        sample_free(e->down[i]);
+    }
+    by_free(e);
+}
+
 int main(int argc, char **argv) {
     static const struct CMUnitTest tests[] = {
         RUN(fine_rows_are_a_hundred_times_nearer),
         RUN(a_row_keeps_its_bits_whichever_others_are_fine),
         RUN(a_fine_row_alone_has_the_same_bits_and_so_has_portable_c),
+        RUN(fine_rows_of_experts_are_nearer_and_leave_the_others_alone),
     };
     return world_main(argc, argv, tests, BY_COUNTOF(tests));
 }

@@ -208,8 +208,9 @@ static void naive_linear(struct lane *l, const struct op_linear *o) {
         naive_norm_row(o->norm, o->x + from * o->x_ld + o->x_col, x, o->w->n_in);
         naive_row(o->w, o->act, x, v);
         float *y = o->y + (size_t)r * o->y_ld + o->y_col;
-        for (uint32_t i = 0; i < n; i++) {
-            double s = v[i] * (double)o->scale;
+        uint32_t n_out = o->out_n ? o->out_n : n;
+        for (uint32_t i = 0; i < n_out; i++) {
+            double s = v[o->out_first + i] * (double)o->scale;
             if (o->softcap > 0) s = (double)o->softcap * tanh(s / (double)o->softcap);
             y[i] = (float)(o->is_add ? (double)y[i] + s : s);
         }

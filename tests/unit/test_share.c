@@ -77,6 +77,32 @@ TEST(heads_that_are_normed_together_stay_together) {
     assert_int_equal(m.ffn, 64);
 }
 
-TESTS(RUN(nine_and_three_heads_on_two_ranks), RUN(all_shares_are_the_whole),
-      RUN(more_ranks_than_heads_are_refused_with_the_numbers),
+TEST(logits_are_shared_in_sixteens) {
+    UNUSED_STATE;
+    static const uint32_t vocabs[] = {49152, 640, 50257, 33, 20};
+    for (size_t i = 0; i < BY_COUNTOF(vocabs); i++) {
+        struct by_model_info m = model(8, 8, 96);
+        m.vocab = vocabs[i];
+        for (uint32_t world = 1; world <= 4; world++) {
+            uint32_t at = 0;
+            for (uint32_t r = 0; r < world; r++) {
+                struct share s;
+                assert_int_equal(share_make(&s, &m, false, r, world, &err), 0);
+                if (s.vocab.n == m.vocab) { /* too few: each rank has all */
+                    assert_true(world == 1 || m.vocab < 16 * world);
+                    at = m.vocab;
+                    continue;
+                }
+                assert_int_equal(s.vocab.first, at);
+                assert_int_equal(s.vocab.first % 16, 0);
+                assert_in_range(s.vocab.n, 1, share_logits_max(&s, m.vocab));
+                at += s.vocab.n;
+            }
+            assert_int_equal(at, m.vocab);
+        }
+    }
+}
+
+TESTS(RUN(logits_are_shared_in_sixteens), RUN(nine_and_three_heads_on_two_ranks),
+      RUN(all_shares_are_the_whole), RUN(more_ranks_than_heads_are_refused_with_the_numbers),
       RUN(heads_that_are_normed_together_stay_together));
