@@ -53,6 +53,18 @@ __attribute__((target("avx2,fma"))) static uint64_t fma256(void) {
     return (uint64_t)sum;
 }
 
+__attribute__((target("avx2"))) static uint64_t maddubs256(void) {
+    __m256i acc[12], x = _mm256_set1_epi8(1);
+    for (int k = 0; k < 12; k++)
+        acc[k] = _mm256_set1_epi8((char)k);
+    for (int i = 0; i < LOOPS; i++)
+        CHAINS(_mm256_maddubs_epi16(acc[k], x));
+    uint64_t sum = 0;
+    for (int k = 0; k < 12; k++)
+        sum += (uint64_t)_mm256_extract_epi64(acc[k], 0);
+    return sum;
+}
+
 __attribute__((target("avx512f"))) static uint64_t fma512(void) {
     __m512 acc[12], x = _mm512_set1_ps(1.0f);
     for (int k = 0; k < 12; k++)
@@ -90,13 +102,14 @@ __attribute__((target("avx512f,avx512bf16"))) static uint64_t bf16_512(void) {
     return (uint64_t)sum;
 }
 
-enum { READ, FMA256, FMA512, VNNI512, BF16_512 };
+enum { READ, FMA256, MADDUBS256, FMA512, VNNI512, BF16_512 };
 
 static void *work(void *arg) {
     size_t i = (size_t)arg;
     uint64_t x = 0;
     if (shared.kernel == READ) x = read_all(shared.bytes + i * shared.n_each, shared.n_each);
     if (shared.kernel == FMA256) x = fma256();
+    if (shared.kernel == MADDUBS256) x = maddubs256();
     if (shared.kernel == FMA512) x = fma512();
     if (shared.kernel == VNNI512) x = vnni512();
     if (shared.kernel == BF16_512) x = bf16_512();
@@ -132,13 +145,14 @@ int main(int argc, char **argv) {
         const char *name, *cpu;
         double each; /* operations of one instruction: a multiplication and an addition are two */
     } rows[] = {{FMA256, "fma f32 256", "avx2", 16},
+                {MADDUBS256, "maddubs i8 256", "avx2", 64},
                 {FMA512, "fma f32 512", "avx512f", 32},
                 {VNNI512, "dpbusd i8 512", "avx512vnni", 128},
                 {BF16_512, "dpbf16 512", "avx512bf16", 64}};
     __builtin_cpu_init();
     bool has[] = {__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"),
-                  __builtin_cpu_supports("avx512f"), __builtin_cpu_supports("avx512vnni"),
-                  __builtin_cpu_supports("avx512bf16")};
+                  __builtin_cpu_supports("avx2"), __builtin_cpu_supports("avx512f"),
+                  __builtin_cpu_supports("avx512vnni"), __builtin_cpu_supports("avx512bf16")};
     if (has[0])
         bench_row("ceiling", "read", (double)shared.n_each * n / seconds(READ, n) / 1e9, "GB/s");
     for (size_t i = 0; i < BY_COUNTOF(rows); i++) {

@@ -1,26 +1,46 @@
-"""bench_engine.py --llama DIR [--rounds 5] [--rows prefill,decode] - the engine beside llama.cpp, in turn, on the same files.
+"""bench_engine.py --llama DIR [--rounds 5] [--rows prefill,http] - the engine beside its peers, in turn, on the same files.
 
-DIR holds llama-bench and llama-batched-bench (and llama-quantize, which makes the Q4_0 file): llama.cpp as vendored in the
-sdist of llama-cpp-python 0.3.36, built with its native flags. Each round runs every row of both programs, one after the
-other; a row's figure is the median over rounds, its ratio the median of the rounds' ratios, so that a machine that changes
-its speed changes both. Prints a table, and CSV lines with --csv FILE.
+    cmake --build build --target bench_programs && .venv/bin/python tests/bench/bench_engine.py --llama DIR
+
+DIR holds llama-bench, llama-batched-bench, llama-server, and llama-quantize, which makes the files of other types: llama.cpp as
+vendored in the sdist of llama-cpp-python 0.3.36, built with its native flags. Each round runs every row of both programs,
+one after the other; a figure is the median over rounds, a ratio the median of the rounds' ratios, so that a machine that
+changes its speed changes both. Beside a rate stands its share of what the machine could do at most (bench_ceiling): bytes of
+weights read, or operations, whichever is nearer. --rows keeps rows whose name has one of the words; --csv writes lines;
+--quick takes one round of shorter work, to see that all of it runs.
 
 How busy the machine was is measured before each run (foreign CPU, in cores): a ratio from a noisy round still holds, an
 absolute figure does not.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-MODEL = pathlib.Path(os.environ.get("BANYAN_CACHE", pathlib.Path.home() / ".cache/banyan")) / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
-SHAPES = {"prefill 512": "1x512x1", "decode 1": "1x160x48", "decode 8": "8x160x32", "decode 32": "32x160x16"}
+import engine_peers as peers
+
+CACHE = pathlib.Path(os.environ.get("BANYAN_CACHE", pathlib.Path.home() / ".cache/banyan"))
+MODEL = CACHE / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
+LAYER_WEIGHTS, HEAD_WEIGHTS = 106_168_320, 28_311_552  # of SmolLM2-135M: what a prompt token, and a sampled one too, is multiplied by
+
+# must, goal: of the ratio to the peer
+BARS = {
+    "Q4_1 prefill 512": (3.5, 6), "Q4_0 prefill 512": (1.5, 2.2),
+    "Q4_1 decode 1": (1.6, 2.3), "Q4_0 decode 1": (1.2, 1.55),
+    "Q4_1 decode 8": (3, 5), "Q4_0 decode 8": (1.8, 2.8),
+    "Q4_1 decode 32": (3.5, 6), "Q4_0 decode 32": (1.7, 2.7),
+    "AVX2 prefill 512": (2.2, 3),
+    "BF16 prefill 512": (1.3, 1.9), "BF16 decode 1": (0.95, 1.05), "F32 prefill 512": (1.2, 1.6),
+    "bf16 prefill 512, transformers": (1.3, 1.9), "bf16 decode 1, transformers": (0.95, 1.05),
+    "f32 prefill 512, transformers": (1.2, 1.6),
+    "decode 32, 512 shared tokens, unshared": (1.3, 1.7),
+    "http 8 streams": (3, 5), "http 8 streams, engine alone": (0.8, 0.95),
+    "http 24 requests, 1,024 shared tokens": (5, 10),
+    "busy prefill 512, quiet": (0.35, 0.6), "busy decode 1, quiet": (0.35, 0.6),
+}
 
 
 def foreign_cpu(seconds=0.2):
@@ -35,72 +55,174 @@ def foreign_cpu(seconds=0.2):
     return (busy() - before) / os.sysconf("SC_CLK_TCK") / seconds
 
 
-def banyan(model, threads, extra=()):
-    """{row: tokens a second}"""
-    out = subprocess.run(
-        [ROOT / "build/bin/banyan-gpu-worker", "--model-path", model, "--threads", str(threads), "--log-level", "error",
-         "--max-total-tokens", "32768", "--one-batch", ",".join(SHAPES.values()), *extra],
-        check=True, capture_output=True, text=True,
-    ).stdout
-    rates = {}
-    for row, shape in SHAPES.items():
-        words = next(line.split() for line in out.splitlines() if line.startswith(shape + " "))
-        rates[row] = float(words[1] if row.startswith("prefill") else words[3])
-    return rates
+class Bench:
+    """Groups of rows: ours and theirs each give {row: tokens a second}, so that a program runs once for all its rows."""
+
+    def __init__(self, o):
+        self.o, self.t = o, o.threads
+        n = 8 if o.quick else 48
+        self.decodes = {"decode 1": f"1x160x{n}", "decode 8": f"8x160x{n // 2}", "decode 32": f"32x160x{n // 3}"}
+        self.http_tokens = 16 if o.quick else 128
+        self.groups = []
+        for kind in ("Q4_1", "Q4_0"):
+            self.add([f"{kind} {row}" for row in ("prefill 512", *self.decodes)], self.quantised(kind), self.quantised_llama(kind))
+        self.add(["AVX2 prefill 512"], lambda: {"AVX2 prefill 512": self.prefill(o.model, "--cpu-isa", "avx2")},
+                 lambda: {"AVX2 prefill 512": peers.llama_bench(o.llama_avx2 or o.llama, o.model, self.t)["prefill"]})
+        for kind in ("BF16", "F32"):
+            self.add([f"{kind} prefill 512", f"{kind} decode 1"], self.plain(kind), self.plain_llama(kind))
+            self.add([f"{kind.lower()} prefill 512, transformers", f"{kind.lower()} decode 1, transformers"],
+                     self.plain(kind, ", transformers"), self.plain_torch(kind))
+        self.add(["decode 32, 512 shared tokens, unshared"], *self.shared())
+        self.add(["http 8 streams"], lambda: {"http 8 streams": self.http(peers.banyan_server(o.model, self.t))},
+                 lambda: {"http 8 streams": self.http(peers.llama_server(o.llama, o.model, self.t))})
+        self.add(["http 8 streams, engine alone"],
+                 lambda: {"http 8 streams, engine alone": self.http(peers.banyan_server(o.model, self.t))},
+                 lambda: {"http 8 streams, engine alone": self.one(f"8x8x{self.http_tokens}")[1]})
+        name = "http 24 requests, 1,024 shared tokens"
+        self.add([name], lambda: {name: self.prefix(peers.banyan_server(o.model, self.t))},
+                 lambda: {name: self.prefix(peers.llama_server(o.llama, o.model, self.t))})
+        self.add(["busy prefill 512, quiet", "busy decode 1, quiet"], self.while_busy(self.own_pair), self.own_pair)
+        self.add(["llama.cpp busy prefill 512, quiet", "llama.cpp busy decode 1, quiet"],
+                 self.while_busy(self.llama_pair), self.llama_pair)
+
+    def add(self, rows, ours, theirs):
+        if not self.o.rows or any(word in row for row in rows for word in self.o.rows.split(",")):
+            self.groups.append((rows, ours, theirs))
+
+    # ---- what a group runs ----
+
+    def one(self, shape, *extra, model=None):
+        return peers.one_batch(model or self.o.model, self.t, [shape], extra)[shape]
+
+    def prefill(self, model, *extra):
+        return self.one("1x512x1", *extra, model=model)[0]
+
+    def file(self, kind):
+        return self.o.model if kind == "Q4_1" else peers.requantised(self.o.llama, self.o.model, kind)
+
+    def quantised(self, kind):
+        def run():
+            rates = peers.one_batch(self.file(kind), self.t, ["1x512x1", *self.decodes.values()])
+            return {f"{kind} prefill 512": rates["1x512x1"][0],
+                    **{f"{kind} {row}": rates[shape][1] for row, shape in self.decodes.items()}}
+        return run
+
+    def quantised_llama(self, kind):
+        def run():
+            one = peers.llama_bench(self.o.llama, self.file(kind), self.t)
+            many = peers.llama_batched(self.o.llama, self.file(kind), self.t, (8, 32), 160, 4 if self.o.quick else 16)
+            return {f"{kind} prefill 512": one["prefill"], f"{kind} decode 1": one["decode"],
+                    **{f"{kind} decode {n}": rate for n, rate in many.items()}}
+        return run
+
+    def plain(self, kind, suffix=""):
+        name = kind.lower() if suffix else kind
+
+        def run():
+            rates = peers.one_batch(self.file(kind), self.t, ["1x512x1", "1x160x24"])
+            return {f"{name} prefill 512{suffix}": rates["1x512x1"][0], f"{name} decode 1{suffix}": rates["1x160x24"][1]}
+        return run
+
+    def plain_llama(self, kind):
+        def run():
+            one = peers.llama_bench(self.o.llama, self.file(kind), self.t, n_decode=24)
+            return {f"{kind} prefill 512": one["prefill"], f"{kind} decode 1": one["decode"]}
+        return run
+
+    def plain_torch(self, kind):
+        def run():
+            one = peers.torch_rates(self.o.model, {"BF16": "bfloat16", "F32": "float32"}[kind], self.t)
+            return {f"{kind.lower()} prefill 512, transformers": one["prefill"],
+                    f"{kind.lower()} decode 1, transformers": one["decode"]}
+        return run
+
+    def shared(self):
+        row, n = "decode 32, 512 shared tokens, unshared", 4 if self.o.quick else 16
+        return (lambda: {row: self.one(f"32x576x{n}+512")[1]}), (lambda: {row: self.one(f"32x576x{n}")[1]})
+
+    def http(self, server):
+        with server as port:
+            return peers.http_rate(port, 8, self.http_tokens, 1 if self.o.quick else 2)
+
+    def prefix(self, server):
+        with server as port:
+            return peers.shared_prefix_rate(port, self.o.round, tokens=4 if self.o.quick else 32)
+
+    def own_pair(self):
+        rates = peers.one_batch(self.o.model, self.t, ["1x512x1", "1x160x48"])
+        return {"busy prefill 512, quiet": rates["1x512x1"][0], "busy decode 1, quiet": rates["1x160x48"][1]}
+
+    def llama_pair(self):
+        one = peers.llama_bench(self.o.llama, self.o.model, self.t)
+        return {f"llama.cpp busy {row}, quiet": one[word] for row, word in (("prefill 512", "prefill"), ("decode 1", "decode"))}
+
+    @staticmethod
+    def while_busy(pair):
+        def run():
+            with peers.busy():
+                return pair()
+        return run
 
 
-def llama(folder, model, threads):
-    run = lambda *words: subprocess.run([str(w) for w in words], check=True, capture_output=True, text=True).stdout
-    rates = {}
-    for row in json.loads(run(folder / "llama-bench", "-m", model, "-t", threads, "-p", 512, "-n", 48, "-r", 2, "-o", "json")):
-        rates["prefill 512" if row["n_prompt"] else "decode 1"] = row["avg_ts"]
-    out = run(folder / "llama-batched-bench", "-m", model, "-t", threads, "-c", 8192, "-npp", 160, "-ntg", 16, "-npl", "8,32",
-              "--output-format", "jsonl")
-    for line in out.splitlines():
-        if line.startswith("{"):
-            row = json.loads(line)
-            rates[f"decode {row['pl']}"] = row["speed_tg"]
-    return rates
+def ceiling_share(row, rate, o, ceiling):
+    """Of what the machine could do: weights' bytes read, or operations; None where neither is the measure."""
+    kind, _, rest = row.partition(" ")
+    peak = {"Q4_1": "dpbusd i8 512", "Q4_0": "dpbusd i8 512", "AVX2": "maddubs i8 256", "BF16": "dpbf16 512",
+            "F32": "fma f32 512"}.get(kind)
+    if peak not in ceiling:
+        return None
+    is_prefill = rest.startswith("prefill")
+    operations = 2 * (LAYER_WEIGHTS + (0 if is_prefill else HEAD_WEIGHTS))
+    shares = [rate * operations / ceiling[peak]]
+    if not is_prefill:
+        size = {"BF16": 2, "F32": 4}.get(kind)
+        n_bytes = size * (LAYER_WEIGHTS + HEAD_WEIGHTS) if size else o.model.stat().st_size
+        shares.append(rate / int(rest.split()[1]) * n_bytes / ceiling["read"])
+    return max(shares)
 
 
-def requantised(folder, model):
-    """The Q4_0 file: for speed only, made from the Q4_1 one."""
-    to = model.with_suffix(".requantised-Q4_0.gguf")
-    if not to.exists():
-        subprocess.run([folder / "llama-quantize", "--allow-requantize", "--token-embedding-type", "q8_0", model, to, "Q4_0"],
-                       check=True, capture_output=True)
-    return to
+def report(o, ours, theirs, noise, load):
+    ceiling = peers.ceilings(o.threads)
+    lines = [f"ceiling,{name},{value:.4g},a second" for name, value in ceiling.items()]
+    print(f"{'row':<40}{'banyan':>10}{'peer':>10}{'ratio':>8}{'must':>7}{'goal':>6}{'ceiling':>9}")
+    for row, values in ours.items():
+        ratio = statistics.median(a / b for a, b in zip(values, theirs[row]))
+        mine, peer = statistics.median(values), statistics.median(theirs[row])
+        share = ceiling_share(row, mine, o, ceiling)
+        must, goal = BARS.get(row, ("", ""))
+        print(f"{row:<40}{mine:>10.1f}{peer:>10.1f}{ratio:>8.2f}{must:>7}{goal:>6}{f'{share:.0%}' if share else '':>9}")
+        lines += [f"banyan,{row},{mine:.4g},tokens/s", f"peer,{row},{peer:.4g},tokens/s", f"ratio,{row},{ratio:.3g},x"]
+    if load:
+        print(f"{'load, the file in the page cache':<40}{statistics.median(load):>10.2f} s (must 0.5)")
+        lines.append(f"banyan,load,{statistics.median(load):.3g},s")
+    print(f"foreign CPU before a run: {statistics.median(noise):.2f} cores in the median, {max(noise):.2f} at most")
+    if o.csv:
+        o.csv.write_text("\n".join(lines) + "\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--llama", type=pathlib.Path, required=True)
+    parser.add_argument("--llama-avx2", type=pathlib.Path, help="another build of it, without AVX-512, for the AVX2 row")
     parser.add_argument("--model", type=pathlib.Path, default=MODEL)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rows")
     parser.add_argument("--csv", type=pathlib.Path)
-    parser.add_argument("--cpu-isa", default="auto")
+    parser.add_argument("--quick", action="store_true")
     o = parser.parse_args()
-    files = {"Q4_1": o.model, "Q4_0": requantised(o.llama, o.model)}
-    ours, theirs, noise = {}, {}, []
-    for round_ in range(o.rounds):
-        for name, path in files.items():
-            for who, run in ((ours, lambda p: banyan(p, o.threads, ("--cpu-isa", o.cpu_isa))),
-                             (theirs, lambda p: llama(o.llama, p, o.threads))):
+    bench = Bench(o)
+    ours, theirs, noise, load = {}, {}, [], []
+    for o.round in range(1 if o.quick else o.rounds):
+        for rows, mine, peer in bench.groups:
+            for who, run in ((ours, mine), (theirs, peer)):
                 noise.append(foreign_cpu())
-                for row, rate in run(path).items():
-                    who.setdefault((name, row), []).append(rate)
-        print(f"round {round_ + 1} of {o.rounds}", file=sys.stderr)
-    lines = []
-    print(f"{'row':<18}{'banyan t/s':>12}{'llama.cpp':>12}{'ratio':>8}   foreign CPU, median: {statistics.median(noise):.2f} cores")
-    for key, values in ours.items():
-        ratio = statistics.median(a / b for a, b in zip(values, theirs[key]))
-        print(f"{key[0]} {key[1]:<13}{statistics.median(values):>12.1f}{statistics.median(theirs[key]):>12.1f}{ratio:>8.2f}")
-        lines += [f"engine,{key[0]} {key[1]},{statistics.median(values):.4g},tokens/s",
-                  f"llama.cpp,{key[0]} {key[1]},{statistics.median(theirs[key]):.4g},tokens/s",
-                  f"ratio,{key[0]} {key[1]},{ratio:.3g},x"]
-    if o.csv:
-        o.csv.write_text("\n".join(lines) + "\n")
+                for row, rate in zip(rows, run().values()):
+                    who.setdefault(row, []).append(rate)
+        if not o.rows or "load" in o.rows:
+            load.append(peers.load_seconds(o.model, o.threads))
+        print(f"round {o.round + 1} is done", file=sys.stderr)
+    report(o, ours, theirs, noise or [0], load)
 
 
 if __name__ == "__main__":

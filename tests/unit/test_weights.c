@@ -5,9 +5,11 @@
 #include "tests/models/st_writer.h"
 
 #define CONFIG \
-    "{\"model_type\":\"llama\",\"hidden_size\":32,\"intermediate_size\":64,\"num_hidden_layers\":" \
+    "\"model_type\":\"llama\",\"hidden_size\":32,\"intermediate_size\":64,\"num_hidden_layers\":" \
     "1,\"num_attention_heads\":2," \
     "\"num_key_value_heads\":1,\"vocab_size\":40,\"max_position_embeddings\":64"
+
+/* Of two values for a key the first one counts: what a test says comes before CONFIG. */
 
 /* What is done to the one tensor whose name ends so. */
 struct harm {
@@ -30,7 +32,7 @@ static void add(struct st_writer *w, const struct harm *h, const char *name, uin
     if (is_hit && h->what == HARM_INFINITE) p[cols / 2] = INFINITY;
 }
 
-static int open_model(const struct harm *h, const char *config_end, struct by_err *err) {
+static int open_model(const struct harm *h, const char *config_first, struct by_err *err) {
     char dir[] = "/tmp/banyan-weights-XXXXXX", config[1024];
     struct st_writer *w = by_alloc(sizeof *w);
     struct by_model_dir *d = NULL;
@@ -49,7 +51,7 @@ static int open_model(const struct harm *h, const char *config_end, struct by_er
     add(w, h, "model.layers.0.mlp.gate_proj.weight", 64, 32);
     add(w, h, "model.layers.0.mlp.up_proj.weight", 64, 32);
     add(w, h, "model.layers.0.mlp.down_proj.weight", 32, 64);
-    snprintf(config, sizeof config, "%s%s}", CONFIG, config_end);
+    snprintf(config, sizeof config, "{%s%s%s}", config_first, *config_first ? "," : "", CONFIG);
     st_end(w, dir, config);
     by_free(w);
     *err = (struct by_err){0};
@@ -62,10 +64,10 @@ static int open_model(const struct harm *h, const char *config_end, struct by_er
     return rc;
 }
 
-static void refused(const struct harm *h, const char *config_end, const char *says,
+static void refused(const struct harm *h, const char *config_first, const char *says,
                     const char *and_says) {
     struct by_err err;
-    if (open_model(h, config_end, &err) == 0) fail_msg("%s was taken", h->name);
+    if (open_model(h, config_first, &err) == 0) fail_msg("%s was taken", h->name);
     if (!strstr(err.text, says) || !strstr(err.text, and_says))
         fail_msg("'%s' says neither '%s' nor '%s'", err.text, says, and_says);
 }
@@ -95,7 +97,7 @@ TEST(shapes_that_contradict_the_config_are_refused_with_both) {
             "mlp.down_proj.weight has the shape [32, 96]", "[32, 64]");
     refused(&(struct harm){"model.norm.weight", HARM_WIDER}, "",
             "model.norm.weight has the shape [64]", "[32]");
-    refused(&none, ",\"head_dim\":64", "self_attn.q_proj.weight has the shape [32, 32]",
+    refused(&none, "\"head_dim\":64", "self_attn.q_proj.weight has the shape [32, 32]",
             "[128, 32]");
 }
 
@@ -104,7 +106,7 @@ TEST(a_missing_tensor_is_named) {
     refused(&(struct harm){"model.layers.0.self_attn.k_proj.weight", HARM_LOST}, "",
             "model.layers.0.self_attn.k_proj.weight", "no tensor");
     refused(&(struct harm){"lm_head.weight", HARM_LOST}, "", "lm_head.weight", "tie");
-    refused(&none, ",\"attention_bias\":true", "self_attn.q_proj.bias", "no tensor");
+    refused(&none, "\"attention_bias\":true", "self_attn.q_proj.bias", "no tensor");
 }
 
 TEST(a_type_without_a_reading_is_named) {
@@ -115,10 +117,35 @@ TEST(a_type_without_a_reading_is_named) {
 
 TEST(sizes_out_of_reason_are_refused) {
     UNUSED_STATE;
-    refused(&none, ",\"head_dim\":1048576", "1048576", "head size");
-    refused(&none, ",\"num_local_experts\":5,\"num_experts_per_tok\":9", "9 of 5 experts", "");
+    refused(&none, "\"head_dim\":1048576", "1048576", "head size");
+    refused(&none, "\"num_local_experts\":5,\"num_experts_per_tok\":9", "9 of 5 experts", "");
+    refused(&none, "\"num_hidden_layers\":0", "number of layers is 0", "1 to");
+    refused(&none, "\"num_key_value_heads\":3", "2 attention heads", "3 key-value heads");
+}
+
+TEST(a_tied_model_without_its_embedding_is_refused) {
+    UNUSED_STATE;
+    struct by_err err;
+    refused(&(struct harm){"model.embed_tokens.weight", HARM_LOST}, "\"tie_word_embeddings\":true",
+            "embed_tokens.weight", "no tensor");
+    if (open_model(&(struct harm){"lm_head.weight", HARM_LOST}, "\"tie_word_embeddings\":true",
+                   &err))
+        fail_msg("a tied model needs no lm_head: %s", err.text);
+}
+
+TEST(experts_that_do_not_divide_are_refused_with_the_numbers) {
+    UNUSED_STATE;
+    static const char groups[] =
+        "\"model_type\":\"deepseek_v3\",\"kv_lora_rank\":16,\"qk_rope_head_dim\":8,"
+        "\"qk_nope_head_dim\":8,\"v_head_dim\":16,\"moe_intermediate_size\":32,"
+        "\"n_routed_experts\":10,\"num_experts_per_tok\":2,\"n_group\":4,\"topk_group\":2";
+    refused(&none, groups, "10 experts do not divide into 4 groups", "2 are used");
+    refused(&none, "\"model_type\":\"mixtral\",\"num_local_experts\":4,\"num_experts_per_tok\":2",
+            "block_sparse_moe", "no tensor");
 }
 
 TESTS(RUN(a_sound_folder_opens), RUN(numbers_that_are_none_are_refused_by_name),
       RUN(shapes_that_contradict_the_config_are_refused_with_both), RUN(a_missing_tensor_is_named),
-      RUN(a_type_without_a_reading_is_named), RUN(sizes_out_of_reason_are_refused));
+      RUN(a_type_without_a_reading_is_named), RUN(sizes_out_of_reason_are_refused),
+      RUN(a_tied_model_without_its_embedding_is_refused),
+      RUN(experts_that_do_not_divide_are_refused_with_the_numbers));

@@ -1,0 +1,64 @@
+/* How many pages a worker takes, and what it says when a context does not fit. */
+#include "gpu_worker/kv.h"
+
+#include "tests/unit/test.h"
+
+enum { PAGE_BYTES = 16 * 1000 }; /* 1,000 bytes a token */
+
+static struct backend host; /* its memory is the machine's */
+
+static struct by_options options(int64_t context_length, int64_t max_total_tokens) {
+    return (struct by_options){.page_size = 16,
+                               .context_length = context_length,
+                               .max_total_tokens = max_total_tokens,
+                               .mem_fraction_static = 0.5};
+}
+
+TEST(pages_hold_the_tokens_that_were_asked_for) {
+    UNUSED_STATE;
+    struct by_options o = options(0, 1000);
+    struct by_err err = {0};
+    uint32_t n_pages, context = 512;
+    assert_int_equal(kv_plan(&n_pages, &context, &o, PAGE_BYTES, &host, &err), 0);
+    assert_int_equal(n_pages, 63);
+    assert_int_equal(context, 512);
+}
+
+TEST(a_context_that_was_asked_for_and_does_not_fit_is_refused_with_what_fits) {
+    UNUSED_STATE;
+    struct by_options o = options(8192, 4096);
+    struct by_err err = {0};
+    uint32_t n_pages, context = 8192;
+    assert_int_equal(kv_plan(&n_pages, &context, &o, PAGE_BYTES, &host, &err), BY_ENOMEM);
+    if (!strstr(err.text, "8192") || !strstr(err.text, "--max-total-tokens") ||
+        !strstr(err.text, "--context-length 4096 at most"))
+        fail_msg("%s", err.text);
+}
+
+/* Pages so large that memory holds a few of them only. */
+TEST(a_context_that_memory_does_not_allow_is_refused_with_what_fits) {
+    UNUSED_STATE;
+    struct by_options o = options(1 << 20, 0);
+    struct by_err err = {0};
+    uint32_t n_pages, context = 1 << 20;
+    size_t page_bytes = (size_t)(kv_free_memory() / 64);
+    assert_int_equal(kv_plan(&n_pages, &context, &o, page_bytes, &host, &err), BY_ENOMEM);
+    if (!strstr(err.text, "1048576") || !strstr(err.text, "--mem-fraction-static") ||
+        !strstr(err.text, "at most"))
+        fail_msg("%s", err.text);
+}
+
+TEST(a_context_that_the_model_could_do_is_cut_to_what_fits) {
+    UNUSED_STATE;
+    struct by_options o = options(0, 4096);
+    struct by_err err = {0};
+    uint32_t n_pages, context = 8192;
+    assert_int_equal(kv_plan(&n_pages, &context, &o, PAGE_BYTES, &host, &err), 0);
+    assert_int_equal(n_pages, 256);
+    assert_int_equal(context, 4096);
+}
+
+TESTS(RUN(pages_hold_the_tokens_that_were_asked_for),
+      RUN(a_context_that_was_asked_for_and_does_not_fit_is_refused_with_what_fits),
+      RUN(a_context_that_memory_does_not_allow_is_refused_with_what_fits),
+      RUN(a_context_that_the_model_could_do_is_cut_to_what_fits));
