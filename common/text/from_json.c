@@ -401,6 +401,7 @@ int by_tokenizer_from_json(struct by_tokenizer *t, struct by_str json, struct by
     if (!rc) rc = read_model(t, &s, err);
     if (!rc) rc = read_added(t, s.added, err);
     if (!rc && post && by_json_type(post) != BY_JSON_NULL) rc = read_post(t, post, 0, err);
+    if (!rc) rc = by_pair_read(&t->pair, post, err);
     by_json_free(post);
     return rc;
 }

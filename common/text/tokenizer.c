@@ -108,6 +108,13 @@ int by_tokenizer_finish(struct by_tokenizer *t, struct by_err *err) {
         if (t->behind[i] >= t->n_vocab)
             rc = by_fail(err, BY_EFORMAT, "post_processor: no token %u", t->behind[i]);
     }
+    const struct by_pair_part *parts[] = {&t->pair.before, &t->pair.between, &t->pair.behind};
+    for (uint32_t k = 0; k < BY_COUNTOF(parts); k++) {
+        for (uint32_t i = 0; i < parts[k]->n && !rc; i++) {
+            if (parts[k]->ids[i] >= t->n_vocab)
+                rc = by_fail(err, BY_EFORMAT, "post_processor: no token %u", parts[k]->ids[i]);
+        }
+    }
     return rc;
 }
 
@@ -197,21 +204,58 @@ static int encode_text(struct encoding *e, struct by_str text, const struct by_e
     return rc;
 }
 
-int by_tokenizer_encode(struct by_tokenizer *t, struct by_str text,
-                        const struct by_encode_options *o, struct by_ids *out, struct by_err *err) {
+static void add_ids(struct by_ids *out, const uint32_t *ids, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        by_ids_add(out, ids[i]);
+}
+
+/* The text's own ids behind what out has; with n_max no more than leave room for n_behind of those that follow. */
+static int encode_own(struct by_tokenizer *t, struct by_str text, const struct by_encode_options *o,
+                      size_t from, uint32_t n_behind, struct by_ids *out, struct by_err *err) {
     if (text.n > BY_TEXT_BYTES_MAX)
         return by_fail(err, BY_ELIMIT, "the text has %zu bytes: at most %d", text.n,
                        BY_TEXT_BYTES_MAX);
     if (!text.p) text.p = "";
     if (!by_utf8_valid(text.p, text.n)) return by_fail(err, BY_EFORMAT, "the text is not UTF-8");
     struct encoding e = {.t = t, .out = out};
-    for (uint32_t i = 0; o->add_special_tokens && i < t->n_before; i++)
-        by_ids_add(out, t->before[i]);
+    size_t n_before = out->n;
     int rc = encode_text(&e, text, o, err);
-    for (uint32_t i = 0; o->add_special_tokens && i < t->n_behind; i++)
-        by_ids_add(out, t->behind[i]);
+    if (o->n_max && !rc && !out->is_full && out->n - from + n_behind > o->n_max) {
+        size_t end = from + (o->n_max > n_behind ? o->n_max - n_behind : 0);
+        out->n = BY_MAX(end, n_before);
+    }
+    return rc;
+}
+
+int by_tokenizer_encode(struct by_tokenizer *t, struct by_str text,
+                        const struct by_encode_options *o, struct by_ids *out, struct by_err *err) {
+    bool special = o->add_special_tokens;
+    size_t from = out->n;
+    if (special) add_ids(out, t->before, t->n_before);
+    int rc = encode_own(t, text, o, from, special ? t->n_behind : 0, out, err);
+    if (special) add_ids(out, t->behind, t->n_behind);
     if (!rc && out->is_full)
         rc = by_fail(err, BY_ELIMIT, "the text has more than %zu tokens", out->max);
+    return rc;
+}
+
+int by_tokenizer_encode_pair(struct by_tokenizer *t, struct by_str first, struct by_str second,
+                             const struct by_encode_options *o, struct by_ids *out,
+                             uint32_t *pair_at, struct by_err *err) {
+    const struct by_pair *p = &t->pair;
+    struct by_encode_options whole = *o; /* of the first text nothing is cut */
+    size_t from = out->n;
+    whole.n_max = 0;
+    if (!p->is_known)
+        return by_fail(err, BY_EUNSUPPORTED, "the tokenizer does not say how it joins two texts");
+    add_ids(out, p->before.ids, p->before.n);
+    int rc = encode_own(t, first, &whole, from, 0, out, err);
+    *pair_at = p->has_types ? (uint32_t)(out->n - from) + p->n_first : 0;
+    add_ids(out, p->between.ids, p->between.n);
+    if (!rc) rc = encode_own(t, second, o, from, p->behind.n, out, err);
+    add_ids(out, p->behind.ids, p->behind.n);
+    if (!rc && out->is_full)
+        rc = by_fail(err, BY_ELIMIT, "the texts have more than %zu tokens", out->max);
     return rc;
 }
 

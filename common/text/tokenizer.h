@@ -46,11 +46,20 @@ struct by_encode_options {
     /* NULL, or one byte for each byte of the text: not 0 where a user wrote it, and then no special token may touch it,
      * allow_special or not (a chat template's result; common/template). */
     const uint8_t *user_marks;
+    uint32_t
+        n_max; /* ids at most: what is left of the text is cut off, not the special tokens; 0: no limit */
 };
 /* Appends to out. BY_EFORMAT: the text is not UTF-8. BY_ELIMIT: too long, or out is full. */
 BY_MUST_USE int by_tokenizer_encode(struct by_tokenizer *t, struct by_str text,
                                     const struct by_encode_options *o, struct by_ids *out,
                                     struct by_err *err);
+
+/* Two texts with what the post-processor puts around and between them, for models that judge pairs. *pair_at: where, from
+ * out->n on, the second text's token type begins; 0: both have one type. Of o, n_max cuts the second text.
+ * BY_EUNSUPPORTED: the tokenizer knows no pairs. */
+BY_MUST_USE int by_tokenizer_encode_pair(struct by_tokenizer *t, struct by_str first,
+                                         struct by_str second, const struct by_encode_options *o,
+                                         struct by_ids *out, uint32_t *pair_at, struct by_err *err);
 
 struct by_decode_options {
     bool skip_special_tokens;

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 enum {
-    FORMAT = 1,       /* counts up with every change of what is written */
+    FORMAT = 2,       /* counts up with every change of what is written */
     WORTH_IT = 20000, /* pieces from which reading the cache is faster than parsing */
     CACHE_FILE_MAX = 1 << 30,
 };
@@ -38,6 +38,8 @@ struct facts {
     uint32_t n_vocab, n_before, n_behind, kind, model;
     uint32_t before[BY_POST_IDS_MAX], behind[BY_POST_IDS_MAX];
     uint32_t clean_up, n_added;
+    struct by_pair_part pair[3]; /* before, between, behind */
+    uint32_t pair_is_known, pair_has_types, pair_n_first;
 };
 
 struct added {
@@ -88,6 +90,12 @@ static void freeze(const struct by_tokenizer *t, struct by_buf *out) {
         f.kind = strcmp(kinds[i], t->kind) == 0 ? i : f.kind;
     memcpy(f.before, t->before, sizeof f.before);
     memcpy(f.behind, t->behind, sizeof f.behind);
+    f.pair[0] = t->pair.before;
+    f.pair[1] = t->pair.between;
+    f.pair[2] = t->pair.behind;
+    f.pair_is_known = t->pair.is_known;
+    f.pair_has_types = t->pair.has_types;
+    f.pair_n_first = t->pair.n_first;
     by_freeze(out, &f, 1, sizeof f);
     for (size_t i = 0; i < BY_COUNTOF(t->parts); i++)
         by_freeze(out, t->parts[i], strlen(t->parts[i]), 1);
@@ -143,7 +151,13 @@ static bool is_sound(const struct facts *f) {
     for (uint32_t i = 0; i < f->n_behind; i++) {
         if (f->behind[i] >= f->n_vocab) return false;
     }
-    return true;
+    for (uint32_t k = 0; k < BY_COUNTOF(f->pair); k++) {
+        if (f->pair[k].n > BY_PAIR_IDS_MAX) return false;
+        for (uint32_t i = 0; i < f->pair[k].n; i++) {
+            if (f->pair[k].ids[i] >= f->n_vocab) return false;
+        }
+    }
+    return f->pair_n_first <= f->pair[1].n;
 }
 
 static void thaw_tables(struct by_tokenizer *t, struct by_thaw *from, uint32_t model) {
@@ -173,6 +187,12 @@ static int thaw(struct by_tokenizer *t, struct by_thaw *from, struct by_err *err
     t->n_behind = f.n_behind;
     memcpy(t->before, f.before, sizeof t->before);
     memcpy(t->behind, f.behind, sizeof t->behind);
+    t->pair = (struct by_pair){.is_known = f.pair_is_known != 0,
+                               .has_types = f.pair_has_types != 0,
+                               .before = f.pair[0],
+                               .between = f.pair[1],
+                               .behind = f.pair[2],
+                               .n_first = f.pair_n_first};
     t->bos = f.bos;
     t->eos = f.eos;
     t->clean_up = f.clean_up;

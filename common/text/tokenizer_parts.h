@@ -15,6 +15,7 @@
 #include "common/text/bpe.h"
 #include "common/text/decoder.h"
 #include "common/text/normalize.h"
+#include "common/text/pair.h"
 #include "common/text/pretok.h"
 #include "common/text/tokenizer.h"
 #include "common/text/unigram.h"
@@ -41,6 +42,7 @@ struct by_tokenizer {
     uint32_t n_vocab;
     uint32_t before[BY_POST_IDS_MAX], behind[BY_POST_IDS_MAX]; /* add_special_tokens */
     uint32_t n_before, n_behind;
+    struct by_pair pair;
     int64_t bos, eos;
     bool clean_up; /* clean_up_tokenization_spaces */
     const char *kind;
