@@ -265,7 +265,8 @@ static struct msg text_message(const struct detok *d, const struct sample *s,
                              .n_output = m->pos + o->n_ids,
                              .prompt_ids = m->prompt_ids,
                              .prompts = {m->prompts.p, m->prompts.n},
-                             .n_retractions = m->n_retractions}};
+                             .n_retractions = m->n_retractions,
+                             .vector = m->vector}};
     if (m->logprobs.n == m->ids.n) t.text.logprobs = (struct msg_f32s){m->logprobs.p + from, n};
     if (m->tops.n == m->ids.n) {
         t.text.tops.p = m->tops.p + from;

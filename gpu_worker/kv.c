@@ -55,6 +55,11 @@ uint64_t kv_free_memory(void) {
     return free_bytes;
 }
 
+uint32_t kv_plan_steps(const struct by_options *o, uint32_t rows_max) {
+    /* Each sequence of a step may leave most of its last page empty. */
+    return 2 * (BY_DIV_UP(rows_max, (uint32_t)o->page_size) + (uint32_t)o->max_running_requests);
+}
+
 enum { SEQUENCES = 16, TOKENS = 65536, CONTEXT_MIN = 64 };
 
 int kv_plan(uint32_t *n_pages, uint32_t *context_len, const struct by_options *o, size_t page_bytes,

@@ -26,6 +26,7 @@ static struct shell {
     struct backend *backend;
     struct model *model;
     struct model_options model_options;
+    struct vectors_plan vectors;
     struct reload next; /* weights that wait to be taken */
     char *path;         /* of the weights that were taken; NULL: still those of --model-path */
     struct worker *worker;
@@ -70,11 +71,34 @@ static enum by_dtype quantize_to(const char *word) {
 
 /* What people and the other processes are told of the model. */
 static void describe(const struct by_model_dir *dir, enum kv_dtype kv) {
+    const struct vectors_plan *v = &shell.vectors;
     snprintf(shell.type, sizeof shell.type, "%s", model_family(shell.model));
     snprintf(shell.arch, sizeof shell.arch, "%s", by_model_dir_info(dir)->architecture);
-    snprintf(shell.impl, sizeof shell.impl, "native, KV cache in %s", kv_dtype_name(kv));
+    if (model_is_encoder(shell.model))
+        snprintf(shell.impl, sizeof shell.impl, "native, an encoder%s%s",
+                 v->n_embed ? " with pooling by " : "",
+                 v->n_embed ? vectors_pooling_name(v->pooling) : "");
+    else
+        snprintf(shell.impl, sizeof shell.impl, "native, KV cache in %s", kv_dtype_name(kv));
     snprintf(shell.device, sizeof shell.device, "%s", shell.backend->name);
     reload_fingerprint(dir, shell.weights_id);
+    shell.record = (struct msg_model){.path = by_str_of(shell.o.model_path),
+                                      .type = by_str_of(shell.type),
+                                      .arch = by_str_of(shell.arch),
+                                      .n_vocab = model_n_vocab(shell.model),
+                                      .impl = by_str_of(shell.impl),
+                                      .weights_id = by_str_of(shell.weights_id),
+                                      .is_encoder = model_is_encoder(shell.model),
+                                      .n_embed = v->n_embed,
+                                      .n_labels = v->n_labels,
+                                      .pools_all = v->pooling == POOLING_MEAN};
+}
+
+/* Rows of a step so that an encoder's longest prompt fits: it is not cut. 0 for all others. */
+static uint32_t whole_rows(const struct by_model_dir *dir) {
+    if (!model_dir_is_encoder(dir)) return 0;
+    return shell.o.context_length ? (uint32_t)shell.o.context_length
+                                  : by_model_dir_info(dir)->context;
 }
 
 static int load(struct by_err *err) {
@@ -89,6 +113,7 @@ static int load(struct by_err *err) {
     int rc = device_open(&shell.backend, o, err);
     if (!rc) rc = by_model_dir_open(&dir, o->model_path, err);
     if (rc) goto done;
+    rows_max = BY_MAX(rows_max, whole_rows(dir));
     struct model_options *mo = &shell.model_options;
     *mo = (struct model_options){.page_size = (uint32_t)o->page_size,
                                  .kv_dtype = kv_choose_dtype(o->kv_cache_dtype, dir),
@@ -101,26 +126,20 @@ static int load(struct by_err *err) {
                                  .progress = on_progress};
     rc = model_open(&shell.model, dir, shell.backend, mo, err);
     if (rc) goto done;
-    if (model_is_encoder(shell.model)) {
-        rc = by_fail(err, BY_EINVAL,
-                     "%s: %s is an encoder: it makes no text, and vectors are not served yet",
-                     o->model_path, model_family(shell.model));
-        goto done;
-    }
+    rc = vectors_plan(&shell.vectors, dir, shell.model, o->pooling, err);
+    if (rc) goto done;
     context_len = model_context_len(shell.model);
-    rc = kv_plan(&n_pages, &context_len, o, model_kv_page_bytes(shell.model), shell.backend, err);
+    if (model_is_encoder(shell.model))
+        n_pages = kv_plan_steps(o, rows_max);
+    else
+        rc = kv_plan(&n_pages, &context_len, o, model_kv_page_bytes(shell.model), shell.backend,
+                     err);
     if (!rc) rc = model_kv_new(shell.model, n_pages, err);
     if (rc) goto done;
     describe(dir, mo->kv_dtype);
     struct backend_memory memory;
     shell.backend->memory(shell.backend, &memory);
-    shell.record = (struct msg_model){.path = by_str_of(o->model_path),
-                                      .type = by_str_of(shell.type),
-                                      .arch = by_str_of(shell.arch),
-                                      .n_vocab = model_n_vocab(shell.model),
-                                      .context_len = context_len,
-                                      .impl = by_str_of(shell.impl),
-                                      .weights_id = by_str_of(shell.weights_id)};
+    shell.record.context_len = context_len;
     shell.capacity =
         (struct msg_capacity){.page_size = (uint32_t)o->page_size,
                               .n_pages = n_pages,
@@ -132,7 +151,8 @@ static int load(struct by_err *err) {
                               .load_ms = (uint32_t)((by_now_ns() - shell.started_ns) / 1000000),
                               .weight_bytes = memory.weights,
                               .kv_bytes = memory.kv,
-                              .device = by_str_of(shell.device)};
+                              .device = by_str_of(shell.device),
+                              .no_prefix_reuse = model_is_encoder(shell.model)};
     shell.limits = (struct mirror_limits){.n_slots = n_slots,
                                           .n_pages = n_pages,
                                           .page_size = (uint32_t)o->page_size,
@@ -140,6 +160,7 @@ static int load(struct by_err *err) {
                                           .rows_max = rows_max,
                                           .context_len = context_len};
     shell.worker = worker_new(shell.model, shell.backend, &shell.limits);
+    worker_set_vectors(shell.worker, &shell.vectors);
 done:
     by_model_dir_close(dir);
     return rc;
@@ -149,6 +170,9 @@ done:
 static int measure(struct by_err *err) {
     struct one_batch *shapes;
     uint32_t n;
+    if (model_is_encoder(shell.model))
+        return by_fail(err, BY_EUNSUPPORTED, "--one-batch: %s is an encoder, it makes no tokens",
+                       shell.type);
     int rc = one_batch_parse(shell.o.one_batch, &shapes, &n, err);
     if (rc) return rc;
     one_batch_print_header();
@@ -213,6 +237,7 @@ static void take_next(void) {
     shell.model = shell.next.model;
     if (model_kv_new(shell.model, shell.limits.n_pages, &err)) by_die("%s", err.text);
     shell.worker = worker_new(shell.model, shell.backend, &shell.limits);
+    worker_set_vectors(shell.worker, &shell.vectors);
     model_set_group(shell.model, shell.tp);
     by_free(shell.path);
     shell.path = shell.next.path;

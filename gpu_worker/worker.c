@@ -24,11 +24,13 @@ struct worker {
     struct model *model;
     struct backend *backend;
     struct mirror mirror;
-    struct picker *pickers; /* [n_lanes] */
-    struct by_arena arena;  /* this step's */
+    struct vectors *vectors; /* for those that want no tokens */
+    struct picker *pickers;  /* [n_lanes] */
+    struct by_arena arena;   /* this step's */
 
     /* Flat rows of the step: [rows_max], [n_slots]. */
-    uint32_t *ids, *positions;
+    uint32_t *ids, *positions, *types;
+    bool has_types; /* some row is of a pair's second text */
     struct seq_rows *seqs;
     uint32_t n_rows, n_seqs;
 
@@ -42,6 +44,8 @@ struct worker {
     uint32_t *failed;
     struct msg_prompt_logprobs *prompts; /* [n_slots] */
     uint32_t n_prompts;
+    struct msg_slot_vector *found; /* in the arena */
+    uint32_t n_found;
 
     /* The group of logits in hand. */
     const struct want *group;
@@ -70,6 +74,8 @@ struct worker *worker_new(struct model *model, struct backend *backend,
     }
     w->ids = by_alloc_array(limits->rows_max, sizeof *w->ids);
     w->positions = by_alloc_array(limits->rows_max, sizeof *w->positions);
+    w->types = by_alloc_array(limits->rows_max, sizeof *w->types);
+    worker_set_vectors(w, &(struct vectors_plan){.n_embed = 0});
     w->seqs = by_alloc_array(n, sizeof *w->seqs);
     w->wants_cap = n;
     w->wants = by_alloc_array(n, sizeof *w->wants);
@@ -83,6 +89,11 @@ struct worker *worker_new(struct model *model, struct backend *backend,
     return w;
 }
 
+void worker_set_vectors(struct worker *w, const struct vectors_plan *plan) {
+    vectors_free(w->vectors);
+    w->vectors = vectors_new(w->model, plan, w->mirror.limits.n_slots, w->mirror.limits.rows_max);
+}
+
 void worker_free(struct worker *w) {
     if (!w) return;
     for (uint32_t i = 0; i < w->backend->n_lanes; i++) {
@@ -93,6 +104,8 @@ void worker_free(struct worker *w) {
     by_arena_release(&w->arena);
     by_free(w->ids);
     by_free(w->positions);
+    by_free(w->types);
+    vectors_free(w->vectors);
     by_free(w->seqs);
     by_free(w->wants);
     by_free(w->tokens);
@@ -144,8 +157,26 @@ static void want_scores(struct worker *w, uint32_t slot, uint32_t first_row, uin
     w->n_prompts++;
 }
 
+/* A prompt that comes to a vector; its rows' token types. */
+static void want_vector(struct worker *w, uint32_t slot, uint32_t first_row, uint32_t n) {
+    const struct slot *s = &w->mirror.slots[slot];
+    uint32_t pair_at = s->params.pair_at;
+    for (uint32_t i = 0; i < n; i++)
+        w->types[first_row + i] = pair_at && s->n_done + i >= pair_at;
+    w->has_types |= pair_at && s->n_done + n > pair_at;
+    if (!s->params.vector) return;
+    vectors_add(w->vectors, &(struct vectors_rows){.slot = slot,
+                                                   .want = s->params.vector,
+                                                   .first_row = first_row,
+                                                   .position = s->n_done,
+                                                   .n = n,
+                                                   .is_last = s->n_done + n == s->n_prompt});
+}
+
 static void lay_rows(struct worker *w, const struct msg_step *step) {
-    w->n_rows = w->n_seqs = w->n_wants = w->n_picks = w->n_prompts = 0;
+    w->n_rows = w->n_seqs = w->n_wants = w->n_picks = w->n_prompts = w->n_found = 0;
+    w->has_types = false;
+    vectors_begin(w->vectors);
     for (uint32_t i = 0; i < step->row_slots.n; i++) {
         uint32_t slot = step->row_slots.p[i], n = step->row_tokens.p[i];
         struct slot *s = &w->mirror.slots[slot];
@@ -156,6 +187,7 @@ static void lay_rows(struct worker *w, const struct msg_step *step) {
         w->seqs[w->n_seqs++] =
             (struct seq_rows){.first = w->n_rows, .n = n, .position = s->n_done, .pages = s->pages};
         want_scores(w, slot, w->n_rows, n);
+        want_vector(w, slot, w->n_rows, n);
         w->n_rows += n;
         if (step->row_samples.p[i])
             want(w, (struct want){.row = w->n_rows - 1, .slot = slot, .pick = w->n_picks++});
@@ -252,14 +284,17 @@ static int compute(struct worker *w) {
     uint32_t *wanted = by_arena_get_array(&w->arena, BY_MAX(w->n_wants, 1u), sizeof *wanted);
     for (uint32_t i = 0; i < w->n_wants; i++)
         wanted[i] = w->wants[i].row;
+    bool all = vectors_any(w->vectors);
     int rc = model_forward(w->model, &(struct model_step){.ids = w->ids,
                                                           .positions = w->positions,
                                                           .n_rows = w->n_rows,
                                                           .seqs = w->seqs,
                                                           .n_seqs = w->n_seqs,
-                                                          .wanted = wanted,
+                                                          .types = w->has_types ? w->types : NULL,
+                                                          .wanted = all ? NULL : wanted,
                                                           .n_wanted = w->n_wants});
     if (rc) return rc;
+    if (all) vectors_compute(w->vectors, &w->arena, w->is_broken, &w->found, &w->n_found);
     shape_prompts(w);
     for (uint32_t from = 0; from < w->n_wants; from += w->n_group) {
         w->n_group = BY_MIN((uint32_t)WORKER_LOGIT_ROWS, w->n_wants - from);
@@ -283,7 +318,7 @@ static bool wants_logprobs(const struct msg_sampling *p) {
 /* Logprobs travel when any row asked for them; rows that did not have n_each 0. */
 static void answer(struct worker *w, const struct msg_step *step, struct msg_step_done *out) {
     bool any_logprob = false, any_top = false, any_chosen = false;
-    uint32_t n_failed = 0, n_good = 0, pick = 0;
+    uint32_t n_failed = 0, n_good = 0, n_found = 0, pick = 0;
     for (uint32_t i = 0; i < step->row_slots.n; i++) {
         uint32_t slot = step->row_slots.p[i];
         struct slot *s = &w->mirror.slots[slot];
@@ -299,6 +334,9 @@ static void answer(struct worker *w, const struct msg_step *step, struct msg_ste
     for (uint32_t i = 0; i < w->n_prompts; i++) {
         if (!w->is_broken[w->prompts[i].slot]) w->prompts[n_good++] = w->prompts[i];
     }
+    for (uint32_t i = 0; i < w->n_found; i++) {
+        if (!w->is_broken[w->found[i].slot]) w->found[n_found++] = w->found[i];
+    }
     *out = (struct msg_step_done){
         .step = step->step,
         .tokens = {w->tokens, pick},
@@ -307,6 +345,8 @@ static void answer(struct worker *w, const struct msg_step *step, struct msg_ste
     };
     out->prompts.p = w->prompts;
     out->prompts.n = n_good;
+    out->vectors.p = w->found;
+    out->vectors.n = n_found;
     if (any_logprob) out->logprobs = (struct msg_f32s){w->logprobs, pick};
     out->tops.p = w->tops;
     out->tops.n = any_top ? pick : 0;
@@ -323,6 +363,8 @@ int worker_step(struct worker *w, const struct msg_step *step, struct msg_step_d
     for (uint32_t i = 0; i < w->backend->n_lanes; i++)
         by_arena_clear(&w->pickers[i].arena);
     lay_rows(w, step);
+    if (w->n_wants && model_is_encoder(w->model))
+        return by_fail(err, BY_EFORMAT, "a token is wanted of an encoder");
     if (w->n_rows && compute(w))
         return by_fail(err, BY_EUNAVAILABLE, "another rank of the group is lost");
     answer(w, step, out);

@@ -1,6 +1,7 @@
 /* worker.h - carries out steps: the mirror, the model's forward pass, a token for each row that wants one.
  *
  *     step ─▶ mirror ─▶ flat rows ─▶ model_forward ─▶ model_logits ─▶ sampler (rows shared by the lanes) ─▶ step_done
+ *                                                  └▶ vectors.h: embeddings and scores, where no token is wanted ─┘
  *
  * Always: what a step answers is a function of the mirror and the frame; a row whose logits are NaN or infinite is reported
  * in failed_slots and spoils no other row.
@@ -10,6 +11,7 @@
 
 #include "gpu_worker/mirror.h"
 #include "gpu_worker/models/model.h"
+#include "gpu_worker/vectors.h"
 
 enum { WORKER_LOGIT_ROWS = 64 }; /* rows of logits held at a time */
 
@@ -18,6 +20,8 @@ struct worker;
 /* model and backend are borrowed. */
 struct worker *worker_new(struct model *model, struct backend *backend,
                           const struct mirror_limits *limits);
+/* What it makes in place of tokens, from now on; nothing until then. */
+void worker_set_vectors(struct worker *w, const struct vectors_plan *plan);
 void worker_free(struct worker *w);
 void worker_reset(struct worker *w); /* a new session */
 /* *out borrows from the worker until the next call. BY_EFORMAT: the frame contradicts the mirror; BY_EUNAVAILABLE:

@@ -23,6 +23,9 @@ api_handler api_tokenize, api_detokenize, api_apply_template; /* api_text.c */
 api_handler api_ollama_chat, api_ollama_generate, api_ollama_tags,
     api_ollama_show; /* api_ollama.c */
 api_handler api_ollama_ps, api_ollama_version;
+api_handler api_embeddings, api_encode, api_classify, api_ollama_embed,
+    api_ollama_embeddings;         /* api_embed.c */
+api_handler api_rerank, api_score; /* api_score.c */
 
 /* Sends a question and its JSON to a tokenizer worker, and the answer to the client; error: in what form it fails. */
 void api_ask_tokenizer(struct router *r, struct conn *c, const char *what, struct by_str json,

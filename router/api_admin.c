@@ -42,7 +42,7 @@ void api_ready(struct router *r, struct conn *c, const struct http1_request *req
         conn_respond(c, 200, "text/plain", BY_STR("ready\n"), NULL);
 }
 
-/* ---- /health_generate: one token through every process ---- */
+/* ---- /health_generate: one token, or an encoder's vector, through every process ---- */
 
 static void health_whole(struct request *q, struct by_buf *out) {
     (void)q;
@@ -53,10 +53,12 @@ static const struct dialect health = {.whole = health_whole};
 
 void api_health_generate(struct router *r, struct conn *c, const struct http1_request *req) {
     static const uint32_t ids[] = {1};
+    const struct msg_model *model = &uplink_state(r->uplink)->model;
     struct params p;
     (void)req;
-    params_init(&p, 1);
+    params_init(&p, model->is_encoder ? 0 : 1);
     p.sampling.temperature = 0;
+    if (model->is_encoder) p.sampling.vector = model->n_embed ? VECTOR_EMBEDDING : VECTOR_SCORES;
     struct request *q = request_new(r, c, &health);
     struct msg_generate m = {
         .ids = {ids, 1}, .sampling = p.sampling, .textual = p.textual, .has_max_new_tokens = true};

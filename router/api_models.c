@@ -49,8 +49,10 @@ static void write_info(const struct router *r, struct by_buf *out) {
     by_buf_add_json_str(out, s->model.path);
     api_add_str(out, "served_model_name", request_model_name(r));
     api_add_str(out, "tokenizer_path", s->model.path);
-    by_buf_addz(out, ",\"is_generation\":true,\"preferred_sampling_params\":null,\"weight_"
-                     "version\":\"default\"");
+    by_buf_addf(out,
+                ",\"is_generation\":%s,\"embedding_length\":%u,\"num_labels\":%u,"
+                "\"preferred_sampling_params\":null,\"weight_version\":\"default\"",
+                s->model.is_encoder ? "false" : "true", s->model.n_embed, s->model.n_labels);
     api_add_str(out, "model_type", s->model.type);
     by_buf_addz(out, ",\"architectures\":[");
     if (s->model.arch.n) by_buf_add_json_str(out, s->model.arch);

@@ -332,8 +332,13 @@ void api_ollama_show(struct router *r, struct conn *c, const struct http1_reques
     by_buf_addc(&body, ',');
     by_buf_add_json_str(&body, by_buf_str(&key));
     by_buf_release(&key);
-    by_buf_addf(&body, ":%u},\"capabilities\":[\"completion\"%s%s]}", u->model.context_len,
-                r->tools ? ",\"tools\"" : "", r->reasoning ? ",\"thinking\"" : "");
+    by_buf_addf(&body, ":%u},\"capabilities\":[", u->model.context_len);
+    if (!u->model.is_encoder)
+        by_buf_addf(&body, "\"completion\"%s%s", r->tools ? ",\"tools\"" : "",
+                    r->reasoning ? ",\"thinking\"" : "");
+    if (u->model.n_embed)
+        by_buf_addz(&body, u->model.is_encoder ? "\"embedding\"" : ",\"embedding\"");
+    by_buf_addz(&body, "]}");
     respond(c, &body);
 }
 

@@ -217,6 +217,86 @@ static const struct form_field update[] = {
 };
 const struct form form_update = {"UpdateWeights", "where other weights lie", FIELDS(update)};
 
+/* A text, token ids, or a list of either. */
+#define INPUTS(n) \
+    "{'anyOf':[" TEXT_OF_ONE "," IDS ",{'type':'array','minItems':1,'maxItems':" n \
+    ",'items':{'anyOf':[" TEXT_OF_ONE "," IDS "]}}]}"
+#define VECTOR_COMMON \
+    {"model", WORD, "any name is taken: there is one model", false}, \
+        {"stream", "{'enum':[false,null]}", "these answers come whole", false}, ROUTING
+#define TRUNCATE \
+    { "truncate", TRUTH, "what is longer than the model can take is cut, not refused", false }
+#define DIMENSIONS \
+    { \
+        "dimensions", "{'type':['integer','null'],'minimum':1}", \
+            "so many numbers of each, made of length 1 again", false \
+    }
+
+static const struct form_field embeddings[] = {
+    {"input", INPUTS("2048"), "what is to be embedded", true},
+    {"encoding_format", "{'enum':['float','base64',null]}", "base64: of little-endian float32",
+     false},
+    DIMENSIONS,
+    TRUNCATE,
+    VECTOR_COMMON,
+};
+const struct form form_embeddings = {"Embeddings", "OpenAI's embeddings", FIELDS(embeddings)};
+#define ENCODED_INPUTS \
+    {"text", "{'anyOf':[" TEXT_OF_ONE "," WORDS ",{'type':'null'}]}", \
+     "a text, or a list of them; this or input_ids", false}, \
+    { \
+        "input_ids", "{'anyOf':[" IDS "," LISTS_OF_IDS ",{'type':'null'}]}", \
+            "token ids, or a list of such", false \
+    }
+static const struct form_field encode[] = {ENCODED_INPUTS, DIMENSIONS, TRUNCATE, VECTOR_COMMON};
+const struct form form_encode = {"Encode", "SGLang's embeddings", FIELDS(encode)};
+static const struct form_field classify[] = {ENCODED_INPUTS, TRUNCATE, VECTOR_COMMON};
+const struct form form_classify = {"Classify", "texts for a classifier", FIELDS(classify)};
+static const struct form_field ollama_embed[] = {
+    {"input", "{'anyOf':[" TEXT_OF_ONE "," WORDS "]}", "a text, or a list of them", true},
+    DIMENSIONS,
+    TRUNCATE,
+    VECTOR_COMMON,
+};
+const struct form form_ollama_embed = {"OllamaEmbed", "Ollama's embeddings", FIELDS(ollama_embed)};
+static const struct form_field ollama_embeddings[] = {
+    {"prompt", TEXT_OF_ONE, "one text", true},
+    TRUNCATE,
+    VECTOR_COMMON,
+};
+const struct form form_ollama_embeddings = {"OllamaEmbeddings", "their old form",
+                                            FIELDS(ollama_embeddings)};
+static const struct form_field rerank[] = {
+    {"query", TEXT_OF_ONE, "what is asked", true},
+    {"documents",
+     "{'type':'array','minItems':1,'maxItems':2048,'items':{'anyOf':[" STRING
+     ",{'type':'object','required':['text'],'properties':{'text':" STRING "}}]}}",
+     "what may answer it", true},
+    {"top_n", "{'type':['integer','null'],'minimum':1}", "only so many, the best ones", false},
+    {"return_documents", TRUTH, "false: their numbers alone", false},
+    TRUNCATE,
+    VECTOR_COMMON,
+};
+const struct form form_rerank = {"Rerank", "documents to be ranked", FIELDS(rerank)};
+static const struct form_field score[] = {
+    {"query", "{'anyOf':[" STRING ",{'type':'array','items':" TOKEN_ID "}]}",
+     "what stands before each item, as a text or as token ids", true},
+    {"items",
+     "{'anyOf':[" STRING ",{'type':'array','minItems':1,'maxItems':2048,'items':{'anyOf':[" STRING
+     ",{'type':'array','items':" TOKEN_ID "}]}}]}",
+     "what stands behind it, in the same form", true},
+    {"label_token_ids",
+     "{'anyOf':[{'type':'array','minItems':1,'maxItems':1024,'items':" TOKEN_ID
+     "},{'type':'null'}]}",
+     "the tokens whose chance to be next is the score; a classifier has labels of its own", false},
+    {"apply_softmax", TRUTH, "shares of the labels among each other", false},
+    {"item_first", TRUTH, "the item stands before the query", false},
+    {"temperature", "{'type':['number','null'],'exclusiveMinimum':0,'maximum':1000000}",
+     "of the chances; 1", false},
+    VECTOR_COMMON,
+};
+const struct form form_score = {"Score", "items to be judged by the model", FIELDS(score)};
+
 static const struct form_field top[] = {
     {"top", "{'type':'integer','minimum':0,'maximum':100}", "so many of the most used prefixes",
      false},
@@ -334,6 +414,48 @@ static const struct form_field ollama_said[] = {
 };
 const struct form form_ollama_said = {"OllamaSaid", "what was said", FIELDS(ollama_said),
                                       .stream = "application/x-ndjson"};
+#define NUMBERS "{'type':'array','items':{'type':'number'}}"
+#define VECTOR_USAGE \
+    "{'type':'object','required':['prompt_tokens','total_tokens'],'properties':{" \
+    "'prompt_tokens':" COUNT ",'total_tokens':" COUNT "}}"
+static const struct form_field embedding_list[] = {
+    {"object", "{'const':'list'}", "what this is", true},
+    {"data",
+     "{'type':'array','items':{'type':'object','required':['object','index','embedding'],"
+     "'properties':{'object':{'const':'embedding'},'index':" COUNT ",'embedding':{'anyOf':[" STRING
+     "," NUMBERS "]}}}}",
+     "one an input, in its order", true},
+    {"model", STRING, "as it was asked for", true},
+    {"usage", VECTOR_USAGE, "tokens, exactly", true},
+};
+const struct form form_embedding_list = {"EmbeddingList", "embeddings", FIELDS(embedding_list)};
+#define ENCODED \
+    "{'type':'object','required':['embedding','meta_info'],'properties':{'embedding':" NUMBERS \
+    ",'meta_info':{'type':'object','required':['id','prompt_tokens']}}}"
+const struct form form_encoded = {"Encoded", "the numbers of each text; a list for a list",
+                                  .schema = "{'anyOf':[" ENCODED ",{'type':'array','items':" ENCODED
+                                            "}]}"};
+static const struct form_field ollama_embedded[] = {
+    {"model", STRING, "as it was asked for", true},
+    {"embeddings", "{'type':'array','items':" NUMBERS "}", "one an input, in its order", true},
+    {"prompt_eval_count", COUNT, "tokens of all", true},
+};
+const struct form form_ollama_embedded = {"OllamaEmbedded", "embeddings", FIELDS(ollama_embedded)};
+static const struct form_field ollama_embedding[] = {{"embedding", NUMBERS, "of the text", true}};
+const struct form form_ollama_embedding = {"OllamaEmbedding", "an embedding",
+                                           FIELDS(ollama_embedding)};
+const struct form form_ranks = {
+    "Ranks", "documents, the best first",
+    .schema = "{'type':'array','items':{'type':'object','required':['score','index','meta_info'],"
+              "'properties':{'score':{'type':'number'},'index':" COUNT ",'document':" STRING "}}}"};
+static const struct form_field scores[] = {
+    {"object", "{'const':'scoring'}", "what this is", true},
+    {"scores", "{'type':'array','items':" NUMBERS "}", "one list an item, one number a label",
+     true},
+    {"model", STRING, "as it was asked for", true},
+    {"usage", VECTOR_USAGE, "tokens, exactly", true},
+};
+const struct form form_scores = {"Scores", "how likely the labels are", FIELDS(scores)};
 static const struct form_field ollama_tags[] = {{"models", LISTED, "what is served", true}};
 const struct form form_ollama_tags = {"OllamaTags", "what is served", FIELDS(ollama_tags)};
 static const struct form_field ollama_shown[] = {

@@ -34,10 +34,14 @@ struct form {
 };
 
 /* What the routes ask for: in the body, a GET's in the query. */
+extern const struct form form_embeddings, form_encode, form_classify, form_ollama_embed,
+    form_ollama_embeddings, form_rerank, form_score;
 extern const struct form form_abort, form_chat, form_completions, form_count, form_detokenize,
     form_generate, form_messages, form_ollama_chat, form_ollama_generate, form_ollama_show,
     form_responses, form_template, form_tokenize, form_top, form_update;
 /* What they answer. */
+extern const struct form form_embedding_list, form_encoded, form_ollama_embedded,
+    form_ollama_embedding, form_ranks, form_scores;
 extern const struct form form_nothing, form_words, form_any, form_model, form_models,
     form_model_info, form_server_info, form_loads, form_generated, form_completion,
     form_chat_completion, form_response, form_message, form_counted, form_ollama_said,

@@ -188,6 +188,13 @@ const struct by_str *journal_piece(const struct journal_entry *e, uint32_t id) {
     return by_map_get(&e->pieces, (uint64_t)id + 1);
 }
 
+static void take_vector(struct journal_entry *e, const struct msg_text *t) {
+    if (!t->vector.n || e->n_vector) return;
+    e->vector = by_arena_get_array(&e->arena, t->vector.n, sizeof *e->vector);
+    memcpy(e->vector, t->vector.p, t->vector.n * sizeof *e->vector);
+    e->n_vector = t->vector.n;
+}
+
 static void take_finish(struct journal_entry *e, struct journal_sample *s,
                         const struct msg_text *t) {
     s->n_output = BY_MAX(s->n_output, t->n_output);
@@ -213,6 +220,7 @@ enum journal_result journal_take(struct journal_entry *e, const struct msg_text 
     take_prompt(e, t);
     take_prompt_logprobs(e, t);
     take_pieces(e, t);
+    take_vector(e, t);
     add_ids(s, t->ids.n ? t->ids.p + skip_ids : NULL,
             has_logprobs ? t->logprobs.p + skip_ids : NULL, t->ids.n - skip_ids);
     add_tops(&s->tops, t->tops.p, t->tops.n, skip_ids);

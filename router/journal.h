@@ -58,6 +58,8 @@ struct journal_entry {
     float *prompt_logprobs; /* [n_prompt]; position 0 and what was not asked for is NaN */
     struct journal_tops prompt_tops, prompt_id_logprobs;
     uint32_t prompt_logprob_start, prompt_logprob_end; /* known positions: from … up to */
+    float *vector; /* what was asked for in place of tokens; comes with the finish */
+    uint32_t n_vector;
     struct by_map
         pieces;    /* id + 1 → struct by_str, what it adds to a text, with textual.wants_pieces */
     bool has_text; /* a text frame has come: the scheduler knows it */

@@ -255,6 +255,42 @@ void request_refuse(struct request *q, const struct by_err *err) {
     refuse(q, err, 0);
 }
 
+/* "text and embeddings (POST /v1/chat/completions, POST /v1/embeddings)" */
+static void add_abilities(struct by_buf *out, const struct msg_model *m) {
+    const struct {
+        bool can;
+        enum vector what;
+        const char *path;
+    } all[] = {{!m->is_encoder, VECTOR_NONE, "/v1/chat/completions"},
+               {m->n_embed > 0, VECTOR_EMBEDDING, "/v1/embeddings"},
+               {m->n_labels > 0, VECTOR_SCORES, "/v1/rerank"}};
+    unsigned n = 0;
+    for (size_t i = 0; i < BY_COUNTOF(all); i++) {
+        if (all[i].can)
+            by_buf_addf(out, "%s%s (POST %s)", n++ ? " and " : "", vector_text(all[i].what),
+                        all[i].path);
+    }
+}
+
+/* Does the model make what is asked for? */
+static int check_abilities(const struct request *q, const struct msg_model *m, struct by_err *err) {
+    uint32_t want = q->n_entries ? q->entries[0]->request.sampling.vector : VECTOR_NONE;
+    bool can = want == VECTOR_NONE        ? !m->is_encoder
+               : want == VECTOR_EMBEDDING ? m->n_embed > 0
+                                          : m->n_labels > 0;
+    struct by_buf what;
+    if (can) return 0;
+    by_buf_init(&what, 512);
+    add_abilities(&what, m);
+    int rc =
+        by_fail(err, BY_EUNSUPPORTED,
+                "the model (" BY_STR_FMT ", " BY_STR_FMT ") makes no %s; it makes " BY_STR_FMT,
+                BY_STR_ARG(by_str_sub(m->type, 0, 64)), BY_STR_ARG(by_str_sub(m->impl, 0, 100)),
+                vector_text(want), BY_STR_ARG(by_buf_str(&what)));
+    by_buf_release(&what);
+    return rc;
+}
+
 void request_start(struct request *q) {
     struct router *r = q->router;
     const struct uplink_state *state = uplink_state(r->uplink);
@@ -264,6 +300,8 @@ void request_start(struct request *q) {
         (void)by_fail(&err, BY_EDRAINING, "%s", request_why_draining(r));
     else if (!state->is_ready)
         (void)by_fail(&err, BY_EUNAVAILABLE, "the server is not ready: %s", state->why_not);
+    else
+        (void)!check_abilities(q, &state->model, &err);
     if (err.code || auth_start(q->caller, by_now_ns(), &retry_ms, &err)) {
         refuse(q, &err, retry_ms);
         return;
@@ -291,6 +329,15 @@ static void write_stream(struct request *q, struct by_buf *out) {
     outlet_stream_write(&q->outlet, by_buf_str(out));
 }
 
+/* An aborted one: of a vector there is no half. */
+static bool lacks_vector(const struct request *q) {
+    for (uint32_t i = 0; i < q->n_entries; i++) {
+        const struct journal_entry *e = q->entries[i];
+        if (e->request.sampling.vector && !e->n_vector) return true;
+    }
+    return false;
+}
+
 static void finish_request(struct request *q) {
     struct by_buf out;
     by_buf_init(&out, REQUEST_ANSWER_MAX);
@@ -301,6 +348,8 @@ static void finish_request(struct request *q) {
         q->dialect->end(q, &out);
         write_stream(q, &out);
         outlet_stream_end(&q->outlet, false);
+    } else if (lacks_vector(q)) {
+        answer_error(q, BY_ECANCELLED, "the request was aborted", 0);
     } else {
         q->dialect->whole(q, &out);
         outlet_respond(&q->outlet, 200, "application/json", by_buf_str(&out), NULL);

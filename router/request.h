@@ -93,6 +93,7 @@ struct request {
     struct trace_context trace;
     uint64_t n_tokens; /* of prompts that are over: what the caller's key is charged with */
     uint32_t n_events; /* responses: written so far */
+    void *of_dialect;  /* what it read of the body, in the arena */
 };
 
 struct request *request_new(struct router *r, struct conn *c, const struct dialect *d);

@@ -75,10 +75,11 @@ void admit_dequeue(struct core *c, struct seq *s) {
 
 /* ---- one candidate ---- */
 
-/* Pages of s that may come from the tree: at least one token must be computed to have something to sample from, and
- * a wanted prompt logprob needs the position before it. */
+/* Pages of s that may come from the tree: at least one token must be computed to have something to sample from, a wanted
+ * prompt logprob needs the position before it, and a mean over all positions all of them. */
 static uint32_t match_max(const struct core *c, const struct replica *r, const struct seq *s) {
     if (c->opt.no_radix_cache || r->capacity.no_prefix_reuse) return 0;
+    if (s->req->sampling.vector && c->model.pools_all) return 0;
     uint32_t n = s->n_total - 1;
     if (s->req->sampling.logprob_start >= 0 && s->prompts_next < s->req->n_prompt)
         n = BY_MIN(n, s->prompts_next - 1);
@@ -246,6 +247,7 @@ static bool has_room(const struct core *c, const struct replica *r, const struct
     uint64_t need = BY_DIV_UP(s->n_total + expected(c, s), c->page_size);
     uint64_t have = (uint64_t)pages_n_free(r->pages) + radix_n_evictable(c->tree, r->index);
     if (have <= n_hit) return false; /* not even one page beyond the match */
+    if (c->model.is_encoder) return have >= need && s->n_total <= room->budget; /* all at once */
     if (r->n_running == 0 && by_list_empty(&r->leaving)) return true;
     return have >= need + room->n_reserved;
 }

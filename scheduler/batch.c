@@ -96,6 +96,7 @@ uint32_t batch_prefill(struct core *c, struct replica *r, struct seq *s, uint32_
         if (n == 0 || !batch_fit(c, r, s, s->n_sched + n)) return 0;
     }
     bool is_last = n == left;
+    by_assert(is_last || !c->model.is_encoder); /* admit_waiting saw to it */
     batch_add_row(c, r, s, n, is_last && s->n_total < s->n_max);
     if (is_last) seq_move(s, SEQ_DECODE, &r->decode);
     return n;
@@ -208,6 +209,7 @@ bool batch_build(struct core *c, struct replica *r) {
     b->flight->n_rows = 0;
     b->n_admits = b->n_appends = b->n_tokens = b->n_prefill = 0;
     uint32_t budget = BY_MIN(c->opt.chunked_prefill_size, r->capacity.step_tokens_max);
+    if (c->model.is_encoder) budget = r->capacity.step_tokens_max; /* prompts are not cut */
     if (!admit_suspect(c, r, budget)) {
         build_decodes(c, r);
         budget = BY_MIN(budget, r->capacity.step_tokens_max - b->n_tokens);
@@ -258,13 +260,17 @@ static void take_row(struct core *c, const struct flight_row *row, struct outcom
     s->n_pending -= row->is_sampling;
     bool is_bad = slot_failed(o->m, s->slot) ||
                   (row->is_sampling && c->model.n_vocab && o->m->tokens.p[i] >= c->model.n_vocab);
+    is_bad |= s->req->sampling.vector && !s->vector.n && s->n_done + row->n_tokens == s->n_total;
     if (s->is_void) { /* a place that is given up */
         retract_landed(c, s);
         return;
     }
     if (is_bad) {
         s->is_void = true;
-        core_fail(c, s->req, BY_EINTERNAL, "the model could not compute this request (NaN logits)");
+        core_fail(c, s->req, BY_EINTERNAL,
+                  s->req->sampling.vector
+                      ? "the model could not compute this request (NaN, or no vector)"
+                      : "the model could not compute this request (NaN logits)");
         retract_landed(c, s);
         return;
     }
@@ -288,6 +294,19 @@ static void take_prompts(struct core *c, struct replica *r, const struct msg_ste
         if (s && s->n_inflight > 0 && !s->is_void &&
             (uint64_t)p->start + p->logprobs.n <= s->req->n_prompt)
             req_push_prompt(&c->pool, s, p);
+    }
+}
+
+static void take_vectors(struct core *c, struct replica *r, const struct msg_step_done *m) {
+    for (uint32_t i = 0; i < m->vectors.n; i++) {
+        const struct msg_slot_vector *v = &m->vectors.p[i];
+        struct seq *s = v->slot < r->n_slots ? r->slots[v->slot] : NULL;
+        if (!s || s->n_inflight == 0 || s->is_void || s->vector.n) continue;
+        uint32_t want = s->req->sampling.vector;
+        if (!want || v->values.n != (want == VECTOR_SCORES ? c->model.n_labels : c->model.n_embed))
+            continue;
+        req_set_vector(s, &v->values);
+        core_clear_suspect(c, s->req); /* it has brought what it was asked for */
     }
 }
 
@@ -364,6 +383,7 @@ void batch_done(struct core *c, struct replica *r, struct core_peer *peer,
         step_failed(c, r, f, m);
     } else {
         take_prompts(c, r, m);
+        take_vectors(c, r, m);
         for (uint32_t i = 0; i < f->n_rows; i++)
             take_row(c, &f->rows[i], &o);
     }

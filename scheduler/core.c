@@ -311,6 +311,11 @@ static int admit_worker(const struct core *c, const struct msg_hello *h, struct 
         return by_fail(err, BY_EINVAL,
                        "capacity makes no sense: %u pages of %u tokens, %u slots, %u rows a step",
                        cap->n_pages, cap->page_size, cap->n_slots, cap->step_tokens_max);
+    if (h->model.is_encoder && cap->step_tokens_max < h->model.context_len)
+        return by_fail(err, BY_EINVAL, "an encoder of %u tokens whose steps have %u rows",
+                       h->model.context_len, cap->step_tokens_max);
+    if (h->model.is_encoder && !cap->no_prefix_reuse)
+        return by_fail(err, BY_EINVAL, "an encoder has no prefix to reuse, and must say so");
     if (cap->world == 0 || cap->world > REPLICA_RANKS_MAX || cap->rank >= cap->world)
         return by_fail(err, BY_EINVAL, "rank %u of %u makes no sense", cap->rank, cap->world);
     if (cap->replica >= c->opt.n_replicas)

@@ -43,6 +43,7 @@ static void send_from(struct core *c, struct seq *s, uint32_t pos, bool is_open,
         m.tokens.id_logprobs.p = s->id_tops + pos;
         m.tokens.id_logprobs.n = n;
     }
+    if (is_end) m.tokens.vector = s->vector;
     c->sink.send(c->sink.ctx, req->detok, &m);
     s->is_opened = true;
     s->n_sent = n_output;

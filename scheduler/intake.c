@@ -47,10 +47,26 @@ static int check_ids(const struct core *c, const uint32_t *ids, uint32_t n, stru
     return 0;
 }
 
+/* Does the model make what is asked for? The router says it in its own words before. */
+static int check_want(const struct core *c, const struct req *req, struct by_err *err) {
+    const struct msg_model *m = &c->model;
+    uint32_t want = req->sampling.vector;
+    bool can = want == VECTOR_NONE        ? !m->is_encoder
+               : want == VECTOR_EMBEDDING ? m->n_embed > 0
+                                          : m->n_labels > 0;
+    return can ? 0
+               : by_fail(err, BY_EUNSUPPORTED, "the model " BY_STR_FMT " makes no %s",
+                         BY_STR_ARG(m->type), vector_text(want));
+}
+
 int intake_check(struct core *c, struct req *req, struct by_err *err) {
     if (req->is_checked || c->model.n_vocab == 0) return 0;
+    int able = check_want(c, req, err);
+    if (able) return able;
+    /* A vector needs no room for a token behind the prompt. */
     uint32_t context = c->model.context_len;
-    if (context && req->n_prompt >= context)
+    uint32_t room = req->sampling.vector ? context : context - (context > 0);
+    if (context && req->n_prompt > room)
         return by_fail(
             err, BY_ETOOLONG,
             "the input (%u tokens) is longer than the model's context length (%u tokens)",
@@ -78,6 +94,11 @@ static int check_shape(const struct msg_tokenized *m, struct by_err *err) {
     if (sp->stop_ids.n > LIMIT_STOP_IDS || sp->bias_ids.n > LIMIT_LOGIT_BIAS ||
         sp->top_logprobs > LIMIT_TOP_LOGPROBS)
         return by_fail(err, BY_ELIMIT, "too many stop ids, biases or logprobs");
+    if (sp->vector > VECTOR_SCORES || (sp->vector && (sp->n != 1 || sp->max_new_tokens)))
+        return by_fail(err, BY_EINVAL, "a vector is of one prompt and no tokens");
+    if (sp->pair_at >= m->ids.n)
+        return by_fail(err, BY_EINVAL, "a pair's second text begins at %u of %u ids", sp->pair_at,
+                       m->ids.n);
     for (uint32_t i = 0; i < m->resume.n; i++) {
         if (m->resume.p[i].sample >= sp->n)
             return by_fail(err, BY_EINVAL, "resume names sample %u of %u", m->resume.p[i].sample,

@@ -112,6 +112,12 @@ void req_push_prompt(struct pool *pool, struct seq *s, const struct msg_prompt_l
     s->prompts_next += part.logprobs.n;
 }
 
+void req_set_vector(struct seq *s, const struct msg_f32s *values) {
+    float *copy = by_arena_get_array(&s->req->arena, values->n, sizeof *copy);
+    memcpy(copy, values->p, values->n * sizeof *copy);
+    s->vector = (struct msg_f32s){copy, values->n};
+}
+
 static bool is_stop_id(const struct msg_sampling *sp, uint32_t id) {
     for (uint32_t i = 0; i < sp->stop_ids.n; i++) {
         if (sp->stop_ids.p[i] == id) return true;

@@ -67,6 +67,8 @@ void req_push(struct pool *pool, struct seq *s, uint32_t id, float logprob,
               const struct msg_top *top, const struct msg_top *id_top);
 /* Keeps the part of p that is new (positions from s->prompts_next on). */
 void req_push_prompt(struct pool *pool, struct seq *s, const struct msg_prompt_logprobs *p);
+/* The vector that its prompt came to: kept until the router has it. */
+void req_set_vector(struct seq *s, const struct msg_f32s *values);
 /* Has the sequence reached its end, judged by its last id and length? Sets finish and matched_id if so. */
 bool req_check_end(struct seq *s);
 /* Output beyond n_output ids is void. */

@@ -62,7 +62,8 @@ struct seq {
     struct msg_prompt_logprobs *prompts; /* as they came */
     size_t prompts_cap;
     uint32_t n_prompts, n_prompts_sent;
-    uint32_t prompts_next; /* prompt position up to which logprobs are known */
+    uint32_t prompts_next;  /* prompt position up to which logprobs are known */
+    struct msg_f32s vector; /* what was asked for in place of tokens, once it came; in the arena */
 
     uint32_t n_sent; /* output ids the detokenizer has got */
     bool is_opened;  /* it knows this sample */

@@ -126,11 +126,12 @@ static int check_ids(const struct worker *w, struct msg_u32s ids, const char *wh
 
 /* The prompt as ids: in the frame, or in w->ids. */
 static int find_ids(struct worker *w, const struct msg_generate *m, struct msg_u32s *out,
-                    struct by_err *err) {
+                    uint32_t *pair_at, struct by_err *err) {
     int rc;
     by_ids_clear(&w->ids);
     if (m->ids.n) {
         *out = m->ids;
+        if (m->truncate) out->n = BY_MIN(out->n, w->context_len);
         return check_ids(w, m->ids, "input_ids", err);
     }
     if (m->chat.n) {
@@ -138,8 +139,11 @@ static int find_ids(struct worker *w, const struct msg_generate *m, struct msg_u
         if (!rc) rc = encode_chat(w, err);
     } else {
         struct by_encode_options o = {.add_special_tokens = m->add_special_tokens,
-                                      .allow_special = true};
-        rc = by_tokenizer_encode(w->tokenizer, m->text, &o, &w->ids, err);
+                                      .allow_special = true,
+                                      .n_max = m->truncate ? w->context_len : 0};
+        rc = m->is_pair ? by_tokenizer_encode_pair(w->tokenizer, m->text, m->pair, &o, &w->ids,
+                                                   pair_at, err)
+                        : by_tokenizer_encode(w->tokenizer, m->text, &o, &w->ids, err);
     }
     if (!rc && !w->ids.n) rc = by_fail(err, BY_EINVAL, "the prompt is empty: it has no tokens");
     *out = (struct msg_u32s){w->ids.p, (uint32_t)w->ids.n};
@@ -148,7 +152,7 @@ static int find_ids(struct worker *w, const struct msg_generate *m, struct msg_u
 
 static int fit_lengths(const struct worker *w, const struct msg_generate *m, uint32_t n_prompt,
                        struct msg_sampling *s, struct by_err *err) {
-    if (n_prompt >= w->context_len)
+    if (n_prompt >= w->context_len + (s->vector != VECTOR_NONE)) /* no token follows a vector's */
         return by_fail(
             err, BY_ETOOLONG,
             "the input (%u tokens) is longer than the model's context length (%u tokens)", n_prompt,
@@ -188,7 +192,7 @@ void worker_generate(struct worker *w, const struct msg_generate *m, struct msg 
     struct msg_u32s ids = {0};
     struct msg_sampling s = m->sampling;
     w->err = (struct by_err){0};
-    int rc = find_ids(w, m, &ids, &w->err);
+    int rc = find_ids(w, m, &ids, &s.pair_at, &w->err);
     if (!rc) rc = fit_lengths(w, m, ids.n, &s, &w->err);
     if (!rc) rc = complete_stops(w, &s, &w->err);
     if (!rc) rc = check_patterns(m->textual.stop_regex, &w->err);

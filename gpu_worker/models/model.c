@@ -235,6 +235,13 @@ bool model_is_encoder(const struct model *m) {
     return m->d.arch.is_encoder;
 }
 
+bool model_dir_is_encoder(const struct by_model_dir *dir) {
+    const struct by_model_info *info = by_model_dir_info(dir);
+    struct by_err err; /* model_open says it */
+    struct arch arch;
+    return info && !arch_make(&arch, info, by_model_dir_config(dir), &err) && arch.is_encoder;
+}
+
 size_t model_kv_page_bytes(const struct model *m) {
     return m->d.b->kv_page_bytes(m->d.b, &m->d.kv) * m->d.info.n_layers;
 }

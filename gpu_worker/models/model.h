@@ -69,5 +69,7 @@ const float *model_scores(struct model *m, const uint32_t *rows, uint32_t n);
 uint32_t model_n_labels(const struct model *m); /* 0: it is no classifier */
 /* An encoder's rows see the whole of their sequence: all of it must be in one step. It has no logits. */
 bool model_is_encoder(const struct model *m);
+/* The same before it is opened; false also of what cannot be. */
+bool model_dir_is_encoder(const struct by_model_dir *dir);
 
 #endif

@@ -3,12 +3,12 @@
  *
  *     fake-worker --run-dir DIR [--replica 0] [--vocab 49152] [--first-id 100] [--ids-end VOCAB] [--pages 4096]
  *                 [--page-size 16] [--slots 256] [--context 8192] [--step-us 0] [--die-at-step 0]
- *                 [--die-at-id 0] [--parrot 0]
+ *                 [--die-at-id 0] [--parrot 0] [--embed 0] [--labels 0] [--encoder 0]
  *
  * Ids are from first-id up to ids-end, so that special ids stay out. The hash of a sequence does not depend on batch,
  * chunks or cache, as with the native engine. It keeps a hash for each page slot in place of KV, and reads prefixes back
  * through it. Stop ids are masked until min_new_tokens; log probabilities are made up: logprob_of.
- * The other parameters but temperature and seed change nothing. */
+ * The other parameters but temperature and seed change nothing. A vector is made of the same hash: vector_of. */
 #include <stdio.h>
 #include <time.h>
 
@@ -19,6 +19,8 @@
 #include "common/base/proc.h"
 #include "common/base/rand.h"
 #include "common/net/loop.h"
+
+#include <math.h>
 #include "proto/wire.h"
 
 struct slot {
@@ -27,6 +29,7 @@ struct slot {
     uint32_t *pages, n_pages, pages_cap;
     struct msg_sampling sampling; /* of its scalars only */
     uint32_t *stop_ids, n_stop_ids;
+    uint32_t *asked_ids, n_asked_ids; /* logprob_ids */
     uint32_t sample, n_prompt;
 };
 
@@ -44,9 +47,11 @@ static struct fake {
     uint64_t *kv;       /* [n_pages * page_size]: hash of the ids up to there */
     uint32_t *tokens;   /* [n_slots] of the step in hand */
     float *logprobs;
-    struct msg_top *tops;                /* [n_slots] */
+    struct msg_top *tops, *chosen;       /* [n_slots] */
     struct msg_prompt_logprobs *prompts; /* [n_slots] */
     uint32_t n_prompts;
+    struct msg_slot_vector *vectors; /* [n_slots] */
+    uint32_t n_vectors;
     struct by_arena arena; /* the lists of the step in hand */
 } fake;
 
@@ -94,6 +99,10 @@ static void admit(const struct msg_admit *a) {
     s->stop_ids = by_realloc_array(s->stop_ids, s->n_stop_ids + 1, sizeof *s->stop_ids);
     if (s->n_stop_ids)
         memcpy(s->stop_ids, a->sampling.stop_ids.p, s->n_stop_ids * sizeof *s->stop_ids);
+    s->n_asked_ids = a->sampling.logprob_ids.n;
+    s->asked_ids = by_realloc_array(s->asked_ids, s->n_asked_ids + 1, sizeof *s->asked_ids);
+    if (s->n_asked_ids)
+        memcpy(s->asked_ids, a->sampling.logprob_ids.p, s->n_asked_ids * sizeof *s->asked_ids);
     s->n_pages = 0;
     s->n_ids = s->n_done =
         a->n_cached; /* the cached ids themselves are not needed: their hash lies in the page */
@@ -140,6 +149,15 @@ static void fill_top(struct msg_top *top, uint32_t n_each, uint32_t n_positions)
     top->logprobs = (struct msg_f32s){logprobs, n_each * n_positions};
 }
 
+static void fill_chosen(struct msg_top *top, const struct slot *s) {
+    float *logprobs = by_arena_get_array(&fake.arena, s->n_asked_ids, sizeof *logprobs);
+    for (uint32_t i = 0; i < s->n_asked_ids; i++)
+        logprobs[i] = logprob_of(s->asked_ids[i]);
+    top->n_each = s->n_asked_ids;
+    top->ids = (struct msg_u32s){s->asked_ids, s->n_asked_ids};
+    top->logprobs = (struct msg_f32s){logprobs, s->n_asked_ids};
+}
+
 /* The row computes positions from..from+n; each predicts the token behind it. */
 static void tell_prompt(const struct slot *s, uint32_t slot, uint32_t from, uint32_t n) {
     uint32_t start = from + 1, end = BY_MIN(from + n + 1, s->n_prompt);
@@ -153,6 +171,27 @@ static void tell_prompt(const struct slot *s, uint32_t slot, uint32_t from, uint
     *p = (struct msg_prompt_logprobs){
         .slot = slot, .start = start, .logprobs = {logprobs, end - start}};
     fill_top(&p->top, s->sampling.top_logprobs, end - start);
+}
+
+/* Numbers of a hash, as a unit vector; a classifier's lie between 0 and 1. */
+static struct msg_f32s vector_of(uint64_t h, uint32_t want) {
+    uint32_t n = want == VECTOR_SCORES ? fake.model.n_labels : fake.model.n_embed;
+    float *v = by_arena_get_array(&fake.arena, n, sizeof *v);
+    double sq = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = (float)(by_rand_next(&h) >> 40) * 0x1p-24f;
+        sq += (double)v[i] * (double)v[i];
+    }
+    for (uint32_t i = 0; i < n && want == VECTOR_EMBEDDING; i++)
+        v[i] = (float)((double)v[i] / sqrt(sq));
+    return (struct msg_f32s){v, n};
+}
+
+static void tell_vector(const struct slot *s, uint32_t slot) {
+    if (!s->sampling.vector || s->n_done < s->n_prompt) return;
+    uint64_t h = *kv_at(s, s->n_done - 1) ^ s->sampling.pair_at;
+    fake.vectors[fake.n_vectors++] =
+        (struct msg_slot_vector){.slot = slot, .values = vector_of(h, s->sampling.vector)};
 }
 
 static uint32_t compute(struct slot *s, uint32_t n) {
@@ -196,17 +235,20 @@ static void on_step(struct wire_peer *peer, const struct msg_step *m) {
     for (uint32_t i = 0; i < m->append_slots.n; i++)
         push_page(slot_at(m->append_slots.p[i], true), m->append_pages.p[i]);
     uint32_t n = 0;
-    bool has_tops = false;
+    bool has_tops = false, has_chosen = false;
     by_arena_clear(&fake.arena);
-    fake.n_prompts = 0;
+    fake.n_prompts = fake.n_vectors = 0;
     for (uint32_t i = 0; i < m->row_slots.n; i++) {
         struct slot *s = slot_at(m->row_slots.p[i], true);
         uint32_t n_before = s->n_done, id = compute(s, m->row_tokens.p[i]);
         tell_prompt(s, m->row_slots.p[i], n_before, m->row_tokens.p[i]);
+        tell_vector(s, m->row_slots.p[i]);
         if (!m->row_samples.p[i]) continue;
         push_id(s, id);
         has_tops |= s->sampling.top_logprobs != 0;
         fill_top(&fake.tops[n], s->sampling.top_logprobs, 1);
+        has_chosen |= s->n_asked_ids != 0;
+        fill_chosen(&fake.chosen[n], s);
         fake.logprobs[n] = logprob_of(id);
         fake.tokens[n++] = id;
     }
@@ -216,7 +258,9 @@ static void on_step(struct wire_peer *peer, const struct msg_step *m) {
                                      .tokens = {fake.tokens, n},
                                      .logprobs = {fake.logprobs, n},
                                      .tops = {fake.tops, has_tops ? n : 0},
+                                     .id_logprobs = {fake.chosen, has_chosen ? n : 0},
                                      .prompts = {fake.prompts, fake.n_prompts},
+                                     .vectors = {fake.vectors, fake.n_vectors},
                                      .compute_us = (uint32_t)((by_now_ns() - from) / 1000)}};
     wire_send(peer, &done);
 }
@@ -287,10 +331,23 @@ static void alloc_all(void) {
     fake.tokens = by_alloc_array(fake.capacity.n_slots, sizeof *fake.tokens);
     fake.logprobs = by_alloc_array(fake.capacity.n_slots, sizeof *fake.logprobs);
     fake.tops = by_alloc_array(fake.capacity.n_slots, sizeof *fake.tops);
+    fake.chosen = by_alloc_array(fake.capacity.n_slots, sizeof *fake.chosen);
     fake.prompts = by_alloc_array(fake.capacity.n_slots, sizeof *fake.prompts);
+    fake.vectors = by_alloc_array(fake.capacity.n_slots, sizeof *fake.vectors);
     by_arena_init(&fake.arena, 0);
     fake.kv =
         by_alloc_array((size_t)fake.capacity.n_pages * fake.capacity.page_size, sizeof *fake.kv);
+}
+
+static void set_model(int argc, char **argv) {
+    fake.model = (struct msg_model){.path = BY_STR("stand-in"),
+                                    .type = BY_STR("stand-in"),
+                                    .impl = BY_STR("stand-in"),
+                                    .n_vocab = number(argc, argv, "--vocab", 49152),
+                                    .context_len = number(argc, argv, "--context", 8192),
+                                    .n_embed = number(argc, argv, "--embed", 0),
+                                    .n_labels = number(argc, argv, "--labels", 0),
+                                    .is_encoder = fake.capacity.no_prefix_reuse};
 }
 
 int main(int argc, char **argv) {
@@ -307,12 +364,9 @@ int main(int argc, char **argv) {
         .world = 1,
         .replica = number(argc, argv, "--replica", 0),
         .device = BY_STR("none: a stand-in"),
+        .no_prefix_reuse = number(argc, argv, "--encoder", 0) != 0,
     };
-    fake.model = (struct msg_model){.path = BY_STR("stand-in"),
-                                    .type = BY_STR("stand-in"),
-                                    .impl = BY_STR("stand-in"),
-                                    .n_vocab = number(argc, argv, "--vocab", 49152),
-                                    .context_len = number(argc, argv, "--context", 8192)};
+    set_model(argc, argv);
     fake.first_id = number(argc, argv, "--first-id", 100);
     fake.ids_end = number(argc, argv, "--ids-end", fake.model.n_vocab);
     fake.is_parrot = number(argc, argv, "--parrot", 0);
@@ -349,12 +403,15 @@ int main(int argc, char **argv) {
         by_free(fake.slots[i].ids);
         by_free(fake.slots[i].pages);
         by_free(fake.slots[i].stop_ids);
+        by_free(fake.slots[i].asked_ids);
     }
     by_free(fake.slots);
     by_free(fake.tokens);
     by_free(fake.logprobs);
     by_free(fake.tops);
+    by_free(fake.chosen);
     by_free(fake.prompts);
+    by_free(fake.vectors);
     by_arena_release(&fake.arena);
     by_free(fake.kv);
     return 0;

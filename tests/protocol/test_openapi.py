@@ -16,7 +16,8 @@ KEY = "sk-all-of-it"
 @pytest.fixture(scope="module")
 def small():
     """A short context, so that the longest answer that a request can ask for is soon over."""
-    with Daemons(router=[*QUIET, "--request-timeout", "5", "--api-key", KEY], scheduler=QUIET, gpu_worker=["--context", "128"]) as d:
+    with Daemons(router=[*QUIET, "--request-timeout", "5", "--api-key", KEY], scheduler=QUIET, 
+                 gpu_worker=["--context", "128", "--embed", "8", "--labels", "1"]) as d:
         yield d
 
 

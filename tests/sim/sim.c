@@ -55,6 +55,9 @@ static void draw(struct sim *s) {
     g->delay_ns = sim_one_in(s, 4) ? 20 * SIM_MS : SIM_MS;
     g->fault_every = s->opt.no_faults ? 0 : 30 + (uint32_t)sim_below(s, 100);
     g->has_poison = !s->opt.no_faults && sim_one_in(s, 4);
+    g->pools_all = sim_one_in(s, 4);
+    g->is_encoder = sim_one_in(s, 10);
+    if (g->is_encoder) g->step_tokens += SIM_SEQ_MAX; /* its prompts are not cut */
 }
 
 bool sim_is_used(const struct sim *s, const struct sim_proc *p) {

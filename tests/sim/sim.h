@@ -53,6 +53,7 @@ enum {
     SIM_ID_FIRST =
         3, /* the ids that the model writes: letters, and bytes that make half characters */
     SIM_IDS = 128,
+    SIM_EMBED = 4,
 };
 #define SIM_MS UINT64_C(1000000)
 #define SIM_S UINT64_C(1000000000)
@@ -118,6 +119,7 @@ struct sim_slot {
     uint32_t pages[SIM_SEQ_MAX], n_pages;
     uint32_t sample, n_prompt;
     int32_t logprob_start;
+    uint32_t vector; /* enum vector: wanted in place of tokens */
     uint64_t seed;
 };
 struct sim_worker {
@@ -200,6 +202,7 @@ struct sim_config { /* drawn from the seed */
     uint64_t think_ns, delay_ns;
     uint32_t fault_every; /* items */
     bool has_poison;
+    bool is_encoder, pools_all; /* of the model: no texts; embeddings of every position */
 };
 struct sim {
     struct sim_options opt;
@@ -276,6 +279,7 @@ void gpu_work(struct sim *s, struct sim_proc *p,
 void gpu_poison(struct sim *s);    /* pages that the scheduler holds free */
 uint64_t gpu_hash(uint64_t h, uint32_t id);
 uint32_t gpu_pick(uint64_t h, uint64_t seed, uint32_t sample);
+void gpu_vector(uint64_t h, float *out); /* [SIM_EMBED] */
 
 /* sim_client.c */
 void client_act(struct sim *s, struct sim_proc *router, uint32_t i);

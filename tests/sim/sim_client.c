@@ -43,6 +43,14 @@ static void draw_sampling(struct sim *s, struct sim_client *c) {
     };
 }
 
+/* Now and then, or always when the model makes nothing else: not a text but a vector. */
+static void draw_want(struct sim *s, struct sim_client *c) {
+    if (!s->cfg.is_encoder && !sim_one_in(s, 8)) return;
+    struct msg_sampling *g = &c->sampling;
+    *g = (struct msg_sampling){
+        .n = 1, .vector = VECTOR_EMBEDDING, .seed = g->seed, .logprob_start = -1};
+}
+
 /* Stop strings are cut from what the undisturbed run writes, so that they are found; half of them are not. */
 static void draw_stops(struct sim *s, struct sim_client *c) {
     c->n_stops = 0;
@@ -131,6 +139,7 @@ void client_act(struct sim *s, struct sim_proc *router, uint32_t i) {
         if (s->is_quiet) return;
         draw_prompt(s, c);
         draw_sampling(s, c);
+        draw_want(s, c);
         if (c->prompt_text[0]) read_prompt(s, c, c->sampling.max_new_tokens);
         draw_stops(s, c);
         c->n_requests++;
@@ -169,6 +178,16 @@ static void check_prefix(const struct sim *s, const struct journal_entry *e,
     }
 }
 
+static void check_vector(const struct sim *s, const struct journal_entry *e,
+                         const struct sim_client *c) {
+    float want[SIM_EMBED];
+    uint64_t h = 0;
+    for (uint32_t i = 0; i < c->n_prompt; i++)
+        h = gpu_hash(h, c->prompt[i]);
+    gpu_vector(h, want);
+    if (e->n_vector != SIM_EMBED || memcmp(e->vector, want, sizeof want)) wrong(s, e, "the vector");
+}
+
 static void check_end(const struct sim *s, const struct journal_entry *e,
                       const struct sim_client *c, const struct journal_sample *j,
                       const struct sim_want *w) {
@@ -183,6 +202,7 @@ static void check_end(const struct sim *s, const struct journal_entry *e,
     if (!by_str_eqz(by_buf_str(&j->matched_text), w->matched)) wrong(s, e, "the stop string");
     if (e->request.sampling.logprobs && j->n_logprobs != j->n_ids)
         wrong(s, e, "the number of logprobs");
+    if (e->request.sampling.vector) check_vector(s, e, c);
     if (e->n_prompt != c->n_prompt) wrong(s, e, "usage of the prompt");
     if (e->n_cached >= c->n_prompt) wrong(s, e, "cached_tokens");
 }

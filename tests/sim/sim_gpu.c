@@ -17,6 +17,11 @@ uint32_t gpu_pick(uint64_t h, uint64_t seed, uint32_t sample) {
     return SIM_ID_FIRST + (uint32_t)(by_rand_next(&z) % SIM_IDS);
 }
 
+void gpu_vector(uint64_t h, float *out) {
+    for (uint32_t i = 0; i < SIM_EMBED; i++)
+        out[i] = (float)(by_rand_next(&h) >> 40);
+}
+
 void gpu_reset(struct sim *s, struct sim_worker *w) {
     w->last_step = 0;
     w->first = w->n = 0;
@@ -70,11 +75,14 @@ static void admit(struct sim *s, struct sim_worker *w, const struct msg_admit *a
     slot->sample = a->sample;
     slot->seed = a->sampling.seed;
     slot->logprob_start = a->sampling.logprob_start;
+    slot->vector = a->sampling.vector;
     slot->n_prompt = a->n_prompt;
     slot->n_pages = 0;
     if (a->n_cached % s->cfg.page_size || a->n_cached + a->ids.n > SIM_SEQ_MAX)
         sim_fail(s, "an admission with %u of %u ids cached", a->n_cached, a->ids.n);
     if (a->ids.n == 0) sim_fail(s, "an admission with nothing to compute");
+    if (a->n_cached && (s->cfg.is_encoder || (slot->vector && s->cfg.pools_all)))
+        sim_fail(s, "%u ids of a prompt that must be computed whole are cached", a->n_cached);
     slot->n_done = slot->n_ids = a->n_cached;
     for (uint32_t i = 0; i < a->ids.n; i++)
         push_id(s, slot, a->ids.p[i]);
@@ -109,6 +117,9 @@ struct results { /* of one step, as step_done wants them */
     float logprobs[SIM_SLOTS_MAX];
     struct msg_prompt_logprobs prompts[SIM_SLOTS_MAX];
     float prompt_values[SIM_SLOTS_MAX][SIM_SEQ_MAX];
+    struct msg_slot_vector vectors[SIM_SLOTS_MAX];
+    float vector_values[SIM_SLOTS_MAX][SIM_EMBED];
+    uint32_t n_vectors;
 };
 
 /* The logprob of the prompt token at position p is made up from its id and p; it comes with the row before it. */
@@ -125,8 +136,19 @@ static void add_prompt_logprobs(struct results *r, const struct sim_slot *slot, 
         (struct msg_prompt_logprobs){.slot = i_slot, .start = first, .logprobs = {values, n}};
 }
 
+/* The end of a prompt that comes to a vector: it is made of the hash that lies in the page. */
+static bool add_vector(struct sim *s, struct sim_worker *w, struct results *r,
+                       const struct sim_slot *slot, uint32_t i_slot) {
+    if (!slot->vector || slot->n_done < slot->n_prompt) return false;
+    float *values = r->vector_values[r->n_vectors];
+    gpu_vector(*kv_at(s, w, slot, slot->n_done - 1), values);
+    r->vectors[r->n_vectors++] =
+        (struct msg_slot_vector){.slot = i_slot, .values = {values, SIM_EMBED}};
+    return true;
+}
+
 static enum sim_special special_of(const struct sim_slot *slot) {
-    bool is_due = slot->n_ids >= slot->n_prompt + 2; /* at the third token */
+    bool is_due = slot->vector || slot->n_ids >= slot->n_prompt + 2; /* at the third token */
     return is_due ? (enum sim_special)(slot->seed >> 56) : SIM_PLAIN;
 }
 
@@ -140,10 +162,14 @@ static void run_rows(struct sim *s, struct sim_worker *w, const struct msg_step 
         }
         if (is_failed) slot->is_void = true;
         uint32_t from = slot->n_done;
-        bool is_nan = special_of(slot) == SIM_NAN && m->row_samples.p[i];
+        if (s->cfg.is_encoder && m->row_tokens.p[i] != slot->n_prompt)
+            sim_fail(s, "%u of an encoder's %u ids", m->row_tokens.p[i], slot->n_prompt);
+        bool is_special = special_of(slot) == SIM_NAN;
         uint32_t id = compute(s, w, slot, m->row_tokens.p[i], m->row_samples.p[i]);
         n_rows += m->row_tokens.p[i];
         add_prompt_logprobs(r, slot, m->row_slots.p[i], from);
+        bool is_end = add_vector(s, w, r, slot, m->row_slots.p[i]) || m->row_samples.p[i];
+        bool is_nan = is_special && is_end;
         if (is_nan) r->failed[r->n_failed++] = m->row_slots.p[i];
         if (!m->row_samples.p[i]) continue;
         r->logprobs[r->n] = -(float)id;
@@ -215,7 +241,7 @@ void gpu_work(struct sim *s, struct sim_proc *p, struct sim_link *l) {
     bool is_failed = !s->is_quiet && s->cfg.fault_every && s->cfg.world == 1 &&
                      sim_one_in(s, 20 * s->cfg.fault_every);
     s->n_deaths += is_failed;
-    r.n = r.n_failed = r.n_prompts = 0;
+    r.n = r.n_failed = r.n_prompts = r.n_vectors = 0;
     run_rows(s, w, m, is_failed, &r);
     struct msg done = {
         .kind = MSG_step_done,
@@ -228,6 +254,8 @@ void gpu_work(struct sim *s, struct sim_proc *p, struct sim_link *l) {
                       .error = is_failed ? BY_STR("as the seed wants it") : BY_STR("")}};
     done.step_done.prompts.p = r.prompts;
     done.step_done.prompts.n = is_failed ? 0 : r.n_prompts;
+    done.step_done.vectors.p = r.vectors;
+    done.step_done.vectors.n = is_failed ? 0 : r.n_vectors;
     bool is_checked = m->step % 64 == 0;
     if (is_checked) done.step_done.crc = crc_of(s, w);
     if (w->rank != 0) {

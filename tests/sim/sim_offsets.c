@@ -55,6 +55,7 @@ static uint64_t run(const struct sim_shared *shared, int d_id, int d_len, enum r
     sim_open(s, shared, &o);
     s->is_quiet = true; /* nobody asks but this one */
     s->cfg.core.depth = 2;
+    s->cfg.is_encoder = false;
     s->cfg.core.n_replicas = s->cfg.world = s->cfg.n_detoks = s->cfg.n_tokenizers = 1;
     sim_start(s);
     while (sim_next(s) && s->now < 3 * SIM_S)

@@ -235,14 +235,18 @@ void proc_hello(struct sim *s, const struct sim_link *l, struct msg_hello *out) 
                               .endpoint = BY_STR("ipc://sim")};
     if (p->role != ROLE_GPU_WORKER) return;
     out->model = (struct msg_model){.n_vocab = worker_n_vocab(s->shared->tokenizer_worker),
-                                    .context_len = SIM_SEQ_MAX};
+                                    .context_len = SIM_SEQ_MAX,
+                                    .is_encoder = s->cfg.is_encoder,
+                                    .n_embed = SIM_EMBED,
+                                    .pools_all = s->cfg.pools_all};
     out->capacity = (struct msg_capacity){.page_size = s->cfg.page_size,
                                           .n_pages = s->cfg.n_pages,
                                           .n_slots = s->cfg.n_slots,
                                           .step_tokens_max = s->cfg.step_tokens,
                                           .rank = p->worker->rank,
                                           .world = s->cfg.world,
-                                          .replica = p->worker->replica};
+                                          .replica = p->worker->replica,
+                                          .no_prefix_reuse = s->cfg.is_encoder};
 }
 
 int proc_admit(struct sim *s, struct sim_link *l, const struct msg_hello *h, struct by_err *err) {

@@ -30,6 +30,7 @@ enum {
     W_DETOK = 3,
     W_WORKER = 10,
     W_IDS = 2048,
+    W_EMBED = 3,
 };
 
 struct w_slot {
@@ -38,6 +39,7 @@ struct w_slot {
     uint32_t pages[W_IDS], n_pages;
     uint32_t sample, n_prompt;
     int32_t logprob_start;
+    uint32_t vector;
     uint64_t seed;
 };
 struct w_worker {
@@ -56,6 +58,8 @@ struct w_sample {
     uint32_t ids[W_OUT], n;
     uint32_t finish, matched_id, n_cached, n_prompt, n_prompt_logprobs;
     bool is_open;
+    float vector[W_EMBED];
+    uint32_t n_vector;
 };
 struct w_req {
     bool is_failed, is_acked;
@@ -76,7 +80,8 @@ struct world {
     uint32_t page_size, n_pages, n_slots, step_tokens;
     uint32_t detok; /* peer; a new one each life */
     struct w_worker worker[W_REPLICAS];
-    struct w_req *req; /* [W_REQS] by rid */
+    struct w_req *req;                            /* [W_REQS] by rid */
+    bool is_encoder, pools_all, makes_no_vectors; /* what the workers say of the model, and do */
     bool is_ready, is_deaf /* the detokenizer loses frames */;
     uint32_t n_cancels, n_tokens_frames, n_steps, n_rows, n_prefill_tokens;
     uint32_t rows_max, tokens_max; /* of one step */
@@ -129,6 +134,11 @@ static inline void w_on_tokens(struct world *w, const struct msg_tokens *m) {
     if (s->finish && m->finish) assert_int_equal(s->finish, m->finish);
     if (m->finish) s->finish = m->finish;
     s->matched_id = m->matched_id;
+    if (m->vector.n) {
+        assert_true(m->finish && m->vector.n == W_EMBED);
+        s->n_vector = m->vector.n;
+        memcpy(s->vector, m->vector.p, sizeof s->vector);
+    }
     for (uint32_t i = 0; i < m->prompts.n; i++) {
         if (m->is_open && i == 0) s->n_prompt_logprobs = 0;
         assert_int_equal(m->prompts.p[i].start, 1 + s->n_prompt_logprobs);
@@ -199,17 +209,22 @@ static inline void w_worker_up(struct world *w, uint32_t replica) {
     k->n = k->first = 0;
     memset(k->slot, 0, sizeof k->slot);
     memset(k->kv, 0xAA, (size_t)w->n_pages * w->page_size * sizeof *k->kv);
-    struct msg_hello h = {
-        .role = ROLE_GPU_WORKER,
-        .instance = BY_STR("0"),
-        .epoch = k->epoch,
-        .model = {.n_vocab = W_VOCAB, .context_len = W_IDS, .weights_id = by_str_of(k->weights_id)},
-        .capacity = {.page_size = w->page_size,
-                     .n_pages = w->n_pages,
-                     .n_slots = w->n_slots,
-                     .step_tokens_max = w->step_tokens,
-                     .world = 1,
-                     .replica = replica}};
+    struct msg_hello h = {.role = ROLE_GPU_WORKER,
+                          .instance = BY_STR("0"),
+                          .epoch = k->epoch,
+                          .model = {.n_vocab = W_VOCAB,
+                                    .context_len = w->is_encoder ? w->step_tokens : W_IDS,
+                                    .is_encoder = w->is_encoder,
+                                    .n_embed = W_EMBED,
+                                    .pools_all = w->pools_all,
+                                    .weights_id = by_str_of(k->weights_id)},
+                          .capacity = {.page_size = w->page_size,
+                                       .n_pages = w->n_pages,
+                                       .n_slots = w->n_slots,
+                                       .step_tokens_max = w->step_tokens,
+                                       .world = 1,
+                                       .replica = replica,
+                                       .no_prefix_reuse = w->is_encoder}};
     struct by_err err;
     assert_int_equal(core_admit(w->core, &h, &err), 0);
     core_on_up(w->core, w->now, k->peer, &h);
@@ -305,6 +320,7 @@ static inline void w_apply(struct world *w, struct w_worker *k, const struct msg
         s->sample = a->sample;
         s->seed = a->sampling.seed;
         s->logprob_start = a->sampling.logprob_start;
+        s->vector = a->sampling.vector;
         s->n_prompt = a->n_prompt;
         s->n_done = s->n_ids = a->n_cached;
         assert_int_equal(a->n_cached % w->page_size, 0);
@@ -339,6 +355,12 @@ static inline uint32_t w_row(struct world *w, struct w_worker *k, struct w_slot 
     return id;
 }
 
+/* The vector of ids is made of their hash. */
+static inline void w_vector(uint64_t h, float *out) {
+    for (uint32_t i = 0; i < W_EMBED; i++)
+        out[i] = (float)(by_rand_next(&h) >> 40);
+}
+
 /* The oldest step of this worker is computed and answered. `code`: it fails as a whole. */
 static inline bool w_work(struct world *w, uint32_t replica, int32_t code) {
     struct w_worker *k = &w->worker[replica];
@@ -355,6 +377,9 @@ static inline bool w_work(struct world *w, uint32_t replica, int32_t code) {
     uint32_t tokens[W_SLOTS], n = 0, n_tokens = 0, n_prompts = 0;
     float logprobs[W_SLOTS], zeros[W_IDS] = {0};
     struct msg_prompt_logprobs prompts[W_SLOTS];
+    struct msg_slot_vector vectors[W_SLOTS];
+    float values[W_SLOTS][W_EMBED];
+    uint32_t n_vectors = 0;
     for (uint32_t i = 0; i < m->row_slots.n; i++) {
         struct w_slot *s = &k->slot[m->row_slots.p[i]];
         assert_true(s->is_used);
@@ -368,6 +393,12 @@ static inline bool w_work(struct world *w, uint32_t replica, int32_t code) {
             prompts[n_prompts++] = (struct msg_prompt_logprobs){
                 .slot = m->row_slots.p[i], .start = from, .logprobs = {zeros, end - from}};
         n_tokens += m->row_tokens.p[i];
+        if (s->vector && s->n_done == s->n_prompt && !w->makes_no_vectors) {
+            w_vector(*w_kv(w, k, s, s->n_done - 1), values[n_vectors]);
+            vectors[n_vectors] = (struct msg_slot_vector){.slot = m->row_slots.p[i],
+                                                          .values = {values[n_vectors], W_EMBED}};
+            n_vectors++;
+        }
         if (m->row_tokens.p[i] > 1) w->n_prefill_tokens += m->row_tokens.p[i];
         if (!m->row_samples.p[i]) continue;
         logprobs[n] = -(float)id;
@@ -384,6 +415,8 @@ static inline bool w_work(struct world *w, uint32_t replica, int32_t code) {
             .step = m->step, .tokens = {tokens, n}, .logprobs = {logprobs, n}, .code = code}};
     done.step_done.prompts.p = prompts;
     done.step_done.prompts.n = code ? 0 : n_prompts;
+    done.step_done.vectors.p = vectors;
+    done.step_done.vectors.n = code ? 0 : n_vectors;
     if (code) done.step_done.tokens.n = 0;
     uint64_t before = by_mem_n_allocs();
     core_on_message(w->core, w->now, k->peer, &done);
@@ -513,6 +546,29 @@ static inline uint32_t world_expect(const struct w_req *q, uint32_t sample, uint
         }
     }
     return q->sampling.max_new_tokens;
+}
+
+/* A request for an embedding of this prompt. */
+static inline struct w_req *w_embed(struct world *w, uint32_t rid, uint32_t n_shared,
+                                    uint32_t n_own) {
+    struct w_req *q = w_prepare(w, rid, n_shared, n_own, 0);
+    q->sampling.vector = VECTOR_EMBEDDING;
+    w_tokenized(w, rid, NULL, 0);
+    return q;
+}
+
+static inline void w_assert_vector(const struct world *w, uint32_t rid) {
+    const struct w_req *q = &w->req[rid];
+    float want[W_EMBED];
+    uint64_t h = 0;
+    for (uint32_t i = 0; i < q->n_ids; i++)
+        h = w_hash(h, q->ids[i]);
+    w_vector(h, want);
+    assert_false(q->is_failed);
+    assert_int_equal(q->sample[0].finish, FINISH_LENGTH);
+    assert_int_equal(q->sample[0].n, 0);
+    assert_int_equal(q->sample[0].n_vector, W_EMBED);
+    assert_memory_equal(q->sample[0].vector, want, sizeof want);
 }
 
 static inline void w_assert_whole(const struct world *w, uint32_t rid) {
