@@ -128,7 +128,7 @@ static inline bool msg_is_data(enum msg_kind kind) { /* costs credit */
 const char *role_text(uint32_t role);     /* "gpu-worker"; "?" for an unknown one */
 const char *finish_text(uint32_t reason); /* "stop", "length", "abort"; "" while it runs */
 const char *update_phase_text(uint32_t phase);
-const char *vector_text(uint32_t want);   /* "text", "embeddings", "scores" */
+const char *vector_text(uint32_t want); /* "text", "embeddings", "scores" */
 
 /* Deep copies: to's strings and arrays lie in the arena. msg_sampling_copy(&arena, from, to), … for every struct. */
 #define ENUM(name, doc)

@@ -17,6 +17,8 @@ struct worker {
     struct by_chat_template *chat; /* NULL: the model has none, or a broken one … */
     char no_chat[BY_ERR_TEXT_MAX]; /* … and this is why */
     uint32_t n_vocab, context_len;
+    uint32_t
+        cut_len; /* where a text that may be cut is: the context, or what sentence-transformers says */
     uint32_t eos[BY_EOS_MAX + 1], n_eos;
     /* the answer in hand */
     struct by_ids ids;
@@ -36,6 +38,21 @@ static void add_eos(struct worker *w, int64_t id) {
     w->eos[w->n_eos++] = (uint32_t)id;
 }
 
+/* sentence_bert_config.json: an embedding model may have been made for less than it has positions. */
+static void read_cut_len(struct worker *w, const struct by_model_dir *dir) {
+    const struct by_json_limits lim = {.bytes_max = 65536, .depth_max = LIMIT_JSON_DEPTH};
+    struct by_json *config = NULL;
+    struct by_buf text;
+    int64_t n = 0;
+    by_buf_init(&text, lim.bytes_max);
+    if (!by_model_dir_read(dir, "sentence_bert_config.json", &text, NULL) &&
+        !by_json_parse(&config, by_buf_str(&text), &lim, NULL) &&
+        !by_json_get_i64(config, "", "max_seq_length", 1, LIMIT_TOKENS, &n, NULL))
+        w->cut_len = (uint32_t)n;
+    by_json_free(config);
+    by_buf_release(&text);
+}
+
 static int open_model(struct worker *w, const struct worker_options *o, struct by_err *err) {
     struct by_model_dir *model = NULL, *text = NULL;
     int rc = by_model_dir_open_text(&model, o->model_path, err);
@@ -53,6 +70,7 @@ static int open_model(struct worker *w, const struct worker_options *o, struct b
             add_eos(w, info->eos[i]);
     }
     add_eos(w, by_tokenizer_eos(w->tokenizer));
+    read_cut_len(w, model);
     struct by_err why = {0};
     int no_chat = by_chat_template_open(&w->chat, dir, o->chat_template, &why);
     if (no_chat && o->chat_template) {
@@ -74,6 +92,7 @@ int worker_open(struct worker **out, const struct worker_options *o, struct by_e
     int rc = open_model(w, o, err);
     if (o->context_len) w->context_len = o->context_len;
     if (!w->context_len) w->context_len = LIMIT_TOKENS;
+    w->cut_len = w->cut_len ? BY_MIN(w->cut_len, w->context_len) : w->context_len;
     if (rc) {
         worker_close(w);
         return rc;
@@ -131,7 +150,7 @@ static int find_ids(struct worker *w, const struct msg_generate *m, struct msg_u
     by_ids_clear(&w->ids);
     if (m->ids.n) {
         *out = m->ids;
-        if (m->truncate) out->n = BY_MIN(out->n, w->context_len);
+        if (m->truncate) out->n = BY_MIN(out->n, w->cut_len);
         return check_ids(w, m->ids, "input_ids", err);
     }
     if (m->chat.n) {
@@ -140,7 +159,7 @@ static int find_ids(struct worker *w, const struct msg_generate *m, struct msg_u
     } else {
         struct by_encode_options o = {.add_special_tokens = m->add_special_tokens,
                                       .allow_special = true,
-                                      .n_max = m->truncate ? w->context_len : 0};
+                                      .n_max = m->truncate ? w->cut_len : 0};
         rc = m->is_pair ? by_tokenizer_encode_pair(w->tokenizer, m->text, m->pair, &o, &w->ids,
                                                    pair_at, err)
                         : by_tokenizer_encode(w->tokenizer, m->text, &o, &w->ids, err);

@@ -124,8 +124,8 @@ def test_what_is_wrong_is_said(engine):
         engine.generate("hello", {"no_such": 1})
     with pytest.raises(banyan.RequestError):
         engine.generate(["hello", "you"], {"temperature": -1})
-    with pytest.raises(NotImplementedError, match="embeddings"):
-        engine.encode("hello")
+    with pytest.raises(banyan.RequestError, match="makes no embeddings"):
+        engine.encode("hello")  # the stand-in's model
 
 
 def test_it_opens_no_port(engine):

@@ -55,7 +55,8 @@ class _Loop:
 class _Bar:
     """`generating 17/200` on a terminal, once a batch takes longer than a moment."""
 
-    def __init__(self, n, wanted):
+    def __init__(self, n, wanted, doing="generating"):
+        self.doing = doing
         self.n, self.done, self.started, self.shown = n, 0, time.monotonic(), False
         self.wanted = sys.stderr.isatty() and n > 1 if wanted is None else wanted
 
@@ -64,7 +65,7 @@ class _Bar:
         seconds = time.monotonic() - self.started
         if self.wanted and (seconds > BAR_AFTER_S or self.shown):
             self.shown = True
-            sys.stderr.write(f"\rgenerating {self.done}/{self.n}  {self.done / max(seconds, 1e-9):.1f} a second ")
+            sys.stderr.write(f"\r{self.doing} {self.done}/{self.n}  {self.done / max(seconds, 1e-9):.1f} a second ")
             sys.stderr.flush()
 
     def close(self):
@@ -114,12 +115,12 @@ class Client:
             bodies.append({**body, "rid": name} if name else body)
         return bodies, many
 
-    async def _generate(self, bodies, many, bar):
+    async def _ask_each(self, path, bodies, many, bar):
         gate = asyncio.Semaphore(AT_A_TIME)
 
         async def one(body):
             async with gate:
-                result = json.loads(await wire.ask(self.address, "POST", "/generate", body))
+                result = json.loads(await wire.ask(self.address, "POST", path, body))
             bar.step()
             return result
 
@@ -177,7 +178,7 @@ class Client:
         bodies, many = self._bodies(prompt, sampling_params, input_ids, rid, more)
         if stream:
             return self._iterate(self._stream(bodies, many))
-        return self._run(self._generate(bodies, many, _Bar(len(bodies), progress)))
+        return self._run(self._ask_each("/generate", bodies, many, _Bar(len(bodies), progress)))
 
     async def async_generate(self, prompt=None, sampling_params=None, input_ids=None, *, return_logprob=None,
                              logprob_start_len=None, top_logprobs_num=None, token_ids_logprob=None, stream=False, rid=None,
@@ -188,7 +189,7 @@ class Client:
         bodies, many = self._bodies(prompt, sampling_params, input_ids, rid, more)
         if stream:
             return self._stream(bodies, many)
-        return await self._generate(bodies, many, _Bar(len(bodies), False))
+        return await self._ask_each("/generate", bodies, many, _Bar(len(bodies), False))
 
     def _run(self, work):
         try:
@@ -208,9 +209,29 @@ class Client:
         finally:
             loop.run(events.aclose())
 
-    def encode(self, prompt):
-        """Embeddings: this version of Banyan does not compute them."""
-        raise NotImplementedError("encode: embeddings are not served by this version of Banyan; generate is")
+    # ---- embeddings ----
+
+    def _encode_bodies(self, prompt, input_ids, rid, more):
+        bodies, many = self._bodies(prompt, None, input_ids, rid, more)
+        return [{k: v for k, v in body.items() if k != "sampling_params"} for body in bodies], many
+
+    def encode(self, prompt=None, input_ids=None, *, dimensions=None, truncate=None, rid=None, priority=None, extra_key=None,
+               progress=None):
+        """The embedding of a text, or of each of a list of them: dicts {"embedding", "meta_info"}, embeddings of length 1.
+
+        prompt: text, or a list of texts; or input_ids: token ids, or a list of such lists. dimensions: so many numbers of each,
+        made of length 1 again. truncate: what is longer than the model can take is cut, not refused.
+        """
+        more = {"dimensions": dimensions, "truncate": truncate, "priority": priority, "extra_key": extra_key}
+        bodies, many = self._encode_bodies(prompt, input_ids, rid, more)
+        return self._run(self._ask_each("/encode", bodies, many, _Bar(len(bodies), progress, "encoding")))
+
+    async def async_encode(self, prompt=None, input_ids=None, *, dimensions=None, truncate=None, rid=None, priority=None,
+                           extra_key=None):
+        """encode() for async code."""
+        more = {"dimensions": dimensions, "truncate": truncate, "priority": priority, "extra_key": extra_key}
+        bodies, many = self._encode_bodies(prompt, input_ids, rid, more)
+        return await self._ask_each("/encode", bodies, many, _Bar(len(bodies), False))
 
     # ---- the server ----
 
