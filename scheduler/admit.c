@@ -286,8 +286,9 @@ static enum verdict consider(struct core *c, struct replica *r, struct seq *s, s
         radix_peek(c->tree, s->req->routing.extra_key, s->ids, n_pages_max, n_held);
     uint32_t n_hit = n_held[r->index];
     if (is_better_elsewhere(c, r, s, n_held, room)) return LATER;
-    if (r->n_free_slots == 0) return NO_ROOM;
     if (n_hit < n_pages_max && is_being_computed(c, r, s, n_hit, n_pages_max)) return LATER;
+    /* Room comes last: nobody is to give his place for one who would wait all the same. */
+    if (r->n_free_slots == 0) return NO_ROOM;
     if (!has_room(c, r, s, n_hit, room) || !find_place(c, r, s, n_pages_max)) return NO_ROOM;
     enter(c, r, s, room);
     return ENTERS;

@@ -165,6 +165,26 @@ TEST(priority_above_the_gap_takes_a_running_place) {
     world_stop(&w);
 }
 
+/* Whoever is ahead but waits for a prefix that is being computed takes nobody's place for it: the one who
+ * gives way may be the one who computes it, and both would hand the place to and fro for ever. */
+TEST(nobody_gives_way_for_one_who_would_wait_all_the_same) {
+    UNUSED_STATE;
+    struct world w = one_slot(POLICY_PRIORITY);
+    w.step_tokens = 32;
+    world_start(&w);
+    put(&w, 1, 300, 4, 20, "", 0);
+    w_step(&w);
+    w_work(&w, 0, 0);
+    w_step(&w); /* the prefix is half computed, and the next chunk in flight */
+    put(&w, 2, 300, 4, 3, "", 1000);
+    w_run(&w);
+    w_assert_whole(&w, 1);
+    w_assert_whole(&w, 2);
+    assert_true(w.n_prefill_tokens < 2 * 304); /* its turn came when the prefix was there */
+    assert_true(w.req[2].sample[0].n_cached > 300 - 32);
+    world_stop(&w);
+}
+
 TEST(fair_takes_turns_between_tenants) {
     UNUSED_STATE;
     struct world w = one_slot(POLICY_FAIR);
@@ -339,8 +359,9 @@ TESTS(RUN(fcfs_goes_by_arrival), RUN(lpm_takes_the_longest_match_first),
       RUN(dfs_weight_walks_the_heaviest_branch_first),
       RUN(whoever_waited_ten_seconds_goes_first_in_any_window),
       RUN(priority_goes_by_priority_then_arrival),
-      RUN(priority_above_the_gap_takes_a_running_place), RUN(fair_takes_turns_between_tenants),
-      RUN(a_flood_does_not_drown_the_other_tenant), RUN(the_gap_between_busy_tenants_is_bounded),
-      RUN(being_alone_earns_no_credit), RUN(a_long_stream_earns_no_credit),
-      RUN(a_request_goes_where_its_prefix_is), RUN(a_hot_prefix_spreads_to_the_idle_replica),
-      RUN(a_lost_replicas_requests_move));
+      RUN(priority_above_the_gap_takes_a_running_place),
+      RUN(nobody_gives_way_for_one_who_would_wait_all_the_same),
+      RUN(fair_takes_turns_between_tenants), RUN(a_flood_does_not_drown_the_other_tenant),
+      RUN(the_gap_between_busy_tenants_is_bounded), RUN(being_alone_earns_no_credit),
+      RUN(a_long_stream_earns_no_credit), RUN(a_request_goes_where_its_prefix_is),
+      RUN(a_hot_prefix_spreads_to_the_idle_replica), RUN(a_lost_replicas_requests_move));
