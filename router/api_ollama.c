@@ -64,24 +64,20 @@ static void write_said(const struct chat_view *was, const struct chat_view *now,
 static void write_delta(const struct request *q, const struct journal_entry *e, uint32_t sample,
                         bool is_chat, struct by_buf *out) {
     const struct journal_sample *s = &e->samples[sample];
-    struct by_str text = by_buf_str(&s->text);
-    struct chat_view was, now;
-    chat_view_read(q, by_str_sub(text, 0, s->n_sent_text), false, &was);
-    chat_view_read(q, text, s->finish != FINISH_NONE, &now);
-    if (now.reasoning.n > was.reasoning.n || now.said.content.n > was.said.content.n ||
-        now.said.n_calls > was.said.n_calls) {
+    struct chat_news n;
+    chat_news_read(q, s, &n);
+    if (n.reasoning.n || n.content.n || n.has_calls) {
         write_head(q, out);
-        write_said(&was, &now, is_chat, out);
+        write_said(&n.was, &n.now, is_chat, out);
         by_buf_addz(out, ",\"done\":false}\n");
     }
     if (s->finish) {
         write_head(q, out);
-        write_said(&now, &now, is_chat, out);
+        write_said(&n.now, &n.now, is_chat, out);
         write_done(q, e, out);
         by_buf_addc(out, '\n');
     }
-    chat_view_release(&was);
-    chat_view_release(&now);
+    chat_news_release(&n);
 }
 
 static void ollama_end(struct request *q, struct by_buf *out) {

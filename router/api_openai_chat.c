@@ -98,28 +98,22 @@ static void write_calls(const struct request *q, const struct chat_view *v, uint
 static void write_view_delta(const struct request *q, const struct journal_entry *e,
                              uint32_t sample, bool has_tokens, struct by_buf *out) {
     const struct journal_sample *s = &e->samples[sample];
-    struct by_str text = by_buf_str(&s->text);
-    struct chat_view was, now;
-    chat_view_read(q, by_str_sub(text, 0, s->n_sent_text), false, &was);
-    chat_view_read(q, text, s->finish != FINISH_NONE, &now);
-    struct by_str reasoning = by_str_sub(now.reasoning, was.reasoning.n, SIZE_MAX),
-                  content = by_str_sub(by_buf_str(&now.said.content), was.said.content.n, SIZE_MAX);
-    bool has_calls = now.said.n_calls > was.said.n_calls;
-    if (reasoning.n || content.n || has_calls || has_tokens) {
+    struct chat_news n;
+    chat_news_read(q, s, &n);
+    if (n.reasoning.n || n.content.n || n.has_calls || has_tokens) {
         begin_event(q, e, sample, out);
         by_buf_addz(out, "\"content\":");
-        if (content.n)
-            by_buf_add_json_str(out, content);
+        if (n.content.n)
+            by_buf_add_json_str(out, n.content);
         else
             by_buf_addz(out, "null");
-        if (reasoning.n) api_add_str(out, "reasoning_content", reasoning);
-        if (has_calls) by_buf_addc(out, ',');
-        if (has_calls)
-            write_calls(q, &now, api_openai_choice(e, sample), was.said.n_calls, true, out);
+        if (n.reasoning.n) api_add_str(out, "reasoning_content", n.reasoning);
+        if (n.has_calls) by_buf_addc(out, ',');
+        if (n.has_calls)
+            write_calls(q, &n.now, api_openai_choice(e, sample), n.was.said.n_calls, true, out);
         end_event(q, e, sample, has_tokens, out);
     }
-    chat_view_release(&was);
-    chat_view_release(&now);
+    chat_news_release(&n);
 }
 
 /* NULL: as the sample says. */

@@ -206,27 +206,22 @@ static void write_end(struct request *q, const struct journal_sample *s, const s
 static void responses_delta(struct request *q, struct journal_entry *e, uint32_t sample,
                             struct by_buf *out) {
     struct journal_sample *s = &e->samples[sample];
-    struct by_str text = by_buf_str(&s->text);
-    struct chat_view was, now;
-    chat_view_read(q, by_str_sub(text, 0, s->n_sent_text), false, &was);
-    chat_view_read(q, text, s->finish != FINISH_NONE, &now);
-    struct by_str thought = by_str_sub(now.reasoning, was.reasoning.n, SIZE_MAX),
-                  words = by_str_sub(by_buf_str(&now.said.content), was.said.content.n, SIZE_MAX);
-    size_t n_thinking = now.reasoning.n > 0;
+    struct chat_news n;
+    chat_news_read(q, s, &n);
+    size_t n_thinking = n.now.reasoning.n > 0;
     if (!s->is_begun) {
         begin(q, "created", out);
         by_buf_addz(out, ",\"response\":");
         write_response(q, NULL, out);
         end(out);
     }
-    if (thought.n) write_words(q, &now, 0, !was.reasoning.n, thought, out);
-    if (words.n) {
-        if (n_thinking && !was.said.content.n) end_words(q, &now, 0, out);
-        write_words(q, &now, n_thinking, !was.said.content.n, words, out);
+    if (n.reasoning.n) write_words(q, &n.now, 0, !n.was.reasoning.n, n.reasoning, out);
+    if (n.content.n) {
+        if (n_thinking && !n.was.said.content.n) end_words(q, &n.now, 0, out);
+        write_words(q, &n.now, n_thinking, !n.was.said.content.n, n.content, out);
     }
-    if (s->finish) write_end(q, s, &now, out);
-    chat_view_release(&was);
-    chat_view_release(&now);
+    if (s->finish) write_end(q, s, &n.now, out);
+    chat_news_release(&n);
 }
 
 static void responses_end(struct request *q, struct by_buf *out) {

@@ -3,7 +3,7 @@
  *     text so far ─ parse_reasoning ─▶ reasoning · rest ─ parse_tools ─▶ content · calls
  *
  * Always: a view of a text begins the view of any longer one, so a stream sends the difference of two views.
- * Owner: the caller; chat_view_read fills, chat_view_release frees. Slices borrow from the text. */
+ * Owner: the caller; chat_…_read fills, chat_…_release frees. Slices borrow from the text. */
 #ifndef ROUTER_CHAT_VIEW_H
 #define ROUTER_CHAT_VIEW_H
 
@@ -14,9 +14,18 @@ struct chat_view {
     struct parse_tools_result said;
 };
 
+/* What a sample has to say since its last event. */
+struct chat_news {
+    struct chat_view was, now;
+    struct by_str reasoning, content; /* what `now` has and `was` has not */
+    bool has_calls;                   /* so with calls: those from was.said.n_calls on */
+};
+
 bool chat_view_is_plain(const struct request *q); /* the text is the content */
 void chat_view_read(const struct request *q, struct by_str text, bool is_end, struct chat_view *v);
 void chat_view_release(struct chat_view *v);
+void chat_news_read(const struct request *q, const struct journal_sample *s, struct chat_news *n);
+void chat_news_release(struct chat_news *n);
 /* A call's id, made of what a replay repeats: call_… */
 void chat_view_write_call_id(const struct request *q, uint32_t choice, size_t call,
                              struct by_buf *out);
