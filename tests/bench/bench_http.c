@@ -29,14 +29,16 @@ static struct stream streams[STREAMS_MAX];
 static double gaps[GAPS_MAX], firsts[GAPS_MAX];
 static size_t n_gaps, n_firsts, n_events;
 static uint32_t n_tokens;
+static uint16_t port;
 
 static void quit(const char *what) {
     fprintf(stderr, "bench_http: %s\n", what);
     exit(1);
 }
 
-static void ask(struct stream *s, size_t number) {
+static void send_request(const struct stream *s) {
     char body[256], all[512];
+    size_t number = (size_t)(s - streams);
     int n = snprintf(body, sizeof body,
                      "{\"prompt\":[%zu,%u,7,7,7,7,7,7],\"max_tokens\":%u,\"temperature\":0,"
                      "\"ignore_eos\":true,\"stream\":true}",
@@ -45,19 +47,30 @@ static void ask(struct stream *s, size_t number) {
                  "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                  "Content-Length: %d\r\n\r\n%s",
                  n, body);
-    if (write(s->fd, all, (size_t)n) != n) quit("cannot send");
+    ssize_t n_sent = send(s->fd, all, (size_t)n, MSG_NOSIGNAL);
+    if (n_sent != n && s->n_rounds == 1) quit("cannot send"); /* later, take finds it closed */
+}
+
+static void ask(struct stream *s) {
     s->sent_ns = by_now_ns();
     s->last_ns = 0;
     s->n_rounds++;
+    send_request(s);
 }
 
-static void open_stream(struct stream *s, uint16_t port) {
+static void open_stream(struct stream *s) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
     int one = 1;
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     s->fd = socket(AF_INET, SOCK_STREAM, 0);
     if (s->fd < 0 || connect(s->fd, (struct sockaddr *)&a, sizeof a)) quit("cannot connect");
     setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
+
+static void ask_anew(struct stream *s) {
+    close(s->fd);
+    open_stream(s);
+    send_request(s);
 }
 
 /* An event ends in an empty line; one that is torn between two reads is not counted. */
@@ -82,6 +95,11 @@ static bool take(struct stream *s) {
     static char room[1 << 18];
     static const char end[] = "data: [DONE]\n\n\r\n0\r\n\r\n";
     ssize_t n = read(s->fd, room, sizeof room);
+    if (n <= 0 && !s->last_ns &&
+        s->n_rounds > 1) { /* some servers end a connection with each answer */
+        ask_anew(s);
+        return false;
+    }
     if (n <= 0) quit("the server closed a stream");
     uint64_t now = by_now_ns();
     if (!s->last_ns) {
@@ -101,14 +119,17 @@ static void run(size_t n_streams, uint32_t n_rounds) {
     size_t n_open = n_streams;
     for (size_t i = 0; i < n_streams; i++) {
         fds[i] = (struct pollfd){.fd = streams[i].fd, .events = POLLIN};
-        ask(&streams[i], i);
+        ask(&streams[i]);
     }
     while (n_open) {
         if (poll(fds, n_streams, 60000) <= 0) quit("nothing came for a minute");
         for (size_t i = 0; i < n_streams; i++) {
-            if (!fds[i].revents || !take(&streams[i])) continue;
+            if (!fds[i].revents) continue;
+            bool is_done = take(&streams[i]);
+            fds[i].fd = streams[i].fd;
+            if (!is_done) continue;
             if (streams[i].n_rounds < n_rounds) {
-                ask(&streams[i], i);
+                ask(&streams[i]);
             } else {
                 fds[i].fd = -1;
                 n_open--;
@@ -119,13 +140,13 @@ static void run(size_t n_streams, uint32_t n_rounds) {
 
 int main(int argc, char **argv) {
     if (argc != 5) quit("usage: bench_http PORT STREAMS TOKENS ROUNDS");
-    uint16_t port = (uint16_t)strtoul(argv[1], NULL, 10);
+    port = (uint16_t)strtoul(argv[1], NULL, 10);
     size_t n_streams = strtoul(argv[2], NULL, 10);
     n_tokens = (uint32_t)strtoul(argv[3], NULL, 10);
     uint32_t n_rounds = (uint32_t)strtoul(argv[4], NULL, 10);
     if (!n_streams || n_streams > STREAMS_MAX) quit("STREAMS is 1 to 1024");
     for (size_t i = 0; i < n_streams; i++)
-        open_stream(&streams[i], port);
+        open_stream(&streams[i]);
     uint64_t from = by_now_ns();
     run(n_streams, n_rounds);
     double seconds = (double)(by_now_ns() - from) / 1e9;
