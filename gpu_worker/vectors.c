@@ -112,7 +112,7 @@ static void put(struct msg_slot_vector *out, uint32_t *n_out, uint32_t slot, con
     out[(*n_out)++] = (struct msg_slot_vector){.slot = slot, .values = {values, n}};
 }
 
-static void embed_all(struct vectors *v, struct by_arena *arena, bool *is_broken,
+static bool embed_all(struct vectors *v, struct by_arena *arena, bool *is_broken,
                       struct msg_slot_vector *out, uint32_t *n_out) {
     uint32_t n_rows = 0, from, width = v->plan.n_embed;
     for (uint32_t i = 0; i < v->n; i++) {
@@ -120,8 +120,9 @@ static void embed_all(struct vectors *v, struct by_arena *arena, bool *is_broken
         for (uint32_t k = 0; k < n; k++)
             v->hidden_rows[n_rows++] = v->rows[i].first_row + from + k;
     }
-    if (!n_rows) return;
+    if (!n_rows) return true;
     const float *hidden = model_hidden(v->model, v->hidden_rows, n_rows);
+    if (!hidden) return false;
     double *scratch = by_arena_get_array(arena, width, sizeof *scratch);
     for (uint32_t i = 0; i < v->n; i++) {
         const struct vectors_rows *r = &v->rows[i];
@@ -136,6 +137,7 @@ static void embed_all(struct vectors *v, struct by_arena *arena, bool *is_broken
         }
         hidden += (size_t)n * width;
     }
+    return true;
 }
 
 /* ---- scores ---- */
@@ -158,21 +160,23 @@ static bool activate(enum score_kind kind, const float *x, uint32_t n, float *ou
     return is_finite;
 }
 
-static void score_group(struct vectors *v, struct by_arena *arena, const uint32_t *slots,
+static bool score_group(struct vectors *v, struct by_arena *arena, const uint32_t *slots,
                         const uint32_t *rows, uint32_t n, bool *is_broken,
                         struct msg_slot_vector *out, uint32_t *n_out) {
     uint32_t n_labels = v->plan.n_labels;
-    if (!n) return;
+    if (!n) return true;
     const float *labels = model_scores(v->model, rows, n);
+    if (!labels) return false;
     for (uint32_t i = 0; i < n; i++) {
         float *values = by_arena_get_array(arena, n_labels, sizeof *values);
         if (!activate(v->plan.score, labels + (size_t)i * n_labels, n_labels, values))
             is_broken[slots[i]] = true;
         put(out, n_out, slots[i], values, n_labels);
     }
+    return true;
 }
 
-static void score_all(struct vectors *v, struct by_arena *arena, bool *is_broken,
+static bool score_all(struct vectors *v, struct by_arena *arena, bool *is_broken,
                       struct msg_slot_vector *out, uint32_t *n_out) {
     uint32_t slots[SCORES_AT_A_TIME], rows[SCORES_AT_A_TIME], n = 0;
     for (uint32_t i = 0; i < v->n; i++) {
@@ -181,16 +185,16 @@ static void score_all(struct vectors *v, struct by_arena *arena, bool *is_broken
         slots[n] = r->slot;
         rows[n++] = r->first_row;
         if (n < SCORES_AT_A_TIME) continue;
-        score_group(v, arena, slots, rows, n, is_broken, out, n_out);
+        if (!score_group(v, arena, slots, rows, n, is_broken, out, n_out)) return false;
         n = 0;
     }
-    score_group(v, arena, slots, rows, n, is_broken, out, n_out);
+    return score_group(v, arena, slots, rows, n, is_broken, out, n_out);
 }
 
-void vectors_compute(struct vectors *v, struct by_arena *arena, bool *is_broken,
+bool vectors_compute(struct vectors *v, struct by_arena *arena, bool *is_broken,
                      struct msg_slot_vector **out, uint32_t *n_out) {
     *n_out = 0;
     *out = by_arena_get_array(arena, BY_MAX(v->n, 1u), sizeof **out);
-    if (v->plan.n_embed) embed_all(v, arena, is_broken, *out, n_out);
-    if (v->plan.n_labels) score_all(v, arena, is_broken, *out, n_out);
+    if (v->plan.n_embed && !embed_all(v, arena, is_broken, *out, n_out)) return false;
+    return !v->plan.n_labels || score_all(v, arena, is_broken, *out, n_out);
 }

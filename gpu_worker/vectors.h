@@ -45,9 +45,9 @@ struct vectors_rows {
 void vectors_begin(struct vectors *v); /* a new step */
 void vectors_add(struct vectors *v, const struct vectors_rows *rows);
 /* After model_forward: what has ended in this step; *out and its values lie in the arena. is_broken[slot] becomes true
- * where a number is NaN or infinite. */
-void vectors_compute(struct vectors *v, struct by_arena *arena, bool *is_broken,
-                     struct msg_slot_vector **out, uint32_t *n_out);
+ * where a number is NaN or infinite. False: the device failed. */
+BY_MUST_USE bool vectors_compute(struct vectors *v, struct by_arena *arena, bool *is_broken,
+                                 struct msg_slot_vector **out, uint32_t *n_out);
 bool vectors_any(const struct vectors *v); /* does this step's answer need hidden states? */
 
 #endif

@@ -294,7 +294,8 @@ static int compute(struct worker *w) {
                                                           .wanted = all ? NULL : wanted,
                                                           .n_wanted = w->n_wants});
     if (rc) return rc;
-    if (all) vectors_compute(w->vectors, &w->arena, w->is_broken, &w->found, &w->n_found);
+    if (all && !vectors_compute(w->vectors, &w->arena, w->is_broken, &w->found, &w->n_found))
+        device_failed(w->backend);
     shape_prompts(w);
     for (uint32_t from = 0; from < w->n_wants; from += w->n_group) {
         w->n_group = BY_MIN((uint32_t)WORKER_LOGIT_ROWS, w->n_wants - from);
