@@ -1,6 +1,7 @@
 /* From the rows of a file to rows that a warp reads with wide loads (layout: cuda.h). */
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "gpu_worker/cuda/blocks.h"
 #include "gpu_worker/cuda/cuda.h"
 
 #include <string.h>
@@ -21,7 +22,7 @@ static enum cuda_format format_of(enum by_dtype t) {
     case BY_DTYPE_Q8_0:
         return CUDA_Q8;
     default:
-        return CUDA_F32;
+        return blocks_known(t) ? CUDA_G8 : CUDA_F32;
     }
 }
 
@@ -72,6 +73,8 @@ static void pack_row(const struct weight *w, enum by_dtype t, const uint8_t *src
         pack_q4(src, t == BY_DTYPE_Q4_1, w->n_in / 32, dst, scales);
     } else if (w->format == CUDA_Q8) {
         pack_q8(src, w->n_in / 32, dst, scales);
+    } else if (w->format == CUDA_G8) {
+        blocks_unpack(t, src, w->n_in, (int8_t *)dst, (float *)scales);
     } else if (t == BY_DTYPE_BF16 || t == BY_DTYPE_F16) {
         memcpy(dst, src, (size_t)w->n_in * 2);
     } else {
