@@ -234,6 +234,34 @@ struct op_gate {
     uint32_t first, n;
 };
 
+/* The pick of sampler.h for one row of logits, for a device that holds them. Lists are host memory. */
+struct sample_row {
+    uint32_t row, at; /* at: word of out where its answer begins */
+    bool is_greedy, wants_report;
+    bool is_score; /* no pick: score_id is reported */
+    uint32_t score_id;
+    float temperature, top_p, min_p;
+    uint32_t top_k;  /* 0: all */
+    uint64_t random; /* by_rand_word of seed, position and sample */
+    float frequency_penalty, presence_penalty, repetition_penalty;
+    const uint32_t *counted, *counts; /* output ids, each once, and how often */
+    const uint32_t *banned, *bias_ids, *chosen;
+    const float *bias_values;
+    uint32_t n_counted, n_banned, n_bias, n_chosen, n_top;
+};
+
+/* Words of an answer: id, is it broken, largest logit, the id's logit (bits of f32), total mass (low, high); then n_top ids,
+ * n_top logits and n_chosen logits. */
+enum { SAMPLE_WORDS = 6 };
+
+struct op_sample {
+    float *logits; /* changed in place */
+    uint32_t ld, n_vocab;
+    const struct sample_row *rows; /* host memory */
+    uint32_t n;
+    uint32_t *out; /* backend memory */
+};
+
 /* What a rotation needs: inv_freq already scaled by its kind; cos and sin times mscale. */
 struct rope_source {
     uint32_t n_rot;        /* columns that turn */
@@ -294,6 +322,8 @@ struct backend {
     void (*route)(struct lane *l, const struct op_route *o);
     void (*experts)(struct lane *l, const struct op_experts *o);
     void (*gate)(struct lane *l, const struct op_gate *o);
+    void (*sample)(struct lane *l,
+                   const struct op_sample *o); /* NULL on a CPU: sampler.c does it */
 
     void (*memory)(const struct backend *b, struct backend_memory *out);
     void (*close)(struct backend *b);

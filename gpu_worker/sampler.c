@@ -84,7 +84,7 @@ void sampler_seq_note(struct sampler_seq *q, uint32_t id) {
     by_map_put(&q->counts, key, (void *)(n + 1)); /* the count itself is the value: never 0 */
 }
 
-/* ---- changes to the logits, in SGLang's order ---- */
+/* ---- changes to the logits, in SGLang's order; on a device sampler_device.c and cuda/sample.cu make the same ---- */
 
 static void add_penalties(const struct sampler_seq *q, float *logits, uint32_t n_vocab) {
     const struct msg_sampling *p = q->params;
@@ -305,6 +305,14 @@ static float logprob_at(float logit, float max, float temperature, double log_to
     return (float)((double)((logit - max) / temperature) - log_total);
 }
 
+static double log_of(uint64_t total) {
+    return log((double)total / (double)(UINT64_C(1) << MASS_BITS));
+}
+
+float sampler_logprob(float logit, float max, float temperature, uint64_t total) {
+    return logprob_at(logit, max, temperature, log_of(total));
+}
+
 /* The n largest logits, best first, ties to the lower id: insertion into a short sorted list. */
 static uint32_t find_top(struct sampler *s, const float *logits, uint32_t n) {
     uint32_t have = 0;
@@ -324,7 +332,7 @@ static uint32_t find_top(struct sampler *s, const float *logits, uint32_t n) {
 
 static void report(struct sampler *s, const struct msg_sampling *p, const float *logits, float max,
                    float temperature, uint64_t total, struct sampler_pick *out) {
-    double log_total = log((double)total / (double)(UINT64_C(1) << MASS_BITS));
+    double log_total = log_of(total);
     out->logprob = logprob_at(logits[out->id], max, temperature, log_total);
     uint32_t n = find_top(s, logits, p->top_logprobs);
     for (uint32_t i = 0; i < n; i++)

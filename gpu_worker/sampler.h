@@ -50,6 +50,8 @@ uint32_t sampler_n_vocab(const struct sampler *s);
 /* logits: [n_vocab], changed in place. BY_EINTERNAL: a NaN or +inf, or nothing left to pick; *out is zero then. */
 BY_MUST_USE int sampler_pick(struct sampler *s, const struct sampler_seq *q, float *logits,
                              struct sampler_pick *out);
+/* Of a logit, given the largest one and the total mass at this temperature. */
+float sampler_logprob(float logit, float max, float temperature, uint64_t total);
 /* Log probability of a prompt token: of the logits as they are. Same failure. `id` is out->id afterwards. */
 BY_MUST_USE int sampler_score(struct sampler *s, const struct msg_sampling *params,
                               const float *logits, uint32_t id, struct sampler_pick *out);

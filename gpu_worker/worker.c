@@ -3,6 +3,10 @@
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/mem.h"
+#include "gpu_worker/sampler_device.h"
+
+/* Of a group's answers from a device: 64 rows with 128 likeliest ids and 64 chosen ones each. */
+enum { ANSWER_WORDS = WORKER_LOGIT_ROWS * (SAMPLE_WORDS + 2 * LIMIT_TOP_LOGPROBS + 64) };
 
 /* One row of logits that somebody waits for: a token to pick, or a prompt token to score. */
 struct want {
@@ -51,6 +55,11 @@ struct worker {
     const struct want *group;
     float *logits;
     uint32_t n_group;
+
+    /* Of a device that samples. */
+    struct op_sample ask;
+    struct sample_row sample_rows[WORKER_LOGIT_ROWS];
+    uint32_t *answers; /* [ANSWER_WORDS] backend memory */
 };
 
 /* Its first block is there before the first row comes: which lane gets a row is chance, and a step allocates nothing. */
@@ -85,6 +94,7 @@ struct worker *worker_new(struct model *model, struct backend *backend,
     w->chosen = by_alloc_array(n, sizeof *w->chosen);
     w->is_broken = by_alloc_array(n, sizeof *w->is_broken);
     w->failed = by_alloc_array(n, sizeof *w->failed);
+    if (backend->sample) w->answers = backend->alloc(backend, ANSWER_WORDS * sizeof *w->answers);
     w->prompts = by_alloc_array(n, sizeof *w->prompts);
     return w;
 }
@@ -114,6 +124,7 @@ void worker_free(struct worker *w) {
     by_free(w->chosen);
     by_free(w->is_broken);
     by_free(w->failed);
+    if (w->answers) w->backend->free(w->backend, w->answers);
     by_free(w->prompts);
     mirror_release(&w->mirror);
     by_free(w);
@@ -216,28 +227,35 @@ static void fill_top(struct msg_top *table, const struct msg_prompt_logprobs *p,
            from->n * sizeof *from->logprobs);
 }
 
-static void answer_pick(struct worker *w, struct picker *k, const struct want *x, float *logits) {
-    struct slot *s = &w->mirror.slots[x->slot];
-    struct sampler_pick pick;
-    if (sampler_pick(k->sampler, &s->pick, logits, &pick)) w->is_broken[x->slot] = true;
-    w->tokens[x->pick] = pick.id;
-    w->logprobs[x->pick] = pick.logprob;
-    w->tops[x->pick] = copy_top(&k->arena, &pick.top);
-    w->chosen[x->pick] = copy_top(&k->arena, &pick.chosen);
+/* What was found of a row that wants a token (rc not 0: its logits are broken), or a score. */
+static void note_pick(struct worker *w, struct by_arena *arena, const struct want *x, int rc,
+                      const struct sampler_pick *pick) {
+    if (rc) w->is_broken[x->slot] = true;
+    w->tokens[x->pick] = pick->id;
+    w->logprobs[x->pick] = pick->logprob;
+    w->tops[x->pick] = copy_top(arena, &pick->top);
+    w->chosen[x->pick] = copy_top(arena, &pick->chosen);
 }
 
-static void answer_score(struct worker *w, struct picker *k, const struct want *x,
-                         const float *logits) {
-    const struct slot *s = &w->mirror.slots[x->slot];
+static void note_score(struct worker *w, const struct want *x, int rc,
+                       const struct sampler_pick *pick) {
     struct msg_prompt_logprobs *p = &w->prompts[x->prompt];
-    struct sampler_pick pick;
-    if (sampler_score(k->sampler, &s->params, logits, x->id, &pick)) {
+    if (rc) {
         w->is_broken[x->slot] = true;
         return;
     }
-    ((float *)(uintptr_t)p->logprobs.p)[x->at] = pick.logprob;
-    fill_top(&p->top, p, x->at, &pick.top);
-    fill_top(&p->id_logprobs, p, x->at, &pick.chosen);
+    ((float *)(uintptr_t)p->logprobs.p)[x->at] = pick->logprob;
+    fill_top(&p->top, p, x->at, &pick->top);
+    fill_top(&p->id_logprobs, p, x->at, &pick->chosen);
+}
+
+static void answer_row(struct worker *w, struct picker *k, const struct want *x, float *logits) {
+    struct slot *s = &w->mirror.slots[x->slot];
+    struct sampler_pick pick;
+    if (x->pick == UINT32_MAX)
+        note_score(w, x, sampler_score(k->sampler, &s->params, logits, x->id, &pick), &pick);
+    else
+        note_pick(w, &k->arena, x, sampler_pick(k->sampler, &s->pick, logits, &pick), &pick);
 }
 
 static void answer_group(struct lane *lane, void *ctx) {
@@ -246,11 +264,7 @@ static void answer_group(struct lane *lane, void *ctx) {
     uint32_t n_vocab = w->mirror.limits.n_vocab;
     for (uint32_t i = w->backend->lane_next(lane, w->n_group); i != UINT32_MAX;
          i = w->backend->lane_next(lane, w->n_group)) {
-        float *logits = w->logits + (size_t)i * n_vocab;
-        if (w->group[i].pick == UINT32_MAX)
-            answer_score(w, k, &w->group[i], logits);
-        else
-            answer_pick(w, k, &w->group[i], logits);
+        answer_row(w, k, &w->group[i], w->logits + (size_t)i * n_vocab);
     }
 }
 
@@ -271,12 +285,68 @@ static void shape_prompts(struct worker *w) {
     }
 }
 
+/* ---- where the device holds the logits, it picks too ---- */
+
 /* A device that has failed once gives no step any more: the process ends, and a new one starts with a clean device. What was
  * under way is computed anew from the token log (DESIGN D5). */
 static void device_failed(struct backend *b) {
     struct by_err err = {0};
     int rc = b->wait(b, &err);
     by_die("%s", rc ? err.text : "the device gave no logits");
+}
+
+static void sample_lane(struct lane *lane, void *ctx) {
+    const struct worker *w = ctx;
+    w->backend->sample(lane, &w->ask);
+}
+
+/* False: the answers would not fit, and the logits have to be fetched. */
+static bool sample_there(struct worker *w) {
+    struct sample_row *rows = w->sample_rows;
+    uint32_t n_words = 0;
+    for (uint32_t i = 0; i < w->n_group; i++) {
+        const struct want *x = &w->group[i];
+        struct slot *s = &w->mirror.slots[x->slot];
+        if (x->pick == UINT32_MAX)
+            sampler_device_ask_score(&s->params, x->id, &rows[i]);
+        else
+            sampler_device_ask(&s->pick, &w->arena, &rows[i]);
+        rows[i].row = i;
+        rows[i].at = n_words;
+        n_words += sampler_device_words(&rows[i]);
+        if (n_words > ANSWER_WORDS) return false;
+    }
+    w->ask = (struct op_sample){.logits = w->logits,
+                                .ld = w->mirror.limits.n_vocab,
+                                .n_vocab = w->mirror.limits.n_vocab,
+                                .rows = rows,
+                                .n = w->n_group,
+                                .out = w->answers};
+    w->backend->run(w->backend, sample_lane, w);
+    uint32_t *words = (uint32_t *)w->backend->get(w->backend, (const float *)w->answers, n_words);
+    if (!words) device_failed(w->backend);
+    for (uint32_t i = 0; i < w->n_group; i++) {
+        const struct want *x = &w->group[i];
+        struct sampler_pick pick;
+        int rc = sampler_device_take(&rows[i], &w->mirror.slots[x->slot].params,
+                                     w->mirror.limits.n_vocab, words + rows[i].at, &pick);
+        if (x->pick == UINT32_MAX)
+            note_score(w, x, rc, &pick);
+        else
+            note_pick(w, &w->arena, x, rc, &pick);
+    }
+    return true;
+}
+
+static void answer_there(struct worker *w, const uint32_t *rows) {
+    w->logits = model_logits_there(w->model, rows, w->n_group);
+    if (!w->logits) device_failed(w->backend);
+    if (sample_there(w)) return;
+    w->logits = model_logits(w->model, rows, w->n_group);
+    if (!w->logits) device_failed(w->backend);
+    for (uint32_t i = 0; i < w->n_group; i++)
+        answer_row(w, &w->pickers[0], &w->group[i],
+                   w->logits + (size_t)i * w->mirror.limits.n_vocab);
 }
 
 static int compute(struct worker *w) {
@@ -302,6 +372,10 @@ static int compute(struct worker *w) {
         w->group = w->wants + from;
         for (uint32_t i = 0; i < w->n_group; i++)
             rows[i] = w->group[i].row;
+        if (w->answers) {
+            answer_there(w, rows);
+            continue;
+        }
         w->logits = model_logits(w->model, rows, w->n_group);
         if (!w->logits && !w->backend->is_device) return BY_EUNAVAILABLE; /* of a rank */
         if (!w->logits) device_failed(w->backend);

@@ -136,6 +136,7 @@ void cuda_attention(struct lane *l, const struct op_attention *o);
 void cuda_route(struct lane *l, const struct op_route *o);
 void cuda_experts(struct lane *l, const struct op_experts *o);
 void cuda_gate(struct lane *l, const struct op_gate *o);
+void cuda_sample(struct lane *l, const struct op_sample *o);
 /* Fills cos and sin of t. */
 void cuda_rope_fill(struct cuda *c, const struct rope_table *t, const float *inv_freq,
                     float mscale);

@@ -163,6 +163,7 @@ static const struct backend table = {
     .route = cuda_route,
     .experts = cuda_experts,
     .gate = cuda_gate,
+    .sample = cuda_sample,
     .memory = backend_memory,
     .close = backend_close,
 };

@@ -283,6 +283,10 @@ static float *read_rows(const struct decoder *d, const struct buffer *b, uint32_
     return d->b->get ? d->b->get(d->b, b->p, (size_t)n * b->ld) : b->p;
 }
 
+float *model_logits_there(struct model *m, const uint32_t *rows, uint32_t n) {
+    return decoder_logits(&m->d, rows, n) ? NULL : m->d.logits.p;
+}
+
 float *model_logits(struct model *m, const uint32_t *rows, uint32_t n) {
     if (decoder_logits(&m->d, rows, n)) return NULL;
     return read_rows(&m->d, &m->d.logits, n);

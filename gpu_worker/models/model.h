@@ -61,6 +61,8 @@ BY_MUST_USE int model_forward(struct model *m, const struct model_step *s);
  * valid until the next call. n <= logit_rows_max: who wants more (prompt logprobs) asks again. NULL, here and below: the
  * device failed, and its backend's wait says how; on a host, a rank of the group is lost. */
 float *model_logits(struct model *m, const uint32_t *rows, uint32_t n);
+/* The same, left where the backend has them. */
+float *model_logits_there(struct model *m, const uint32_t *rows, uint32_t n);
 /* The same rows after the last norm: [n, model_hidden_size]. n <= rows_max. */
 const float *model_hidden(struct model *m, const uint32_t *rows, uint32_t n);
 uint32_t model_hidden_size(const struct model *m);
