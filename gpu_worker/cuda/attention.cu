@@ -3,6 +3,23 @@
 
 #include <string.h>
 
+enum { TILE_ROWS = 16 /* of a sequence, from which on a tile pays */ };
+
+/* Rows of long pieces go by tiles, those between them by spans. */
+static void share_out(struct cuda *c, const struct op_attention *o, const struct attend *a) {
+    uint32_t done = o->first, end = o->first + o->n;
+    bool may_tile = !c->options.is_deterministic && attention_fits_tiles(o);
+    for (uint32_t i = 0; i < o->n_seqs && may_tile; i++) {
+        const struct seq_rows *s = &o->seqs[i];
+        uint32_t from = BY_MAX(s->first, o->first), to = BY_MIN(s->first + s->n, end);
+        if (to <= from || to - from < TILE_ROWS) continue;
+        if (from > done) attention_spans(c, o, a, done, from - done);
+        attention_tiles(c, o, a, s, from, to - from);
+        done = to;
+    }
+    if (end > done) attention_spans(c, o, a, done, end - done);
+}
+
 extern "C" void cuda_attention(struct lane *l, const struct op_attention *o) {
     struct cuda *c = l->cuda;
     struct attend a;
@@ -15,5 +32,5 @@ extern "C" void cuda_attention(struct lane *l, const struct op_attention *o) {
     a.y = cuda_kv_of(&o->kv), a.pool = (const uint8_t *)o->pool;
     a.out = o->out, a.out_ld = o->out_ld, a.out_col = o->out_col;
     a.rows = cuda_rows(c, o->seqs, o->n_seqs, a.page_size, o->is_full, &a.pages);
-    attention_spans(c, o, &a, o->first, o->n);
+    share_out(c, o, &a);
 }

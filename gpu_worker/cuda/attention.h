@@ -40,6 +40,10 @@ struct attend_merge {
     uint32_t row, first, n;
 };
 
+/* Rows [first, first + n) of sequence s, by tiles; only what fits them. */
+bool attention_fits_tiles(const struct op_attention *o);
+void attention_tiles(struct cuda *c, const struct op_attention *o, const struct attend *a,
+                     const struct seq_rows *s, uint32_t first, uint32_t n);
 /* Rows [first, first + n) of the op, a row after the other. */
 void attention_spans(struct cuda *c, const struct op_attention *o, const struct attend *a,
                      uint32_t first, uint32_t n);

@@ -68,7 +68,8 @@ static void linear_rows(struct cuda *c, const struct op_linear *o, uint32_t from
     p.e.y = o->y, p.e.ld = o->y_ld, p.e.col = o->y_col, p.e.act = o->act;
     p.e.is_add = o->is_add, p.e.scale = o->scale, p.e.softcap = o->softcap;
     p.x = o->x + (size_t)p.first * o->x_ld + o->x_col, p.x_ld = o->x_ld;
-    if (o->norm || o->rows) {
+    bool by_tiles = n > CUDA_ROWS_FEW && w->format != CUDA_F32 && !c->options.is_deterministic;
+    if (o->norm || o->rows || by_tiles) {
         struct prepare r;
         memset(&r, 0, sizeof r);
         r.x = o->x, r.x_ld = o->x_ld, r.x_col = o->x_col, r.n_in = w->n_in, r.k_pad = w->k_pad;
@@ -76,10 +77,14 @@ static void linear_rows(struct cuda *c, const struct op_linear *o, uint32_t from
         if (o->rows)
             r.rows = (const uint32_t *)queue_stage(c->queue, o->rows,
                                                    (o->first + o->n) * sizeof *o->rows);
+        r.is_bf16 = by_tiles;
         product_prepare(c, &r);
         p.x = c->prepared, p.x_ld = w->k_pad;
     }
-    product_skinny(c, w->format, p);
+    if (by_tiles)
+        product_tiles(c, w->format, p);
+    else
+        product_skinny(c, w->format, p);
 }
 
 extern "C" void cuda_linear(struct lane *l, const struct op_linear *o) {

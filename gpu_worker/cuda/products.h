@@ -46,6 +46,8 @@ struct product {
 
 struct product product_of(const struct weight *w);
 void product_skinny(struct cuda *c, enum cuda_format f, struct product p);
+/* x: prepared rows in bf16, x_ld columns. No table, no slots. */
+void product_tiles(struct cuda *c, enum cuda_format f, struct product p);
 
 /* Rows first … first + n - 1 of x (or of rows[]), normed: f32 into c->prepared, k_pad columns, zero behind the last. */
 struct prepare {

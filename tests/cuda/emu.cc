@@ -26,6 +26,7 @@ static struct {
     const void *args;
     uint8_t *shared;
     uint64_t exchange[THREADS_MAX / 32][2][32];
+    struct emu_fragments fragments[THREADS_MAX / 32];
     struct {
         uint32_t n_live, n_waiting;
     } warps[THREADS_MAX / 32];
@@ -133,6 +134,10 @@ void *emu_shared(void) {
 
 uint32_t emu_lane(void) {
     return emu.current % 32;
+}
+
+struct emu_fragments *emu_warp_fragments(void) {
+    return &emu.fragments[emu.current / 32];
 }
 
 void __syncthreads(void) {

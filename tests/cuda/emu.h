@@ -84,6 +84,38 @@ template <class T> static inline T atomicAdd(T *at, T v) {
     return old;
 }
 
+/* mma.cuh's step: the fragments of the PTX manual, written out. */
+struct emu_fragments {
+    uint32_t a[32][4], b[32][2];
+};
+struct emu_fragments *emu_warp_fragments(void); /* the warp's */
+
+template <class Number>
+static inline void emu_mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                           Number number) {
+    struct emu_fragments *f = emu_warp_fragments();
+    uint32_t lane = emu_lane();
+    memcpy(f->a[lane], a, sizeof a);
+    memcpy(f->b[lane], b, sizeof b);
+    __syncwarp();
+    for (uint32_t i = 0; i < 4; i++) {
+        uint32_t row = lane / 4 + 8 * (i / 2), col = lane % 4 * 2 + i % 2;
+        for (uint32_t k = 0; k < 16; k++) {
+            uint32_t at = k % 8 / 2, x = f->a[row % 8 * 4 + at][row / 8 + 2 * (k / 8)],
+                     y = f->b[col * 4 + at][k / 8];
+            d[i] +=
+                number((uint16_t)(x >> (16 * (k % 2)))) * number((uint16_t)(y >> (16 * (k % 2))));
+        }
+    }
+    __syncwarp();
+}
+static inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    emu_mma(d, a, b, by_bf16_to_f32);
+}
+static inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    emu_mma(d, a, b, by_f16_to_f32);
+}
+
 static inline float f16_to_f32(uint16_t h) {
     return by_f16_to_f32(h);
 }

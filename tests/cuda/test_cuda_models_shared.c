@@ -1,17 +1,21 @@
 /* Whole models through the emulated CUDA backend: every family and format of the shared data against what transformers says
- * of it, in f32; a prompt in one step, then greedy tokens one by one, which from the third on are graphs. */
+ * of it, in f32; a prompt in one step, then greedy tokens one by one, which from the third on are graphs. Deterministic, all
+ * products are in f32 and no way of computing changes a bit; else prompts are multiplied in bf16. */
 #include "gpu_worker/cuda/cuda_module.h"
 #include "tests/models/model_subjects.h"
 #include "tests/models/model_world.h"
 
 /* As a share of the logits' spread; what the CPU backend is held to with exact activations. */
 static const double tolerance = 2e-3;
-enum { GREEDY = 6 };
+static const double bf16_tolerance = 0.1;
+enum { GREEDY = 6, TOKENS = 70 };
 
-static struct backend *open_backend(void) {
+static struct backend *open_backend(bool is_deterministic) {
     struct backend *b = NULL;
     struct by_err err;
-    if (banyan_cuda_module()->open(&b, &(struct cuda_options){.deadline_ms = 1000}, &err))
+    if (banyan_cuda_module()->open(
+            &b, &(struct cuda_options){.is_deterministic = is_deterministic, .deadline_ms = 1000},
+            &err))
         fail_msg("%s", err.text);
     return b;
 }
@@ -41,31 +45,86 @@ static void check_case(const struct subject *s, struct world *w, const struct by
     by_free(margins);
 }
 
+static void check_subject(const struct subject *s, bool is_deterministic, bool with_long) {
+    char path[256], golden_path[256];
+    snprintf(path, sizeof path, TINY "%s", s->path);
+    snprintf(golden_path, sizeof golden_path, TINY "%s%s", s->golden ? s->golden : s->path,
+             s->golden ? "" : "/golden.json");
+    struct by_json *golden = golden_load(golden_path);
+    struct backend *b = open_backend(is_deterministic);
+    struct world w;
+    world_open(&w, path, b,
+               &(struct world_options){.context_len = s->context_len,
+                                       .kv_dtype = is_deterministic ? KV_F32 : KV_BF16});
+    double max = (is_deterministic ? tolerance : bf16_tolerance) * golden_std(golden);
+    for (const struct by_json *c = by_json_first(by_json_get(golden, "cases")); c;
+         c = by_json_next(c)) {
+        struct by_str key = by_json_key(c);
+        if (s->only ? by_str_eqz(key, s->only) : with_long || !by_str_eqz(key, "len130"))
+            check_case(s, &w, c, max);
+    }
+    world_close(&w);
+    b->close(b);
+    by_json_free(golden);
+}
+
 TEST(every_family_matches_its_goldens) {
     UNUSED_STATE;
     for (size_t i = 0; i < BY_COUNTOF(subjects); i++) {
         const struct subject *s = &subjects[i];
-        char path[256], golden_path[256];
-        if (!subject_is_chosen(s, world_is_few)) continue;
-        snprintf(path, sizeof path, TINY "%s", s->path);
-        snprintf(golden_path, sizeof golden_path, TINY "%s%s", s->golden ? s->golden : s->path,
-                 s->golden ? "" : "/golden.json");
-        struct by_json *golden = golden_load(golden_path);
-        struct backend *b = open_backend();
-        struct world w;
-        world_open(&w, path, b, &(struct world_options){.context_len = s->context_len});
-        for (const struct by_json *c = by_json_first(by_json_get(golden, "cases")); c;
-             c = by_json_next(c)) {
-            struct by_str key = by_json_key(c);
-            bool is_long = by_str_eqz(key, "len130");
-            if (s->only ? by_str_eqz(key, s->only)
-                        : !is_long || i == 0 || (s->is_one_of_few && !world_is_few))
-                check_case(s, &w, c, tolerance * golden_std(golden));
-        }
-        world_close(&w);
-        b->close(b);
-        by_json_free(golden);
+        if (subject_is_chosen(s, world_is_few)) check_subject(s, true, i == 0);
     }
 }
 
-WORLD_TESTS(RUN(every_family_matches_its_goldens));
+TEST(prompts_in_bf16_are_close_to_the_goldens) {
+    UNUSED_STATE;
+    for (size_t i = 0; i < BY_COUNTOF(subjects); i++) {
+        const struct subject *s = &subjects[i];
+        if (subject_is_chosen(s, world_is_few) && strstr(s->path, "Q4_1"))
+            check_subject(s, false, true);
+    }
+}
+
+/* TOKENS tokens of one sequence, a chunk at a time, the others of the step as they come. */
+static void same_bits(struct world *w, const char *path, const uint32_t *ids, const float *whole,
+                      uint32_t chunk) {
+    uint32_t vocab = model_n_vocab(w->m), first[WORLD_SEQS] = {0};
+    memset(w->n_done, 0, sizeof w->n_done);
+    for (uint32_t at = 0; at < TOKENS; at += chunk) {
+        uint32_t n[WORLD_SEQS] = {[1] = 2, [3] = BY_MIN(chunk, TOKENS - at), [4] = 1};
+        const uint32_t *from[WORLD_SEQS] = {[1] = ids + 5, [3] = ids + at, [4] = ids};
+        if (w->n_done[1] > 500) n[1] = 0;
+        world_step(w, from, n, first);
+    }
+    uint32_t last = first[3] + (TOKENS - 1) % chunk;
+    const float *got = model_logits(w->m, &last, 1);
+    if (memcmp(got, whole, vocab * sizeof *got) != 0)
+        fail_msg("%s: other bits in chunks of %u", path, chunk);
+}
+
+TEST(deterministic_bits_depend_on_nothing_else) {
+    UNUSED_STATE;
+    for (size_t i = 0; i < BY_COUNTOF(subjects); i++) {
+        const struct subject *s = &subjects[i];
+        char path[256];
+        uint32_t ids[TOKENS];
+        if (!subject_is_chosen(s, true) || s->only) continue;
+        struct backend *b = open_backend(true);
+        struct world w;
+        snprintf(path, sizeof path, TINY "%s", s->path);
+        world_open(&w, path, b, &(struct world_options){.kv_dtype = KV_BF16});
+        uint32_t vocab = model_n_vocab(w.m);
+        for (uint32_t k = 0; k < TOKENS; k++)
+            ids[k] = (k * 7919 + 13) % vocab;
+        float *whole =
+            by_memdup(world_feed(&w, 0, ids, TOKENS, TOKENS, NULL), vocab * sizeof *whole);
+        same_bits(&w, s->path, ids, whole, 29);
+        if (i == 0) same_bits(&w, s->path, ids, whole, 1);
+        by_free(whole);
+        world_close(&w);
+        b->close(b);
+    }
+}
+
+WORLD_TESTS(RUN(every_family_matches_its_goldens), RUN(prompts_in_bf16_are_close_to_the_goldens),
+            RUN(deterministic_bits_depend_on_nothing_else));

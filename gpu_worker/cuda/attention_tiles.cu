@@ -1,0 +1,239 @@
+/* Attention of prompts: tiles of 64 rows of a sequence and one query head against blocks of 64 keys, on the tensor cores, with
+ * the softmax carried along in f32. See attention.h.
+ *
+ *     keys [64][D] ─▶ shared ─▶ s = q · k^T ─▶ p = exp(s - max) ─▶ o = o * shrink + p · v        values: turned in shared
+ *
+ * A warp has 16 of the rows: what it carries lies in its registers. Slow twin: cpu_attention. */
+#include "gpu_worker/cuda/attention.h"
+#include "gpu_worker/cuda/device.cuh"
+#include "gpu_worker/cuda/mma.cuh"
+
+#include <string.h>
+
+enum { THREADS = 128, ROWS = 64, KEYS = 64, V_PITCH = KEYS + 8 };
+
+struct tile {
+    uint32_t row, n, from, to; /* keys from … to - 1 are seen by some row */
+};
+
+struct tile_args {
+    struct attend a;
+    const struct tile *tiles;
+};
+
+/* Eight numbers of the cache as the tensor cores take them: f16 stays, all else is bf16. */
+template <int T>
+static __device__ __forceinline__ uint4 kv_pack(const uint8_t *at, uint32_t d, float scale) {
+    if (T != KV_INT8) return *(const uint4 *)(at + 2 * (size_t)d);
+    uint2 v = *(const uint2 *)(at + d);
+    float f[8];
+    for (int i = 0; i < 4; i++) {
+        f[i] = (float)(int8_t)(v.x >> (8 * i)) * scale;
+        f[4 + i] = (float)(int8_t)(v.y >> (8 * i)) * scale;
+    }
+    uint4 u;
+    u.x = pack_bf16(f[0], f[1]), u.y = pack_bf16(f[2], f[3]);
+    u.z = pack_bf16(f[4], f[5]), u.w = pack_bf16(f[6], f[7]);
+    return u;
+}
+
+/* Keys and values of positions base … base + 63 into shared memory, zero outside [from, to). */
+template <int T, int D>
+static __device__ void bring_keys(const struct attend &a, const uint32_t *pages, uint32_t head,
+                                  uint32_t base, const struct tile &t, uint16_t *k, uint16_t *v) {
+    for (uint32_t unit = threadIdx.x; unit < KEYS * D / 8; unit += THREADS) {
+        uint32_t j = unit % KEYS, d = unit / KEYS * 8, at = base + j, in_page = at % a.page_size;
+        uint4 key = {0, 0, 0, 0}, value = {0, 0, 0, 0};
+        if (at >= t.from && at < t.to) {
+            const uint8_t *page =
+                a.pool + pages[at / a.page_size] * a.y.page_bytes + head * a.y.head_bytes;
+            const float *scales = (const float *)(page + a.y.scale_at);
+            float ks = T == KV_INT8 ? scales[in_page] : 1,
+                  vs = T == KV_INT8 ? scales[a.page_size + in_page] : 1;
+            if (d < a.y.k_pad)
+                key = kv_pack<T>(page + (size_t)in_page * a.y.k_pad * a.y.each, d, ks);
+            if (d < a.y.v_pad)
+                value = kv_pack<T>(page + a.y.v_at + (size_t)in_page * a.y.v_pad * a.y.each, d, vs);
+        }
+        *(uint4 *)(k + j * (D + 8) + d) = key;
+        const uint32_t pairs[4] = {value.x, value.y, value.z, value.w};
+        for (uint32_t i = 0; i < 8; i++)
+            v[(d + i) * V_PITCH + j] = (uint16_t)(pairs[i / 2] >> (16 * (i % 2)));
+    }
+}
+
+template <int T> static __device__ __forceinline__ uint32_t pack2(float low, float high) {
+    return T == KV_F16 ? pack_f16(low, high) : pack_bf16(low, high);
+}
+
+template <int T>
+static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4],
+                                           const uint32_t (&b)[2]) {
+    if (T == KV_F16)
+        mma_f16(d, a, b);
+    else
+        mma_bf16(d, a, b);
+}
+
+/* The warp's 16 queries as fragments. */
+template <int T, int D>
+static __device__ __forceinline__ void load_queries(const struct attend &a, const struct tile &t,
+                                                    uint32_t head, uint32_t (&q)[D / 16][4]) {
+    uint32_t lane = threadIdx.x % 32, r0 = threadIdx.x / 32 * 16 + lane / 4;
+    for (uint32_t d = 0; d < D / 16; d++)
+        for (uint32_t i = 0; i < 4; i++) {
+            uint32_t r = r0 + 8 * (i & 1), c = 16 * d + lane % 4 * 2 + 8 * (i >> 1);
+            const float *x = a.q + (size_t)(t.row + BY_MIN(r, t.n - 1)) * a.q_ld + a.q_col +
+                             (size_t)head * a.k_dim;
+            q[d][i] = pack2<T>(c < a.k_dim ? x[c] : 0, c + 1 < a.k_dim ? x[c + 1] : 0);
+        }
+}
+
+/* What a row carries along: rows lane / 4 and lane / 4 + 8 of the warp. */
+struct carried {
+    float max[2], mass[2];
+    uint32_t first[2], end[2]; /* keys that it sees */
+};
+
+static __device__ __forceinline__ struct carried start(const struct attend &a, const struct tile &t,
+                                                       float sink) {
+    struct carried c;
+    for (int h = 0; h < 2; h++) {
+        uint32_t r = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + 8 * h;
+        const struct cuda_row &row = a.rows[t.row + BY_MIN(r, t.n - 1)];
+        uint32_t own = row.position + 1;
+        c.first[h] = a.window && own > a.window ? own - a.window : 0;
+        c.end[h] = row.end;
+        c.max[h] = sink, c.mass[h] = sink == -INFINITY ? 0 : 1;
+    }
+    return c;
+}
+
+/* Scores become weights, in place; shrink: what earlier sums are multiplied by. */
+static __device__ __forceinline__ void weigh(const struct attend &a, struct carried &c,
+                                             uint32_t base, float (&s)[8][4], float (&shrink)[2]) {
+    const float log2e = 1.44269504f;
+    for (int h = 0; h < 2; h++) {
+        float max = c.max[h], mass = 0;
+        for (int j = 0; j < 8; j++)
+            for (int i = 0; i < 2; i++) {
+                uint32_t at = base + 8 * j + threadIdx.x % 4 * 2 + i;
+                float v = s[j][2 * h + i] * a.scale;
+                if (a.softcap > 0) v = a.softcap * tanhf(v / a.softcap);
+                if (at < c.first[h] || at >= c.end[h]) v = -INFINITY;
+                s[j][2 * h + i] = v;
+                max = fmaxf(max, v);
+            }
+        for (int x = 1; x < 4; x *= 2)
+            max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, x));
+        float from = max == -INFINITY ? 0 : max;
+        for (int j = 0; j < 8; j++)
+            for (int i = 0; i < 2; i++) {
+                float p = exp2f((s[j][2 * h + i] - from) * log2e);
+                s[j][2 * h + i] = p;
+                mass += p;
+            }
+        for (int x = 1; x < 4; x *= 2)
+            mass += __shfl_xor_sync(0xffffffffu, mass, x);
+        shrink[h] = exp2f((c.max[h] - from) * log2e);
+        c.mass[h] = c.mass[h] * shrink[h] + mass;
+        c.max[h] = max;
+    }
+}
+
+template <int T, int D>
+static __global__ void __launch_bounds__(THREADS) tile_kernel(const struct tile_args args) {
+    const struct attend &a = args.a;
+    const struct tile t = args.tiles[blockIdx.x];
+    SHARED(uint16_t, k);
+    uint16_t *v = k + KEYS * (D + 8);
+    uint32_t head = blockIdx.y, lane = threadIdx.x % 32, q[D / 16][4];
+    float out[D / 8][4] = {}, shrink[2];
+    struct carried c = start(a, t, a.sinks ? a.sinks[head] : -INFINITY);
+    const uint32_t *pages = a.pages + a.rows[t.row].first_page;
+    load_queries<T, D>(a, t, head, q);
+    for (uint32_t base = t.from / KEYS * KEYS; base < t.to; base += KEYS) {
+        float s[8][4] = {};
+        __syncthreads(); /* the last block is read */
+        bring_keys<T, D>(a, pages, head / a.group, base, t, k, v);
+        __syncthreads();
+        for (uint32_t j = 0; j < 8; j++)
+            for (uint32_t d = 0; d < D / 16; d++) {
+                uint32_t b[2];
+                mma_load_b(k + 8 * j * (D + 8) + 16 * d, D + 8, b);
+                mma<T>(s[j], q[d], b);
+            }
+        weigh(a, c, base, s, shrink);
+        for (uint32_t d = 0; d < D / 8; d++)
+            for (int i = 0; i < 4; i++)
+                out[d][i] *= shrink[i / 2];
+        for (uint32_t j = 0; j < 4;
+             j++) { /* 16 keys: two of the score's fragments are one of p's */
+            uint32_t p[4] = {pack2<T>(s[2 * j][0], s[2 * j][1]), pack2<T>(s[2 * j][2], s[2 * j][3]),
+                             pack2<T>(s[2 * j + 1][0], s[2 * j + 1][1]),
+                             pack2<T>(s[2 * j + 1][2], s[2 * j + 1][3])};
+            for (uint32_t d = 0; d < D / 8; d++) {
+                uint32_t b[2];
+                mma_load_b(v + 8 * d * V_PITCH + 16 * j, V_PITCH, b);
+                mma<T>(out[d], p, b);
+            }
+        }
+    }
+    for (uint32_t d = 0; d < D / 8; d++)
+        for (int i = 0; i < 4; i++) {
+            uint32_t r = threadIdx.x / 32 * 16 + lane / 4 + 8 * (i / 2),
+                     col = 8 * d + lane % 4 * 2 + i % 2;
+            if (r < t.n && col < a.v_dim)
+                a.out[(size_t)(t.row + r) * a.out_ld + a.out_col + (size_t)head * a.v_dim + col] =
+                    out[d][i] / c.mass[i / 2];
+        }
+}
+
+/* ---- host ---- */
+
+template <int T, int D>
+static void launch(struct cuda *c, const struct tile_args &args, uint32_t n_tiles) {
+    LAUNCH(c, (tile_kernel<T, D>), args, GRID(n_tiles, args.a.n_heads, 1), THREADS,
+           (KEYS * (D + 8) + D * V_PITCH) * sizeof(uint16_t));
+}
+
+template <int T>
+static void launch_for(struct cuda *c, const struct tile_args &args, uint32_t n_tiles) {
+    if (args.a.k_dim <= 64 && args.a.v_dim <= 64)
+        launch<T, 64>(c, args, n_tiles);
+    else
+        launch<T, 128>(c, args, n_tiles);
+}
+
+extern "C" bool attention_fits_tiles(const struct op_attention *o) {
+    return o->kv.dtype != KV_F32 && o->kv.k_dim <= 128 && o->kv.v_dim <= 128;
+}
+
+/* Sequence s, rows first … first + n - 1 of the step. */
+extern "C" void attention_tiles(struct cuda *c, const struct op_attention *o,
+                                const struct attend *a, const struct seq_rows *s, uint32_t first,
+                                uint32_t n) {
+    struct tile_args args;
+    const void *device;
+    bool is_new;
+    uint32_t n_tiles = BY_DIV_UP(n, (uint32_t)ROWS);
+    uint64_t variant =
+        (uint64_t)first << 40 ^ (uint64_t)o->window << 8 ^ (o->is_full ? 128 : 0) ^ CUDA_ROOM_TILES;
+    struct tile *tiles =
+        (struct tile *)queue_room(c->queue, s, variant, n_tiles * sizeof *tiles, &device, &is_new);
+    for (uint32_t i = 0; i < n_tiles && is_new; i++) {
+        uint32_t row = first + i * ROWS, m = BY_MIN(n - i * ROWS, (uint32_t)ROWS),
+                 own = s->position + (row - s->first);
+        tiles[i].row = row, tiles[i].n = m;
+        tiles[i].from = o->window && own + 1 > o->window ? own + 1 - o->window : 0;
+        tiles[i].to = o->is_full ? s->position + s->n : own + m;
+    }
+    memset(&args, 0, sizeof args);
+    args.a = *a, args.tiles = (const struct tile *)device;
+    if (o->kv.dtype == KV_BF16)
+        launch_for<KV_BF16>(c, args, n_tiles);
+    else if (o->kv.dtype == KV_F16)
+        launch_for<KV_F16>(c, args, n_tiles);
+    else
+        launch_for<KV_INT8>(c, args, n_tiles);
+}

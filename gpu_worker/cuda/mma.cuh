@@ -1,0 +1,56 @@
+/* mma.cuh - one step of the tensor cores, d[16][8] += a[16][16] · b[8][16]^T, and the loads that fit it.
+ *
+ *     lane l:  a 0: row l/4,     columns 2(l%4), +1      d 0, 1: row l/4,     columns 2(l%4), +1
+ *              a 1: row l/4 + 8, the same                d 2, 3: row l/4 + 8, the same
+ *              a 2, 3: as 0, 1, eight columns on         b 0: row l/4, columns 2(l%4), +1     b 1: eight columns on
+ *
+ * Always: every lane of the warp calls it. On the emulator the same layout is written out (tests/cuda/emu.h).
+ * Owner: nobody. */
+#ifndef GPU_WORKER_CUDA_MMA_CUH
+#define GPU_WORKER_CUDA_MMA_CUH
+
+#include "gpu_worker/cuda/device.cuh"
+
+#if !defined(BANYAN_CUDA_EMU)
+static __device__ __forceinline__ void mma_bf16(float (&d)[4], const uint32_t (&a)[4],
+                                                const uint32_t (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};\n"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+static __device__ __forceinline__ void mma_f16(float (&d)[4], const uint32_t (&a)[4],
+                                               const uint32_t (&b)[2]) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                 "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};\n"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+#endif
+
+static __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+    return (uint32_t)f32_to_bf16(low) | (uint32_t)f32_to_bf16(high) << 16;
+}
+
+static __device__ __forceinline__ uint32_t pack_f16(float low, float high) {
+    return (uint32_t)f32_to_f16(low) | (uint32_t)f32_to_f16(high) << 16;
+}
+
+/* Sixteen rows from `at` on, sixteen columns; rows lie pitch numbers apart. */
+static __device__ __forceinline__ void mma_load_a(const uint16_t *at, uint32_t pitch,
+                                                  uint32_t (&a)[4]) {
+    uint32_t r = threadIdx.x % 32 / 4, c = threadIdx.x % 4 * 2;
+    for (uint32_t i = 0; i < 4; i++)
+        a[i] = *(const uint32_t *)(at + (r + 8 * (i & 1)) * pitch + c + 8 * (i >> 1));
+}
+
+/* Eight rows. */
+static __device__ __forceinline__ void mma_load_b(const uint16_t *at, uint32_t pitch,
+                                                  uint32_t (&b)[2]) {
+    uint32_t r = threadIdx.x % 32 / 4, c = threadIdx.x % 4 * 2;
+    for (uint32_t i = 0; i < 2; i++)
+        b[i] = *(const uint32_t *)(at + r * pitch + c + 8 * i);
+}
+
+#endif
