@@ -4,6 +4,8 @@
 #   deploy/setup.sh                   what building and serving need: compiler, libraries, pip (for the default model)
 #   deploy/setup.sh --transformers    and torch and transformers in .venv-transformers, for models that the native engine
 #                                     does not know (the CPU build of torch where your package index has one)
+#   deploy/setup.sh --cuda            and a CUDA compiler with NCCL, as PyPI wheels (0.6 GB) in ~/.cache/banyan/cuda, where no
+#                                     nvcc is installed; cmake finds them there (-DBANYAN_CUDA=AUTO)
 #   deploy/setup.sh --tests           and what the tests need: cmocka, clang, a Python venv in .venv; with --transformers
 #                                     also the older line of transformers, in .venv-transformers4
 #
@@ -20,14 +22,16 @@ test_packages="git g++ libcmocka-dev clang libclang-rt-dev clang-format procps h
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-usage() { sed -n '2,11s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,13s/^# \{0,1\}//p' "$0"; }
 
 want_tests=no
 want_transformers=no
+want_cuda=no
 for word in "$@"; do
     case $word in
         --tests) want_tests=yes ;;
         --transformers) want_transformers=yes ;;
+        --cuda) want_cuda=yes ;;
         -h | --help) usage; exit 0 ;;
         *) usage >&2; die "unknown option '$word'" ;;
     esac
@@ -129,5 +133,23 @@ if [ $want_transformers = yes ] && [ $want_tests = yes ]; then
     venv .venv-transformers4 "transformers 4, for the tests"
     see_too .venv-transformers4 .venv-transformers
     fill .venv-transformers4 tests/hf/requirements-4.txt
+fi
+# The versions that torch 2.11 asks for: one driver serves both.
+cuda_wheels="nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85 nvidia-nccl-cu13==2.28.9"
+if [ $want_cuda = yes ]; then
+    cache=${XDG_CACHE_HOME:-$HOME/.cache}/banyan/cuda
+    if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
+        say "a CUDA compiler is installed; only NCCL is looked for in $cache"
+        cuda_wheels="nvidia-nccl-cu13==2.28.9"
+    fi
+    if [ "$(cat "$cache/wheels" 2>/dev/null)" != "$cuda_wheels" ]; then
+        say "downloading into $cache: $cuda_wheels"
+        # shellcheck disable=SC2086
+        python3 -m pip install -q -q --disable-pip-version-check --no-deps --upgrade --target "$cache" $cuda_wheels ||
+            die "pip could not download the CUDA wheels (above: which); see that pip reaches its index, then run this again"
+        printf '%s' "$cuda_wheels" >"$cache/wheels"
+    else
+        say "the CUDA wheels are in $cache"
+    fi
 fi
 say "done"

@@ -325,6 +325,17 @@ struct backend {
     void (*sample)(struct lane *l,
                    const struct op_sample *o); /* NULL on a CPU: sampler.c does it */
 
+    /* Where devices of a group reach each other (NCCL); else NULL. Rank 0 makes an address; every rank joins before its first
+     * step, which waits for the others up to a minute, and leaves when the session ends. */
+    int (*group_new)(struct backend *b, char *address, size_t cap, struct by_err *err);
+    int (*group_join)(struct backend *b, const char *address, uint32_t rank, uint32_t world,
+                      struct by_err *err);
+    void (*group_leave)(struct backend *b);
+    /* In a run: x[n] becomes the sum over the ranks of a group. on_host makes it of host memory, where the backend has no
+     * quicker way; its code is returned. NULL: backend memory is host memory. */
+    int (*sum)(struct lane *l, float *x, size_t n, int (*on_host)(void *ctx, float *x, size_t n),
+               void *ctx);
+
     void (*memory)(const struct backend *b, struct backend_memory *out);
     void (*close)(struct backend *b);
 };

@@ -31,7 +31,9 @@ static struct shell {
     char *path;         /* of the weights that were taken; NULL: still those of --model-path */
     struct worker *worker;
     struct wire *wire;
-    struct tp *tp; /* the group of this session; NULL: a rank of one, or not yet */
+    struct tp *tp;                /* the group of this session; NULL: a rank of one, or not yet */
+    char address[TP_ADDRESS_MAX]; /* the same where devices reach each other */
+    bool has_joined;
     struct mirror_limits limits;
     struct msg_model record;
     struct msg_capacity capacity;
@@ -193,10 +195,25 @@ static void set_group(struct tp *tp) {
     model_set_group(shell.model, tp);
 }
 
+/* The group's address where the others can find it; NULL: there is none yet. */
+static const char *group_address(void) {
+    if (shell.tp && !shell.o.tp_rank) return tp_address(shell.tp);
+    return *shell.address ? shell.address : NULL;
+}
+
+static void leave_group(void) {
+    set_group(NULL);
+    if (shell.has_joined) shell.backend->group_leave(shell.backend);
+    shell.has_joined = false;
+    *shell.address = '\0';
+}
+
 /* Rank 0 of several makes a new group for each session, and says in hello where it is. */
 static int open_group(struct by_err *err) {
+    struct backend *b = shell.backend;
     struct tp *tp;
     if (shell.o.tp_size == 1 || shell.o.tp_rank) return 0;
+    if (b->group_new) return b->group_new(b, shell.address, sizeof shell.address, err);
     int rc = tp_open(&tp, (uint32_t)shell.o.tp_size, SILENT_RANK_MS, err);
     if (!rc) set_group(tp);
     return rc;
@@ -206,6 +223,10 @@ static void join_group(struct wire_peer *peer, const struct msg_group *m) {
     struct by_err err;
     struct tp *tp;
     if (!shell.o.tp_rank) return;
+    if (shell.backend->group_join) { /* all do that together, at the first step */
+        snprintf(shell.address, sizeof shell.address, BY_STR_FMT, BY_STR_ARG(m->address));
+        return;
+    }
     if (tp_join(&tp, m->address, (uint32_t)shell.o.tp_rank, (uint32_t)shell.o.tp_size,
                 SILENT_RANK_MS, &err)) {
         by_warn("cannot join the group: %s", err.text);
@@ -215,12 +236,23 @@ static void join_group(struct wire_peer *peer, const struct msg_group *m) {
     set_group(tp);
 }
 
+/* Before a step: has the group met? */
+static int meet(struct by_err *err) {
+    struct backend *b = shell.backend;
+    if (shell.o.tp_size == 1 || shell.tp || shell.has_joined) return 0;
+    if (!b->group_join || !*shell.address)
+        return by_fail(err, BY_EFORMAT, "a step before the group has met");
+    int rc =
+        b->group_join(b, shell.address, (uint32_t)shell.o.tp_rank, (uint32_t)shell.o.tp_size, err);
+    shell.has_joined = rc == 0;
+    return rc;
+}
+
 static void on_step(struct wire_peer *peer, const struct msg_step *m) {
     struct msg out = {.kind = MSG_step_done};
     struct by_err err = {0};
-    int rc = shell.o.tp_size > 1 && !shell.tp
-                 ? by_fail(&err, BY_EFORMAT, "a step before the group has met")
-                 : worker_step(shell.worker, m, &out.step_done, &err);
+    int rc = meet(&err);
+    if (!rc) rc = worker_step(shell.worker, m, &out.step_done, &err);
     if (rc) {
         by_error("step %llu: %s", (unsigned long long)m->step, err.text);
         wire_end(peer, err.text);
@@ -285,9 +317,9 @@ static void on_down(void *ctx, struct wire_peer *peer, const char *why) {
     struct by_err err;
     by_warn("lost the scheduler: %s", why);
     worker_reset(shell.worker);
-    set_group(NULL);
+    leave_group();
     if (open_group(&err)) by_die("%s", err.text);
-    if (shell.tp) wire_set_my_endpoint(shell.wire, tp_address(shell.tp));
+    if (group_address()) wire_set_my_endpoint(shell.wire, group_address());
 }
 
 static void on_msg(void *ctx, struct wire_peer *peer, const struct msg *m) {
@@ -308,7 +340,7 @@ static int serve(struct by_err *err) {
                              .instance = shell.o.instance,
                              .epoch = by_proc_epoch(),
                              .expect = ROLE_SCHEDULER,
-                             .my_endpoint = shell.tp ? tp_address(shell.tp) : NULL,
+                             .my_endpoint = group_address(),
                              .model = &shell.record,
                              .capacity = &shell.capacity,
                              .up = on_up,
@@ -321,7 +353,7 @@ static int serve(struct by_err *err) {
     wire_attach(shell.wire, loop);
     by_loop_run(loop);
     wire_close(shell.wire);
-    set_group(NULL);
+    leave_group();
     by_proc_tidy(shell.o.run_dir);
     by_loop_free(loop);
     return 0;

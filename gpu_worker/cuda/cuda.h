@@ -95,6 +95,7 @@ struct cuda {
     uint32_t n_tables;
     float *host; /* pinned: what get gives */
     size_t host_bytes;
+    struct cuda_group *group; /* NULL: none, or sums go through the host */
     uint64_t n_bytes[3];
     struct chunk *chunks[3]; /* arenas by purpose */
 };

@@ -1,6 +1,7 @@
 /* The table of backend.h for a CUDA device: one lane, whose ops add commands to the queue. */
 #include "common/base/mem.h"
 #include "gpu_worker/cuda/cuda.h"
+#include "gpu_worker/cuda/cuda_group.h"
 #include "gpu_worker/cuda/cuda_module.h"
 
 #include <stdio.h>
@@ -133,6 +134,36 @@ static void backend_close(struct backend *b) {
     by_free(c);
 }
 
+#if defined(BANYAN_NCCL)
+#define WITH_NCCL(member, fn) .member = fn,
+static bool sum_there(struct cuda *c, float *x, size_t n) {
+    if (c->group) cuda_group_sum(c, x, n);
+    return c->group;
+}
+#else
+#define WITH_NCCL(member, fn)
+static bool sum_there(struct cuda *c, float *x, size_t n) {
+    (void)c;
+    (void)x;
+    (void)n;
+    return false;
+}
+#endif
+
+/* Through the host: what was given so far is handed over and waited for, then the run goes on. */
+static int backend_sum(struct lane *l, float *x, size_t n,
+                       int (*on_host)(void *ctx, float *x, size_t n), void *ctx) {
+    struct cuda *c = l->cuda;
+    if (sum_there(c, x, n)) return 0;
+    if (queue_end(c->queue)) return BY_EUNAVAILABLE;
+    float *host = backend_get(&c->b, x, n);
+    if (!host) return BY_EUNAVAILABLE;
+    int rc = on_host(ctx, host, n);
+    if (!rc && port_to_device(c->port, x, host, n * sizeof *x)) rc = BY_EUNAVAILABLE;
+    queue_begin(c->queue);
+    return rc;
+}
+
 static const struct backend table = {
     .n_lanes = 1,
     .is_device = true,
@@ -164,7 +195,10 @@ static const struct backend table = {
     .experts = cuda_experts,
     .gate = cuda_gate,
     .sample = cuda_sample,
-    .memory = backend_memory,
+    .sum = backend_sum,
+    WITH_NCCL(group_new, cuda_group_new) WITH_NCCL(group_join, cuda_group_join)
+        WITH_NCCL(group_leave, cuda_group_leave)
+            .memory = backend_memory,
     .close = backend_close,
 };
 

@@ -69,7 +69,7 @@ struct queue *queue_new(struct port *p, bool use_graphs) {
     return q;
 }
 
-static void forget_graphs(struct queue *q) {
+void queue_forget(struct queue *q) {
     for (uint32_t i = 0; i < q->n_known; i++) {
         port_graph_free(q->port, q->known[i].graph);
         by_free(q->known[i].list);
@@ -79,7 +79,7 @@ static void forget_graphs(struct queue *q) {
 
 void queue_free(struct queue *q) {
     if (!q) return;
-    forget_graphs(q);
+    queue_forget(q);
     for (uint32_t i = 0; i < q->n_blocks; i++) {
         port_free(q->port, q->blocks[i].device);
         for (uint32_t k = 0; k < PORT_MARKS; k++)

@@ -45,6 +45,7 @@ void *queue_room(struct queue *q, const void *of, uint64_t variant, size_t n, co
 BY_MUST_USE int queue_end(struct queue *q);
 /* Until all that was handed over is done. */
 BY_MUST_USE int queue_wait(struct queue *q, uint32_t deadline_ms);
+void queue_forget(struct queue *q); /* all graphs, what is under way included */
 struct queue_counts queue_counted(const struct queue *q);
 
 #ifdef __cplusplus

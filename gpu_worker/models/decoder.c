@@ -97,10 +97,19 @@ static void add(const struct pass *p, const struct norm *post) {
                                           .n = p->n});
 }
 
+static int sum_on_host(void *tp, float *x, size_t n) {
+    return tp_sum(tp, x, n);
+}
+
+static int sum_ranks(const struct pass *p, float *x, size_t n) {
+    const struct decoder *d = p->d;
+    return d->b->sum ? d->b->sum(p->lane, x, n, sum_on_host, d->tp) : tp_sum(d->tp, x, n);
+}
+
 void decoder_sum(const struct pass *p, const struct norm *post) {
     struct decoder *d = p->d;
     if (d->b->lane_id(p->lane) == 0 && !d->tp_rc)
-        d->tp_rc = tp_sum(d->tp, d->out.p, (size_t)p->n * d->out.ld);
+        d->tp_rc = sum_ranks(p, d->out.p, (size_t)p->n * d->out.ld);
     d->b->barrier(p->lane);
     if (post->w && !d->arch.is_post_ln) {
         add(p, post);
@@ -270,7 +279,7 @@ int decoder_forward(struct decoder *d, const struct model_step *s) {
         d->is_fine[i] = s->positions[i] < FINE_POSITIONS;
     find_shared(d, s);
     struct run r = {.d = d, .s = s};
-    by_assert(d->share.world == 1 || d->tp);
+    by_assert(d->share.world == 1 || d->tp || d->b->group_join);
     /* Sums are made of all rows, in one order of calls on every rank. */
     if (d->share.world == 1 && !d->b->is_device && s->n_rows >= APART_ROWS * d->b->n_lanes)
         r.chunk_rows = BY_MIN((uint32_t)CHUNK_ROWS, BY_DIV_UP(s->n_rows, d->b->n_lanes));

@@ -2,8 +2,12 @@
  * of it, in f32; a prompt in one step, then greedy tokens one by one, which from the third on are graphs. Deterministic, all
  * products are in f32 and no way of computing changes a bit; else prompts are multiplied in bf16. */
 #include "gpu_worker/cuda/cuda_module.h"
+#include "gpu_worker/tp.h"
 #include "tests/models/model_subjects.h"
 #include "tests/models/model_world.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* As a share of the logits' spread; what the CPU backend is held to with exact activations. */
 static const double tolerance = 2e-3;
@@ -126,5 +130,49 @@ TEST(deterministic_bits_depend_on_nothing_else) {
     }
 }
 
+/* A rank's part of a prompt; rank 0 checks it. */
+static void run_rank(const struct subject *s, const struct by_json *c, struct tp *tp, double max) {
+    char path[256];
+    struct backend *b = open_backend(true);
+    struct world w;
+    snprintf(path, sizeof path, TINY "%s", s->path);
+    world_open(&w, path, b, &(struct world_options){.rank = tp_rank(tp), .world = tp_world(tp)});
+    model_set_group(w.m, tp);
+    check_case(s, &w, c, max);
+    world_close(&w);
+    b->close(b);
+}
+
+/* Without NCCL sums go through the host, in the middle of a run. */
+TEST(two_ranks_are_near_the_goldens_too) {
+    UNUSED_STATE;
+    for (size_t i = 0; i < BY_COUNTOF(subjects); i++) {
+        const struct subject *s = &subjects[i];
+        if (strcmp(s->path, "llama-gqa") != 0 && strcmp(s->path, "qwen2-moe") != 0) continue;
+        char golden_path[256];
+        snprintf(golden_path, sizeof golden_path, TINY "%s/golden.json", s->path);
+        struct by_json *golden = golden_load(golden_path);
+        const struct by_json *c = by_json_get(by_json_get(golden, "cases"), "len17");
+        double max = tolerance * golden_std(golden);
+        struct tp *tp = NULL;
+        struct by_err err;
+        int status = 0;
+        if (tp_open(&tp, 2, 60000, &err)) fail_msg("%s", err.text);
+        pid_t pid = fork();
+        if (pid == 0) {
+            struct tp *other = NULL;
+            if (tp_join(&other, by_str_of(tp_address(tp)), 1, 2, 60000, &err)) _exit(1);
+            run_rank(s, c, other, max);
+            _exit(0);
+        }
+        run_rank(s, c, tp, max);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        tp_close(tp);
+        by_json_free(golden);
+    }
+}
+
 WORLD_TESTS(RUN(every_family_matches_its_goldens), RUN(prompts_in_bf16_are_close_to_the_goldens),
-            RUN(deterministic_bits_depend_on_nothing_else));
+            RUN(deterministic_bits_depend_on_nothing_else),
+            RUN(two_ranks_are_near_the_goldens_too));

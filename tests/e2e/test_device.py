@@ -78,6 +78,16 @@ def test_a_server_on_an_emulated_device_answers_as_one_on_the_cpu():
 
 
 @has_model
+def test_two_ranks_on_emulated_devices_stay_of_one_mind():
+    """Past step 64, where the scheduler compares what each rank knows; a difference would end the session."""
+    with Serve(*FLAGS, "--device", "cuda", "--tp-size", "2", env=DEVICE) as s:
+        first = s.generate(PROMPT, 70)[:2]
+        assert s.generate(PROMPT, 70)[:2] == first and len(first[1]) == 70
+        assert {"gpu-worker-0.0", "gpu-worker-0.1"} <= set(s.pids())
+        assert "another rank" not in s.logs()
+
+
+@has_model
 def test_streams_go_on_when_the_device_fails(tmp_path):
     """The worker's device fails in the middle of a stream; that of the worker which follows does not."""
     with Serve(*FLAGS, "--device", "cuda", env=DEVICE) as s:

@@ -1,0 +1,20 @@
+/* cuda_group.h - sums between GPUs, through NCCL (tp_nccl.c); a build without it sums through the host (cuda_backend.c).
+ *
+ *     rank 0: new ─▶ "nccl:22809:<id in base 64>" ─hello, group─▶ every rank: join, at its first step ─▶ sums ─▶ leave
+ *
+ * Always: ranks of two NCCL versions are told so before anything waits; joining ends at its deadline; a sum that a rank does not
+ * come to is found by the wait for the step, and the process ends (DESIGN D5): no communicator is used twice.
+ * Owner: cuda_backend.c, the gpu worker's main thread. */
+#ifndef GPU_WORKER_CUDA_CUDA_GROUP_H
+#define GPU_WORKER_CUDA_CUDA_GROUP_H
+
+#include "gpu_worker/cuda/cuda.h"
+
+BY_MUST_USE int cuda_group_new(struct backend *b, char *address, size_t cap, struct by_err *err);
+BY_MUST_USE int cuda_group_join(struct backend *b, const char *address, uint32_t rank,
+                                uint32_t world, struct by_err *err);
+void cuda_group_leave(struct backend *b);
+/* Adds the command: x[n] becomes the sum over ranks. */
+void cuda_group_sum(struct cuda *c, float *x, size_t n);
+
+#endif

@@ -1,0 +1,146 @@
+#include "gpu_worker/cuda/cuda_group.h"
+
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+
+#include <nccl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    JOIN_MS = 60000, /* a group of ranks on several hosts takes seconds to meet */
+    ENQUEUE_MS = 10000,
+    POLL_NS = 200000,
+    ID_WORDS = (NCCL_UNIQUE_ID_BYTES + 2) / 3 * 4,
+};
+
+struct cuda_group {
+    ncclComm_t comm;
+    char error[160];
+};
+
+static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-";
+
+static void encode(const ncclUniqueId *id, char *out) {
+    const uint8_t *p = (const uint8_t *)id;
+    for (uint32_t i = 0; i < NCCL_UNIQUE_ID_BYTES; i += 3) {
+        uint32_t v = 0;
+        for (uint32_t k = 0; k < 3; k++)
+            v = v << 8 | (i + k < NCCL_UNIQUE_ID_BYTES ? p[i + k] : 0);
+        for (int k = 3; k >= 0; k--)
+            *out++ = letters[v >> (6 * k) & 63];
+    }
+    *out = '\0';
+}
+
+/* The text came over the wire. */
+static bool decode(const char *text, ncclUniqueId *id) {
+    uint8_t *p = (uint8_t *)id;
+    if (strlen(text) != ID_WORDS) return false;
+    for (uint32_t i = 0; i < ID_WORDS; i += 4) {
+        uint32_t v = 0;
+        for (uint32_t k = 0; k < 4; k++) {
+            const char *at = strchr(letters, text[i + k]);
+            if (!at) return false;
+            v = v << 6 | (uint32_t)(at - letters);
+        }
+        for (uint32_t k = 0; k < 3 && i / 4 * 3 + k < NCCL_UNIQUE_ID_BYTES; k++)
+            p[i / 4 * 3 + k] = (uint8_t)(v >> (8 * (2 - k)));
+    }
+    return true;
+}
+
+static int fail(struct by_err *err, ncclResult_t r, const char *what) {
+    return by_fail(err, BY_EUNAVAILABLE, "NCCL: %s: %s (NCCL_DEBUG=WARN says more)", what,
+                   ncclGetErrorString(r));
+}
+
+int cuda_group_new(struct backend *b, char *address, size_t cap, struct by_err *err) {
+    ncclUniqueId id;
+    char text[ID_WORDS + 1];
+    int version = 0;
+    (void)b;
+    ncclResult_t r = ncclGetVersion(&version);
+    if (r == ncclSuccess) r = ncclGetUniqueId(&id);
+    if (r != ncclSuccess) return fail(err, r, "making a group's id");
+    encode(&id, text);
+    int n = snprintf(address, cap, "nccl:%d:%s", version, text);
+    if (n < 0 || (size_t)n >= cap)
+        return by_fail(err, BY_EINTERNAL, "a group's id has %d letters", n);
+    return 0;
+}
+
+/* Until the communicator has an answer: never a call that may hang for a rank that does not come. */
+static ncclResult_t settle(ncclComm_t comm, uint32_t deadline_ms) {
+    uint64_t end = by_now_ns() + (uint64_t)deadline_ms * 1000000;
+    ncclResult_t state = ncclInProgress;
+    while (state == ncclInProgress && by_now_ns() < end) {
+        ncclResult_t r = ncclCommGetAsyncError(comm, &state);
+        if (r != ncclSuccess) return r;
+        if (state == ncclInProgress) nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
+    }
+    return state;
+}
+
+int cuda_group_join(struct backend *b, const char *address, uint32_t rank, uint32_t world,
+                    struct by_err *err) {
+    struct cuda *c = cuda_of(b);
+    ncclUniqueId id;
+    int theirs = 0, ours = 0, at = 0;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    bool is_read =
+        sscanf(address, "nccl:%d:%n", &theirs, &at) == 1 && at > 0 && decode(address + at, &id);
+    if (!is_read)
+        return by_fail(err, BY_EFORMAT, "rank %u of %u: the group's address is none of NCCL's",
+                       rank, world);
+    ncclResult_t r = ncclGetVersion(&ours);
+    if (r != ncclSuccess) return fail(err, r, "its version");
+    if (ours != theirs)
+        return by_fail(err, BY_EUNAVAILABLE,
+                       "rank %u has NCCL %d, rank 0 has %d: install one version on all hosts", rank,
+                       ours, theirs);
+    struct cuda_group *g = by_alloc(sizeof *g);
+    config.blocking = 0;
+    r = ncclCommInitRankConfig(&g->comm, (int)world, id, (int)rank, &config);
+    if (r == ncclSuccess || r == ncclInProgress) r = settle(g->comm, JOIN_MS);
+    if (r == ncclSuccess) {
+        c->group = g;
+        return 0;
+    }
+    if (g->comm) ncclCommAbort(g->comm);
+    by_free(g);
+    return r == ncclInProgress ? by_fail(err, BY_EUNAVAILABLE,
+                                         "rank %u of %u: not all ranks have joined within %d s",
+                                         rank, world, JOIN_MS / 1000)
+                               : fail(err, r, "joining the group");
+}
+
+void cuda_group_leave(struct backend *b) {
+    struct cuda *c = cuda_of(b);
+    if (!c->group) return;
+    queue_forget(c->queue);        /* graphs hold its sums: they go first, or its end hangs */
+    ncclCommAbort(c->group->comm); /* peers may be gone: nothing waits for them */
+    by_free(c->group);
+    c->group = NULL;
+}
+
+struct sum {
+    float *x;
+    size_t n;
+};
+
+static int enqueue(void *ctx, const void *args) {
+    struct cuda *c = ctx;
+    struct sum s;
+    memcpy(&s, args, sizeof s);
+    ncclResult_t r =
+        ncclAllReduce(s.x, s.x, s.n, ncclFloat32, ncclSum, c->group->comm, port_stream(c->port));
+    if (r == ncclInProgress) r = settle(c->group->comm, ENQUEUE_MS);
+    return r == ncclSuccess ? 0 : -1;
+}
+
+void cuda_group_sum(struct cuda *c, float *x, size_t n) {
+    struct sum s = {x, n};
+    queue_call(c->queue, enqueue, c, &s, sizeof s);
+}
