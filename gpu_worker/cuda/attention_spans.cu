@@ -148,7 +148,7 @@ static __device__ void store_part(const struct span_args &s, uint32_t part, uint
 }
 
 template <int T, int H>
-static __global__ void __launch_bounds__(THREADS) span_kernel(const struct span_args s) {
+static __global__ void __launch_bounds__(THREADS, 4) span_kernel(const struct span_args s) {
     const struct attend &a = s.a;
     struct attend_item item = s.items[blockIdx.x];
     uint32_t first = blockIdx.z * H, n_heads = BY_MIN((uint32_t)H, a.group - first);
@@ -332,8 +332,8 @@ static void run_round(struct cuda *c, const struct op_attention *o, const struct
     LAUNCH(c, merge_kernel, m, GRID(r->n_rows, a->n_heads, 1), THREADS, 0);
 }
 
-extern "C" void attention_spans(struct cuda *c, const struct op_attention *o, const struct attend *a,
-                             uint32_t first, uint32_t n) {
+extern "C" void attention_spans(struct cuda *c, const struct op_attention *o,
+                                const struct attend *a, uint32_t first, uint32_t n) {
     uint32_t n_parts =
         (uint32_t)(CUDA_PART_BYTES / ((size_t)a->n_heads * (a->v_dim + 2) * sizeof(float)));
     uint32_t seq = 0;

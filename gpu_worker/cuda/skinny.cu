@@ -43,7 +43,7 @@ static __device__ __forceinline__ void store(const struct product &p, struct epi
 }
 
 template <int F, int R, int M>
-static __global__ void __launch_bounds__(THREADS) skinny_kernel(const struct product p) {
+static __global__ void __launch_bounds__(THREADS, 4) skinny_kernel(const struct product p) {
     uint32_t lane = threadIdx.x % 32, out = (blockIdx.x * WARPS + threadIdx.x / 32) * R;
     const uint32_t *slots = NULL;
     const uint32_t n = my_rows(p, &slots);
