@@ -1,5 +1,5 @@
 # The front door: each line calls a script, cmake or ctest. `make` alone builds.
-.PHONY: build setup run test unit lint docs bench fuzz soak asan tsan clean
+.PHONY: build setup run test unit lint docs bench fuzz soak asan tsan gpu-check clean
 build:   ; deploy/build.sh
 setup:   ; deploy/setup.sh --tests
 run:     ; deploy/run.sh
@@ -12,4 +12,5 @@ fuzz:    ; tests/fuzz/run.sh
 soak:    ; deploy/setup.sh --tests && deploy/build.sh && .venv/bin/python tests/soak/soak.py
 asan:    ; deploy/build.sh build-asan -DSANITIZE=address,undefined && ctest --test-dir build-asan -LE "slow|style|model"
 tsan:    ; deploy/build.sh build-tsan -DSANITIZE=thread && ctest --test-dir build-tsan -LE "slow|style|model"
+gpu-check: ; tests/gpu/check.sh
 clean:   ; rm -rf build build-asan build-tsan build-fuzz
