@@ -1,0 +1,157 @@
+/* The queue over the emulated device: when a list becomes a graph and when it must not, staging, and what a failure leaves. */
+#include "gpu_worker/cuda/queue.h"
+#include "tests/unit/test.h"
+
+enum { COMMANDS = 8, N = 16 };
+
+static struct port *port;
+static struct queue *queue;
+static uint32_t *there; /* [COMMANDS][N] on the device */
+static uint32_t *here;  /* the same, pinned */
+static uint32_t n_calls;
+
+/* A command: copies N words of a staged array to place `to` of there. */
+struct copy {
+    const uint32_t *from;
+    uint32_t to;
+};
+
+static int copy_command(void *ctx, const void *args) {
+    struct copy c;
+    (void)ctx;
+    memcpy(&c, args, sizeof c);
+    n_calls++;
+    return port_to_device(port, there + c.to * N, c.from, N * sizeof *there);
+}
+
+static void run(const uint32_t *array, size_t n, uint32_t first_to) {
+    queue_begin(queue);
+    const uint32_t *staged = queue_stage(queue, array, n * sizeof *array);
+    assert_ptr_equal(staged, queue_stage(queue, array, n * sizeof *array));
+    for (uint32_t i = 0; i < COMMANDS; i++) {
+        struct copy c;
+        memset(&c, 0, sizeof c);
+        c.from = staged;
+        c.to = (first_to + i) % COMMANDS;
+        queue_call(queue, copy_command, NULL, &c, sizeof c);
+    }
+    assert_int_equal(queue_end(queue), 0);
+}
+
+static void check(const uint32_t *array) {
+    queue_begin(queue);
+    assert_int_equal(port_to_host(port, here, there, COMMANDS * N * sizeof *here), 0);
+    assert_int_equal(queue_end(queue), 0);
+    assert_int_equal(queue_wait(queue, 1000), 0);
+    for (uint32_t i = 0; i < COMMANDS; i++)
+        assert_memory_equal(here + i * N, array, N * sizeof *array);
+}
+
+TEST(a_list_that_comes_again_is_a_graph_with_new_contents) {
+    UNUSED_STATE;
+    uint32_t array[64];
+    for (uint32_t turn = 0; turn < 6; turn++) {
+        for (uint32_t i = 0; i < 64; i++)
+            array[i] = 100 * turn + i;
+        run(array, 20 + turn, 0); /* grows within its room */
+        check(array);
+    }
+    struct queue_counts c = queue_counted(queue);
+    assert_int_equal(c.n_graphs, 1);
+    assert_int_equal(c.n_graph_runs, 5);
+    assert_int_equal(n_calls, 2 * COMMANDS); /* once by themselves, once recorded */
+}
+
+TEST(a_list_that_differs_in_one_argument_is_another) {
+    UNUSED_STATE;
+    uint32_t array[64] = {1, 2, 3};
+    for (uint32_t turn = 0; turn < 4; turn++)
+        run(array, 20, turn);
+    check(array);
+    assert_int_equal(queue_counted(queue).n_graphs, 0);
+    assert_int_equal(n_calls, 4 * COMMANDS);
+}
+
+TEST(arrays_larger_than_all_before_find_room) {
+    UNUSED_STATE;
+    static uint32_t array[1 << 20];
+    for (uint32_t n = 16; n <= 1u << 20; n *= 4) {
+        array[3] = n;
+        run(array, n, 0);
+        check(array);
+    }
+    array[3] = 7;
+    for (int turn = 0; turn < 3; turn++)
+        run(array, 16, 0);
+    check(array);
+}
+
+TEST(more_lists_than_graphs_are_kept_still_run) {
+    UNUSED_STATE;
+    uint32_t array[64] = {5};
+    for (uint32_t n = 0; n < 700;
+         n++) { /* 350 lists, each twice: their arrays begin at other places */
+        queue_begin(queue);
+        static const char filler[400];
+        for (uint32_t i = 0; i <= n / 2; i++)
+            queue_stage(queue, filler + i, 1);
+        const uint32_t *staged = queue_stage(queue, array, sizeof array);
+        for (uint32_t i = 0; i < COMMANDS; i++) {
+            struct copy c;
+            memset(&c, 0, sizeof c);
+            c.from = staged;
+            c.to = i;
+            queue_call(queue, copy_command, NULL, &c, sizeof c);
+        }
+        assert_int_equal(queue_end(queue), 0);
+    }
+    check(array);
+}
+
+TEST(after_a_failure_nothing_is_done_any_more) {
+    UNUSED_STATE;
+    uint32_t array[64] = {0};
+    for (int turn = 0; turn < 3; turn++)
+        run(array, 20, 0);
+    assert_int_not_equal(queue_wait(queue, 1000), 0);
+    assert_non_null(strstr(port_error(port), "illegal memory access"));
+    queue_begin(queue);
+    queue_stage(queue, array, sizeof array);
+    assert_int_not_equal(queue_end(queue), 0);
+    assert_int_not_equal(queue_wait(queue, 1000), 0);
+}
+
+static int set_up(void **state) {
+    struct port_device device;
+    struct by_err err;
+    (void)state;
+    if (port_open(&port, 0, &device, &err)) fail_msg("%s", err.text);
+    queue = queue_new(port, true);
+    there = port_malloc(port, COMMANDS * N * sizeof *there);
+    here = port_pinned(port, COMMANDS * N * sizeof *here);
+    n_calls = 0;
+    return 0;
+}
+
+static int set_up_to_fail(void **state) {
+    setenv("BANYAN_EMU_FAIL", "9", 1);
+    return set_up(state);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    unsetenv("BANYAN_EMU_FAIL");
+    queue_free(queue);
+    port_free(port, there);
+    port_pinned_free(port, here);
+    port_close(port);
+    return 0;
+}
+
+#define ALONE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+TESTS(ALONE(a_list_that_comes_again_is_a_graph_with_new_contents),
+      ALONE(a_list_that_differs_in_one_argument_is_another),
+      ALONE(arrays_larger_than_all_before_find_room),
+      ALONE(more_lists_than_graphs_are_kept_still_run),
+      cmocka_unit_test_setup_teardown(after_a_failure_nothing_is_done_any_more, set_up_to_fail,
+                                      tear_down));
