@@ -11,6 +11,7 @@ enum { TEXT_MAX = 512 * 1024 * 1024, MATCHED_MAX = 65536 };
 void journal_init(struct journal *j, uint64_t epoch) {
     *j = (struct journal){.epoch = epoch, .next_rid = 1};
     by_map_init(&j->entries);
+    by_strmap_init(&j->client_ids);
     by_list_init(&j->in_order);
 }
 
@@ -48,6 +49,15 @@ void journal_release(struct journal *j) {
     while (by_map_next(&j->entries, &at, &rid, &e))
         free_entry(e);
     by_map_release(&j->entries);
+    by_strmap_release(&j->client_ids);
+}
+
+static void claim_id(struct journal *j, struct journal_entry *e) {
+    struct by_str id = e->request.routing.client_id;
+    uint64_t rid;
+    if (!id.n) return;
+    e->is_id_taken = by_strmap_get(&j->client_ids, id, &rid);
+    if (!e->is_id_taken) by_strmap_put(&j->client_ids, id, e->rid);
 }
 
 struct journal_entry *journal_add(struct journal *j, const struct msg_generate *request,
@@ -69,6 +79,7 @@ struct journal_entry *journal_add(struct journal *j, const struct msg_generate *
     }
     by_map_put(&j->entries, e->rid, e);
     by_list_push(&j->in_order, &e->in_order);
+    claim_id(j, e);
     return e;
 }
 
@@ -76,6 +87,9 @@ void journal_remove(struct journal *j, struct journal_entry *e) {
     void *removed = by_map_remove(&j->entries, e->rid);
     by_assert(removed == e);
     by_list_remove(&e->in_order);
+    struct by_str id = e->request.routing.client_id;
+    uint64_t rid;
+    if (id.n && !e->is_id_taken) (void)!by_strmap_remove(&j->client_ids, id, &rid);
     free_entry(e);
 }
 

@@ -68,20 +68,23 @@ struct journal_entry {
     bool is_paused;      /* carry's: the client reads too slowly */
     bool is_asked_again; /* carry's: a replay is on its way; cleared by news */
     uint32_t
-        tokenizer;  /* carry's: the link that took it and from which nothing came yet; 0: none */
-    void *owner;    /* the client request */
-    uint32_t index; /* which prompt of it */
+        tokenizer;    /* carry's: the link that took it and from which nothing came yet; 0: none */
+    void *owner;      /* the client request */
+    uint32_t index;   /* which prompt of it */
+    bool is_id_taken; /* another entry has its routing.client_id, and keeps it */
 };
 
 struct journal {
-    struct by_map entries;   /* rid -> entry */
-    struct by_list in_order; /* the same, as they came: so they are sent again in that order */
+    struct by_map entries;       /* rid -> entry */
+    struct by_list in_order;     /* the same, as they came: so they are sent again in that order */
+    struct by_strmap client_ids; /* routing.client_id -> rid */
     uint64_t epoch, next_rid;
 };
 
 void journal_init(struct journal *j, uint64_t epoch);
 void journal_release(struct journal *j);
-/* Copies the request, names it, gives it n_samples samples. */
+/* Copies the request, names it, gives it n_samples samples. If it brings a client_id, that is its own until it is removed,
+ * unless another has it. */
 struct journal_entry *journal_add(struct journal *j, const struct msg_generate *request,
                                   void *owner, uint32_t index);
 void journal_remove(struct journal *j, struct journal_entry *e); /* frees e */

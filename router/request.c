@@ -176,6 +176,22 @@ static void mark_caller(struct request *q, struct msg_routing *routing) {
     by_buf_release(&key);
 }
 
+/* What the client calls this prompt; nobody who has another key can tell, or take, its ids. */
+static void name_prompt(struct request *q, struct msg_generate *m) {
+    struct by_buf id;
+    uint32_t i = q->n_entries;
+    if (!q->has_own_id && !q->n_rids) return;
+    by_buf_init(&id, LIMIT_CONTROL_STR_BYTES);
+    by_buf_addf(&id, "%s\n", q->caller ? q->caller->name : "");
+    if (q->n_rids && i < q->n_rids)
+        by_buf_add_str(&id, q->rids[i]);
+    else
+        by_buf_addz(&id, q->id);
+    if (!q->n_rids && q->is_list) by_buf_addf(&id, "_%u", i * BY_MAX(m->sampling.n, 1u));
+    m->routing.client_id = by_arena_copy(&q->arena, by_buf_str(&id));
+    by_buf_release(&id);
+}
+
 void request_add_prompt(struct request *q, const struct msg_generate *m) {
     by_assert(q->n_entries < REQUEST_PROMPTS_MAX);
     if ((q->n_entries & (q->n_entries - 1)) == 0) /* full at each power of two */
@@ -184,6 +200,7 @@ void request_add_prompt(struct request *q, const struct msg_generate *m) {
     uint32_t *limit = &limited.routing.run_timeout_ms, server = q->router->request_timeout_ms;
     if (server && (!*limit || server < *limit)) *limit = server;
     mark_caller(q, &limited.routing);
+    name_prompt(q, &limited);
     q->entries[q->n_entries] = journal_add(&q->router->journal, &limited, q, q->n_entries);
     q->n_open += q->entries[q->n_entries]->n_samples;
     q->n_entries++;
@@ -291,6 +308,14 @@ static int check_abilities(const struct request *q, const struct msg_model *m, s
     return rc;
 }
 
+static int check_ids(const struct request *q, struct by_err *err) {
+    for (uint32_t i = 0; i < q->n_entries; i++) {
+        if (q->entries[i]->is_id_taken)
+            return by_fail(err, BY_EINUSE, "%s", by_err_sentence(BY_EINUSE));
+    }
+    return 0;
+}
+
 void request_start(struct request *q) {
     struct router *r = q->router;
     const struct uplink_state *state = uplink_state(r->uplink);
@@ -300,7 +325,7 @@ void request_start(struct request *q) {
         (void)by_fail(&err, BY_EDRAINING, "%s", request_why_draining(r));
     else if (!state->is_ready)
         (void)by_fail(&err, BY_EUNAVAILABLE, "the server is not ready: %s", state->why_not);
-    else
+    else if (!check_ids(q, &err))
         (void)!check_abilities(q, &state->model, &err);
     if (err.code || auth_start(q->caller, by_now_ns(), &retry_ms, &err)) {
         refuse(q, &err, retry_ms);

@@ -86,6 +86,7 @@ struct request {
     char id[64];
     const struct by_str *rids; /* /generate's: one for each prompt, in place of id; in the arena */
     uint32_t n_rids;
+    bool has_own_id;     /* id is the client's choice: no two live requests have the same */
     struct by_str model; /* as the client wrote it, or our name */
     uint64_t created_s, started_ns;
     uint64_t first_ns;   /* its first token came; 0: none yet */

@@ -18,6 +18,7 @@ static bool is_tombstone(const void *value) {
 void book_init(struct book *b) {
     *b = (struct book){0};
     by_list_init(&b->lives);
+    by_strmap_init(&b->client_ids);
 }
 
 static void life_free(struct life *life) {
@@ -31,6 +32,8 @@ void book_release(struct book *b) {
     while (!by_list_empty(&b->lives))
         life_free(BY_CONTAINER_OF(by_list_first(&b->lives), struct life, link));
     by_free(b->tombs);
+    by_assert(b->client_ids.n == 0);
+    by_strmap_release(&b->client_ids);
     *b = (struct book){0};
 }
 
@@ -132,6 +135,30 @@ void book_bury(struct book *b, struct life *life, uint64_t rid, uint64_t due_ns,
 void book_expire(struct book *b, uint64_t now_ns) {
     while (b->n_tombs && b->tombs[b->first_tomb].due_ns <= now_ns)
         expire_first(b);
+}
+
+/* ---- what clients call them ---- */
+
+static struct req *claimant(const struct book *b, struct by_str client_id) {
+    uint64_t value;
+    if (!client_id.n || !by_strmap_get(&b->client_ids, client_id, &value)) return NULL;
+    return (struct req *)(uintptr_t)value;
+}
+
+bool book_is_taken(const struct book *b, const struct msg_name *name, struct by_str client_id) {
+    const struct req *req = claimant(b, client_id);
+    return req && req->name.epoch != name->epoch && req->n_open > 0;
+}
+
+void book_claim(struct book *b, struct req *req) {
+    if (req->routing.client_id.n)
+        by_strmap_put(&b->client_ids, req->routing.client_id, (uintptr_t)req);
+}
+
+void book_unclaim(struct book *b, const struct req *req) {
+    uint64_t value;
+    if (claimant(b, req->routing.client_id) == req)
+        (void)!by_strmap_remove(&b->client_ids, req->routing.client_id, &value);
 }
 
 bool book_check(const struct book *b) {

@@ -38,6 +38,7 @@ struct book {
     uint32_t n_tombs, first_tomb, tombs_cap;
     uint64_t ended[BOOK_ENDED_KEPT]; /* ring */
     uint32_t n_ended;
+    struct by_strmap client_ids; /* routing.client_id -> struct req, the latest that claims it */
 };
 
 enum book_state {
@@ -64,6 +65,11 @@ void book_forget(struct req *req);
 void book_bury(struct book *b, struct life *life, uint64_t rid, uint64_t due_ns, int code);
 int book_epitaph(struct book *b, const struct msg_name *name); /* of one that is over; 0: none */
 void book_expire(struct book *b, uint64_t now_ns);
+/* What clients call their requests. A router sees to it that its own differ, and it alone knows when one is over; so only
+ * another router's live request makes an id taken. */
+bool book_is_taken(const struct book *b, const struct msg_name *name, struct by_str client_id);
+void book_claim(struct book *b, struct req *req);
+void book_unclaim(struct book *b, const struct req *req);
 bool book_check(const struct book *b);
 
 #endif

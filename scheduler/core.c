@@ -130,6 +130,7 @@ static void drop(struct core *c, struct req *req, bool is_known, int code) {
     by_assert(!req->is_over);
     struct life *life = req->life;
     uint32_t detok = req->detok;
+    book_unclaim(&c->book, req);
     book_forget(req);
     if (is_known)
         book_bury(&c->book, life, req->name.rid, c->now_ns + CORE_TOMB_MS * BY_NS_PER_MS, code);

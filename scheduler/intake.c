@@ -139,6 +139,7 @@ static void start(struct core *c, const struct msg_tokenized *m) {
     struct req *req = req_new(&c->pool, m);
     struct by_err err;
     book_add(life_of(c, m->name.epoch), req);
+    book_claim(&c->book, req);
     req->tenant = tenants_take(&c->tenants, req->routing.tenant);
     req->order = c->next_order++;
     req->arrived_ns = c->now_ns;
@@ -199,6 +200,8 @@ void intake_tokenized(struct core *c, struct core_peer *from, const struct msg_t
         refuse(c, &m->name, err.code, err.text, 0);
     } else if (c->is_draining && !is_replay) {
         refuse(c, &m->name, BY_EDRAINING, by_err_sentence(BY_EDRAINING), RETRY_LEAST_MS);
+    } else if (!is_replay && book_is_taken(&c->book, &m->name, m->routing.client_id)) {
+        refuse(c, &m->name, BY_EINUSE, by_err_sentence(BY_EINUSE), 0);
     } else if (c->n_queued >= c->opt.max_queued && !is_replay) {
         refuse(c, &m->name, BY_EFULL, by_err_sentence(BY_EFULL), retry_after_ms(c));
     } else {

@@ -36,6 +36,36 @@ static void teardown(struct fixture *f) {
     pool_release(&f->pool);
 }
 
+/* Two routers, one id. Within one router it may come back at once: the router knows first that its request is over. */
+TEST(an_id_is_taken_by_another_routers_live_request) {
+    UNUSED_STATE;
+    struct fixture f;
+    setup(&f);
+    struct by_str id = BY_STR("key\nmine");
+    struct msg_name here = {1, 8}, there = {2, 1};
+    struct req *req = open_req(&f, 1, 7), *again = open_req(&f, 1, 8);
+    req->routing.client_id = again->routing.client_id = id;
+    assert_false(book_is_taken(&f.book, &there, id));
+    book_claim(&f.book, req);
+    assert_true(book_is_taken(&f.book, &there, id));
+    assert_false(book_is_taken(&f.book, &here, id));
+    assert_false(book_is_taken(&f.book, &there, BY_STR("key\nmin")));
+    assert_false(book_is_taken(&f.book, &there, BY_STR("")));
+    book_claim(&f.book, again);
+    book_unclaim(&f.book, req); /* the later one has it now */
+    assert_true(book_is_taken(&f.book, &there, id));
+    again->n_open = 0; /* its last token is out: no more than its log lives */
+    assert_false(book_is_taken(&f.book, &there, id));
+    book_unclaim(&f.book, again);
+    assert_false(book_is_taken(&f.book, &there, id));
+    req->n_open = again->n_open = 0;
+    book_forget(req);
+    book_forget(again);
+    req_free(req, &f.pool);
+    req_free(again, &f.pool);
+    teardown(&f);
+}
+
 TEST(a_name_is_new_then_live_then_over_then_forgotten) {
     UNUSED_STATE;
     struct fixture f;
@@ -98,7 +128,8 @@ TEST(tombstones_hold_a_million_and_the_oldest_goes) {
     teardown(&f);
 }
 
-TESTS(RUN(a_name_is_new_then_live_then_over_then_forgotten),
+TESTS(RUN(an_id_is_taken_by_another_routers_live_request),
+      RUN(a_name_is_new_then_live_then_over_then_forgotten),
       RUN(a_live_name_below_the_low_water_stays_live),
       RUN(the_names_of_an_ended_epoch_are_over_until_it_comes_back),
       RUN(tombstones_hold_a_million_and_the_oldest_goes));

@@ -72,6 +72,29 @@ TEST(prompt_logprobs_are_put_together_from_chunks_of_any_size) {
     journal_release(&j);
 }
 
+static struct journal_entry *put_called(struct journal *j, const char *client_id) {
+    struct msg_generate g = {.text = BY_STR("x"), .routing.client_id = by_str_of(client_id)};
+    return journal_add(j, &g, NULL, 0);
+}
+
+TEST(an_id_is_its_first_requests_until_that_is_over) {
+    UNUSED_STATE;
+    struct journal j;
+    journal_init(&j, 5);
+    struct journal_entry *first = put_called(&j, "a"), *second = put_called(&j, "a"),
+                         *other = put_called(&j, "b");
+    assert_false(first->is_id_taken || other->is_id_taken || !second->is_id_taken);
+    journal_remove(&j, second); /* it was not its own: it frees nothing */
+    second = put_called(&j, "a");
+    assert_true(second->is_id_taken);
+    journal_remove(&j, second);
+    journal_remove(&j, first);
+    first = put_called(&j, "a");
+    assert_false(first->is_id_taken);
+    assert_false(put_called(&j, "")->is_id_taken || put_called(&j, "")->is_id_taken);
+    journal_release(&j);
+}
+
 /* A request that started again was aborted before it had caught up: the client had two ids and paid for none. */
 TEST(an_end_does_not_take_back_what_was_delivered) {
     UNUSED_STATE;
@@ -109,5 +132,6 @@ TEST(a_request_that_was_sent_says_what_it_has) {
 
 TESTS(RUN(what_came_twice_counts_once),
       RUN(prompt_logprobs_are_put_together_from_chunks_of_any_size),
+      RUN(an_id_is_its_first_requests_until_that_is_over),
       RUN(an_end_does_not_take_back_what_was_delivered),
       RUN(a_request_that_was_sent_says_what_it_has));
