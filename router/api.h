@@ -9,15 +9,16 @@
 
 typedef void api_handler(struct router *r, struct conn *c, const struct http1_request *req);
 
-api_handler api_generate;                                            /* api_native.c */
-api_handler api_chat;                                                /* api_openai_chat.c */
-api_handler api_responses;                                           /* api_responses.c */
-api_handler api_messages, api_count_tokens;                          /* api_anthropic.c */
-api_handler api_completions;                                         /* api_openai_completions.c */
-api_handler api_models, api_model, api_model_info, api_server_info;  /* api_models.c */
-api_handler api_health, api_health_generate, api_ready, api_metrics; /* api_admin.c */
+api_handler api_generate;                                           /* api_native.c */
+api_handler api_chat;                                               /* api_openai_chat.c */
+api_handler api_responses;                                          /* api_responses.c */
+api_handler api_messages, api_count_tokens;                         /* api_anthropic.c */
+api_handler api_completions;                                        /* api_openai_completions.c */
+api_handler api_models, api_model, api_model_info, api_server_info; /* api_models.c */
+api_handler api_loads, api_metrics;                                 /* api_loads.c */
+api_handler api_health, api_health_generate, api_ready;             /* api_admin.c */
 api_handler api_drain, api_drain_end, api_root, api_openapi;
-api_handler api_loads, api_cache, api_flush_cache, api_abort, api_update_weights;
+api_handler api_cache, api_flush_cache, api_abort, api_update_weights;
 api_handler api_tokenize, api_detokenize, api_apply_template; /* api_text.c */
 
 api_handler api_ollama_chat, api_ollama_generate, api_ollama_tags,
@@ -26,6 +27,18 @@ api_handler api_ollama_ps, api_ollama_version;
 api_handler api_embeddings, api_encode, api_classify, api_ollama_embed,
     api_ollama_embeddings;         /* api_embed.c */
 api_handler api_rerank, api_score; /* api_score.c */
+
+#define API_PROMETHEUS "text/plain; version=0.0.4; charset=utf-8"
+
+/* A question to the scheduler whose answer a client waits for; uplink_ask_scheduler's ctx. api_loads.c */
+struct api_pending {
+    struct router *router;
+    struct conn *conn;  /* NULL: the client has left */
+    bool as_prometheus; /* /v1/loads */
+};
+struct api_pending *api_pending_new(struct router *r, struct conn *c);
+/* An uplink_answer: passes the JSON, or the error, on to the client, and frees ctx. */
+void api_on_answer(void *ctx, int code, struct by_str json);
 
 /* Sends a question and its JSON to a tokenizer worker, and the answer to the client; error: in what form it fails. */
 void api_ask_tokenizer(struct router *r, struct conn *c, const char *what, struct by_str json,

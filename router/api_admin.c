@@ -1,7 +1,6 @@
 #include "router/api.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
-#include "common/base/metrics.h"
 #include "router/openapi.h"
 #include "router/params.h"
 
@@ -66,103 +65,6 @@ void api_health_generate(struct router *r, struct conn *c, const struct http1_re
     request_start(q);
 }
 
-/* ---- questions to the scheduler ---- */
-
-struct pending {
-    struct router *router;
-    struct conn *conn; /* NULL: the client has left */
-};
-
-static void pending_gone(void *owner) {
-    struct pending *p = owner;
-    p->conn = NULL;
-}
-
-static struct pending *pending_new(struct router *r, struct conn *c) {
-    struct pending *p = by_alloc(sizeof *p);
-    *p = (struct pending){r, c};
-    conn_set_owner(c, p, pending_gone, NULL);
-    return p;
-}
-
-static void respond_error(struct conn *c, int code, struct by_str json) {
-    char *text = api_error_text(code, json);
-    request_error(c, code, text, 0);
-    by_free(text);
-}
-
-static void on_answer(void *ctx, int code, struct by_str json) {
-    struct pending *p = ctx;
-    if (p->conn) {
-        conn_set_owner(p->conn, NULL, NULL, NULL);
-        if (code)
-            respond_error(p->conn, code, json);
-        else
-            conn_respond(p->conn, 200, "application/json", json, NULL);
-    }
-    by_free(p);
-}
-
-void api_loads(struct router *r, struct conn *c, const struct http1_request *req) {
-    (void)req;
-    uplink_ask_scheduler(r->uplink, "loads", BY_STR("{}"), on_answer, pending_new(r, c));
-}
-
-/* ---- /metrics: ours, and the scheduler's facts as they are now ---- */
-
-static void take_loads(struct by_str json) {
-    static const struct by_json_limits lim = {.bytes_max = 1 << 20, .depth_max = 16};
-    static const struct {
-        const char *key;
-        enum by_metric metric;
-    } sums[] = {{"num_running_reqs", BY_M_RUNNING},
-                {"num_used_tokens", BY_M_USED_TOKENS},
-                {"max_total_num_tokens", BY_M_MAX_TOKENS},
-                {"num_used_pages", BY_M_USED_PAGES},
-                {"gen_throughput", BY_M_GEN_THROUGHPUT}};
-    double total[BY_COUNTOF(sums)] = {0};
-    struct by_json *body = NULL;
-    if (by_json_parse(&body, json, &lim, NULL)) return;
-    const struct by_json *loads = by_json_get(body, "loads"),
-                         *first = loads ? by_json_first(loads) : NULL;
-    for (const struct by_json *it = first; it; it = by_json_next(it)) {
-        for (size_t i = 0; i < BY_COUNTOF(sums); i++)
-            total[i] += by_json_f64(by_json_get(it, sums[i].key));
-    }
-    for (size_t i = 0; i < BY_COUNTOF(sums); i++)
-        by_gauge(sums[i].metric, total[i]);
-    by_gauge(BY_M_TOKEN_USAGE, total[2] > 0 ? total[1] / total[2] : 0);
-    by_gauge(BY_M_RETRACTED, by_json_f64(by_json_get(body, "num_retracted_total")));
-    if (first) { /* one queue and one tree for all replicas */
-        by_gauge(BY_M_WAITING, by_json_f64(by_json_get(first, "num_waiting_reqs")));
-        by_gauge(BY_M_CACHE_HIT_RATE, by_json_f64(by_json_get(first, "cache_hit_rate")));
-    }
-    by_json_free(body);
-}
-
-static void on_metrics(void *ctx, int code, struct by_str json) {
-    struct pending *p = ctx;
-    struct by_buf body;
-    by_gauge(BY_M_SCHEDULER_UP, !code);
-    if (!code) take_loads(json);
-    if (p->conn) {
-        by_gauge(BY_M_ALLOCATIONS, (double)by_mem_n_allocs());
-        by_gauge(BY_M_ALLOCATIONS_LIVE, (double)by_mem_n_live());
-        by_buf_init(&body, 4 << 20);
-        by_metrics_text(&body);
-        conn_set_owner(p->conn, NULL, NULL, NULL);
-        conn_respond(p->conn, 200, "text/plain; version=0.0.4; charset=utf-8", by_buf_str(&body),
-                     NULL);
-        by_buf_release(&body);
-    }
-    by_free(p);
-}
-
-void api_metrics(struct router *r, struct conn *c, const struct http1_request *req) {
-    (void)req;
-    uplink_ask_scheduler(r->uplink, "loads", BY_STR("{}"), on_metrics, pending_new(r, c));
-}
-
 /* ---- /drain: readiness goes, new requests are refused, what runs goes on; DELETE takes it back ---- */
 
 static void answer_drain(struct router *r, struct conn *c, bool is_held) {
@@ -186,7 +88,7 @@ void api_drain_end(struct router *r, struct conn *c, const struct http1_request 
 
 void api_flush_cache(struct router *r, struct conn *c, const struct http1_request *req) {
     (void)req;
-    uplink_ask_scheduler(r->uplink, "flush", BY_STR("{}"), on_answer, pending_new(r, c));
+    uplink_ask_scheduler(r->uplink, "flush", BY_STR("{}"), api_on_answer, api_pending_new(r, c));
 }
 
 void api_cache(struct router *r, struct conn *c, const struct http1_request *req) {
@@ -199,14 +101,14 @@ void api_cache(struct router *r, struct conn *c, const struct http1_request *req
         }
         snprintf(json, sizeof json, "{\"top\":%llu}", (unsigned long long)n);
     }
-    uplink_ask_scheduler(r->uplink, "cache", by_str_of(json), on_answer, pending_new(r, c));
+    uplink_ask_scheduler(r->uplink, "cache", by_str_of(json), api_on_answer, api_pending_new(r, c));
 }
 
 /* ---- /update_weights_from_disk: SGLang's shape ---- */
 
 static void on_updated(void *ctx, int code, struct by_str json) {
     const struct by_json_limits lim = {.bytes_max = 65536, .depth_max = 8};
-    struct pending *p = ctx;
+    struct api_pending *p = ctx;
     struct by_json *body = NULL;
     struct by_str said = {0};
     struct by_buf out;
@@ -283,7 +185,8 @@ void api_update_weights(struct router *r, struct conn *c, const struct http1_req
         by_buf_addz(&ask, "{\"model_path\":");
         by_buf_add_json_str(&ask, path);
         by_buf_addc(&ask, '}');
-        uplink_ask_scheduler(r->uplink, "update", by_buf_str(&ask), on_updated, pending_new(r, c));
+        uplink_ask_scheduler(r->uplink, "update", by_buf_str(&ask), on_updated,
+                             api_pending_new(r, c));
         by_buf_release(&ask);
     }
     by_json_free(body);

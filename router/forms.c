@@ -302,6 +302,15 @@ static const struct form_field top[] = {
      false},
 };
 const struct form form_top = {"Top", "how much of the tree to show", FIELDS(top)};
+static const struct form_field loads_of[] = {
+    {"dp_rank", "{'type':'integer','minimum':0}", "of one replica; without it: of all", false},
+    {"include",
+     "{'type':'string','pattern':'^(core|memory|spec|lora|disagg|queues|all)(,(core|memory|spec|"
+     "lora|disagg|queues|all))*$'}",
+     "sections of it; without them: all", false},
+    {"format", "{'enum':['json','prometheus']}", "json, unless it is prometheus", false},
+};
+const struct form form_loads_of = {"LoadsOf", "which part of the load", FIELDS(loads_of)};
 
 /* ---- answered ---- */
 
@@ -346,12 +355,14 @@ static const struct form_field server_info[] = {
 };
 const struct form form_server_info = {"ServerInfo", "facts of the server", FIELDS(server_info)};
 static const struct form_field loads[] = {
-    {"loads",
-     "{'type':'array','items':{'type':'object','required':['num_running_reqs','num_waiting_reqs',"
-     "'num_used_tokens','max_total_num_tokens','token_usage','cache_hit_rate']}}",
-     "one a replica", true},
+    {"timestamp", "{'type':'number'}", "when this was so, in seconds", true},
+    {"version", STRING, "of Banyan", true},
+    {"accelerator", STRING, "what it runs on", true},
+    {"num_accelerators", COUNT, "ranks of all replicas", true},
+    {"loads", "{'type':'array','items':{'type':'object','required':['dp_rank']}}", "one a replica",
+     true},
 };
-const struct form form_loads = {"Loads", "how busy it is", FIELDS(loads)};
+const struct form form_loads = {"Loads", "how busy it is", FIELDS(loads), .stream = "text/plain"};
 
 #define GENERATED \
     "{'type':'object','required':['text','output_ids','meta_info'],'properties':{'text':" STRING \

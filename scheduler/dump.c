@@ -49,18 +49,66 @@ uncached_waiting(const struct core *c) { /* an upper bound: what the tree holds 
     return n_seen ? n * c->n_waiting / BY_MIN(n_seen, c->n_waiting) : 0;
 }
 
-static void add_load(const struct core *c, const struct replica *r, struct by_buf *out) {
+/* Sections of /v1/loads, as SGLang names them. Of speculation, adapters and disaggregation there is nothing to tell. */
+enum { CORE = 1, MEMORY = 2, QUEUES = 4, NOTHING = 8, ALL = 15 };
+
+static int read_sections(struct by_str list, unsigned *sections, struct by_err *err) {
+    static const struct {
+        const char *name;
+        unsigned bit;
+    } known[] = {{"core", CORE},    {"memory", MEMORY}, {"queues", QUEUES}, {"all", ALL},
+                 {"spec", NOTHING}, {"lora", NOTHING},  {"disagg", NOTHING}};
+    struct by_str name;
+    *sections = list.n ? 0 : ALL;
+    while (list.n) {
+        unsigned bit = 0;
+        by_str_split(&list, ',', &name);
+        for (size_t i = 0; i < BY_COUNTOF(known); i++) {
+            if (by_str_eqz(name, known[i].name)) bit = known[i].bit;
+        }
+        if (!bit)
+            return by_fail(err, BY_EINVAL,
+                           "include: '%.*s' is no section; core, memory, spec, lora, disagg, "
+                           "queues and all are",
+                           (int)BY_MIN(name.n, (size_t)40), name.p);
+        *sections |= bit;
+    }
+    return 0;
+}
+
+static void add_memory(const struct replica *r, uint32_t page_size, struct by_buf *out) {
+    by_buf_addz(out, "\"memory\":{");
+    add_f64(out, "weight_gb", (double)r->capacity.weight_bytes / 1e9);
+    add_f64(out, "kv_cache_gb", (double)r->capacity.kv_bytes / 1e9);
+    add_u64(out, "token_capacity", r->is_up ? (uint64_t)pages_n(r->pages) * page_size : 0);
+    close_with(out, "},");
+}
+
+/* Those that gave way and wait for a place again are among those that wait. */
+static void add_queues(const struct core *c, struct by_buf *out) {
+    uint64_t n_paused = 0, n_retracted = 0;
+    for (BY_LIST_EACH(it, &c->paused))
+        n_paused++;
+    for (BY_LIST_EACH(it, &c->waiting))
+        n_retracted += req_n_output(BY_CONTAINER_OF(it, struct seq, link)) > 0;
+    by_buf_addz(out, "\"queues\":{");
+    add_u64(out, "waiting", c->n_waiting);
+    add_u64(out, "paused", n_paused);
+    add_u64(out, "retracted", n_retracted);
+    close_with(out, "},");
+}
+
+static void add_core(const struct core *c, const struct replica *r, struct by_buf *out) {
     uint64_t n_pages = r->is_up ? pages_n(r->pages) : 0;
     uint64_t n_used =
         r->is_up ? n_pages - pages_n_free(r->pages) - radix_n_evictable(c->tree, r->index) : 0;
-    by_buf_addc(out, '{');
-    add_u64(out, "dp_rank", r->index);
     by_buf_addf(out, "\"is_up\":%s,", r->is_up ? "true" : "false");
     add_u64(out, "num_running_reqs", r->n_running);
     add_u64(out, "num_waiting_reqs", c->n_queued);
     add_u64(out, "num_waiting_uncached_tokens", uncached_waiting(c));
     add_u64(out, "num_used_pages", r->is_up ? n_pages - pages_n_free(r->pages) : 0);
     add_u64(out, "num_used_tokens", n_used * c->page_size);
+    add_u64(out, "num_active_tokens", n_used * c->page_size);
     add_u64(out, "num_total_tokens", n_used * c->page_size + uncached_waiting(c));
     add_u64(out, "max_total_num_tokens", n_pages * c->page_size);
     add_u64(out, "max_running_requests", r->n_slots);
@@ -71,20 +119,36 @@ static void add_load(const struct core *c, const struct replica *r, struct by_bu
     add_u64(out, "steps", r->n_steps);
     add_u64(out, "steps_failed", r->n_steps_failed);
     add_u64(out, "compute_us", r->compute_us);
+}
+
+static void add_load(const struct core *c, const struct replica *r, unsigned sections,
+                     struct by_buf *out) {
+    by_buf_addc(out, '{');
+    add_u64(out, "dp_rank", r->index);
+    if (sections & CORE) add_core(c, r, out);
+    if (sections & MEMORY) add_memory(r, c->page_size, out);
+    if (sections & QUEUES) add_queues(c, out);
     close_with(out, "},");
 }
 
+/* args: {include: "core,memory", dp_rank: 0}; without them all of all. */
 static int dump_loads(struct core *c, const struct by_json *args, struct by_buf *out,
                       struct by_err *err) {
-    (void)args;
-    (void)err;
+    struct by_str include = {0};
+    int64_t rank = -1, n = c->opt.n_replicas;
+    unsigned sections;
+    int rc = by_json_get_str(args, "", "include", &include, err);
+    if (!rc) rc = read_sections(include, &sections, err);
+    if (!rc) rc = by_json_get_i64(args, "", "dp_rank", 0, n - 1, &rank, err);
+    if (rc) return rc;
     by_buf_addc(out, '{');
     add_str(out, "version", BY_STR(BANYAN_VERSION));
     add_f64(out, "uptime_s", (double)(c->now_ns - c->started_ns) / (double)BY_NS_PER_S);
     add_u64(out, "num_retracted_total", c->counts.n_retractions);
     by_buf_addz(out, "\"loads\":[");
-    for (uint32_t i = 0; i < c->opt.n_replicas; i++)
-        add_load(c, c->replicas[i], out);
+    for (uint32_t i = 0; i < c->opt.n_replicas; i++) {
+        if (rank < 0 || i == rank) add_load(c, c->replicas[i], sections, out);
+    }
     close_with(out, "]}");
     return 0;
 }
@@ -228,7 +292,7 @@ static int dump_all(struct core *c, const struct by_json *args, struct by_buf *o
     add_list(out, c, &c->paused);
     close_with(out, "],\"loads\":[");
     for (uint32_t i = 0; i < c->opt.n_replicas; i++)
-        add_load(c, c->replicas[i], out);
+        add_load(c, c->replicas[i], ALL, out);
     close_with(out, "],");
     add_tenants(out, c);
     by_buf_addz(out, "\"cache\":");

@@ -35,6 +35,48 @@ def test_loads_count_what_runs():
         wait_for("none to run", lambda: d.load()["num_running_reqs"] == 0)
 
 
+CORE = {"is_up", "num_running_reqs", "num_waiting_reqs", "num_waiting_uncached_tokens", "num_used_tokens", "num_total_tokens", "num_active_tokens",
+        "max_total_num_tokens", "max_running_requests", "token_usage", "gen_throughput", "cache_hit_rate", "utilization"}
+
+
+def test_loads_in_sections(server):
+    """SGLang's parameters: what of it, of which replica, and in which form; what they cannot be is said by name."""
+    whole = server.get("/v1/loads").json
+    assert {"timestamp", "version", "accelerator", "num_accelerators"} <= set(whole) and whole["num_accelerators"] == 1
+    assert abs(whole["timestamp"] - time.time()) < 3600
+    (load,) = whole["loads"]
+    assert CORE <= set(load) and load["memory"]["token_capacity"] == 65536
+    assert load["queues"] == {"waiting": 0, "paused": 0, "retracted": 0}
+    of = lambda query: server.get(f"/v1/loads?{query}")
+    assert set(of("include=all").json["loads"][0]) == set(load)
+    assert set(of("include=memory,queues").json["loads"][0]) == {"dp_rank", "memory", "queues"}
+    assert set(of("include=core%2Cspec").json["loads"][0]) == set(load) - {"memory", "queues"}
+    assert set(of("include=lora").json["loads"][0]) == {"dp_rank"}, "there is nothing to tell of it"
+    assert len(of("dp_rank=0&format=json").json["loads"]) == 1
+    for query, named in (("include=cpu", "include"), ("include=core,", "include"), ("include=", "include"), ("dp_rank=1", "dp_rank"), ("dp_rank=x", "dp_rank"),
+                         ("dp_rank=-1", "dp_rank"), ("format=xml", "format"), ("include=" + "core," * 200, "include")):
+        answer = of(query)
+        assert answer.status == 400 and answer.json["error"]["param"] == named, (query, answer)
+
+
+def test_loads_for_prometheus(server):
+    answer = server.get("/v1/loads?format=prometheus&include=core,queues")
+    assert answer.status == 200 and answer.headers["Content-Type"].startswith("text/plain")
+    told = dict(re.findall(r'^banyan:(\w+)\{dp_rank="0"\} (\S+)$', answer.body.decode(), re.M))
+    assert CORE <= set(told) and told["is_up"] == "1" and told["max_total_num_tokens"] == "65536" and told["queues_waiting"] == "0"
+    assert "memory_weight_gb" not in told
+    assert set(re.findall(r"^# TYPE banyan:(\w+) gauge$", answer.body.decode(), re.M)) == set(told)
+
+
+def test_loads_of_two_replicas():
+    """Each has its row, and what they share, the queue, is in both."""
+    with Daemons(scheduler=["--dp-size", "2"]) as d:
+        assert [x["is_up"] for x in d.get("/v1/loads").json["loads"]] == [True, False], "only the first has a worker"
+        assert [x["dp_rank"] for x in d.get("/v1/loads?dp_rank=1").json["loads"]] == [1]
+        told = d.get("/v1/loads?format=prometheus").body.decode()
+        assert re.search(r'^# TYPE banyan:is_up gauge\nbanyan:is_up\{dp_rank="0"\} 1\nbanyan:is_up\{dp_rank="1"\} 0$', told, re.M)
+
+
 def test_cache_shows_the_tree(server):
     server.post("/flush_cache")
     server.generate([77] * 64, 1)
