@@ -266,7 +266,9 @@ static struct msg text_message(const struct detok *d, const struct sample *s,
                              .prompt_ids = m->prompt_ids,
                              .prompts = {m->prompts.p, m->prompts.n},
                              .n_retractions = m->n_retractions,
-                             .vector = m->vector}};
+                             .vector = m->vector,
+                             .replica = m->replica,
+                             .queue_us = m->queue_us}};
     if (m->logprobs.n == m->ids.n) t.text.logprobs = (struct msg_f32s){m->logprobs.p + from, n};
     if (m->tops.n == m->ids.n) {
         t.text.tops.p = m->tops.p + from;

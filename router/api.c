@@ -1,6 +1,7 @@
 #include "router/api.h"
 
 #include "common/base/mem.h"
+#include "common/base/rand.h"
 #include "router/params.h"
 
 #include <stdio.h>
@@ -30,10 +31,14 @@ void api_add_str(struct by_buf *out, const char *key, struct by_str value) {
 }
 
 /* cache_salt and extra_key make one namespace; the salt's length stands first, so that no two pairs make the same one. */
-static int read_namespace(struct request *q, struct by_str *out, struct by_err *err) {
-    struct by_str extra = {0}, salt = {0};
-    int rc = by_json_get_str(q->body, "", "extra_key", &extra, err);
-    if (!rc) rc = by_json_get_str(q->body, "", "cache_salt", &salt, err);
+int api_read_namespace(struct request *q, const struct by_json *extra_key, struct by_str *out,
+                       struct by_err *err) {
+    struct by_str extra = by_json_str(extra_key), salt = {0};
+    enum by_json_type type = extra_key ? by_json_type(extra_key) : BY_JSON_NULL;
+    if (type != BY_JSON_NULL && type != BY_JSON_STRING)
+        return by_fail(err, BY_EINVAL, "extra_key: expected a string, got %s",
+                       by_json_type_name(extra_key));
+    int rc = by_json_get_str(q->body, "", "cache_salt", &salt, err);
     if (rc || !(extra.n + salt.n)) return rc;
     if (extra.n + salt.n > LIMIT_CONTROL_STR_BYTES)
         return by_fail(err, BY_ELIMIT, "extra_key: with cache_salt it may have %d bytes",
@@ -61,10 +66,9 @@ static int read_id(struct request *q, struct by_err *err) {
     return 0;
 }
 
-int api_read_routing(struct request *q, struct msg_generate *m, struct by_err *err) {
+int api_read_limits(struct request *q, struct msg_generate *m, struct by_err *err) {
     int64_t priority = 0, run_ms = 0, queue_ms = 0;
-    int rc = read_namespace(q, &m->routing.extra_key, err);
-    if (!rc) rc = read_id(q, err);
+    int rc = read_id(q, err);
     if (!rc) rc = by_json_get_i64(q->body, "", "priority", INT32_MIN, INT32_MAX, &priority, err);
     if (!rc) rc = by_json_get_i64(q->body, "", "timeout_ms", 1, TIMEOUT_MS_MAX, &run_ms, err);
     if (!rc)
@@ -75,8 +79,38 @@ int api_read_routing(struct request *q, struct msg_generate *m, struct by_err *e
     return rc;
 }
 
-static int add_prompt(struct request *q, const struct by_json *v, const char *key, unsigned allowed,
-                      const struct msg_generate *base, struct by_err *err) {
+int api_read_routing(struct request *q, struct msg_generate *m, struct by_err *err) {
+    int rc = api_read_limits(q, m, err);
+    return rc ? rc
+              : api_read_namespace(q, by_json_get(q->body, "extra_key"), &m->routing.extra_key,
+                                   err);
+}
+
+bool api_is_off(const struct by_json *v) {
+    switch (by_json_type(v)) {
+    case BY_JSON_NULL:
+        return true;
+    case BY_JSON_BOOL:
+        return !by_json_bool(v);
+    case BY_JSON_STRING:
+        return !by_json_str(v).n;
+    case BY_JSON_ARRAY:
+    case BY_JSON_OBJECT:
+        return !by_json_first(v);
+    default:
+        return false;
+    }
+}
+
+/* Prompts of one request that brings no seed are drawn apart, also when they are the same. */
+static void draw_seed(const struct request *q, struct msg_sampling *s) {
+    if (q->has_seed || !q->n_entries) return;
+    by_rand_bytes(&s->seed, sizeof s->seed);
+    s->seed >>= 1; /* as params_init draws them */
+}
+
+int api_add_prompt(struct request *q, const struct by_json *v, const char *key, unsigned allowed,
+                   const struct msg_generate *base, struct by_err *err) {
     static const char *const wanted[] = {"", "a string", "token ids", "a string or token ids"};
     struct msg_generate m = *base;
     if (by_json_type(v) == BY_JSON_STRING && allowed & API_TEXT) {
@@ -90,23 +124,28 @@ static int add_prompt(struct request *q, const struct by_json *v, const char *ke
         return by_fail(err, BY_EINVAL, "%s: expected %s, got %s", key, wanted[allowed],
                        by_json_type_name(v));
     }
+    draw_seed(q, &m.sampling);
     request_add_prompt(q, &m);
     return 0;
 }
 
-int api_add_prompts(struct request *q, const struct by_json *prompt, const char *key,
-                    unsigned allowed, const struct msg_generate *base, struct by_err *err) {
+/* An empty list is one prompt of no ids: it is refused as such. */
+bool api_is_list_of_prompts(const struct by_json *prompt) {
     const struct by_json *first =
         by_json_type(prompt) == BY_JSON_ARRAY ? by_json_first(prompt) : NULL;
-    if (!first || by_json_type(first) == BY_JSON_NUMBER)
-        return add_prompt(q, prompt, key, allowed, base, err);
+    return first && by_json_type(first) != BY_JSON_NUMBER;
+}
+
+int api_add_prompts(struct request *q, const struct by_json *prompt, const char *key,
+                    unsigned allowed, const struct msg_generate *base, struct by_err *err) {
+    if (!api_is_list_of_prompts(prompt)) return api_add_prompt(q, prompt, key, allowed, base, err);
     q->is_list = true;
     if (by_json_len(prompt) > REQUEST_PROMPTS_MAX)
         return by_fail(err, BY_ELIMIT, "%s: %zu prompts are over the limit of %d", key,
                        by_json_len(prompt), REQUEST_PROMPTS_MAX);
     int rc = 0;
-    for (const struct by_json *it = first; it && !rc; it = by_json_next(it))
-        rc = add_prompt(q, it, key, allowed, base, err);
+    for (const struct by_json *it = by_json_first(prompt); it && !rc; it = by_json_next(it))
+        rc = api_add_prompt(q, it, key, allowed, base, err);
     return rc;
 }
 

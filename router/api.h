@@ -55,10 +55,22 @@ void api_add_str(struct by_buf *out, const char *key, struct by_str value);
 enum { API_TEXT = 1, API_IDS = 2 }; /* what a prompt may be */
 /* rid, priority, extra_key, cache_salt, timeout_ms, queue_timeout_ms: the same in every dialect. */
 BY_MUST_USE int api_read_routing(struct request *q, struct msg_generate *m, struct by_err *err);
+/* The same in two parts: all but extra_key and cache_salt; and these, when the request's extra_key is not for all. */
+BY_MUST_USE int api_read_limits(struct request *q, struct msg_generate *m, struct by_err *err);
+BY_MUST_USE int api_read_namespace(struct request *q, const struct by_json *extra_key,
+                                   struct by_str *out, struct by_err *err);
+/* Does a field that we do not have ask for nothing? null, false, and what is empty do. */
+bool api_is_off(const struct by_json *v);
+/* What POST /generate asks for: api_native_read.c */
+BY_MUST_USE int api_generate_read(struct request *q, struct by_err *err);
 /* Reads `body`, a chat completion's, in place of the request's own: how other dialects are read. */
 BY_MUST_USE int api_chat_read_as(struct request *q, const struct by_buf *body, struct by_err *err);
 /* A list prompt: strings, token ids, or lists of either, as /generate and /v1/completions take it. Adds one entry a
  * prompt to q. `base` holds everything but the prompt. */
+bool api_is_list_of_prompts(const struct by_json *prompt);
+BY_MUST_USE int api_add_prompt(struct request *q, const struct by_json *prompt, const char *key,
+                               unsigned allowed, const struct msg_generate *base,
+                               struct by_err *err); /* one of them */
 BY_MUST_USE int api_add_prompts(struct request *q, const struct by_json *prompt, const char *key,
                                 unsigned allowed, const struct msg_generate *base,
                                 struct by_err *err);

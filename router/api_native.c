@@ -1,10 +1,8 @@
 #include "router/api.h"
 #include "common/base/clock.h"
-#include "router/params.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* POST /generate: SGLang's own form. Streams are cumulative unless --incremental-streaming-output. */
@@ -26,7 +24,8 @@ static void write_finish(const struct journal_sample *s, struct by_buf *out) {
         by_buf_addc(out, '}');
         break;
     default:
-        by_buf_addz(out, "{\"type\":\"abort\",\"message\":\"the request was aborted\"}");
+        by_buf_addz(out, "{\"type\":\"abort\",\"message\":\"the request was aborted\","
+                         "\"status_code\":null,\"err_type\":null}");
     }
 }
 
@@ -103,6 +102,29 @@ static void write_logprobs(const struct journal_entry *e, const struct journal_s
     }
 }
 
+static void add_seconds(struct by_buf *out, const char *key, double seconds) {
+    by_buf_addf(out, ",\"%s\":", key);
+    by_buf_add_json_f64(out, seconds); /* NaN: null */
+}
+
+/* Of a sample that is over: points in time by the wall clock, the others as they passed. */
+static void write_times(const struct request *q, const struct journal_entry *e,
+                        const struct journal_sample *s, struct by_buf *out) {
+    uint64_t now_ns = by_now_ns(), last_ns = BY_MAX(s->seen_ns, s->first_ns);
+    double received = (double)(by_wall_ns() - (now_ns - q->started_ns)) / 1e9,
+           decoding = (double)(last_ns - s->first_ns) / 1e9;
+    add_seconds(out, "e2e_latency", (double)(now_ns - q->started_ns) / 1e9);
+    add_seconds(out, "queue_time", (double)e->queue_us / 1e6);
+    add_seconds(out, "first_token_latency",
+                s->first_ns ? (double)(s->first_ns - q->started_ns) / 1e9 : (double)NAN);
+    add_seconds(out, "decode_throughput",
+                decoding > 0 ? (double)(s->n_output - 1) / decoding : (double)NAN);
+    add_seconds(out, "request_received_ts", received);
+    add_seconds(out, "request_finished_ts",
+                received + (double)((s->first_ns ? last_ns : now_ns) - q->started_ns) / 1e9);
+    add_seconds(out, "response_sent_to_client_ts", (double)by_wall_ns() / 1e9);
+}
+
 static void write_meta(const struct request *q, const struct journal_entry *e,
                        const struct journal_sample *s, struct by_buf *out) {
     uint32_t sample = (uint32_t)(s - e->samples);
@@ -126,12 +148,11 @@ static void write_meta(const struct request *q, const struct journal_entry *e,
                 ",\"prompt_tokens\":%u,\"completion_tokens\":%u,\"cached_tokens\":%u,\"reasoning_"
                 "tokens\":0",
                 e->n_prompt, s->n_output, e->n_cached);
-    by_buf_addf(out, ",\"num_retractions\":%u,\"weight_version\":\"default\",\"dp_rank\":0",
-                s->n_retractions);
-    if (s->finish) {
-        by_buf_addz(out, ",\"e2e_latency\":");
-        by_buf_add_json_f64(out, (double)(by_now_ns() - q->started_ns) / 1e9);
-    }
+    by_buf_addf(out,
+                ",\"cached_tokens_details\":{\"device\":%u,\"host\":0},\"num_retractions\":%u,"
+                "\"weight_version\":\"default\",\"dp_rank\":%u",
+                e->n_cached, s->n_retractions, s->replica);
+    if (s->finish) write_times(q, e, s, out);
     write_logprobs(e, s, out);
     by_buf_addc(out, '}');
 }
@@ -155,6 +176,11 @@ static void write_sample(const struct request *q, const struct journal_entry *e,
     by_buf_addz(out, ",\"output_ids\":");
     write_ids(out, s->ids + BY_MIN(from_id, n_ids), n_ids - BY_MIN(from_id, n_ids));
     by_buf_addc(out, ',');
+    if (q->tells_prompt_ids) {
+        by_buf_addz(out, "\"prompt_token_ids\":");
+        write_ids(out, e->prompt_ids, e->n_prompt_ids);
+        by_buf_addc(out, ',');
+    }
     write_meta(q, e, s, out);
 }
 
@@ -192,106 +218,11 @@ static void native_whole(struct request *q, struct by_buf *out) {
 static const struct dialect native = {
     .delta = native_delta, .end = native_end, .whole = native_whole};
 
-/* ---- reading ---- */
-
-static int read_logprobs(struct request *q, struct params *p, struct by_err *err) {
-    bool wants = false;
-    int64_t start = -1, top = 0;
-    int rc = by_json_get_bool(q->body, "", "return_logprob", &wants, err);
-    if (!rc) rc = by_json_get_i64(q->body, "", "logprob_start_len", -1, LIMIT_TOKENS, &start, err);
-    if (!rc)
-        rc = by_json_get_i64(q->body, "", "top_logprobs_num", 0, LIMIT_TOP_LOGPROBS, &top, err);
-    const struct by_json *ids = by_json_get(q->body, "token_ids_logprob");
-    if (!rc && ids && by_json_type(ids) != BY_JSON_NULL)
-        rc = params_read_ids(ids, "token_ids_logprob", LIMIT_LOGIT_BIAS, &q->arena,
-                             &p->sampling.logprob_ids, err);
-    if (rc || !wants) {
-        p->sampling.logprob_ids = (struct msg_u32s){0};
-        return rc;
-    }
-    p->sampling.logprobs = true;
-    p->sampling.logprob_start = (int32_t)start;
-    p->sampling.top_logprobs = (uint32_t)top;
-    return 0;
-}
-
-static int read_prompts(struct request *q, struct msg_generate *m, struct by_err *err) {
-    const struct by_json *text = by_json_get(q->body, "text"),
-                         *ids = by_json_get(q->body, "input_ids");
-    bool has_text = text && by_json_type(text) != BY_JSON_NULL,
-         has_ids = ids && by_json_type(ids) != BY_JSON_NULL;
-    if (has_text == has_ids)
-        return by_fail(err, BY_EINVAL, "text: exactly one of text and input_ids is needed");
-    return has_text ? api_add_prompts(q, text, "text", API_TEXT, m, err)
-                    : api_add_prompts(q, ids, "input_ids", API_IDS, m, err);
-}
-
-static int compare_rids(const void *a, const void *b) {
-    const struct by_str *x = a, *y = b;
-    int by_bytes = memcmp(x->p, y->p, BY_MIN(x->n, y->n));
-    return by_bytes ? by_bytes : (x->n > y->n) - (x->n < y->n);
-}
-
-/* A list of ids: one a prompt, no two alike. */
-static int read_rids(struct request *q, struct by_err *err) {
-    const struct by_json *list = by_json_get(q->body, "rid");
-    if (by_json_type(list) != BY_JSON_ARRAY) return 0;
-    size_t n = by_json_len(list), i = 0;
-    if (!n || n > REQUEST_PROMPTS_MAX)
-        return by_fail(err, BY_ELIMIT, "rid: %zu ids are not between 1 and %d", n,
-                       REQUEST_PROMPTS_MAX);
-    struct by_str *rids = by_arena_get_array(&q->arena, n, sizeof *rids),
-                  *sorted = by_arena_get_array(&q->arena, n, sizeof *rids);
-    for (const struct by_json *it = by_json_first(list); it; it = by_json_next(it), i++) {
-        rids[i] = by_json_str(it);
-        if (!rids[i].n || rids[i].n >= sizeof q->id)
-            return by_fail(err, BY_EINVAL, "rid: strings of 1 to %zu bytes are possible",
-                           sizeof q->id - 1);
-    }
-    memcpy(sorted, rids, n * sizeof *rids);
-    qsort(sorted, n, sizeof *sorted, compare_rids);
-    for (i = 1; i < n; i++) {
-        if (compare_rids(&sorted[i - 1], &sorted[i]) == 0)
-            return by_fail(err, BY_EINVAL, "rid: '%.*s' is given twice", (int)sorted[i].n,
-                           sorted[i].p);
-    }
-    q->rids = rids;
-    q->n_rids = (uint32_t)n;
-    return 0;
-}
-
-static int read_generate(struct request *q, struct by_err *err) {
-    enum { DEFAULT_NEW_TOKENS = 128 };
-    struct params p;
-    params_init(&p, DEFAULT_NEW_TOKENS);
-    const struct by_json *sampling = by_json_get(q->body, "sampling_params");
-    int rc = sampling && by_json_type(sampling) != BY_JSON_NULL
-                 ? params_read_native(&p, sampling, &q->arena, err)
-                 : 0;
-    if (!rc) rc = by_json_get_bool(q->body, "", "stream", &q->is_stream, err);
-    if (!rc) rc = read_logprobs(q, &p, err);
-    if (rc) return rc;
-    struct msg_generate m = {.add_special_tokens = true,
-                             .clock_s = q->created_s,
-                             .sampling = p.sampling,
-                             .textual = p.textual,
-                             .has_max_new_tokens = p.has_max_new_tokens};
-    rc = read_rids(q, err);
-    if (!rc) rc = api_read_routing(q, &m, err);
-    if (!rc)
-        rc = by_json_get_bool(q->body, "", "return_text_in_logprobs", &m.textual.wants_pieces, err);
-    m.textual.wants_pieces &= p.sampling.logprobs;
-    if (!rc) rc = read_prompts(q, &m, err);
-    if (!rc && q->n_rids && q->n_rids != q->n_entries)
-        return by_fail(err, BY_EINVAL, "rid: %u ids for %u prompts", q->n_rids, q->n_entries);
-    return rc;
-}
-
 void api_generate(struct router *r, struct conn *c, const struct http1_request *req) {
     struct by_err err = {0};
     struct request *q = request_new(r, c, &native);
     if (!request_parse(q, req)) return;
-    if (read_generate(q, &err))
+    if (api_generate_read(q, &err))
         request_refuse(q, &err);
     else
         request_start(q);

@@ -246,6 +246,7 @@ static int read_completions(struct request *q, struct by_err *err) {
     if (rc) return rc;
     if (q->is_echo && p.sampling.logprobs && !q->hides_logprobs) p.sampling.logprob_start = 0;
     api_openai_fill(&m, &p);
+    q->has_seed = p.has_seed;
     m.textual.wants_pieces |= q->is_echo; /* the prompt may be ids */
     return api_add_prompts(q, prompt, "prompt", API_TEXT | API_IDS, &m, err);
 }

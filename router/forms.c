@@ -30,8 +30,10 @@
 #define ROUTING \
     {"rid", "{" RID "}", "the request's id: /abort_request knows it by that", false}, ROUTED
 #define ROUTED \
+    {"extra_key", WORD, "requests with another one share no cached prefix with this", false}, \
+        LIMITED
+#define LIMITED \
     {"priority", PRIORITY, "higher goes first, under --schedule-policy priority", false}, \
-        {"extra_key", WORD, "requests with another one share no cached prefix with this", false}, \
         {"cache_salt", WORD, "the same, by another name", false}, \
         {"timeout_ms", MILLISECONDS, "from its arrival on", false}, { \
         "queue_timeout_ms", MILLISECONDS, "until its first step", false \
@@ -41,29 +43,39 @@
 
 /* ---- asked ---- */
 
+/* One for all prompts, or a list of one for each. */
+#define OR_EACH(schema) \
+    "{'anyOf':[" schema ",{'type':'array','minItems':1,'maxItems':4096,'items':" schema "}]}"
+#define LOGPROB_START "{'type':['integer','null'],'minimum':-1,'maximum':16777216}"
+#define TOP_LOGPROBS "{'type':['integer','null'],'minimum':0,'maximum':128}"
+#define SAMPLING "{'anyOf':[{'$ref':'#/components/schemas/SamplingParams'},{'type':'null'}]}"
+#define IDS_OF_ONE "{'type':['array','null'],'maxItems':1024,'items':" TOKEN_ID "}"
 static const struct form_field generate[] = {
     {"text", "{'anyOf':[" TEXT_OF_ONE "," WORDS ",{'type':'null'}]}",
      "the prompt, or a list of them; this or input_ids", false},
     {"input_ids", "{'anyOf':[" IDS "," LISTS_OF_IDS ",{'type':'null'}]}",
      "the prompt as token ids, or a list of such", false},
-    {"sampling_params",
-     "{'anyOf':[{'$ref':'#/components/schemas/SamplingParams'},{'type':'null'}]}",
-     "how the next token is picked, and when it ends", false},
+    {"sampling_params", OR_EACH(SAMPLING),
+     "how the next token is picked, and when it ends; a list: for each prompt", false},
     {"stream", TRUTH,
      "events as they come; each holds all so far, unless --incremental-streaming-output", false},
-    {"return_logprob", TRUTH, "log probabilities in meta_info", false},
-    {"logprob_start_len", "{'type':['integer','null'],'minimum':-1,'maximum':16777216}",
+    {"return_logprob", OR_EACH(TRUTH), "log probabilities in meta_info; a list: for each prompt",
+     false},
+    {"logprob_start_len", OR_EACH(LOGPROB_START),
      "of the prompt's tokens from there on; -1: of none", false},
-    {"top_logprobs_num", "{'type':['integer','null'],'minimum':0,'maximum':128}",
-     "and of so many likeliest tokens at each place", false},
+    {"top_logprobs_num", OR_EACH(TOP_LOGPROBS), "and of so many likeliest tokens at each place",
+     false},
     {"token_ids_logprob",
-     "{'anyOf':[" TOKEN_ID ",{'type':'array','maxItems':1024,'items':" TOKEN_ID
-     "},{'type':'null'}]}",
+     "{'anyOf':[" TOKEN_ID "," IDS_OF_ONE ",{'type':'array','minItems':1,'maxItems':4096,"
+     "'items':" IDS_OF_ONE "}]}",
      "and of these", false},
     {"return_text_in_logprobs", TRUTH, "with the text of each token", false},
+    {"return_prompt_token_ids", TRUTH, "prompt_token_ids in the answer", false},
     {"rid", RIDS, "the request's id, or one for each prompt: /abort_request knows it by that",
      false},
-    ROUTED,
+    {"extra_key", OR_EACH(WORD),
+     "requests with another one share no cached prefix with this; a list: for each prompt", false},
+    LIMITED,
 };
 const struct form form_sampling_params = {
     "SamplingParams", "names, ranges and defaults are SGLang's; null means the default",

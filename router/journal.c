@@ -213,6 +213,8 @@ static void take_finish(struct journal_entry *e, struct journal_sample *s,
                         const struct msg_text *t) {
     s->n_output = BY_MAX(s->n_output, t->n_output);
     s->n_retractions = t->n_retractions;
+    s->replica = t->replica;
+    e->queue_us = BY_MAX(e->queue_us, t->queue_us); /* a replay has waited anew */
     if (!t->finish) return;
     s->finish = t->finish;
     /* An abort may meet a copy that is behind what the client has. */

@@ -44,6 +44,8 @@ struct journal_sample {
     uint32_t matched_id;
     struct by_buf matched_text;
     uint32_t n_output, n_retractions;
+    uint32_t replica;  /* that computed the last of it */
+    uint64_t first_ns; /* the writer's: when its first token came */
 };
 
 struct journal_entry {
@@ -55,6 +57,7 @@ struct journal_entry {
     uint32_t n_samples, n_finished;
     uint32_t *prompt_ids; /* once the first text frame has told them */
     uint32_t n_prompt_ids, n_prompt, n_cached;
+    uint64_t queue_us;      /* how long the scheduler let it wait */
     float *prompt_logprobs; /* [n_prompt]; position 0 and what was not asked for is NaN */
     struct journal_tops prompt_tops, prompt_id_logprobs;
     uint32_t prompt_logprob_start, prompt_logprob_end; /* known positions: from … up to */

@@ -169,6 +169,7 @@ static int read_seed(const char *key, const struct by_json *v, struct params *p,
         return by_fail(err, BY_EINVAL, "%s: %g is not a whole number of 64 bits", key,
                        by_json_f64(v));
     p->sampling.seed = (uint64_t)seed;
+    p->has_seed = true;
     return 0;
 }
 

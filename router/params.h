@@ -18,6 +18,7 @@ struct params {
     struct msg_sampling sampling;
     struct msg_textual textual;
     bool has_max_new_tokens; /* false: up to the context length */
+    bool has_seed;           /* the client's; else it has been drawn */
 };
 
 void params_init(struct params *p, uint32_t max_new_tokens); /* 0: up to the context length */

@@ -425,6 +425,7 @@ static void observe_times(struct request *q, struct journal_sample *s) {
     if (s->n_ids == s->n_seen) return;
     uint64_t now_ns = by_now_ns();
     uint32_t n_new = s->n_ids - s->n_seen;
+    if (!s->n_seen) s->first_ns = now_ns;
     if (s->n_seen) {
         by_observe_many(BY_M_ITL, (double)(now_ns - s->seen_ns) / 1e9 / n_new, n_new);
     } else if (!q->first_ns) {

@@ -80,6 +80,8 @@ struct request {
     bool is_echo;
     uint32_t n_best;        /* completions: of all samples of a prompt, so many are told; 0: all */
     bool hides_logprobs;    /* they were asked for to choose by */
+    bool has_seed;          /* the client's, for all prompts */
+    bool tells_prompt_ids;  /* /generate: return_prompt_token_ids */
     bool is_one_call;       /* parallel_tool_calls: false */
     enum parse_tools tools; /* chat's: how the answer is read */
     enum parse_reasoning reasoning;

@@ -225,8 +225,10 @@ static void put_admit(struct replica *r, struct seq *s) {
 
 static void count_admission(struct core *c, struct seq *s) {
     struct req *req = s->req;
+    req->replica = s->replica->index;
     if (req->is_admitted) return;
     req->is_admitted = true;
+    req->queue_us = (c->now_ns - req->arrived_ns) / 1000;
     core_unqueue(c, req);
     req->n_cached = BY_MIN(s->n_cached, req->n_prompt);
     core_set_timer(c, req); /* from now on only the limit on the whole run counts */

@@ -28,6 +28,8 @@ static void send_from(struct core *c, struct seq *s, uint32_t pos, bool is_open,
                 .prompts = {s->prompts + first_prompt, s->n_prompts - first_prompt},
                 .n_delivered = n_delivered,
                 .n_retractions = req->n_retractions,
+                .replica = req->replica,
+                .queue_us = req->queue_us,
             },
     };
     if (is_open) {

@@ -47,7 +47,9 @@ struct req {
         n_replays; /* asked for by the detokenizer one soon after the other, since the router's last ack */
     uint64_t replayed_ns; /* the last of them */
     uint32_t n_retractions;
-    uint64_t order; /* of arrival, over all routers */
+    uint32_t replica;  /* the last that a sample entered */
+    uint64_t queue_us; /* from arrival to first admission */
+    uint64_t order;    /* of arrival, over all routers */
     uint64_t arrived_ns;
     uint64_t due_ns;           /* the next of its deadlines; 0: none */
     struct by_heap_node timer; /* in core.timers while due_ns != 0 */

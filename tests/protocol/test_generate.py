@@ -3,10 +3,12 @@
 import json
 import re
 import threading
+import time
 
 import pytest
 
 from harness import Daemons, wait_for
+from protocol.test_same import TIMES
 
 PROMPT = list(range(20, 60))  # 40 ids
 
@@ -216,3 +218,105 @@ def test_one_prompt_of_a_batch_is_aborted_by_its_id():
             assert [last[i]["meta_info"]["finish_reason"]["type"] for i in (0, 1)] == ["abort", "abort"]
             assert all(last[i]["meta_info"]["completion_tokens"] < 8000 for i in (0, 1))
             wait_for("its pages to be free", server.is_idle)
+
+
+# ---- lists: one value for all prompts, or one for each ----
+
+
+def test_each_prompt_may_have_its_parameters(server):
+    """What a list gives to each prompt is what it gets alone."""
+    prompts, params = [PROMPT, PROMPT[:30], PROMPT[:20]], [{"max_new_tokens": 3}, {"max_new_tokens": 9, "stop_token_ids": [1]}, None]
+    params = [p and {"temperature": 0, **p} for p in params]
+    each = {"return_logprob": [True, False, True], "logprob_start_len": [0, -1, 5], "top_logprobs_num": [2, 0, None], "token_ids_logprob": [None, [30], [30, 31]]}
+    many = server.ok("/generate", {"input_ids": prompts, "sampling_params": params, **each})
+    for i, prompt in enumerate(prompts[:2]):
+        alone = server.ok("/generate", {"input_ids": prompt, "sampling_params": params[i], **{k: v[i] for k, v in each.items()}})
+        for told in (alone, many[i]):
+            for key in ("id", "cached_tokens", "cached_tokens_details"):
+                told["meta_info"].pop(key)
+        assert shape(many[i]) == shape(alone)
+    assert [len(m["output_ids"]) for m in many] == [3, 9, 128]
+    assert [m["meta_info"].get("output_token_logprobs_length") for m in many] == [3, None, 128]
+    assert len(many[0]["meta_info"]["input_token_logprobs"]) == 40 and len(many[2]["meta_info"]["input_token_logprobs"]) == 15
+    assert len(many[2]["meta_info"]["output_token_ids_logprobs"][0]) == 2 and "output_top_logprobs" not in many[2]["meta_info"]
+
+
+def shape(result):
+    """Without times."""
+    meta = {k: v for k, v in result["meta_info"].items() if k not in TIMES}
+    return result["text"], result["output_ids"], meta
+
+
+def test_namespaces_in_a_list(server):
+    ids = [16] + list(range(400, 463))
+    ask = lambda keys: [m["meta_info"]["cached_tokens"] for m in server.ok("/generate", {
+        "input_ids": [ids, ids], "extra_key": keys, "sampling_params": {"max_new_tokens": 1}})]
+    assert ask(["list-a", "list-b"]) == [0, 0]
+    assert ask(["list-b", "list-c"]) == [48, 0]
+
+
+def test_a_batch_streams_each_with_its_parameters(server):
+    body = {"input_ids": [PROMPT, PROMPT], "sampling_params": [{"temperature": 0, "max_new_tokens": 2}, {"temperature": 0, "max_new_tokens": 5}]}
+    last = {e["index"]: e for e in server.stream("/generate", body)}
+    assert [len(last[i]["output_ids"]) for i in (0, 1)] == [2, 5]
+    assert last[1]["output_ids"][:2] == last[0]["output_ids"]
+
+
+@pytest.mark.parametrize("more, named", [
+    ({"sampling_params": [{}]}, "sampling_params"), ({"sampling_params": [{}, {}, {}]}, "sampling_params"), ({"sampling_params": []}, "sampling_params"),
+    ({"sampling_params": [{}, {"temperature": -1}]}, "temperature"), ({"sampling_params": [{}, 5]}, "sampling_params"), ({"sampling_params": [{"n": 2}, {}]}, "n"),
+    ({"return_logprob": [True]}, "return_logprob"), ({"return_logprob": [True, 5]}, "return_logprob"), ({"logprob_start_len": [0, 1, 2]}, "logprob_start_len"),
+    ({"top_logprobs_num": [1, -1]}, "top_logprobs_num"), ({"token_ids_logprob": [[1], ["x"]]}, "token_ids_logprob"), ({"token_ids_logprob": [[1], [2], [3]]}, "token_ids_logprob"),
+    ({"extra_key": ["a"]}, "extra_key"), ({"extra_key": ["a", 5]}, "extra_key"), ({"extra_key": 5}, "extra_key"), ({"cache_salt": ["a", "b"]}, "cache_salt"),
+    ({"sampling_params": {"n": 2}, "return_logprob": [True, False]}, "return_logprob"), ({"stream": [True, False]}, "stream"), ({"priority": [1, 2]}, "priority"),
+    ({"text": "one", "sampling_params": [{}]}, "sampling_params"), ({"text": "one", "token_ids_logprob": [[1]]}, "token_ids_logprob"),
+])
+def test_lists_that_do_not_fit_are_refused_by_name(server, more, named):
+    answer = server.post("/generate", {"text": ["one", "two"], "return_logprob": True, **more})
+    assert answer.status == 400 and answer.json["error"]["param"] == named, answer
+
+
+@pytest.mark.parametrize("path, key", [("/generate", "input_ids"), ("/v1/completions", "prompt")])
+def test_prompts_that_are_the_same_are_drawn_apart(server, path, key):
+    """Rollouts of one prompt, sent as a list: each is a draw of its own, unless the client says a seed."""
+    def texts(**more):
+        answer = server.ok(path, {key: [PROMPT] * 4, **({"sampling_params": {"max_new_tokens": 16, **more}} if path == "/generate" else {"max_tokens": 16, **more})})
+        return [a["text"] for a in (answer if path == "/generate" else answer["choices"])]
+
+    assert len(set(texts(temperature=1))) == 4
+    assert len(set(texts(temperature=1, seed=3))) == 1
+
+
+def test_the_prompts_ids_are_told_when_asked_for(server):
+    ids = server.ok("/tokenize", {"prompt": "hello world"})["tokens"]
+    body = {"text": "hello world", "sampling_params": {"max_new_tokens": 2}}
+    assert server.ok("/generate", {**body, "return_prompt_token_ids": True})["prompt_token_ids"] == ids
+    assert "prompt_token_ids" not in server.ok("/generate", body)
+
+
+@pytest.mark.parametrize("field, value", [("image_data", ["x"]), ("lora_path", "a"), ("input_embeds", [[0.5]]), ("session_params", {"id": "x"}),
+                                          ("custom_logit_processor", "x"), ("return_hidden_states", True), ("max_thinking_tokens", 5)])
+def test_what_is_not_there_is_refused_by_name(server, field, value):
+    answer = server.post("/generate", {"text": "x", field: value})
+    assert answer.status == 400 and answer.json["error"]["param"] == field and "not supported" in answer.json["error"]["message"]
+    off = {str: "", list: [], dict: {}, bool: False}.get(type(value))
+    assert server.post("/generate", {"text": "x", field: off, "sampling_params": {"max_new_tokens": 1}}).status == 200, "nothing is asked for"
+
+
+# ---- what meta_info says ----
+
+
+def test_meta_info_is_complete(server):
+    before = time.time()
+    meta = server.generate(PROMPT, 9, rid="all-of-it", sampling={"ignore_eos": True})[2]
+    assert {"id": "all-of-it", "finish_reason": {"type": "length", "length": 9}, "prompt_tokens": 40, "completion_tokens": 9, "reasoning_tokens": 0,
+            "num_retractions": 0, "weight_version": "default", "dp_rank": 0}.items() <= meta.items()
+    assert meta["cached_tokens_details"] == {"device": meta["cached_tokens"], "host": 0}
+    assert before - 60 < meta["request_received_ts"] <= meta["request_finished_ts"] <= meta["response_sent_to_client_ts"] < time.time() + 60
+    assert 0 <= meta["queue_time"] and 0 < meta["first_token_latency"] <= meta["e2e_latency"]
+    assert meta["decode_throughput"] is None or meta["decode_throughput"] > 0
+
+
+def test_meta_info_tells_the_replica(tmp_path):
+    with Daemons(scheduler=["--dp-size", "2"], gpu_worker=["--replica", "1"]) as d:
+        assert d.generate("hello", 3)[2]["dp_rank"] == 1
