@@ -148,6 +148,9 @@ enum kv_dtype { KV_F32, KV_BF16, KV_F16, KV_INT8 };
 struct kv_shape {
     uint32_t n_kv_heads, k_dim, v_dim, page_size; /* page_size: a multiple of 16 */
     enum kv_dtype dtype;
+    /* Values are the first v_dim columns of their keys, which kv_write finds there too (v_col == k_col): a backend may keep
+     * them once. */
+    bool v_in_k;
 };
 
 struct rope_table; /* cos and sin by position, backend memory: see rope_new below */

@@ -70,7 +70,7 @@ int by_native_check(const struct by_model_info *m, const struct by_json *config,
 }
 
 uint64_t by_native_kv_bytes(const struct by_model_info *m, uint32_t number_bytes) {
-    uint64_t a_layer = m->mla.kv_rank ? 2 * (uint64_t)m->mla.kv_rank + m->mla.rope_dim
+    uint64_t a_layer = m->mla.kv_rank ? (uint64_t)m->mla.kv_rank + m->mla.rope_dim
                                       : 2 * (uint64_t)m->n_kv_heads * m->head_dim;
     return a_layer * m->n_layers * number_bytes;
 }

@@ -84,7 +84,8 @@ static void attend_span(struct lane *l, const struct plan *p, const struct tile 
                              .v_dim = kv->v_dim,
                              .v_pad = p->y.v_pad,
                              .v_at = p->y.v_at,
-                             .scale_at = p->y.scale_at};
+                             .scale_at = p->y.scale_at,
+                             .v_in_k = kv->v_in_k};
         for (uint32_t g = k.from / CPU_GROUP; g * CPU_GROUP < k.to; g++) {
             uint32_t token = at + g * CPU_GROUP;
             k.group[g] = pool + t->seq->pages[token / kv->page_size] * p->y.page_bytes +

@@ -101,6 +101,7 @@ struct cpu_keys {
     uint32_t position;                          /* of key 0 */
     uint32_t k_dim, v_dim, v_pad;               /* v_pad: v_dim rounded up to 16 */
     uint32_t v_at, scale_at;                    /* bytes from a group's start */
+    bool v_in_k;                                /* values: the keys' first columns */
 };
 
 /* Query rows that share keys, and their running softmax. */

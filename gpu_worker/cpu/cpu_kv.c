@@ -12,10 +12,13 @@ static const uint8_t kv_bytes[] = {[KV_F32] = 4, [KV_BF16] = 2, [KV_F16] = 2, [K
 struct cpu_kv_layout cpu_kv_layout(const struct kv_shape *s) {
     struct cpu_kv_layout y = {.v_pad = BY_ALIGN_UP(s->v_dim, 16u),
                               .n_groups = s->page_size / CPU_GROUP};
-    uint32_t each = kv_bytes[s->dtype];
-    y.v_at = BY_ALIGN_UP(s->k_dim * CPU_GROUP * each, (uint32_t)CPU_ALIGN);
-    y.scale_at = y.v_at + BY_ALIGN_UP(y.v_pad * CPU_GROUP * each, (uint32_t)CPU_ALIGN);
-    y.group_bytes = y.scale_at + (s->dtype == KV_INT8 ? 2 * CPU_GROUP * sizeof(float) : 0);
+    uint32_t each = kv_bytes[s->dtype], n_kinds = s->v_in_k ? 1 : 2;
+    /* Values that are keys are read in whole vectors of columns. */
+    uint32_t k_rows = s->v_in_k ? BY_MAX(s->k_dim, y.v_pad) : s->k_dim;
+    y.v_at = BY_ALIGN_UP(k_rows * CPU_GROUP * each, (uint32_t)CPU_ALIGN);
+    y.scale_at =
+        y.v_at + (s->v_in_k ? 0 : BY_ALIGN_UP(y.v_pad * CPU_GROUP * each, (uint32_t)CPU_ALIGN));
+    y.group_bytes = y.scale_at + (s->dtype == KV_INT8 ? n_kinds * CPU_GROUP * sizeof(float) : 0);
     y.head_bytes = y.group_bytes * y.n_groups;
     y.page_bytes = y.head_bytes * s->n_kv_heads;
     return y;
@@ -28,6 +31,7 @@ size_t cpu_kv_page_bytes(const struct backend *b, const struct kv_shape *s) {
 
 void *cpu_kv_new(struct backend *b, const struct kv_shape *s, uint32_t n_pages) {
     by_assert(s->page_size > 0 && s->page_size % CPU_GROUP == 0);
+    by_assert(!s->v_in_k || s->v_dim <= s->k_dim);
     size_t each = cpu_kv_layout(s).page_bytes;
     if (each != 0 && n_pages > SIZE_MAX / each) return NULL;
     if (!cpu_reserve_attention(cpu_of(b), s->k_dim, s->v_dim)) return NULL;
@@ -124,6 +128,14 @@ static void put_values(enum kv_dtype t, uint8_t *at, size_t step, const float *x
     }
 }
 
+/* 1 / scale of n values; the scale goes to *scale. */
+static float put_scale(const float *x, uint32_t n, float *scale) {
+    float top = largest(x, n);
+    bool is_zero = top <= 0x1p-100f;
+    *scale = is_zero ? 0 : top / 127;
+    return is_zero ? 0 : 127 / top;
+}
+
 static void put_token(const struct op_kv_write *o, const struct cpu_kv_layout *y,
                       const struct seq_rows *s, uint32_t row) {
     const struct kv_shape *kv = &o->kv;
@@ -135,19 +147,13 @@ static void put_token(const struct op_kv_write *o, const struct cpu_kv_layout *y
     size_t each = kv_bytes[kv->dtype];
     for (uint32_t h = 0; h < kv->n_kv_heads; h++, group += y->head_bytes) {
         const float *k = x + o->k_col + h * kv->k_dim, *v = x + o->v_col + h * kv->v_dim;
-        float k_inverse = 0, v_inverse = 0;
-        if (kv->dtype == KV_INT8) {
-            float *scales = (float *)(group + y->scale_at);
-            float k_top = largest(k, kv->k_dim), v_top = largest(v, kv->v_dim);
-            bool k_zero = k_top <= 0x1p-100f, v_zero = v_top <= 0x1p-100f;
-            scales[slot] = k_zero ? 0 : k_top / 127;
-            scales[CPU_GROUP + slot] = v_zero ? 0 : v_top / 127;
-            k_inverse = k_zero ? 0 : 127 / k_top;
-            v_inverse = v_zero ? 0 : 127 / v_top;
-        }
-        put_values(kv->dtype, group + slot * each, CPU_GROUP, k, kv->k_dim, k_inverse);
+        float *scales = (float *)(group + y->scale_at) + slot, inverse = 0;
+        if (kv->dtype == KV_INT8) inverse = put_scale(k, kv->k_dim, scales);
+        put_values(kv->dtype, group + slot * each, CPU_GROUP, k, kv->k_dim, inverse);
+        if (kv->v_in_k) continue;
+        if (kv->dtype == KV_INT8) inverse = put_scale(v, kv->v_dim, scales + CPU_GROUP);
         put_values(kv->dtype, group + y->v_at + (size_t)slot * y->v_pad * each, 1, v, kv->v_dim,
-                   v_inverse);
+                   inverse);
     }
 }
 

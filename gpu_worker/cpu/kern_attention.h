@@ -103,10 +103,32 @@ INLINE float weigh_row(struct cpu_rows *r, uint32_t i, uint32_t from, uint32_t t
     return shrink[0];
 }
 
-/* nv vectors of columns from column c on. */
+/* Columns c … c + nv * VN - 1 of a block's keys as values: [key][nv * VN], small enough for the first cache. */
+INLINE void turn_keys(const enum kv_dtype type, const int nv, const struct cpu_keys *k, uint32_t c,
+                      float *out) {
+    for (uint32_t g = k->from / CPU_GROUP; g * CPU_GROUP < k->to; g++) {
+        for (int p = 0; p < VP; p++) {
+            for (int b = 0; b < nv; b++) {
+                float *at = out + ((size_t)g * CPU_GROUP + (size_t)(p * VN)) * (size_t)(nv * VN);
+                vf x[VN];
+                UNROLL(16)
+                for (int i = 0; i < VN; i++)
+                    x[i] =
+                        kv_at(type, k->group[g],
+                              (size_t)(c + (uint32_t)(b * VN + i)) * CPU_GROUP + (size_t)(p * VN));
+                v_turn(x);
+                UNROLL(16)
+                for (int i = 0; i < VN; i++)
+                    v_store(at + i * nv * VN + b * VN, x[i]);
+            }
+        }
+    }
+}
+
+/* nv vectors of columns from column c on; of values, or of what turn_keys has made of keys. */
 INLINE void add_values(const enum kv_dtype type, const int R, const int nv,
                        const struct cpu_keys *k, struct cpu_rows *r, const float *p,
-                       const float *shrink, uint32_t c) {
+                       const float *shrink, uint32_t c, const float *turned) {
     vf acc[24];
     UNROLL(12)
     for (int i = 0; i < R; i++) {
@@ -116,12 +138,14 @@ INLINE void add_values(const enum kv_dtype type, const int R, const int nv,
                               v_load(r->acc + (uint32_t)i * k->v_pad + c + (uint32_t)(v * VN));
     }
     for (uint32_t key = k->from; key < k->to; key++) {
-        const uint8_t *base = k->group[key / CPU_GROUP] + k->v_at;
-        size_t at = (size_t)(key % CPU_GROUP) * k->v_pad + c;
+        const uint8_t *base =
+            turned ? (const uint8_t *)turned : k->group[key / CPU_GROUP] + k->v_at;
+        size_t at =
+            turned ? (size_t)key * (size_t)(nv * VN) : (size_t)(key % CPU_GROUP) * k->v_pad + c;
         vf x[8];
         UNROLL(8)
         for (int v = 0; v < nv; v++)
-            x[v] = kv_at(type, base, at + (size_t)(v * VN));
+            x[v] = kv_at(turned ? KV_F32 : type, base, at + (size_t)(v * VN));
         UNROLL(12)
         for (int i = 0; i < R; i++) {
             vf w = v_set1(p[(uint32_t)i * CPU_KEYS + key]);
@@ -141,15 +165,32 @@ INLINE void add_values(const enum kv_dtype type, const int R, const int nv,
 /* What an int8 value counts for, its token's scale, joins the key's weight: into a second set of rows. */
 INLINE const float *scaled_weights(const int R, const struct cpu_keys *k, struct cpu_rows *r) {
     float *out = r->scores + R * CPU_KEYS;
+    uint32_t scales = k->v_in_k ? 0 : CPU_GROUP;
     for (uint32_t g = k->from / CPU_GROUP; g * CPU_GROUP < k->to; g++) {
         for (int p = 0; p < VP; p++) {
             uint32_t at = g * CPU_GROUP + (uint32_t)(p * VN);
-            vf by = v_load((const float *)(k->group[g] + k->scale_at) + CPU_GROUP + p * VN);
+            vf by = v_load((const float *)(k->group[g] + k->scale_at) + scales + p * VN);
             for (int i = 0; i < R; i++)
                 v_store(out + i * CPU_KEYS + at, v_load(r->scores + i * CPU_KEYS + at) * by);
         }
     }
     return out;
+}
+
+/* The rows' sums over values that are keys. */
+INLINE void add_latents(const enum kv_dtype type, const int R, const int wide,
+                        const struct cpu_keys *k, struct cpu_rows *r, const float *p,
+                        const float *shrink) {
+    float turned[CPU_KEYS * 8 * VN];
+    uint32_t c = 0;
+    for (; c + (uint32_t)(wide * VN) <= k->v_pad; c += (uint32_t)(wide * VN)) {
+        turn_keys(type, wide, k, c, turned);
+        add_values(type, R, wide, k, r, p, shrink, c, turned);
+    }
+    for (; c < k->v_pad; c += VN) {
+        turn_keys(type, 1, k, c, turned);
+        add_values(type, R, 1, k, r, p, shrink, c, turned);
+    }
 }
 
 /* wide: vectors of columns that R rows can add to at once */
@@ -171,11 +212,15 @@ INLINE void attend_block(const enum kv_dtype type, const int R, const int n_grou
             memset(r->scores + i * CPU_KEYS, 0, CPU_KEYS * sizeof *r->scores);
     }
     const float *p = type == KV_INT8 ? scaled_weights(R, k, r) : r->scores;
+    if (k->v_in_k) {
+        add_latents(type, R, wide, k, r, p, shrink);
+        return;
+    }
     uint32_t c = 0;
     for (; c + (uint32_t)(wide * VN) <= k->v_pad; c += (uint32_t)(wide * VN))
-        add_values(type, R, wide, k, r, p, shrink, c);
+        add_values(type, R, wide, k, r, p, shrink, c, NULL);
     for (; c < k->v_pad; c += VN)
-        add_values(type, R, 1, k, r, p, shrink, c);
+        add_values(type, R, 1, k, r, p, shrink, c, NULL);
 }
 
 /* ---- spans ---- */

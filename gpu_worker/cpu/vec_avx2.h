@@ -110,6 +110,33 @@ INLINE vf v_of_int(vi v) {
     return _mm256_cvtepi32_ps((__m256i)v);
 }
 
+/* v[i] becomes lane i of all: 24 shuffles. */
+INLINE void v_turn(vf *v) {
+    vf t[VN];
+    UNROLL(8)
+    for (int i = 0; i < VN; i += 2) {
+        t[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+    }
+    UNROLL(4)
+    for (int i = 0; i < VN; i += 4) {
+        UNROLL(2)
+        for (int k = 0; k < 2; k++) {
+            __m256d a = _mm256_castps_pd(t[i + k]), b = _mm256_castps_pd(t[i + 2 + k]);
+            v[i + 2 * k] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+            v[i + 2 * k + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+        }
+    }
+    UNROLL(4)
+    for (int k = 0; k < 4; k++) {
+        t[k] = _mm256_permute2f128_ps(v[k], v[k + 4], 0x20);
+        t[k + 4] = _mm256_permute2f128_ps(v[k], v[k + 4], 0x31);
+    }
+    UNROLL(16)
+    for (int i = 0; i < VN; i++)
+        v[i] = t[i];
+}
+
 INLINE float v16_sum(const vf *v) {
     __m256 s = _mm256_add_ps(v[0], v[1]);
     __m128 q = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));

@@ -100,6 +100,39 @@ INLINE vf v_of_int(vi v) {
     return _mm512_cvtepi32_ps((__m512i)v);
 }
 
+/* v[i] becomes lane i of all: 64 shuffles. */
+INLINE void v_turn(vf *v) {
+    vf t[VN];
+    UNROLL(8)
+    for (int i = 0; i < VN; i += 2) {
+        t[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
+    }
+    UNROLL(4)
+    for (int i = 0; i < VN; i += 4) {
+        UNROLL(2)
+        for (int k = 0; k < 2; k++) {
+            __m512d a = _mm512_castps_pd(t[i + k]), b = _mm512_castps_pd(t[i + 2 + k]);
+            v[i + 2 * k] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            v[i + 2 * k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    }
+    UNROLL(4)
+    for (int k = 0; k < 4; k++) {
+        vf even_a = _mm512_shuffle_f32x4(v[k], v[k + 4], 0x88);
+        vf odd_a = _mm512_shuffle_f32x4(v[k], v[k + 4], 0xdd);
+        vf even_b = _mm512_shuffle_f32x4(v[k + 8], v[k + 12], 0x88);
+        vf odd_b = _mm512_shuffle_f32x4(v[k + 8], v[k + 12], 0xdd);
+        t[k] = _mm512_shuffle_f32x4(even_a, even_b, 0x88);
+        t[k + 8] = _mm512_shuffle_f32x4(even_a, even_b, 0xdd);
+        t[k + 4] = _mm512_shuffle_f32x4(odd_a, odd_b, 0x88);
+        t[k + 12] = _mm512_shuffle_f32x4(odd_a, odd_b, 0xdd);
+    }
+    UNROLL(16)
+    for (int i = 0; i < VN; i++)
+        v[i] = t[i];
+}
+
 INLINE float v16_sum(const vf *v) {
     __m256 s = _mm256_add_ps(_mm512_castps512_ps256(*v), _mm512_extractf32x8_ps(*v, 1));
     __m128 q = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));

@@ -132,6 +132,17 @@ INLINE vf v_of_int(vi v) {
 
 /* ---- 16 lanes to one number: halves are folded, 8, 4, 2, 1 ---- */
 
+/* v[i] becomes lane i of all */
+INLINE void v_turn(vf *v) {
+    for (int i = 0; i < VN; i++) {
+        for (int k = 0; k < i; k++) {
+            float x = v[i][k];
+            v[i][k] = v[k][i];
+            v[k][i] = x;
+        }
+    }
+}
+
 INLINE float v16_sum(const vf *v) {
     float s[16];
     memcpy(s, v, sizeof s);

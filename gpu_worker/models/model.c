@@ -37,6 +37,7 @@ static void set_shapes(struct decoder *d, const struct model_options *o) {
         .n_kv_heads = is_mla ? 1 : m->n_kv_heads,
         .k_dim = is_mla ? m->mla.kv_rank + m->mla.rope_dim : m->head_dim,
         .v_dim = is_mla ? m->mla.kv_rank : m->head_dim,
+        .v_in_k = is_mla,
         .page_size = o->page_size,
         .dtype = o->kv_dtype,
     };

@@ -1,4 +1,4 @@
-/* bench_engine_ops [isa] [threads] [Q4_1|Q4_0|Q8_0|BF16|F32|…|attention] - the op table on the shapes of SmolLM2-135M: 30
+/* bench_engine_ops [isa] [threads] [Q4_1|Q4_0|Q8_0|BF16|F32|…|attention|latents] - the op table on the shapes of SmolLM2-135M: 30
  * layers of qkv, o, gate/up and down, and the head; "attention": only that. Figures are of CPU time of lane 0 (best of some),
  * so that other processes cost little but caches; with one thread it is what the kernels take. */
 #include "common/base/clock.h"
@@ -173,7 +173,7 @@ static void bench_attention(struct job *j) {
     for (uint32_t i = 0; i < CTX / 16; i++)
         pages[i] = (i * 77) % (CTX / 16);
     for (size_t i = 0; i < BY_COUNTOF(types); i++) {
-        struct kv_shape kv = {3, 64, 64, 16, types[i]};
+        struct kv_shape kv = {3, 64, 64, 16, types[i], false};
         void *pool = j->b->kv_new(j->b, &kv, CTX / 16);
         struct seq_rows seq = {0, 1, 0, pages};
         j->attention = (struct op_attention){.q = j->m.h,
@@ -220,7 +220,7 @@ static struct shared_prefixes streams(struct seq_rows *seqs, uint32_t *pages, bo
 static void bench_sharers(struct job *j) {
     static const char *const names[] = {"own pages", "shared, each alone", "shared, together"};
     const uint32_t n_pages = SHARED / 16 + STREAMS * ((SHARED + OWN) / 16);
-    struct kv_shape kv = {3, 64, 64, 16, KV_F16};
+    struct kv_shape kv = {3, 64, 64, 16, KV_F16, false};
     struct seq_rows seqs[STREAMS];
     uint32_t *pages = by_alloc_array(n_pages, sizeof *pages);
     for (int i = 0; i < POOLS; i++) {
@@ -238,6 +238,49 @@ static void bench_sharers(struct job *j) {
     for (int i = 0; i < POOLS; i++)
         j->b->kv_free(j->b, j->pools[i]);
     by_free(pages);
+}
+
+/* DeepSeek V2 Lite's: 16 heads on one latent of 512 + 64 columns, kept once and kept as keys and as values. */
+static void bench_latents(struct job *j) {
+    enum { HEADS = 16, RANK = 512, ALL = RANK + 64, CTX_EACH = 1024, SEQS = 8 };
+    static uint32_t pages[SEQS][CTX_EACH / 16];
+    struct seq_rows seqs[SEQS];
+    float *q = j->b->alloc(j->b, sizeof(float) * ROWS * HEADS * ALL),
+          *out = j->b->alloc(j->b, sizeof(float) * ROWS * HEADS * RANK);
+    fill(q, (size_t)ROWS * HEADS * ALL);
+    for (uint32_t i = 0; i < SEQS * (CTX_EACH / 16); i++)
+        pages[i / (CTX_EACH / 16)][i % (CTX_EACH / 16)] = i;
+    for (int is_once = 0; is_once <= 1; is_once++) {
+        const struct kv_shape kv = {1, ALL, RANK, 16, KV_BF16, is_once};
+        for (int i = 0; i < POOLS; i++) {
+            j->pools[i] = j->b->kv_new(j->b, &kv, SEQS * (CTX_EACH / 16));
+            memset(j->pools[i], 1, j->b->kv_page_bytes(j->b, &kv) * SEQS * (CTX_EACH / 16));
+        }
+        j->attention = (struct op_attention){.q = q,
+                                             .q_ld = HEADS * ALL,
+                                             .n_heads = HEADS,
+                                             .scale = 0.07f,
+                                             .kv = kv,
+                                             .pool = j->pools[0],
+                                             .out = out,
+                                             .out_ld = HEADS * RANK,
+                                             .seqs = seqs};
+        for (uint32_t n = 1; n <= ROWS; n += ROWS - 1) {
+            for (uint32_t s = 0; s < SEQS; s++)
+                seqs[s] = (struct seq_rows){s, n, CTX_EACH - n, pages[s]};
+            j->attention.n_seqs = n == 1 ? SEQS : 1;
+            j->attention.n = n == 1 ? SEQS : n;
+            bench_row(
+                n == 1 ? "latents, 8 rows over 1,024 keys" : "latents, 512 rows over 1,024 keys",
+                is_once ? "kept once" : "kept twice", best(j, attend, n > 1 ? 2 : 20) * 1e3, "ms");
+        }
+        for (int i = 0; i < POOLS; i++) {
+            j->b->kv_free(j->b, j->pools[i]);
+            j->pools[i] = NULL;
+        }
+    }
+    j->b->free(j->b, q);
+    j->b->free(j->b, out);
 }
 
 static void model_new(struct job *j, enum by_dtype t) {
@@ -282,9 +325,13 @@ int main(int argc, char **argv) {
     uint64_t from = by_now_ns();
     model_new(&j, t);
     bench_row("packing", by_dtype_name(t), (double)(by_now_ns() - from) * 1e-6, "ms");
-    if (argc <= 3 || strcmp(argv[3], "attention") != 0) bench_linear(&j);
-    bench_attention(&j);
-    bench_sharers(&j);
+    if (argc <= 3 || (strcmp(argv[3], "attention") != 0 && strcmp(argv[3], "latents") != 0))
+        bench_linear(&j);
+    if (argc <= 3 || strcmp(argv[3], "latents") != 0) {
+        bench_attention(&j);
+        bench_sharers(&j);
+    }
+    bench_latents(&j);
     j.b->close(j.b);
     return 0;
 }

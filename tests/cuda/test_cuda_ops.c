@@ -451,7 +451,7 @@ static void attend(struct attention_world *w, const struct seq_rows *seqs, uint3
                    uint32_t ld, uint32_t out_ld, const uint32_t *positions, uint32_t n_rows,
                    bool wants_output) {
     const struct attention_case *k = w->k;
-    const struct kv_shape kv = {k->n_kv_heads, k->k_dim, k->v_dim, k->page_size, k->dtype};
+    const struct kv_shape kv = {k->n_kv_heads, k->k_dim, k->v_dim, k->page_size, k->dtype, false};
     uint32_t q_cols = k->n_heads * k->k_dim, k_cols = k->n_kv_heads * k->k_dim;
     struct op_kv_write write = {.x = w->x,
                                 .ld = ld,
@@ -496,7 +496,7 @@ static void attend(struct attention_world *w, const struct seq_rows *seqs, uint3
 
 /* Sequences of done + n tokens: first all but the last n, then those; both backends from the same numbers. */
 static void check_attention(const struct attention_case *k) {
-    const struct kv_shape kv = {k->n_kv_heads, k->k_dim, k->v_dim, k->page_size, k->dtype};
+    const struct kv_shape kv = {k->n_kv_heads, k->k_dim, k->v_dim, k->page_size, k->dtype, false};
     uint32_t cols = (k->n_heads + k->n_kv_heads) * k->k_dim + k->n_kv_heads * k->v_dim,
              ld = cols + 2;
     uint32_t out_ld = k->n_heads * k->v_dim + 3, pages[3][PAGES], positions[2048], next = 5;

@@ -11,7 +11,7 @@ struct shape {
     uint32_t n_heads, n_kv_heads, k_dim, v_dim, page_size;
     enum kv_dtype dtype;
     uint32_t window;
-    bool is_full, has_sinks;
+    bool is_full, has_sinks, is_latent; /* latent: values are the keys' first columns */
     float softcap;
     uint32_t lens[4]; /* tokens of each sequence; 0: no more */
 };
@@ -52,7 +52,8 @@ static void deal_pages(struct scene *c) {
 }
 
 static struct kv_shape kv_of(const struct shape *s) {
-    return (struct kv_shape){s->n_kv_heads, s->k_dim, s->v_dim, s->page_size, s->dtype};
+    return (struct kv_shape){s->n_kv_heads, s->k_dim, s->v_dim,
+                             s->page_size,  s->dtype, s->is_latent};
 }
 
 static void set_ops(struct scene *c) {
@@ -62,7 +63,7 @@ static void set_ops(struct scene *c) {
                                     .ld = c->ld,
                                     .q_col = 2,
                                     .k_col = k_col,
-                                    .v_col = v_col,
+                                    .v_col = s->is_latent ? k_col : v_col,
                                     .n_heads = s->n_heads,
                                     .q_dim = s->k_dim,
                                     .kv = kv_of(s),
@@ -119,7 +120,7 @@ static struct scene *scene_new(struct backend *b, const struct shape *s) {
         float *x = c->x + (size_t)r * c->ld;
         world_floats(x + 2, s->n_heads * s->k_dim, 1);
         world_floats(x + c->write.k_col, s->n_kv_heads * s->k_dim, 1);
-        world_floats(x + c->write.v_col, s->n_kv_heads * s->v_dim, 1);
+        if (!s->is_latent) world_floats(x + c->write.v_col, s->n_kv_heads * s->v_dim, 1);
     }
     return c;
 }
@@ -175,7 +176,7 @@ static void expect_row(const struct scene *c, const struct seq_rows *q, uint32_t
         double w = exp(p[t] - max);
         sum += w;
         for (uint32_t d = 0; d < s->v_dim; d++)
-            out[d] += w * stored(s->dtype, v, s->v_dim, d);
+            out[d] += w * stored(s->dtype, v, s->is_latent ? s->k_dim : s->v_dim, d);
     }
     for (uint32_t d = 0; d < s->v_dim; d++)
         out[d] /= sum;
@@ -367,14 +368,55 @@ TEST(attention_of_an_encoder_sees_what_comes_later) {
 
 TEST(attention_of_latents) {
     UNUSED_STATE;
-    struct shape s = {.n_heads = 16,
-                      .n_kv_heads = 1,
-                      .k_dim = 576,
-                      .v_dim = 512,
-                      .page_size = 16,
-                      .dtype = KV_BF16,
-                      .lens = {40}};
-    play(&s);
+    static const uint32_t shapes[][4] = {
+        {16, 576, 512, 40}, {2, 80, 64, 300}, {5, 40, 40, 70}, {13, 48, 20, 90}, {1, 64, 48, 20}};
+    for (uint32_t t = KV_F32; t <= KV_INT8; t++) {
+        for (size_t i = t == KV_BF16 ? 0 : 1; i < BY_COUNTOF(shapes); i++) {
+            struct shape s = {.n_heads = shapes[i][0],
+                              .n_kv_heads = 1,
+                              .k_dim = shapes[i][1],
+                              .v_dim = shapes[i][2],
+                              .page_size = 16,
+                              .dtype = (enum kv_dtype)t,
+                              .is_latent = true,
+                              .lens = {shapes[i][3], 17}};
+            play(&s);
+        }
+    }
+}
+
+/* One copy of the latents gives what keys and values beside each other do, in little more than half the room. */
+TEST(latents_kept_once_have_the_bits_of_two_copies) {
+    UNUSED_STATE;
+    for (uint32_t t = KV_F32; t < KV_INT8; t++) {
+        struct shape s = {.n_heads = 14,
+                          .n_kv_heads = 1,
+                          .k_dim = 576,
+                          .v_dim = 512,
+                          .page_size = 32,
+                          .dtype = (enum kv_dtype)t,
+                          .is_latent = true,
+                          .lens = {75, 9}};
+        struct scene *c = scene_new(world.b, &s);
+        struct kv_shape once = kv_of(&s), twice = once;
+        twice.v_in_k = false;
+        size_t n = world.b->kv_page_bytes(world.b, &once);
+        assert_int_equal(n * (576 + 512), world.b->kv_page_bytes(world.b, &twice) * 576);
+        RUN_OP(world.b, kv_write, &c->write);
+        RUN_OP(world.b, attention, &c->op);
+        float *got = by_memdup(c->out, (size_t)c->n_rows * c->out_ld * sizeof *got);
+        void *pool = world.b->kv_new(world.b, &twice, PAGES_MAX);
+        assert_non_null(pool);
+        c->write.kv = c->op.kv = twice;
+        c->write.pool = pool;
+        c->op.pool = pool;
+        RUN_OP(world.b, kv_write, &c->write);
+        RUN_OP(world.b, attention, &c->op);
+        assert_same_bits(got, c->out, (size_t)c->n_rows * c->out_ld, "latents kept twice");
+        world.b->kv_free(world.b, pool);
+        by_free(got);
+        scene_free(c);
+    }
 }
 
 /* 17 spans of one tile: more than there are slots for at once, so that lanes share them in two rounds. */
@@ -413,6 +455,7 @@ int main(int argc, char **argv) {
         RUN(attention_with_windows_caps_and_sinks),
         RUN(attention_of_an_encoder_sees_what_comes_later),
         RUN(attention_of_latents),
+        RUN(latents_kept_once_have_the_bits_of_two_copies),
         RUN(lanes_share_the_spans_of_one_long_sequence),
     };
     return world_main(argc, argv, tests, BY_COUNTOF(tests));

@@ -320,7 +320,7 @@ static void check_rotation(bool is_interleaved, uint32_t n_rot, uint32_t rot_col
     struct norm qn = norm_new(NORM_RMS, qk_whole ? HEADS * DIM : DIM, false),
                 kn = norm_new(NORM_RMS, DIM, false);
     float *x = rows_new((HEADS + 2 * KV) * DIM, 1), *before = by_memdup(x, sizeof(float) * N * LD);
-    struct kv_shape kv = {KV, DIM, DIM, 16, KV_F32};
+    struct kv_shape kv = {KV, DIM, DIM, 16, KV_F32, false};
     void *pool = world.b->kv_new(world.b, &kv, 70);
     uint32_t pages[70], positions[N];
     for (uint32_t i = 0; i < 70; i++)

@@ -16,6 +16,7 @@ struct shape {
     uint32_t n_heads, n_kv_heads, k_dim, v_dim, window;
     enum kv_dtype dtype;
     float softcap;
+    bool is_latent; /* values are the keys' first columns */
 };
 
 struct scene {
@@ -41,7 +42,8 @@ static void write_tokens(struct scene *c, const struct shape *s, const uint32_t 
            (&(struct op_kv_write){.x = c->x,
                                   .ld = c->ld,
                                   .k_col = s->n_heads * s->k_dim,
-                                  .v_col = (s->n_heads + s->n_kv_heads) * s->k_dim,
+                                  .v_col =
+                                      (s->n_heads + (s->is_latent ? 0 : s->n_kv_heads)) * s->k_dim,
                                   .n_heads = s->n_heads,
                                   .q_dim = s->k_dim,
                                   .kv = c->kv,
@@ -73,7 +75,7 @@ static void set_seqs(struct scene *c, const struct shape *s) {
 static struct scene *scene_new(struct backend *b, const struct shape *s) {
     struct scene *c = by_alloc(sizeof *c);
     c->b = b;
-    c->kv = (struct kv_shape){s->n_kv_heads, s->k_dim, s->v_dim, PAGE, s->dtype};
+    c->kv = (struct kv_shape){s->n_kv_heads, s->k_dim, s->v_dim, PAGE, s->dtype, s->is_latent};
     c->ld = (s->n_heads + s->n_kv_heads) * s->k_dim + s->n_kv_heads * s->v_dim;
     c->out_ld = s->n_heads * s->v_dim;
     c->x = world_room(b, (size_t)TRUNK * c->ld, 0);
@@ -135,7 +137,7 @@ TEST(sharers_of_all_head_groups) {
     UNUSED_STATE;
     static const uint32_t groups[][2] = {{9, 3}, {4, 4}, {8, 2}, {5, 1}, {12, 1}, {26, 2}};
     for (size_t i = 0; i < BY_COUNTOF(groups); i++)
-        play(&(struct shape){groups[i][0], groups[i][1], 32, 32, 0, KV_F32, 0});
+        play(&(struct shape){groups[i][0], groups[i][1], 32, 32, 0, KV_F32, 0, false});
 }
 
 TEST(sharers_over_all_cache_types_and_windows) {
@@ -143,14 +145,15 @@ TEST(sharers_over_all_cache_types_and_windows) {
     static const uint32_t windows[] = {0, 1, 100, 300, 600};
     for (uint32_t t = KV_F32; t <= KV_INT8; t++) {
         for (size_t i = 0; i < BY_COUNTOF(windows); i++)
-            play(&(struct shape){6, 3, 16, 24, windows[i], (enum kv_dtype)t, i % 2 ? 5 : 0});
+            play(&(struct shape){6, 3, 16, 24, windows[i], (enum kv_dtype)t, i % 2 ? 5 : 0, false});
+        play(&(struct shape){4, 1, 80, 64, 0, (enum kv_dtype)t, 0, true});
     }
 }
 
 /* One sequence's last key is NaN: nobody else's row may show it. */
 TEST(a_broken_sequence_leaves_sharers_alone) {
     UNUSED_STATE;
-    struct shape s = {6, 2, 16, 16, 0, KV_F32, 0};
+    struct shape s = {6, 2, 16, 16, 0, KV_F32, 0, false};
     struct scene *c = scene_new(world.b, &s);
     struct op_attention o = c->op;
     o.prefixes = (struct shared_prefixes){c->order, c->common, N_SEQS};

@@ -77,7 +77,7 @@ TEST(the_cache_of_a_latent_model_is_small) {
     struct by_model_info m = {.n_layers = 2, .n_kv_heads = 8, .head_dim = 64};
     assert_int_equal(by_native_kv_bytes(&m, 2), 2 * 2 * 8 * 64 * 2);
     m.mla = (struct by_mla_info){.kv_rank = 32, .rope_dim = 16};
-    assert_int_equal(by_native_kv_bytes(&m, 2), 2 * (32 + 32 + 16) * 2);
+    assert_int_equal(by_native_kv_bytes(&m, 2), 2 * (32 + 16) * 2);
 }
 
 TESTS(RUN(the_two_lists_of_families_are_one), RUN(a_plain_llama_is_taken),
