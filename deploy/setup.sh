@@ -4,7 +4,7 @@
 #   deploy/setup.sh                   what building and serving need: compiler, libraries, pip (for the default model)
 #   deploy/setup.sh --transformers    and torch and transformers in .venv-transformers, for models that the native engine
 #                                     does not know (the CPU build of torch where your package index has one)
-#   deploy/setup.sh --cuda            and a CUDA compiler with NCCL, as PyPI wheels (0.6 GB) in ~/.cache/banyan/cuda, where no
+#   deploy/setup.sh --cuda            and a CUDA compiler, cuBLAS and NCCL, as PyPI wheels (1 GB) in ~/.cache/banyan/cuda, where no
 #                                     nvcc is installed; cmake finds them there (-DBANYAN_CUDA=AUTO)
 #   deploy/setup.sh --tests           and what the tests need: cmocka, clang, a Python venv in .venv; with --transformers
 #                                     also the older line of transformers, in .venv-transformers4
@@ -135,12 +135,13 @@ if [ $want_transformers = yes ] && [ $want_tests = yes ]; then
     fill .venv-transformers4 tests/hf/requirements-4.txt
 fi
 # The versions that torch 2.11 asks for: one driver serves both.
-cuda_wheels="nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85 nvidia-nccl-cu13==2.28.9"
+cuda_libraries="nvidia-cublas==13.1.0.3 nvidia-nccl-cu13==2.28.9"
+cuda_wheels="nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85 $cuda_libraries"
 if [ $want_cuda = yes ]; then
     cache=${XDG_CACHE_HOME:-$HOME/.cache}/banyan/cuda
     if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
-        say "a CUDA compiler is installed; only NCCL is looked for in $cache"
-        cuda_wheels="nvidia-nccl-cu13==2.28.9"
+        say "a CUDA compiler is installed; only its libraries are looked for in $cache"
+        cuda_wheels=$cuda_libraries
     fi
     if [ "$(cat "$cache/wheels" 2>/dev/null)" != "$cuda_wheels" ]; then
         say "downloading into $cache: $cuda_wheels"

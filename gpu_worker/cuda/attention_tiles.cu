@@ -31,10 +31,7 @@ static __device__ __forceinline__ uint4 kv_pack(const uint8_t *at, uint32_t d, f
         f[i] = (float)(int8_t)(v.x >> (8 * i)) * scale;
         f[4 + i] = (float)(int8_t)(v.y >> (8 * i)) * scale;
     }
-    uint4 u;
-    u.x = pack_bf16(f[0], f[1]), u.y = pack_bf16(f[2], f[3]);
-    u.z = pack_bf16(f[4], f[5]), u.w = pack_bf16(f[6], f[7]);
-    return u;
+    return pack8_bf16(f);
 }
 
 /* Keys and values of positions base … base + 63 into shared memory, zero outside [from, to). */

@@ -18,6 +18,7 @@ extern "C" {
 
 #include "gpu_worker/backend.h"
 #include "gpu_worker/cuda/cuda_module.h"
+#include "gpu_worker/cuda/gemm.h"
 #include "gpu_worker/cuda/queue.h"
 
 enum {
@@ -90,11 +91,12 @@ struct cuda {
     char name[160];
     float *prepared; /* [CUDA_BLOCK_ROWS, widest k_pad]: rows normed and padded, f32 or bf16 */
     uint32_t prepared_pad; /* that widest k_pad */
-    float *parts;          /* CUDA_PART_BYTES: attention's spans before they are merged */
+    float *parts;          /* CUDA_PART_BYTES: scratch of one op */
     struct cuda_table tables[CUDA_TABLES_MAX];
     uint32_t n_tables;
     float *host; /* pinned: what get gives */
     size_t host_bytes;
+    struct gemm *gemm;        /* NULL: no library for large products */
     struct cuda_group *group; /* NULL: none, or sums go through the host */
     uint64_t n_bytes[3];
     struct chunk *chunks[3]; /* arenas by purpose */

@@ -124,11 +124,40 @@ static void lane_barrier(struct lane *l) {
     l->n_taken = 0;
 }
 
+#if defined(BANYAN_CUBLASLT)
+static int open_gemm(struct cuda *c, struct by_err *err) {
+    void *room = cuda_alloc(c, gemm_workspace_bytes(), CUDA_MEM_OTHER);
+    if (!room)
+        return by_fail(err, BY_ENOMEM, "%s: no memory for %zu bytes of workspace", c->name,
+                       gemm_workspace_bytes());
+    return gemm_open(&c->gemm, c->port, room, err);
+}
+
+static void close_gemm(struct cuda *c) {
+    gemm_close(c->gemm);
+}
+#else
+static int open_gemm(struct cuda *c, struct by_err *err) {
+    (void)c;
+    (void)err;
+    return 0;
+}
+
+static void close_gemm(struct cuda *c) {
+    (void)c;
+}
+#endif
+
 static void backend_close(struct backend *b) {
     if (!b) return;
     struct cuda *c = cuda_of(b);
+    if (!c->port) {
+        by_free(c);
+        return;
+    }
     if (c->queue && queue_wait(c->queue, c->options.deadline_ms) == 0) cuda_free_all(c);
     queue_free(c->queue);
+    close_gemm(c);
     if (c->host) port_pinned_free(c->port, c->host);
     port_close(c->port);
     by_free(c);
@@ -213,10 +242,13 @@ static int backend_open(struct backend **out, const struct cuda_options *o, stru
         snprintf(c->name, sizeof c->name, "cuda:%u %s, sm_%u%u%s", o->device, c->device.name,
                  c->device.major, c->device.minor, o->is_deterministic ? ", deterministic" : "");
         c->b.name = c->name;
+        rc = open_gemm(c, err);
+    }
+    if (!rc) {
         *out = &c->b;
         return 0;
     }
-    by_free(c);
+    backend_close(&c->b);
     return rc;
 }
 

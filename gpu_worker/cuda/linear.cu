@@ -81,7 +81,9 @@ static void linear_rows(struct cuda *c, const struct op_linear *o, uint32_t from
         product_prepare(c, &r);
         p.x = c->prepared, p.x_ld = w->k_pad;
     }
-    if (by_tiles)
+    if (by_tiles && product_is_large(c, w, n))
+        product_large(c, w->format, p);
+    else if (by_tiles)
         product_tiles(c, w->format, p);
     else
         product_skinny(c, w->format, p);

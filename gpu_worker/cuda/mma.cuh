@@ -33,6 +33,13 @@ static __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
     return (uint32_t)f32_to_bf16(low) | (uint32_t)f32_to_bf16(high) << 16;
 }
 
+static __device__ __forceinline__ uint4 pack8_bf16(const float *v) {
+    uint4 u;
+    u.x = pack_bf16(v[0], v[1]), u.y = pack_bf16(v[2], v[3]);
+    u.z = pack_bf16(v[4], v[5]), u.w = pack_bf16(v[6], v[7]);
+    return u;
+}
+
 static __device__ __forceinline__ uint32_t pack_f16(float low, float high) {
     return (uint32_t)f32_to_f16(low) | (uint32_t)f32_to_f16(high) << 16;
 }

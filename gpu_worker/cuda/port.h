@@ -37,6 +37,8 @@ BY_MUST_USE int port_open(struct port **out, uint32_t index, struct port_device 
                           struct by_err *err);
 void port_close(struct port *p); /* NULL is fine */
 const char *port_error(const struct port *p);
+/* Keeps a reason that a library gave, if there is none yet; returns -1. */
+BY_PRINTF(2, 3) int port_fail(struct port *p, const char *fmt, ...);
 uint64_t port_free_bytes(struct port *p);
 /* Is every allocation better made alone? The emulator says so: the sanitizer then sees its ends. */
 bool port_is_checked(const struct port *p);

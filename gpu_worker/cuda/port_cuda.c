@@ -4,6 +4,7 @@
 #include "gpu_worker/cuda/port.h"
 
 #include <cuda_runtime_api.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -33,6 +34,14 @@ static int check(struct port *p, cudaError_t e, const char *what) {
 
 const char *port_error(const struct port *p) {
     return p->error;
+}
+
+int port_fail(struct port *p, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    if (!*p->error) vsnprintf(p->error, sizeof p->error, fmt, args);
+    va_end(args);
+    return -1;
 }
 
 /* The sentence for a machine that cannot: no driver, one that is too old, no device. */

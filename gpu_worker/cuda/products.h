@@ -1,7 +1,8 @@
 /* products.h - the ways to a matrix product, from which linear.cu and experts.cu choose.
  *
  *     rows x, normed? ─prepare─▶ c->prepared ─▶ skinny: a warp reads each weight row once for up to 8 rows of x
- *                                          └──▶ tiles:  mma over tiles of 64 x 64, prompts
+ *                                          ├──▶ tiles:  mma over tiles of 64 x 64, prompts
+ *                                          └──▶ large:  the vendor's library (gemm.h), where the build has it
  *
  * Always: a sum's order is fixed by the weight alone within each way, so the bits of a row do not depend on other rows.
  * Owner: the gpu worker's main thread; kernels get the structs by value. Compiles as C++. */
@@ -48,6 +49,9 @@ struct product product_of(const struct weight *w);
 void product_skinny(struct cuda *c, enum cuda_format f, struct product p);
 /* x: prepared rows in bf16, x_ld columns. No table, no slots. */
 void product_tiles(struct cuda *c, enum cuda_format f, struct product p);
+/* The same from so many rows on that the library is quicker. */
+bool product_is_large(const struct cuda *c, const struct weight *w, uint32_t n);
+void product_large(struct cuda *c, enum cuda_format f, struct product p);
 
 /* Rows first … first + n - 1 of x (or of rows[]), normed: f32 into c->prepared, k_pad columns, zero behind the last. */
 struct prepare {

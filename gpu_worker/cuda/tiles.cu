@@ -17,13 +17,6 @@ enum {
     UNITS = ROWS * COLS / 8 / THREADS, /* 16-byte units a thread brings of each */
 };
 
-static __device__ __forceinline__ uint4 pack8(const float *v) {
-    uint4 u;
-    u.x = pack_bf16(v[0], v[1]), u.y = pack_bf16(v[2], v[3]);
-    u.z = pack_bf16(v[4], v[5]), u.w = pack_bf16(v[6], v[7]);
-    return u;
-}
-
 /* What this thread brings of the tiles from column k0 on; nothing behind the last row and column. */
 template <int F>
 static __device__ __forceinline__ void fetch(const struct product &p, uint32_t m0, uint32_t n0,
@@ -39,7 +32,7 @@ static __device__ __forceinline__ void fetch(const struct product &p, uint32_t m
         if (n0 + r < p.n_out) {
             float v[8];
             weight_load<F>(p.rows + (n0 + r) * p.row_bytes, p.scale_at, k, v);
-            b[u] = pack8(v);
+            b[u] = pack8_bf16(v);
         }
     }
 }

@@ -137,7 +137,8 @@ static int enqueue(void *ctx, const void *args) {
     ncclResult_t r =
         ncclAllReduce(s.x, s.x, s.n, ncclFloat32, ncclSum, c->group->comm, port_stream(c->port));
     if (r == ncclInProgress) r = settle(c->group->comm, ENQUEUE_MS);
-    return r == ncclSuccess ? 0 : -1;
+    if (r == ncclSuccess) return 0;
+    return port_fail(c->port, "NCCL: a sum over the ranks: %s", ncclGetErrorString(r));
 }
 
 void cuda_group_sum(struct cuda *c, float *x, size_t n) {

@@ -10,6 +10,7 @@
 
 #include <functional>
 #include <map>
+#include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
 #include <vector>
@@ -77,6 +78,14 @@ void port_close(struct port *p) {
 
 const char *port_error(const struct port *p) {
     return p->error;
+}
+
+int port_fail(struct port *p, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    if (!*p->error) vsnprintf(p->error, sizeof p->error, fmt, args);
+    va_end(args);
+    return -1;
 }
 
 uint64_t port_free_bytes(struct port *p) {

@@ -249,7 +249,8 @@ TEST(linear_multiplies_by_every_format) {
     }
 }
 
-/* Prompts: bf16 times bf16. Blocks of random bits are large numbers, and a gate multiplies two such sums. */
+/* Prompts: bf16 times bf16, by gemm.h where it is (lanes forward), else by tiles (backward). Blocks of random bits are large
+ * numbers, and a gate multiplies two such sums. */
 TEST(linear_multiplies_tiles) {
     UNUSED_STATE;
     static const enum by_dtype types[] = {BY_DTYPE_BF16, BY_DTYPE_F16, BY_DTYPE_Q4_0,
@@ -273,6 +274,19 @@ TEST(linear_multiplies_tiles) {
                                            .act = ACT_SILU},
                      i < 2 ? 6e-2 : 0.25);
     }
+}
+
+/* More than its scratch holds at once: several pieces of a weight that is widened, with a bias and without. */
+TEST(linear_multiplies_large_weights_in_pieces) {
+    UNUSED_STATE;
+    for (uint32_t i = 0; i < 2; i++)
+        check_linear(&(struct linear_case){.type = BY_DTYPE_F16,
+                                           .n_out = 42000,
+                                           .n_in = 8,
+                                           .n = 200 + i,
+                                           .is_gated = i,
+                                           .act = ACT_SILU},
+                     6e-2);
 }
 
 TEST(linear_gates) {
@@ -699,6 +713,7 @@ static int tear_down(void **state) {
 /* The other way round the lanes and warps of each block: a missing barrier shows in one of the two. */
 static int reverse(void **state) {
     setenv("BANYAN_EMU_REVERSE", "1", 1);
+    setenv("BANYAN_EMU_GEMM", "0", 1);
     return set_up(state);
 }
 
@@ -709,6 +724,7 @@ int main(void) {
                                        RUN(linear_multiplies_by_every_format),
                                        RUN(linear_gates),
                                        RUN(linear_multiplies_tiles),
+                                       RUN(linear_multiplies_large_weights_in_pieces),
                                        RUN(linear_heads_give_each_head_its_columns),
                                        RUN(experts_are_chosen_and_added_up),
                                        RUN(attention_sees_what_it_should),

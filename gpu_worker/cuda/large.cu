@@ -1,0 +1,99 @@
+/* Products of many rows by the vendor's library (gemm.h). Weights that are not bf16 become it first, some rows at a time, in
+ * scratch that stays in the L2 cache; where more than y = or += scale * sum is wanted, sums go to scratch and are finished from there.
+ *
+ *     weight rows ─widen─▶ parts [ bf16 | sums f32 ] ─finish: bias, act, gate, cap─▶ y          halves of CUDA_PART_BYTES
+ *
+ * Slow twin: cpu_linear. */
+#include "gpu_worker/cuda/device.cuh"
+#include "gpu_worker/cuda/mma.cuh"
+
+#include <string.h>
+
+enum {
+    THREADS = 256,
+    HALF = CUDA_PART_BYTES / 2,
+    UNIT = 64,        /* weight rows: a piece is a multiple of it, so pairs stay together */
+    WIDEN_ROWS = 128, /* of x, from which on widening pays */
+};
+
+struct widen_args {
+    const uint8_t *rows;
+    uint64_t row_bytes;
+    uint32_t scale_at, k_pad, n;
+    uint16_t *out; /* [n][k_pad] */
+};
+
+template <int F>
+static __global__ void __launch_bounds__(THREADS) widen_kernel(const struct widen_args a) {
+    uint32_t k = (blockIdx.x * THREADS + threadIdx.x) * 8;
+    float v[8];
+    if (k >= a.k_pad) return;
+    weight_load<F>(a.rows + blockIdx.y * a.row_bytes, a.scale_at, k, v);
+    *(uint4 *)(a.out + (size_t)blockIdx.y * a.k_pad + k) = pack8_bf16(v);
+}
+
+struct finish_args {
+    struct epilogue e;
+    const float *sums; /* [rows][n_out] */
+    uint32_t n_out, first, out0;
+    bool is_gated;
+};
+
+static __global__ void __launch_bounds__(THREADS) finish_kernel(const struct finish_args a) {
+    uint32_t i = blockIdx.x * THREADS + threadIdx.x, each = a.is_gated ? 2 : 1;
+    const float *sums = a.sums + (size_t)blockIdx.y * a.n_out + (size_t)i * each;
+    if (i * each >= a.n_out) return;
+    if (a.is_gated)
+        finish_pair(a.e, a.first + blockIdx.y, a.out0 / 2 + i, sums[0], sums[1]);
+    else
+        finish_one(a.e, a.first + blockIdx.y, a.out0 + i, sums[0]);
+}
+
+extern "C" bool product_is_large(const struct cuda *c, const struct weight *w, uint32_t n) {
+    uint32_t from = w->format == CUDA_BF16 ? CUDA_ROWS_FEW + 1 : (uint32_t)WIDEN_ROWS;
+    return c->gemm && n >= from;
+}
+
+static void widen(struct cuda *c, enum cuda_format f, const struct product &p, uint32_t from,
+                  uint32_t n) {
+    struct widen_args a;
+    memset(&a, 0, sizeof a);
+    a.rows = p.rows + from * p.row_bytes, a.row_bytes = p.row_bytes, a.scale_at = p.scale_at;
+    a.k_pad = p.x_ld, a.n = n, a.out = (uint16_t *)c->parts;
+    BY_FORMATS(f, LAUNCH(c, widen_kernel<F>, a,
+                         GRID(BY_DIV_UP(a.k_pad, (uint32_t)(THREADS * 8)), n, 1), THREADS, 0));
+}
+
+static void finish_piece(struct cuda *c, const struct product &p, const float *sums, uint32_t from,
+                         uint32_t n) {
+    struct finish_args a;
+    memset(&a, 0, sizeof a);
+    a.e = p.e, a.sums = sums, a.n_out = n, a.first = p.first, a.out0 = from;
+    a.is_gated = p.is_gated;
+    LAUNCH(c, finish_kernel, a, GRID(BY_DIV_UP(p.is_gated ? n / 2 : n, (uint32_t)THREADS), p.n, 1),
+           THREADS, 0);
+}
+
+/* p.x: prepared rows in bf16, x_ld of them columns, zero behind the last. */
+extern "C" void product_large(struct cuda *c, enum cuda_format f, struct product p) {
+    bool is_direct = !p.is_gated && p.e.act == ACT_NONE && !p.e.bias && !(p.e.softcap > 0);
+    float *sums = (float *)((uint8_t *)c->parts + HALF);
+    uint32_t each = p.n_out;
+    if (f != CUDA_BF16) each = BY_MIN(each, HALF / (p.x_ld * 2) / UNIT * UNIT);
+    if (!is_direct) each = BY_MIN(each, HALF / (p.n * 4) / UNIT * UNIT);
+    for (uint32_t from = 0; from < p.n_out; from += each) {
+        struct gemm_call g;
+        memset(&g, 0, sizeof g);
+        g.n_out = BY_MIN(each, p.n_out - from), g.n_in = g.x_ld = p.x_ld, g.m = p.n;
+        g.x = (const uint16_t *)p.x, g.alpha = is_direct ? p.e.scale : 1;
+        g.beta = is_direct && p.e.is_add ? 1 : 0;
+        if (f != CUDA_BF16) widen(c, f, p, from, g.n_out);
+        g.w = f == CUDA_BF16 ? (const uint16_t *)(p.rows + from * p.row_bytes)
+                             : (const uint16_t *)c->parts;
+        g.w_ld = f == CUDA_BF16 ? (uint32_t)(p.row_bytes / 2) : p.x_ld;
+        g.y = is_direct ? p.e.y + (size_t)p.first * p.e.ld + p.e.col + from : sums;
+        g.y_ld = is_direct ? p.e.ld : g.n_out;
+        queue_call(c->queue, gemm_run, c->gemm, &g, sizeof g);
+        if (!is_direct) finish_piece(c, p, sums, from, g.n_out);
+    }
+}
