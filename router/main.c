@@ -8,6 +8,7 @@
 #include "proto/endpoint.h"
 #include "router/routes.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 
@@ -104,6 +105,7 @@ static int open_all(struct shell *s, const struct by_options *o, struct by_err *
                                 .unix_path = o->uds,
                                 .body_bytes_max = (size_t)o->max_body_bytes,
                                 .connections_max = (uint32_t)o->max_connections,
+                                .stall_seconds = (uint32_t)ceil(o->slow_client_timeout),
                                 .handle = routes_handle,
                                 .ctx = r};
     struct server_options ao = so;

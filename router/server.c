@@ -44,6 +44,9 @@ struct conn {
     bool is_streaming, keep_alive, is_http10;
     bool is_refused; /* in the middle of a request: more of it may come */
     uint32_t idle_ticks;
+    uint32_t stalled_ticks; /* while busy: since the client last took a byte of what waits for it */
+    uint64_t n_put;         /* bytes that have been sent or wait … */
+    uint64_t n_taken;       /* … and those that had gone out at the last tick */
     uv_shutdown_t shutdown;
     void *owner;
     void (*gone)(void *owner);
@@ -144,6 +147,7 @@ static void flush(struct conn *c) {
         return;
     }
     size_t done = 0;
+    c->n_put += c->out.n;
     if (!uv_stream_get_write_queue_size(&c->stream)) {
         uv_buf_t b = uv_buf_init(c->out.p, (unsigned)c->out.n);
         int n = uv_try_write(&c->stream, &b, 1);
@@ -382,12 +386,27 @@ static void on_connection(uv_stream_t *listener, int status) {
     uv_read_start(&c->stream, on_room, on_read);
 }
 
-/* Once a second: a request that does not get finished, a kept connection that nobody uses. Unreferenced when there is no
- * connection, so that an idle server sleeps. */
+/* Its request is paused by now, and holds pages that others could have. */
+static bool is_stalled(struct conn *c) {
+    uint64_t n_taken = c->n_put - conn_n_pending(c);
+    bool stands = conn_n_pending(c) && n_taken == c->n_taken;
+    c->n_taken = n_taken;
+    c->stalled_ticks = stands ? c->stalled_ticks + 1 : 0;
+    return c->server->o.stall_seconds && c->stalled_ticks > c->server->o.stall_seconds;
+}
+
+/* Once a second: a request that does not get finished, a client that takes nothing, a kept connection that nobody uses.
+ * Unreferenced when there is no connection, so that an idle server sleeps. */
 static void on_tick(uv_timer_t *t) {
     struct server *s = t->data;
     for (BY_LIST_EACH_SAFE(node, next, &s->conns)) {
         struct conn *c = BY_CONTAINER_OF(node, struct conn, node);
+        if (c->state == CONN_BUSY && is_stalled(c)) {
+            by_warn_limited("a client took nothing for %u s and was cut off peer=%s "
+                            "(--slow-client-timeout)",
+                            c->stalled_ticks, c->peer);
+            close_conn(c);
+        }
         if (c->state != CONN_READING && c->state != CONN_LINGERING) continue;
         uint32_t limit = c->state == CONN_LINGERING ? LINGER_SECONDS
                          : http1_is_fresh(c->http)  ? IDLE_SECONDS

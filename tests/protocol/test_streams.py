@@ -70,6 +70,24 @@ def test_a_client_that_does_not_read_is_paused_and_goes_on():
         assert json.loads(last[6:])["text"] == whole[0]
 
 
+def test_a_client_that_never_reads_is_cut_off():
+    """Paused first, then cancelled: its pages are free, others never noticed, and the log says by which option."""
+    with Daemons(gpu_worker=["--step-us", "300"], router=["--slow-client-timeout", "1"]) as server:
+        s = open_stream(server, 8000)
+        wait_for("it to be paused", lambda: server.load()["num_running_reqs"] == 0)
+        assert server.generate("others", 8)[2]["completion_tokens"] == 8
+        wait_for("its pages to be free", server.is_idle)
+        assert "--slow-client-timeout" in (server.dir / "router.log").read_text()
+        assert re.search(r"^banyan:num_aborted_requests_total [1-9]", server.get("/metrics").body.decode(), re.M)
+        s.settimeout(DEADLINE)
+        try:
+            while data := s.recv(1 << 20):
+                assert b"[DONE]" not in data
+        except ConnectionError:
+            pass
+        s.close()
+
+
 def test_300_hang_ups():
     """Whole or streamed, before the answer, in its middle or near its end: nothing of them stays."""
     rng = random.Random(300)
