@@ -2,6 +2,7 @@
 
 #include "common/base/mem.h"
 #include "common/base/rand.h"
+#include "router/chat_view.h"
 #include "router/params.h"
 
 #include <stdio.h>
@@ -9,20 +10,24 @@
 enum { TIMEOUT_MS_MAX = 86400000 };
 
 void api_write_usage(const struct request *q, struct by_buf *out) {
-    uint64_t n_prompt = 0, n_cached = 0, n_output = 0;
+    uint64_t n_prompt = 0, n_cached = 0, n_output = 0, n_reasoning = 0;
     for (uint32_t i = 0; i < q->n_entries; i++) {
         const struct journal_entry *e = q->entries[i];
         n_prompt += e->n_prompt;
         n_cached += e->n_cached;
-        for (uint32_t k = 0; k < e->n_samples; k++)
+        for (uint32_t k = 0; k < e->n_samples; k++) {
             n_output += e->samples[k].n_output;
+            n_reasoning += chat_view_n_reasoning(q, e, &e->samples[k]);
+        }
     }
     by_buf_addf(
         out,
         "\"usage\":{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,"
-        "\"prompt_tokens_details\":{\"cached_tokens\":%llu}}",
+        "\"reasoning_tokens\":%llu,\"prompt_tokens_details\":{\"cached_tokens\":%llu},"
+        "\"completion_tokens_details\":{\"reasoning_tokens\":%llu}}",
         (unsigned long long)n_prompt, (unsigned long long)n_output,
-        (unsigned long long)(n_prompt + n_output), (unsigned long long)n_cached);
+        (unsigned long long)(n_prompt + n_output), (unsigned long long)n_reasoning,
+        (unsigned long long)n_cached, (unsigned long long)n_reasoning);
 }
 
 void api_add_str(struct by_buf *out, const char *key, struct by_str value) {

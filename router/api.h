@@ -59,6 +59,7 @@ BY_MUST_USE int api_read_routing(struct request *q, struct msg_generate *m, stru
 BY_MUST_USE int api_read_limits(struct request *q, struct msg_generate *m, struct by_err *err);
 BY_MUST_USE int api_read_namespace(struct request *q, const struct by_json *extra_key,
                                    struct by_str *out, struct by_err *err);
+bool api_is_our_model(const struct router *r, struct by_str name); /* api_models.c */
 /* Does a field that we do not have ask for nothing? null, false, and what is empty do. */
 bool api_is_off(const struct by_json *v);
 /* What POST /generate asks for: api_native_read.c */

@@ -1,5 +1,6 @@
 #include "router/api.h"
 #include "common/base/clock.h"
+#include "common/base/mem.h"
 
 static void respond(struct conn *c, struct by_buf *body) {
     conn_respond(c, 200, "application/json", by_buf_str(body), NULL);
@@ -26,16 +27,19 @@ void api_models(struct router *r, struct conn *c, const struct http1_request *re
     respond(c, &body);
 }
 
-/* /v1/models/{id}: ids contain slashes, so everything behind the prefix is the id. */
+/* The name that it is served by, or its path. */
+bool api_is_our_model(const struct router *r, struct by_str name) {
+    return by_str_eq(name, request_model_name(r)) ||
+           by_str_eq(name, uplink_state(r->uplink)->model.path);
+}
+
+/* /v1/models/{id}: ids contain slashes, so everything behind the prefix is the id; a path's first one is the prefix's. */
 void api_model(struct router *r, struct conn *c, const struct http1_request *req) {
     struct by_buf body;
     struct by_str id = by_str_sub(req->path, sizeof "/v1/models/" - 1, SIZE_MAX),
-                  ours = request_model_name(r);
-    if (!by_str_eq(id, ours) &&
-        !(ours.n && ours.p[0] == '/' && by_str_eq(id, by_str_sub(ours, 1, SIZE_MAX)))) {
-        request_error(c, BY_ENOTFOUND,
-                      "model: there is no model of this name; GET /v1/models lists what is served",
-                      0);
+                  path = by_str_sub(req->path, sizeof "/v1/models" - 1, SIZE_MAX);
+    if (!api_is_our_model(r, id) && !api_is_our_model(r, path)) {
+        request_error(c, BY_ENOMODEL, by_err_sentence(BY_ENOMODEL), 0);
         return;
     }
     by_buf_init(&body, 65536);
@@ -56,7 +60,10 @@ static void write_info(const struct router *r, struct by_buf *out) {
     api_add_str(out, "model_type", s->model.type);
     by_buf_addz(out, ",\"architectures\":[");
     if (s->model.arch.n) by_buf_add_json_str(out, s->model.arch);
-    by_buf_addz(out, "],\"has_image_understanding\":false,\"has_audio_understanding\":false");
+    by_buf_addz(out, "],\"load_format\":\"auto\",\"disaggregation_mode\":\"null\","
+                     "\"has_image_understanding\":false,\"has_audio_understanding\":false");
+    api_add_str(out, "tool_call_parser", by_str_of(r->tools_name));
+    api_add_str(out, "reasoning_parser", by_str_of(r->reasoning_name));
 }
 
 void api_model_info(struct router *r, struct conn *c, const struct http1_request *req) {
@@ -69,30 +76,56 @@ void api_model_info(struct router *r, struct conn *c, const struct http1_request
     respond(c, &body);
 }
 
-void api_server_info(struct router *r, struct conn *c, const struct http1_request *req) {
+/* Facts of ours and, as internal_states, what the scheduler says of each replica. */
+static void write_server_info(const struct router *r, struct by_str loads, struct by_buf *out) {
     const struct uplink_state *s = uplink_state(r->uplink);
-    struct by_buf body;
-    (void)req;
-    by_buf_init(&body, 65536);
-    by_buf_addc(&body, '{');
-    write_info(r, &body);
-    api_add_str(&body, "version", by_str_of(BANYAN_VERSION));
-    api_add_str(&body, "impl", s->model.impl);
-    api_add_str(&body, "device", s->capacity.device);
-    api_add_str(&body, "weights_id", s->model.weights_id);
-    by_buf_addf(&body,
+    by_buf_addc(out, '{');
+    write_info(r, out);
+    api_add_str(out, "version", by_str_of(BANYAN_VERSION));
+    api_add_str(out, "impl", s->model.impl);
+    api_add_str(out, "device", s->capacity.device);
+    api_add_str(out, "weights_id", s->model.weights_id);
+    by_buf_addf(out,
                 ",\"status\":\"%s\",\"max_total_num_tokens\":%llu,\"context_length\":%u,\"max_req_"
                 "input_len\":%u",
                 s->is_ready ? "ready" : "starting", (unsigned long long)s->kv_tokens,
                 s->model.context_len, s->model.context_len ? s->model.context_len - 1 : 0);
-    by_buf_addf(&body,
+    by_buf_addf(out,
                 ",\"page_size\":%u,\"dp_size\":%u,\"tp_size\":%u,\"load_ms\":%u,\"weight_bytes\":%"
                 "llu,\"kv_bytes\":%llu",
                 s->capacity.page_size, s->n_replicas, s->capacity.world, s->capacity.load_ms,
                 (unsigned long long)s->capacity.weight_bytes,
                 (unsigned long long)s->capacity.kv_bytes);
-    by_buf_addf(&body, ",\"startup_time\":%llu,\"uptime_s\":%llu,\"internal_states\":[{}]}",
+    by_buf_addf(out, ",\"startup_time\":%llu,\"uptime_s\":%llu,\"internal_states\":",
                 (unsigned long long)r->started_s,
                 (unsigned long long)(by_wall_ns() / BY_NS_PER_S - r->started_s));
-    respond(c, &body);
+    by_buf_add_str(out, loads);
+    by_buf_addc(out, '}');
+}
+
+/* Without a scheduler there are no states to tell, and the rest is as it was. */
+static void on_states(void *ctx, int code, struct by_str json) {
+    static const struct by_json_limits lim = {.bytes_max = 4 << 20, .depth_max = 16};
+    struct api_pending *p = ctx;
+    struct by_json *said = NULL;
+    struct by_buf body, states;
+    by_buf_init(&body, 8 << 20);
+    by_buf_init(&states, 4 << 20);
+    if (!code && !by_json_parse(&said, json, &lim, NULL) && by_json_get(said, "loads"))
+        by_json_print(by_json_get(said, "loads"), &states);
+    if (!states.n) by_buf_addz(&states, "[]");
+    if (p->conn) {
+        conn_set_owner(p->conn, NULL, NULL, NULL);
+        write_server_info(p->router, by_buf_str(&states), &body);
+        conn_respond(p->conn, 200, "application/json", by_buf_str(&body), NULL);
+    }
+    by_json_free(said);
+    by_buf_release(&states);
+    by_buf_release(&body);
+    by_free(p);
+}
+
+void api_server_info(struct router *r, struct conn *c, const struct http1_request *req) {
+    (void)req;
+    uplink_ask_scheduler(r->uplink, "loads", BY_STR("{}"), on_states, api_pending_new(r, c));
 }

@@ -284,6 +284,47 @@ static void add_messages(struct by_buf *out, const struct by_json *messages) {
     by_buf_addc(out, ']');
 }
 
+/* reasoning_effort is a variable of the template; none also says so to those that know enable_thinking or thinking. What the
+ * client's own variables say goes first. */
+static void add_kwargs(struct by_buf *out, const struct by_json *body) {
+    static const char *const off[] = {"enable_thinking", "thinking"};
+    const struct by_json *kwargs = by_json_get(body, "chat_template_kwargs"),
+                         *effort = by_json_get(body, "reasoning_effort");
+    size_t first = out->n;
+    by_buf_addz(out, ",\"kwargs\":{");
+    for (const struct by_json *it = by_json_first(kwargs); it; it = by_json_next(it)) {
+        by_buf_add_json_str(out, by_json_key(it));
+        by_buf_addc(out, ':');
+        by_json_print(it, out);
+        by_buf_addc(out, ',');
+    }
+    if (by_json_type(effort) != BY_JSON_NULL && !by_json_get(kwargs, "reasoning_effort")) {
+        by_buf_addz(out, "\"reasoning_effort\":");
+        by_json_print(effort, out);
+        by_buf_addc(out, ',');
+    }
+    for (size_t i = 0; i < BY_COUNTOF(off) && by_str_eqz(by_json_str(effort), "none"); i++) {
+        if (!by_json_get(kwargs, off[i])) by_buf_addf(out, "\"%s\":false,", off[i]);
+    }
+    if (out->p[out->n - 1] == '{') {
+        out->n = first; /* there are none */
+        return;
+    }
+    out->p[out->n - 1] = '}';
+}
+
+static int check_effort(const struct by_json *effort, struct by_err *err) {
+    static const char *const known[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
+    double x = by_json_type(effort) == BY_JSON_NUMBER ? by_json_f64(effort) : -1;
+    if (by_json_type(effort) == BY_JSON_NULL || (x >= 0 && x < 1)) return 0;
+    for (size_t i = 0; i < BY_COUNTOF(known); i++) {
+        if (by_str_eqz(by_json_str(effort), known[i])) return 0;
+    }
+    return by_fail(err, BY_EINVAL,
+                   "reasoning_effort: none, minimal, low, medium, high, xhigh, max or a number "
+                   "from 0 to 0.99 is possible");
+}
+
 /* What the tokenizer worker needs to render: {messages, tools, add_generation_prompt, continue_final_message, kwargs}. */
 static struct by_str chat_of(struct request *q) {
     struct by_buf out;
@@ -295,11 +336,11 @@ static struct by_str chat_of(struct request *q) {
     if (!choice || !by_str_eqz(by_json_str(choice), "none"))
         add_member(&out, body, "tools", "tools");
     add_member(&out, body, "continue_final_message", "continue_final_message");
-    if (by_json_get(body, "add_generation_prompt"))
+    if (by_json_type(by_json_get(body, "add_generation_prompt")) != BY_JSON_NULL)
         add_member(&out, body, "add_generation_prompt", "add_generation_prompt");
     else
         by_buf_addf(&out, ",\"add_generation_prompt\":%s", goes_on ? "false" : "true");
-    add_member(&out, body, "chat_template_kwargs", "kwargs");
+    add_kwargs(&out, body);
     by_buf_addc(&out, '}');
     struct by_str copy = by_arena_copy(&q->arena, by_buf_str(&out));
     by_buf_release(&out);
@@ -311,23 +352,30 @@ static int read_parsers(struct request *q, struct msg_generate *m, struct by_err
     const struct by_json *body = q->body, *tools = NULL, *kwargs = NULL,
                          *choice = by_json_get(body, "tool_choice");
     struct by_str how = by_json_str(choice);
-    bool is_separate = true, is_parallel = true, thinks = true;
+    bool is_separate = true, is_parallel = true, thinks = true, flag = false;
     int rc = by_json_get_array(body, "", "tools", &tools, err);
+    if (!rc) rc = by_json_get_bool(body, "", "continue_final_message", &flag, err);
+    if (!rc) rc = by_json_get_bool(body, "", "add_generation_prompt", &flag, err);
     if (!rc) rc = by_json_get_bool(body, "", "parallel_tool_calls", &is_parallel, err);
     if (!rc) rc = by_json_get_bool(body, "", "separate_reasoning", &is_separate, err);
     if (!rc) rc = by_json_get_object(body, "", "chat_template_kwargs", &kwargs, err);
     if (!rc && kwargs)
         rc = by_json_get_bool(kwargs, "chat_template_kwargs", "enable_thinking", &thinks, err);
+    if (!rc) rc = check_effort(by_json_get(body, "reasoning_effort"), err);
     if (rc) return rc;
+    if (by_str_eqz(by_json_str(by_json_get(body, "reasoning_effort")), "none") &&
+        !by_json_get(kwargs, "enable_thinking"))
+        thinks = false;
     if (choice && by_json_type(choice) != BY_JSON_NULL && !by_str_eqz(how, "auto") &&
         !by_str_eqz(how, "none"))
         return by_fail(err, BY_EUNSUPPORTED,
-                       "tool_choice: a forced call needs grammars, which are not supported yet; "
-                       "auto and none are");
+                       "tool_choice: a call cannot be forced, which takes grammars, and these are "
+                       "not supported yet; ask for auto, and say in a message which to call");
     q->is_one_call = !is_parallel;
     if (is_separate) q->reasoning = q->router->reasoning;
     if (q->reasoning == PARSE_REASONING_ALWAYS && !thinks)
         q->reasoning = PARSE_REASONING_MARKED; /* the template has not opened it */
+    m->textual.wants_pieces |= q->reasoning != PARSE_REASONING_NONE; /* its tokens are counted */
     if (!tools || !by_json_first(tools) || by_str_eqz(how, "none")) return 0;
     q->tools = q->router->tools;
     if (q->tools > PARSE_TOOLS_HERMES && !by_json_get(body, "skip_special_tokens"))
@@ -343,10 +391,10 @@ static int read_chat(struct request *q, struct by_err *err) {
     if (!rc) rc = params_read_openai(&p, q->body, true, &q->arena, err);
     if (!rc) rc = api_openai_read_common(q, &m, err);
     if (rc) return rc;
-    m.chat = chat_of(q);
     api_openai_fill(&m, &p);
     rc = read_parsers(q, &m, err);
     if (rc) return rc;
+    m.chat = chat_of(q);
     request_add_prompt(q, &m);
     return 0;
 }

@@ -83,8 +83,9 @@ static void write_response(const struct request *q, const struct chat_view *v, s
                 v && s->finish == FINISH_LENGTH ? "{\"reason\":\"max_output_tokens\"}" : "null");
     api_add_str(out, "model", q->model);
     write_output(q, v, out);
-    by_buf_addz(out, ",\"instructions\":null,\"metadata\":{},\"tools\":[],\"tool_choice\":\"auto\","
-                     "\"store\":false,\"previous_response_id\":null,\"temperature\":");
+    by_buf_add_str(out, *(const struct by_str *)q->of_dialect);
+    by_buf_addz(out, ",\"store\":false,\"background\":false,\"previous_response_id\":null,"
+                     "\"truncation\":\"disabled\",\"temperature\":");
     by_buf_add_json_f64(out, (double)e->request.sampling.temperature);
     by_buf_addz(out, ",\"top_p\":");
     by_buf_add_json_f64(out, (double)e->request.sampling.top_p);
@@ -92,9 +93,10 @@ static void write_response(const struct request *q, const struct chat_view *v, s
     if (v)
         by_buf_addf(out,
                     "{\"input_tokens\":%u,\"input_tokens_details\":{\"cached_tokens\":%u},"
-                    "\"output_tokens\":%u,\"output_tokens_details\":{\"reasoning_tokens\":0},"
+                    "\"output_tokens\":%u,\"output_tokens_details\":{\"reasoning_tokens\":%u},"
                     "\"total_tokens\":%u}",
-                    e->n_prompt, e->n_cached, s->n_output, e->n_prompt + s->n_output);
+                    e->n_prompt, e->n_cached, s->n_output, chat_view_n_reasoning(q, e, s),
+                    e->n_prompt + s->n_output);
     else
         by_buf_addz(out, "null");
     by_buf_addc(out, '}');
@@ -236,7 +238,8 @@ static void write_error_event(struct by_buf *out, int code, const char *text) {
     by_buf_addz(out, "}\n\n");
 }
 
-static const char *const names[][2] = {{"max_tokens", "max_output_tokens"}, {NULL, NULL}};
+static const char *const names[][2] = {
+    {"max_tokens", "max_output_tokens"}, {"reasoning_effort", "reasoning.effort"}, {NULL, NULL}};
 static const struct dialect responses = {.names = names,
                                          .delta = responses_delta,
                                          .end = responses_end,
@@ -374,6 +377,32 @@ static int refuse_missing(const struct by_json *body, struct by_err *err) {
     return 0;
 }
 
+/* ,"instructions":… and so on: what the client asked for stands in the answer. */
+static void keep_asked(struct request *q) {
+    static const char *const told[][2] = {{"instructions", "null"},
+                                          {"metadata", "{}"},
+                                          {"tools", "[]"},
+                                          {"tool_choice", "\"auto\""},
+                                          {"max_output_tokens", "null"},
+                                          {"reasoning", "{\"effort\":null,\"summary\":null}"},
+                                          {"text", "{\"format\":{\"type\":\"text\"}}"},
+                                          {"user", "null"}};
+    struct by_buf out;
+    struct by_str *asked = by_arena_get(&q->arena, sizeof *asked);
+    by_buf_init(&out, LIMIT_STR_BYTES);
+    for (size_t i = 0; i < BY_COUNTOF(told); i++) {
+        const struct by_json *v = by_json_get(q->body, told[i][0]);
+        by_buf_addf(&out, ",\"%s\":", told[i][0]);
+        if (by_json_type(v) == BY_JSON_NULL)
+            by_buf_addz(&out, told[i][1]);
+        else
+            by_json_print(v, &out);
+    }
+    *asked = by_arena_copy(&q->arena, by_buf_str(&out));
+    q->of_dialect = asked;
+    by_buf_release(&out);
+}
+
 static int read_responses(struct request *q, struct by_err *err) {
     static const char *const same[][2] = {{"model", "model"},
                                           {"max_output_tokens", "max_tokens"},
@@ -388,13 +417,21 @@ static int read_responses(struct request *q, struct by_err *err) {
                                           {"cache_salt", "cache_salt"},
                                           {"extra_key", "extra_key"}};
     struct by_buf out;
+    const struct by_json *reasoning = NULL;
+    struct by_str model = {0};
     int rc = refuse_missing(q->body, err);
+    if (!rc) rc = by_json_get_str(q->body, "", "model", &model, err);
+    if (!rc) rc = by_json_get_object(q->body, "", "reasoning", &reasoning, err);
+    if (!rc && model.n && !api_is_our_model(q->router, model))
+        rc = by_fail(err, BY_ENOMODEL, "%s", by_err_sentence(BY_ENOMODEL));
     if (rc) return rc;
+    keep_asked(q);
     by_buf_init(&out, LIMIT_STR_BYTES);
     by_buf_addz(&out, "{\"messages\":");
     rc = add_input(&out, q->body, err);
     for (size_t i = 0; i < BY_COUNTOF(same); i++)
         add_member(&out, q->body, same[i][0], same[i][1]);
+    if (reasoning) add_member(&out, reasoning, "effort", "reasoning_effort");
     if (!rc) rc = add_tools(&out, q->body, err);
     by_buf_addc(&out, '}');
     if (!rc) rc = api_chat_read_as(q, &out, err);

@@ -26,6 +26,10 @@ void chat_view_read(const struct request *q, struct by_str text, bool is_end, st
 void chat_view_release(struct chat_view *v);
 void chat_news_read(const struct request *q, const struct journal_sample *s, struct chat_news *n);
 void chat_news_release(struct chat_news *n);
+/* Output tokens of the sample that are reasoning, its end mark included. They are told apart by the texts of tokens, which
+ * are asked for with a reasoning parser. */
+uint32_t chat_view_n_reasoning(const struct request *q, const struct journal_entry *e,
+                               const struct journal_sample *s);
 /* A call's id, made of what a replay repeats: call_… */
 void chat_view_write_call_id(const struct request *q, uint32_t choice, size_t call,
                              struct by_buf *out);

@@ -120,8 +120,12 @@ static const struct form_field chat[] = {
     {"logprobs", TRUTH, "log probabilities of the answer", false},
     {"top_logprobs", "{'type':['integer','null'],'minimum':0,'maximum':128}",
      "and of so many likeliest tokens; needs logprobs", false},
-    {"continue_final_message", ANYTHING, "true: the last message is begun, not over", false},
-    {"add_generation_prompt", ANYTHING, "false: the prompt ends with the last message", false},
+    {"continue_final_message", TRUTH, "true: the last message is begun, not over", false},
+    {"add_generation_prompt", TRUTH, "false: the prompt ends with the last message", false},
+    {"reasoning_effort",
+     "{'anyOf':[{'enum':['none','minimal','low','medium','high','xhigh','max',null]},"
+     "{'type':'number','minimum':0,'exclusiveMaximum':1}]}",
+     "a variable for the template; none: it does not think", false},
     {"separate_reasoning", TRUTH, "false: reasoning stays in the content", false},
     {"chat_template_kwargs",
      "{'type':['object','null'],'properties':{'enable_thinking':" TRUTH "}}",
@@ -141,7 +145,9 @@ static const struct form_field responses[] = {
      "where the answer is cut", false},
     {"temperature", "{'type':['number','null'],'minimum':0,'maximum':1000000}", "0: greedy", false},
     {"stream", TRUTH, "events as they come", false},
-    {"model", WORD, "any name is taken", false},
+    {"reasoning", OBJECT, "effort: as chat completions have it", false},
+    {"metadata", OBJECT, "stands in the answer", false},
+    {"model", WORD, "what /v1/models lists; another one is 404", false},
 };
 const struct form form_responses = {"Responses", "OpenAI's responses; nothing is stored",
                                     FIELDS(responses)};

@@ -189,6 +189,8 @@ int main(int argc, char **argv) {
     r->is_incremental = o.incremental_streaming_output;
     r->tools = parse_tools_of(o.tool_call_parser);
     r->reasoning = parse_reasoning_of(o.reasoning_parser);
+    r->tools_name = o.tool_call_parser;
+    r->reasoning_name = o.reasoning_parser;
     r->request_timeout_ms = (uint32_t)(o.request_timeout * 1000);
     shell.drain_ns = (uint64_t)(o.drain_timeout * 1e9);
     r->resume = resume_new(r->loop, (uint64_t)(o.resume_grace * 1000), (size_t)o.resume_bytes);

@@ -37,7 +37,10 @@ void request_write_error(struct by_buf *out, int code, const char *text) {
         by_buf_add_json_str(out, param);
     else
         by_buf_addz(out, "null");
-    by_buf_addf(out, ",\"code\":%d}}", by_err_http(code));
+    if (code == BY_ENOMODEL) /* the one that OpenAI's clients know by a word */
+        by_buf_addz(out, ",\"code\":\"model_not_found\"}}");
+    else
+        by_buf_addf(out, ",\"code\":%d}}", by_err_http(code));
 }
 
 static void respond_error(struct outlet *o, int code, struct by_str body, uint32_t retry_after_ms) {

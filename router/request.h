@@ -35,12 +35,13 @@ struct router { /* what every handler may see */
     bool hides_admin;              /* --admin-socket-only: the port knows no admin's route */
     bool is_by_admin_socket;       /* the request whose handler is running came in there */
     uint32_t request_timeout_ms;
-    bool is_incremental;            /* --incremental-streaming-output */
-    enum parse_tools tools;         /* --tool-call-parser */
-    enum parse_reasoning reasoning; /* --reasoning-parser */
-    bool is_draining;               /* SIGTERM came */
-    bool is_held;                   /* POST /drain came, and no DELETE since */
-    uint32_t n_requests;            /* in flight */
+    bool is_incremental;                     /* --incremental-streaming-output */
+    enum parse_tools tools;                  /* --tool-call-parser */
+    enum parse_reasoning reasoning;          /* --reasoning-parser */
+    const char *tools_name, *reasoning_name; /* the same, as they were written */
+    bool is_draining;                        /* SIGTERM came */
+    bool is_held;                            /* POST /drain came, and no DELETE since */
+    uint32_t n_requests;                     /* in flight */
     struct by_buf scratch; /* of the event that is being written: no memory is asked for a token */
     struct by_list unwritten; /* samples of streams with news, by journal_sample.unwritten */
 };

@@ -21,6 +21,11 @@ def test_facts_of_the_model(server):
     assert info["model_path"] == "stand-in" and info["is_generation"] is True and info["architectures"] == []
     facts = server.get("/server_info").json
     assert facts["max_total_num_tokens"] == 65536 and facts["page_size"] == 16 and facts["status"] == "ready"
+    assert info["tool_call_parser"] == info["reasoning_parser"] == "none" and info["load_format"] == "auto"
+    (state,) = facts["internal_states"]
+    assert state["num_running_reqs"] == 0 and state["memory"]["token_capacity"] == 65536
+    answer = server.get("/v1/models/other")
+    assert answer.status == 404 and answer.json["error"]["code"] == "model_not_found" and answer.json["error"]["param"] == "model"
 
 
 def test_loads_count_what_runs():

@@ -15,7 +15,7 @@ def client(parrot):  # noqa: F811
 
 
 def body(text, **more):
-    return {"model": "m", "input": text + END, "temperature": 0, "tools": TOOLS,
+    return {"model": "stand-in", "input": text + END, "temperature": 0, "tools": TOOLS,
             "extra_body": {"cache_salt": f"responses-{next(salts)}", "stop": END}, **more}
 
 
@@ -66,3 +66,35 @@ def test_a_conversation_comes_whole(server):
 def test_what_is_not_there_is_refused_by_name(server, more, named):
     answer = server.post("/v1/responses", more)
     assert answer.status == 400 and named in answer.json["error"]["message"], answer
+
+
+def test_what_was_asked_for_stands_in_the_answer(client):
+    asked = {"instructions": "Be kind.", "metadata": {"a": "b"}, "tool_choice": "auto", "max_output_tokens": 900, "user": "me", "reasoning": {"effort": "low"}}
+    whole = client.responses.create(**body("plain words", **asked))
+    streamed = [e.response for e in client.responses.create(**body("plain words", **asked), stream=True) if hasattr(e, "response")]
+    for told in (whole, streamed[0], streamed[-1]):
+        assert told.instructions == "Be kind." and told.metadata == {"a": "b"} and told.max_output_tokens == 900 and told.user == "me"
+        assert told.reasoning.effort == "low" and told.tool_choice == "auto" and [t.name for t in told.tools] == ["get"]
+    plain = client.responses.create(model="stand-in", input="x" + END, max_output_tokens=4)
+    assert plain.instructions is None and plain.metadata == {} and plain.tools == [] and plain.store is False
+
+
+def test_reasoning_tokens_are_counted(client):
+    """Those up to the end mark: with the words behind it they are all that was said."""
+    usage = client.responses.create(**body("<think>one two three</think>Yes.")).usage
+    thought = usage.output_tokens_details.reasoning_tokens
+    assert 0 < thought < usage.output_tokens
+    assert client.responses.create(**body("<think>one two three</think>Yes, and more than that.")).usage.output_tokens_details.reasoning_tokens == thought
+    assert client.responses.create(**body("Yes.")).usage.output_tokens_details.reasoning_tokens == 0
+
+
+def test_an_unknown_model_is_404(client):
+    with pytest.raises(openai.NotFoundError) as e:
+        client.responses.create(model="other", input="x")
+    assert e.value.code == "model_not_found" and e.value.param == "model" and "/v1/models" in e.value.message
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "get"}])
+def test_a_forced_call_is_refused(server, choice):
+    answer = server.post("/v1/responses", {"input": "x", "tools": TOOLS, "tool_choice": choice})
+    assert answer.status == 400 and answer.json["error"]["param"] == "tool_choice" and "grammars" in answer.json["error"]["message"]

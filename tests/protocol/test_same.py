@@ -168,7 +168,7 @@ def test_messages(server, slow, stop, more):
 @pytest.mark.parametrize("more", [{}, {"temperature": 0, "stop": "STOP"}, {"max_output_tokens": 1}, {"max_output_tokens": 120}])
 def test_responses(server, slow, more):
     prompt = server.ok("/apply_template", {"messages": MESSAGES, "add_generation_prompt": True})["prompt"]
-    body = {"model": "m", "input": "hello you", "max_output_tokens": N, "temperature": 0, **more}
+    body = {"model": "stand-in", "input": "hello you", "max_output_tokens": N, "temperature": 0, **more}
     if "stop" in body:
         body["stop"] = found_in(server, {"text": prompt})
     whole = server.ok("/v1/responses", body)

@@ -110,3 +110,46 @@ def test_with_the_client(parrot):
 def test_a_forced_call_is_refused(parrot, choice):
     answer = parrot.post("/v1/chat/completions", body("x", tool_choice=choice))
     assert answer.status == 400 and answer.json["error"]["param"] == "tool_choice"
+    text = answer.json["error"]["message"]
+    assert "grammars" in text and "ask for auto" in text, "why, and what to do instead"
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get"}])
+def test_a_forced_call_is_refused_in_anthropics_form(parrot, choice):
+    tools = [{"name": "get", "input_schema": {"type": "object"}}]
+    answer = parrot.post("/v1/messages", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5, "tools": tools, "tool_choice": choice})
+    assert answer.status == 400 and answer.json["error"]["message"].startswith("tool_choice:") and answer.json["error"]["type"] == "invalid_request_error"
+
+
+# ---- reasoning ----
+
+
+@pytest.mark.parametrize("text, n_more", [("<think>one two three</think>Yes.", 0), ("Yes.", None), ("<think>never ends, for it is cut", 1)])
+def test_reasoning_tokens_are_counted(parrot, text, n_more):
+    """By the texts of the tokens: a stream, whatever its events, and a whole answer tell the same."""
+    asked = {"max_tokens": 12} if n_more else {}
+    usage = parrot.ok("/v1/chat/completions", body(text, **asked))["usage"]
+    n = usage["completion_tokens_details"]["reasoning_tokens"]
+    assert usage["reasoning_tokens"] == n
+    assert n == (usage["completion_tokens"] if n_more else 0) if n_more != 0 else 0 < n < usage["completion_tokens"]
+    events = parrot.stream("/v1/chat/completions", body(text, **asked, stream_options={"include_usage": True, "continuous_usage_stats": True}))
+    counts = [e["usage"]["reasoning_tokens"] for e in events]
+    assert counts[-1] == n and counts == sorted(counts)
+
+
+def test_reasoning_effort_reaches_the_template(tmp_path):
+    """As a variable of that name; none is also what templates know as enable_thinking and thinking. The client's own go first."""
+    template = tmp_path / "effort.jinja"
+    template.write_text("{{ reasoning_effort }} {{ enable_thinking }} {{ thinking }}" + END)
+    quiet = ["--log-level", "warn"]
+    with Daemons(router=quiet, gpu_worker=["--parrot", "1"], scheduler=quiet, tokenizer_worker=["--chat-template", str(template)]) as d:
+        says = lambda **more: d.ok("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "stop": END, "temperature": 0, **more})[
+            "choices"][0]["message"]["content"]
+        assert says(reasoning_effort="high").split() == ["high"] and says(reasoning_effort=0.5).split() == ["0.5"]
+        assert says(reasoning_effort="none").split() == ["none", "False", "False"]
+        assert says(reasoning_effort="none", chat_template_kwargs={"thinking": True}).split() == ["none", "False", "True"]
+        assert says(reasoning_effort="low", chat_template_kwargs={"reasoning_effort": "mine"}).split() == ["mine"]
+        assert says(chat_template_kwargs={"enable_thinking": True}).split() == ["True"] and says(reasoning_effort=None).split() == []
+        for bad in ("much", 1, -0.1, True, ["low"]):
+            answer = d.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "reasoning_effort": bad})
+            assert answer.status == 400 and answer.json["error"]["param"] == "reasoning_effort"
