@@ -89,6 +89,36 @@ def test_offline(tmp_path):
     assert told["completed"] == 8 and told["output_tokens"] == 40 and told["output_tokens_per_s"] > 0
 
 
+def test_one_batch():
+    """The engine alone: a row for each shape, rates for both phases."""
+    model = ROOT.parent / "shared/data/tiny/llama-gqa"
+    if not model.is_dir():
+        pytest.skip("no ../shared/data: a model")
+    said = bench("one-batch", "--model-path", model, "--threads", 1, "--max-total-tokens", 2048, "--one-batch", "2x16x4,1x32x2")
+    rows = [line.split() for line in (said.stdout + said.stderr).splitlines() if line.startswith(("2x16x4", "1x32x2"))]
+    assert [row[0] for row in rows] == ["2x16x4", "1x32x2"] and all(float(x) > 0 for row in rows for x in row[1:])
+
+
+def test_a_terminal_sees_how_far_it_is(server):
+    """The bar is for people: on a terminal, and not when its figures go into a file."""
+    import os
+    import pty
+
+    here, there = pty.openpty()
+    words = ["serve", "--url", server.url, "--requests", 5, "--input-tokens", 4, "--output-tokens", 2]
+    done = subprocess.run([BIN / "banyan", "bench", *map(str, words)], stdout=subprocess.PIPE, stderr=there, timeout=120, env=environment())
+    os.close(there)
+    said = b""
+    try:
+        while chunk := os.read(here, 65536):
+            said += chunk
+    except OSError:  # the terminal has nobody at the other end any more
+        pass
+    os.close(here)
+    assert done.returncode == 0 and b"[" + b"#" * 30 + b"] 5/5" in said and b"a second" in said, said
+    assert "#####" not in bench(*words).stderr
+
+
 def test_figures():
     from banyan.bench import figures
 

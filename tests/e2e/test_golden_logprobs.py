@@ -69,3 +69,45 @@ def test_a_continuation_is_scored(case):
         told = s.ok("/v1/completions", {"prompt": c["prompt_ids"], "echo": True, "logprobs": 0, "max_tokens": 0})["choices"][0]["logprobs"]
         scored = [x for x in told["token_logprobs"][half:] if x is not None]
         assert abs(sum(scored) - wanted) <= NEAR * max(len(scored), 1)
+
+
+# ---- a multiple-choice evaluation, as harnesses run it against /v1/completions ----
+
+
+def choices_of(c, n):
+    """The likeliest end by transformers' own greedy run, and three others; which is right is not always the first."""
+    right = c["greedy_ids"][:n]
+    others = [right[1:] + right[:1], [(i + 7) % 100 + 20 for i in right], c["prompt_ids"][:n] if len(c["prompt_ids"]) >= n else [30] * n]
+    at = len(c["prompt_ids"]) % 4
+    return [*others[:at], right, *others[at:]], at
+
+
+def log_likelihood(choice, n_context):
+    """What an evaluation harness makes of an answer: the sum over the end, and whether greedy decoding would have said it."""
+    told = choice["logprobs"]
+    n = len(told["token_logprobs"])
+    greedy = all(told["tokens"][i] == max(told["top_logprobs"][i], key=told["top_logprobs"][i].get) for i in range(n_context, n))
+    return sum(told["token_logprobs"][n_context:]), greedy
+
+
+def test_multiple_choice_by_log_likelihood(served):
+    """Four ends for each beginning, all in one request: the one that float32 transformers finds likeliest wins, by its figure."""
+    s, cases = served
+    cases = [c for c in cases.values() if steps_that_are_sure(c) >= 4 and c["prompt_ids"]][:6]
+    assert len(cases) >= 3
+    prompts, rights = [], []
+    for c in cases:
+        ends, right = choices_of(c, 4)
+        prompts += [c["prompt_ids"] + end for end in ends]
+        rights.append(right)
+    answer = s.ok("/v1/completions", {"prompt": prompts, "echo": True, "logprobs": 1, "max_tokens": 0})
+    assert [choice["index"] for choice in answer["choices"]] == list(range(len(prompts)))
+    assert answer["usage"]["prompt_tokens"] == sum(map(len, prompts)) and answer["usage"]["completion_tokens"] == 0
+    for i, c in enumerate(cases):
+        scores = [log_likelihood(choice, len(c["prompt_ids"])) for choice in answer["choices"][4 * i : 4 * i + 4]]
+        likeliest = max(range(4), key=lambda k: scores[k][0])
+        assert likeliest == rights[i] and scores[likeliest][1], (scores, rights[i])
+        assert abs(scores[likeliest][0] - sum(c["greedy_logprobs"][:4])) <= 4 * NEAR
+    again = s.ok("/v1/completions", {"prompt": prompts, "echo": True, "logprobs": 1, "max_tokens": 1})["choices"]
+    for a, b in zip(answer["choices"], again):  # with max_tokens 1, as older harnesses ask: the last one is not of the prompt
+        assert near(b["logprobs"]["token_logprobs"][1:-1], a["logprobs"]["token_logprobs"][1:])
