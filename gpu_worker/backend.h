@@ -283,6 +283,7 @@ struct backend {
     /* One lane, a device: an op is best given all rows at once, and run only hands over. What the device then made is there
      * after get or wait; where they are NULL, backend memory is host memory and run has done all. */
     bool is_device;
+    bool keeps_packed; /* weights of F8_32 and Z4_32 are multiplied as they are */
     /* n f32 of backend memory as host memory of the backend, until the next call; NULL: wait says why. */
     float *(*get)(struct backend *b, const float *p, size_t n);
     /* Until all that was run is done. BY_EUNAVAILABLE: the device failed or is late, and is of no more use. */

@@ -40,6 +40,8 @@ static const struct dtype_row rows[BY_N_DTYPES] = {
     [BY_DTYPE_Q6_K] = {"Q6_K", BY_QK_K, sizeof(struct by_block_q6_k), false},
     [BY_DTYPE_IQ4_NL] = {"IQ4_NL", BY_QK, sizeof(struct by_block_iq4_nl), false},
     [BY_DTYPE_MXFP4] = {"MXFP4", BY_QK, sizeof(struct by_block_mxfp4), false},
+    [BY_DTYPE_F8_32] = {"F8_32", BY_QK, sizeof(struct by_block_f8_32), false},
+    [BY_DTYPE_Z4_32] = {"Z4_32", BY_QK, sizeof(struct by_block_z4_32), false},
 };
 
 /* ggml's numbering; a name without a type of ours is refused by that name. */
@@ -305,6 +307,23 @@ static void mxfp4_to_f32(const uint8_t *src, float *dst) {
     }
 }
 
+static void f8_32_to_f32(const uint8_t *src, float *dst) {
+    struct by_block_f8_32 b;
+    memcpy(&b, src, sizeof b);
+    for (int i = 0; i < BY_QK; i++)
+        dst[i] = b.s * by_f8_e4m3_to_f32(b.qs[i]);
+}
+
+static void z4_32_to_f32(const uint8_t *src, float *dst) {
+    struct by_block_z4_32 b;
+    memcpy(&b, src, sizeof b);
+    float d = by_f16_to_f32(b.d);
+    for (int i = 0; i < BY_QK / 2; i++) {
+        dst[i] = d * (float)((b.qs[i] & 15) - b.z);
+        dst[i + BY_QK / 2] = d * (float)((b.qs[i] >> 4) - b.z);
+    }
+}
+
 static void (*const block_readers[BY_N_DTYPES])(const uint8_t *src, float *dst) = {
     [BY_DTYPE_Q4_0] = q4_0_to_f32,     [BY_DTYPE_Q4_1] = q4_1_to_f32,
     [BY_DTYPE_Q5_0] = q5_0_to_f32,     [BY_DTYPE_Q5_1] = q5_1_to_f32,
@@ -312,6 +331,7 @@ static void (*const block_readers[BY_N_DTYPES])(const uint8_t *src, float *dst) 
     [BY_DTYPE_Q3_K] = q3_k_to_f32,     [BY_DTYPE_Q4_K] = q4_k_to_f32,
     [BY_DTYPE_Q5_K] = q5_k_to_f32,     [BY_DTYPE_Q6_K] = q6_k_to_f32,
     [BY_DTYPE_IQ4_NL] = iq4_nl_to_f32, [BY_DTYPE_MXFP4] = mxfp4_to_f32,
+    [BY_DTYPE_F8_32] = f8_32_to_f32,   [BY_DTYPE_Z4_32] = z4_32_to_f32,
 };
 
 /* Each case reads one element; the switch lies inside the loop, which a truth can afford. */

@@ -5,6 +5,8 @@
  *     Q8_0   | d f16 | 32 x i8 |                                                        w = d * q
  *     Q4_K   | d, dmin f16 | 8 x (scale, min) of 6 bits in 12 bytes | 128 nibble pairs | w = d*sc*q - dmin*mn
  *     MXFP4  | e u8 | 16 nibble pairs |                                                 w = 2^(e-127) * fp4(q)
+ *     F8_32  | s f32 | 32 x F8_E4M3 |   in no file, ours:                                w = s * q
+ *     Z4_32  | d f16 | z u16 | 16 nibble pairs |   in no file, ours:                     w = d * (q - z)
  *
  * Always: a row is a whole number of blocks, blocks of a row lie one after the other, and rows likewise; the block
  * structs have exactly the size they have in a file (pinned below), with alignment 2 or 1.
@@ -47,6 +49,8 @@ enum by_dtype {
     BY_DTYPE_Q6_K,
     BY_DTYPE_IQ4_NL,
     BY_DTYPE_MXFP4,
+    BY_DTYPE_F8_32,
+    BY_DTYPE_Z4_32,
     BY_N_DTYPES,
 };
 
@@ -117,8 +121,18 @@ struct by_block_mxfp4 {
     uint8_t e; /* scale 2^(e-127) */
     uint8_t qs[BY_QK / 2];
 };
+/* What checkpoints of FP8 and AWQ become for a backend that multiplies them as they are. */
+struct by_block_f8_32 {
+    float s;
+    uint8_t qs[BY_QK];
+};
+struct by_block_z4_32 {
+    uint16_t d, z; /* z: 0 … 16 */
+    uint8_t qs[BY_QK / 2];
+};
 
 #ifndef __cplusplus
+static_assert(sizeof(struct by_block_f8_32) == 36 && sizeof(struct by_block_z4_32) == 20, "ours");
 static_assert(sizeof(struct by_block_q4_0) == 18, "file format");
 static_assert(sizeof(struct by_block_q4_1) == 20, "file format");
 static_assert(sizeof(struct by_block_q5_0) == 22, "file format");

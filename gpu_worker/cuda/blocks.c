@@ -10,7 +10,6 @@ bool blocks_known(enum by_dtype t) {
     case BY_DTYPE_Q5_K:
     case BY_DTYPE_Q6_K:
     case BY_DTYPE_IQ4_NL:
-    case BY_DTYPE_MXFP4:
         return true;
     default:
         return false;
@@ -35,18 +34,16 @@ static void unpack_small(enum by_dtype t, const uint8_t *src, int8_t *q, float *
     uint32_t high = 0;
     memcpy(&d, src, 2);
     if (has_min) memcpy(&m, src + 2, 2);
-    const uint8_t *at = src + (t == BY_DTYPE_MXFP4 ? 1 : has_min ? 4 : 2);
+    const uint8_t *at = src + (has_min ? 4 : 2);
     if (is_5) memcpy(&high, at, 4);
     const uint8_t *qs = at + (is_5 ? 4 : 0);
     for (uint32_t i = 0; i < 32; i++) {
         uint32_t v = nibble(qs, i);
-        q[i] = t == BY_DTYPE_IQ4_NL ? by_iq4_values[v]
-               : t == BY_DTYPE_MXFP4
-                   ? by_fp4_values_x2[v]
+        q[i] = t == BY_DTYPE_IQ4_NL
+                   ? by_iq4_values[v]
                    : (int8_t)((int)(v | (high >> i & 1) << 4) - (has_min ? 0 : 16));
     }
-    float s = t == BY_DTYPE_MXFP4 ? by_f8_e8m0_to_f32(src[0]) * 0.5f : by_f16_to_f32(d);
-    share(sm, 2, s, by_f16_to_f32(m));
+    share(sm, 2, by_f16_to_f32(d), by_f16_to_f32(m));
 }
 
 /* Six bits each of scale and minimum j of Q4_K and Q5_K. */

@@ -36,6 +36,10 @@ enum cuda_format {
     CUDA_F16,
     CUDA_Q4, /* d * q + m: 32 columns share d and m (f16) */
     CUDA_Q8, /* d * q: 32 columns share d (f16) */
+    CUDA_Z4, /* d * (q - z): 32 columns share d and z (f16) */
+    CUDA_G4, /* s * q + m: 32 columns share s and m (f32) */
+    CUDA_F4, /* s * e2m1: 32 columns share s (f32) */
+    CUDA_F8, /* s * e4m3: the same */
     CUDA_G8, /* s * q + m: 16 columns share s and m (f32): every other type of blocks, without loss */
     CUDA_N_FORMATS,
 };

@@ -196,6 +196,7 @@ static int backend_sum(struct lane *l, float *x, size_t n,
 static const struct backend table = {
     .n_lanes = 1,
     .is_device = true,
+    .keeps_packed = true,
     .alloc = backend_alloc,
     .free = backend_free,
     .put = backend_put,

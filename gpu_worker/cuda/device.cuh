@@ -153,6 +153,38 @@ static __device__ __forceinline__ void halves(uint32_t v, bool is_bf16, float *o
     out[1] = is_bf16 ? as_f32(v & 0xffff0000u) : f16_to_f32((uint16_t)(v >> 16));
 }
 
+/* Small floats have their exponent where f16 has it: moved there, all that is missing is a power of two. */
+static __device__ __forceinline__ float e4m3(uint32_t v) {
+    return 256.0f * f16_to_f32((uint16_t)((v & 0x7f) << 7 | (v & 0x80) << 8));
+}
+
+static __device__ __forceinline__ float e2m1(uint32_t v) {
+    return 16384.0f * f16_to_f32((uint16_t)((v & 7) << 9 | (v & 8) << 12));
+}
+
+/* Eight numbers of four bits and the scales of their block. */
+template <int F>
+static __device__ __forceinline__ void nibbles_load(uint32_t v, const uint8_t *scales,
+                                                    uint32_t block, float *out) {
+    if (F == CUDA_G4) {
+        float2 sm = *(const float2 *)(scales + 8 * (size_t)block);
+        for (int i = 0; i < 8; i++)
+            out[i] = fmaf(sm.x, (float)(v >> (4 * i) & 15), sm.y);
+        return;
+    }
+    uint32_t word = *(const uint32_t *)(scales + 4 * (size_t)block);
+    float d = f16_to_f32((uint16_t)word), m = f16_to_f32((uint16_t)(word >> 16));
+    for (int i = 0; i < 8; i++) {
+        uint32_t q = v >> (4 * i) & 15;
+        if (F == CUDA_F4)
+            out[i] = as_f32(word) * e2m1(q);
+        else if (F == CUDA_Z4)
+            out[i] = d * ((float)q - m);
+        else
+            out[i] = fmaf(d, (float)q, m);
+    }
+}
+
 template <int F>
 static __device__ __forceinline__ void weight_load(const uint8_t *row, uint32_t scale_at,
                                                    uint32_t k, float *out) {
@@ -167,12 +199,15 @@ static __device__ __forceinline__ void weight_load(const uint8_t *row, uint32_t 
         halves(v.y, F == CUDA_BF16, out + 2);
         halves(v.z, F == CUDA_BF16, out + 4);
         halves(v.w, F == CUDA_BF16, out + 6);
-    } else if (F == CUDA_Q4) {
-        uint32_t v = *(const uint32_t *)(row + k / 2);
-        uint32_t dm = *(const uint32_t *)(row + scale_at + k / 32 * 4);
-        float d = f16_to_f32((uint16_t)dm), m = f16_to_f32((uint16_t)(dm >> 16));
-        for (int i = 0; i < 8; i++)
-            out[i] = fmaf(d, (float)(v >> (4 * i) & 15), m);
+    } else if (F == CUDA_Q4 || F == CUDA_Z4 || F == CUDA_G4 || F == CUDA_F4) {
+        nibbles_load<F>(*(const uint32_t *)(row + k / 2), row + scale_at, k / 32, out);
+    } else if (F == CUDA_F8) {
+        uint2 v = *(const uint2 *)(row + k);
+        float s = *(const float *)(row + scale_at + k / 32 * 4);
+        for (int i = 0; i < 4; i++) {
+            out[i] = s * e4m3(v.x >> (8 * i));
+            out[4 + i] = s * e4m3(v.y >> (8 * i));
+        }
     } else {
         uint2 v = *(const uint2 *)(row + k);
         float s, m = 0;
@@ -215,6 +250,26 @@ static __device__ __forceinline__ void weight_load(const uint8_t *row, uint32_t 
         } \
         case CUDA_Q8: { \
             const int F = CUDA_Q8; \
+            __VA_ARGS__; \
+            break; \
+        } \
+        case CUDA_Z4: { \
+            const int F = CUDA_Z4; \
+            __VA_ARGS__; \
+            break; \
+        } \
+        case CUDA_G4: { \
+            const int F = CUDA_G4; \
+            __VA_ARGS__; \
+            break; \
+        } \
+        case CUDA_F4: { \
+            const int F = CUDA_F4; \
+            __VA_ARGS__; \
+            break; \
+        } \
+        case CUDA_F8: { \
+            const int F = CUDA_F8; \
             __VA_ARGS__; \
             break; \
         } \

@@ -93,6 +93,9 @@ static const void **table_of(struct cuda *c, const struct weight *const *w, uint
     const void **at = cuda_alloc(c, bytes, CUDA_MEM_OTHER);
     const void **host = by_alloc_array(n, sizeof *host);
     for (uint32_t i = 0; i < n; i++)
+        if (w[i]->format != w[0]->format)
+            by_die("experts of one layer have weights of two types; --device cpu takes them");
+    for (uint32_t i = 0; i < n; i++)
         host[i] = is_bias ? (const void *)w[i]->bias : (const void *)w[i]->rows;
     if (!at || port_load(c->port, at, host, bytes)) by_die("no device memory for %zu bytes", bytes);
     by_free(host);

@@ -21,6 +21,14 @@ static enum cuda_format format_of(enum by_dtype t) {
         return CUDA_Q4;
     case BY_DTYPE_Q8_0:
         return CUDA_Q8;
+    case BY_DTYPE_Z4_32:
+        return CUDA_Z4;
+    case BY_DTYPE_Q4_K:
+        return CUDA_G4;
+    case BY_DTYPE_MXFP4:
+        return CUDA_F4;
+    case BY_DTYPE_F8_32:
+        return CUDA_F8;
     default:
         return blocks_known(t) ? CUDA_G8 : CUDA_F32;
     }
@@ -31,7 +39,9 @@ static void lay_out(struct weight *w) {
         uint8_t bits, scale_bytes, block; /* a block of so many columns has scales */
     } of[CUDA_N_FORMATS] = {
         [CUDA_F32] = {32, 0, 8}, [CUDA_BF16] = {16, 0, 8}, [CUDA_F16] = {16, 0, 8},
-        [CUDA_Q4] = {4, 4, 32},  [CUDA_Q8] = {8, 2, 32},   [CUDA_G8] = {8, 8, 16}};
+        [CUDA_Q4] = {4, 4, 32},  [CUDA_Q8] = {8, 2, 32},   [CUDA_Z4] = {4, 4, 32},
+        [CUDA_G4] = {4, 8, 32},  [CUDA_F4] = {4, 4, 32},   [CUDA_F8] = {8, 4, 32},
+        [CUDA_G8] = {8, 8, 16}};
     uint32_t block = of[w->format].block;
     w->k_pad = BY_ALIGN_UP(w->n_in, block);
     w->scale_at = BY_ALIGN_UP(w->k_pad / 8 * of[w->format].bits, 16u);
@@ -39,6 +49,15 @@ static void lay_out(struct weight *w) {
 }
 
 /* ---- one row ---- */
+
+/* ggml's half blocks side by side become neighbours: byte i holds columns 2i and 2i + 1. */
+static void pack_nibbles(const uint8_t *qs, uint8_t *q) {
+    for (uint32_t i = 0; i < 16; i++) {
+        uint32_t low = 2 * i < 16 ? qs[2 * i] & 15 : qs[2 * i - 16] >> 4;
+        uint32_t high = 2 * i < 16 ? qs[2 * i + 1] & 15 : qs[2 * i - 15] >> 4;
+        q[i] = (uint8_t)(low | high << 4);
+    }
+}
 
 static void pack_q4(const uint8_t *src, bool has_min, uint32_t n_blocks, uint8_t *q,
                     uint8_t *scales) {
@@ -49,11 +68,7 @@ static void pack_q4(const uint8_t *src, bool has_min, uint32_t n_blocks, uint8_t
         memcpy(dm, src, has_min ? 4 : 2);
         if (!has_min) dm[1] = by_f32_to_f16(-8 * by_f16_to_f32(dm[0])); /* exact below 8190 */
         memcpy(scales + 4 * (size_t)b, dm, 4);
-        for (uint32_t i = 0; i < 16; i++) { /* byte i: columns 2i and 2i + 1 */
-            uint32_t low = 2 * i < 16 ? qs[2 * i] & 15 : qs[2 * i - 16] >> 4;
-            uint32_t high = 2 * i < 16 ? qs[2 * i + 1] & 15 : qs[2 * i - 15] >> 4;
-            q[16 * (size_t)b + i] = (uint8_t)(low | high << 4);
-        }
+        pack_nibbles(qs, q + 16 * (size_t)b);
     }
 }
 
@@ -61,6 +76,45 @@ static void pack_q8(const uint8_t *src, uint32_t n_blocks, uint8_t *q, uint8_t *
     for (uint32_t b = 0; b < n_blocks; b++, src += sizeof(struct by_block_q8_0)) {
         memcpy(scales + 2 * (size_t)b, src, 2);
         memcpy(q + 32 * (size_t)b, src + 2, 32);
+    }
+}
+
+static void pack_z4(const uint8_t *src, uint32_t n_blocks, uint8_t *q, uint8_t *scales) {
+    struct by_block_z4_32 b;
+    for (uint32_t i = 0; i < n_blocks; i++) {
+        memcpy(&b, src + i * sizeof b, sizeof b);
+        const uint16_t dz[2] = {b.d, by_f32_to_f16((float)b.z)};
+        memcpy(scales + 4 * (size_t)i, dz, 4);
+        pack_nibbles(b.qs, q + 16 * (size_t)i);
+    }
+}
+
+static void pack_f4(const uint8_t *src, uint32_t n_blocks, uint8_t *q, float *scales) {
+    for (uint32_t i = 0; i < n_blocks; i++, src += sizeof(struct by_block_mxfp4)) {
+        scales[i] = by_f8_e8m0_to_f32(src[0]);
+        pack_nibbles(src + 1, q + 16 * (size_t)i);
+    }
+}
+
+static void pack_f8(const uint8_t *src, uint32_t n_blocks, uint8_t *q, float *scales) {
+    struct by_block_f8_32 b;
+    for (uint32_t i = 0; i < n_blocks; i++) {
+        memcpy(&b, src + i * sizeof b, sizeof b);
+        scales[i] = b.s;
+        memcpy(q + 32 * (size_t)i, b.qs, 32);
+    }
+}
+
+/* A super-block at a time: 256 numbers of four bits, a scale and a minimum for 32 of them. */
+static void pack_g4(const uint8_t *src, uint32_t n_blocks, uint8_t *q, float *scales) {
+    int8_t each[BY_QK_K];
+    float sm[BY_QK_K / 8];
+    for (uint32_t b = 0; b < n_blocks; b++, src += sizeof(struct by_block_q4_k)) {
+        blocks_unpack(BY_DTYPE_Q4_K, src, BY_QK_K, each, sm);
+        for (uint32_t i = 0; i < BY_QK_K / 2; i++)
+            *q++ = (uint8_t)(each[2 * i] | each[2 * i + 1] << 4);
+        for (uint32_t j = 0; j < 8; j++, scales += 2)
+            memcpy(scales, sm + 4 * j, 2 * sizeof *scales);
     }
 }
 
@@ -73,6 +127,14 @@ static void pack_row(const struct weight *w, enum by_dtype t, const uint8_t *src
         pack_q4(src, t == BY_DTYPE_Q4_1, w->n_in / 32, dst, scales);
     } else if (w->format == CUDA_Q8) {
         pack_q8(src, w->n_in / 32, dst, scales);
+    } else if (w->format == CUDA_Z4) {
+        pack_z4(src, w->n_in / 32, dst, scales);
+    } else if (w->format == CUDA_F4) {
+        pack_f4(src, w->n_in / 32, dst, (float *)scales);
+    } else if (w->format == CUDA_F8) {
+        pack_f8(src, w->n_in / 32, dst, (float *)scales);
+    } else if (w->format == CUDA_G4) {
+        pack_g4(src, w->n_in / BY_QK_K, dst, (float *)scales);
     } else if (w->format == CUDA_G8) {
         blocks_unpack(t, src, w->n_in, (int8_t *)dst, (float *)scales);
     } else if (t == BY_DTYPE_BF16 || t == BY_DTYPE_F16) {

@@ -37,6 +37,22 @@ static void f8_tile(const void *ctx, uint32_t first, uint32_t n) {
     }
 }
 
+/* The same numbers left in 8 bits, their scale before each 32 of them. */
+static void f8_block_tile(const void *ctx, uint32_t first, uint32_t n) {
+    const struct f8 *f = ctx;
+    const uint32_t n_cols = f->m->n_cols;
+    for (uint32_t r = first; r < first + n; r++) {
+        struct by_block_f8_32 *b =
+            (struct by_block_f8_32 *)((uint8_t *)f->m->owned + f->m->row_bytes * r);
+        for (uint32_t i = 0; i < n_cols; i += BY_QK, b++) {
+            b->s = f->scales
+                       ? scale_at(f->scales, r / f->block_rows * f->scale_cols + i / f->block_cols)
+                       : 1;
+            memcpy(b->qs, f->t->data + (size_t)r * n_cols + i, BY_QK);
+        }
+    }
+}
+
 /* One scale for all, one a row, or one a block of the size that the two shapes and the config agree on. */
 static int f8_blocks(struct f8 *f, const struct matrix_source *s, struct by_err *err) {
     uint64_t rows, cols;
@@ -72,8 +88,10 @@ static int open_f8(struct matrix *m, const struct matrix_source *s, const struct
         return by_fail(err, BY_EUNSUPPORTED, "the scales of %s are of type %s", m->name,
                        by_dtype_name(f.scales->dtype));
     int rc = f8_blocks(&f, s, err);
-    if (!rc) rc = packed_own(m, BY_DTYPE_F32, err);
-    if (!rc) packed_unpack(m, s->b, f8_tile, &f);
+    bool is_kept = s->b->keeps_packed && t->dtype == BY_DTYPE_F8_E4M3 && m->n_cols % BY_QK == 0 &&
+                   f.block_cols % BY_QK == 0;
+    if (!rc) rc = packed_own(m, is_kept ? BY_DTYPE_F8_32 : BY_DTYPE_F32, err);
+    if (!rc) packed_unpack(m, s->b, is_kept ? f8_block_tile : f8_tile, &f);
     m->t = t;
     return rc;
 }

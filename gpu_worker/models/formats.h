@@ -6,7 +6,7 @@
  *     compressed  weight_packed I32 [n_out, n_in/8] or weight I8, weight_scale, weight_zero_point
  *     MXFP4       NAME_blocks U8 [n_experts, n_out, n_in/32, 16], NAME_scales U8 [n_experts, n_out, n_in/32]
  *
- * Always: the type they are turned into holds scale * (q - zero) exactly (Q4_0, Q5_0, Q8_0, MXFP4, else F32), where
+ * Always: the type they are turned into holds scale * (q - zero) exactly (Q4_0, Q5_0 or Z4_32, Q8_0, MXFP4, F8_32, else F32), where
  * the scale is an f16.
  * Owner: matrix.c. */
 #ifndef GPU_WORKER_MODELS_FORMATS_H

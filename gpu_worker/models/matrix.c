@@ -146,6 +146,19 @@ static bool bytes_are_not(const uint8_t *row, size_t n_bytes, size_t step, uint8
     return !seen;
 }
 
+/* Scales and numbers: 0x7f and 0xff are NaN. */
+static bool f8_are_finite(const uint8_t *row, size_t n_bytes) {
+    struct by_block_f8_32 b;
+    uint8_t worst = 0;
+    for (size_t i = 0; i + sizeof b <= n_bytes; i += sizeof b) {
+        memcpy(&b, row + i, sizeof b);
+        worst |= (by_f32_bits(b.s) & 0x7f800000u) == 0x7f800000u;
+        for (uint32_t k = 0; k < BY_QK; k++)
+            worst |= (b.qs[k] & 0x7f) == 0x7f;
+    }
+    return !worst;
+}
+
 bool matrix_row_is_finite(enum by_dtype t, const uint8_t *row, size_t n) {
     size_t step = by_dtype_block_bytes(t);
     const uint16_t half = 0x7c00;
@@ -156,6 +169,8 @@ bool matrix_row_is_finite(enum by_dtype t, const uint8_t *row, size_t n) {
         return scales_are_finite(row, n, step, 0, 0x7f80);
     case BY_DTYPE_MXFP4:
         return bytes_are_not(row, n, step, 0xff);
+    case BY_DTYPE_F8_32:
+        return f8_are_finite(row, n);
     case BY_DTYPE_Q4_1:
     case BY_DTYPE_Q5_1:
     case BY_DTYPE_Q4_K:

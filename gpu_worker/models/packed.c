@@ -98,11 +98,17 @@ static float scale(const struct packed *p, uint32_t g, uint32_t out) {
 
 /* ---- into blocks ---- */
 
-static void write_block(const struct packed *p, uint8_t *dst, const int32_t *q, uint16_t d) {
+static void write_block(const struct packed *p, uint8_t *dst, const int32_t *q, int32_t z,
+                        uint16_t d) {
     if (p->m->dtype == BY_DTYPE_Q8_0) {
         struct by_block_q8_0 b = {.d = d};
         for (uint32_t i = 0; i < BY_QK; i++)
             b.qs[i] = (int8_t)q[i];
+        memcpy(dst, &b, sizeof b);
+    } else if (p->m->dtype == BY_DTYPE_Z4_32) {
+        struct by_block_z4_32 b = {.d = d, .z = (uint16_t)z};
+        for (uint32_t i = 0; i < BY_QK / 2; i++)
+            b.qs[i] = (uint8_t)((q[i] + z) | (q[i + BY_QK / 2] + z) << 4);
         memcpy(dst, &b, sizeof b);
     } else if (p->m->dtype == BY_DTYPE_Q4_0) {
         struct by_block_q4_0 b = {.d = d};
@@ -132,7 +138,7 @@ static void block_tile(const void *ctx, uint32_t first, uint32_t n) {
             for (uint32_t i = 0; i < BY_QK; i++)
                 q[i] = (int32_t)value(p, in + i, out) - z;
             write_block(p, (uint8_t *)p->m->owned + p->m->row_bytes * out + in / BY_QK * bytes, q,
-                        by_f32_to_f16(scale(p, g, out)));
+                        z, by_f32_to_f16(scale(p, g, out)));
         }
     }
 }
@@ -224,7 +230,10 @@ static int unpack(struct packed *p, struct backend *b, struct by_err *err) {
     if (rc) return rc;
     bool fits = !p->group_of && p->group % BY_QK == 0, is_mid = is_symmetric(p);
     enum by_dtype t = BY_DTYPE_F32;
-    if (fits && p->bits == 4) t = is_mid ? BY_DTYPE_Q4_0 : BY_DTYPE_Q5_0;
+    if (fits && p->bits == 4) {
+        t = is_mid ? BY_DTYPE_Q4_0 : BY_DTYPE_Q5_0;
+        if (!is_mid && b->keeps_packed) t = BY_DTYPE_Z4_32;
+    }
     if (fits && p->bits == 2) t = BY_DTYPE_Q4_0;
     if (fits && p->bits == 8 && is_mid) t = BY_DTYPE_Q8_0;
     rc = packed_own(p->m, t, err);

@@ -6,8 +6,9 @@
  *     GPTQ         a word holds eight inputs                           [n_in / 8, n_out]; zeros are stored less 1 in v1
  *     compressed   a word holds eight inputs                           [n_out, n_in / 8]
  *
- * They become Q4_0 where every zero is 8, Q5_0 (q - zero + 16) where it is not, Q8_0 for 8 bits around 128: each holds
- * w exactly. What does not fit a block of 32 inputs with one scale (act-order, odd groups) becomes F32.
+ * They become Q4_0 where every zero is 8, Z4_32 where it is not and the backend keeps that, else Q5_0 (q - zero + 16); Q8_0
+ * for 8 bits around 128: each holds w exactly. What does not fit a block of 32 inputs with one scale (act-order, odd groups)
+ * becomes F32.
  * Always: every shape is checked before a word is read, every group index before it is used.
  * Owner: formats.c. */
 #ifndef GPU_WORKER_MODELS_PACKED_H

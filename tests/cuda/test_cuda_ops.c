@@ -151,8 +151,9 @@ TEST(gate_multiplies_by_a_sigmoid) {
 
 TEST(embed_reads_rows_of_every_format) {
     UNUSED_STATE;
-    static const enum by_dtype types[] = {BY_DTYPE_F32,  BY_DTYPE_BF16, BY_DTYPE_F16, BY_DTYPE_Q4_0,
-                                          BY_DTYPE_Q4_1, BY_DTYPE_Q8_0, BY_DTYPE_Q6_K};
+    static const enum by_dtype types[] = {BY_DTYPE_F32,  BY_DTYPE_BF16, BY_DTYPE_F16,
+                                          BY_DTYPE_Q4_0, BY_DTYPE_Q4_1, BY_DTYPE_Q8_0,
+                                          BY_DTYPE_Q6_K, BY_DTYPE_F8_32};
     for (size_t i = 0; i < BY_COUNTOF(types); i++) {
         uint32_t n_in = by_dtype_block_len(types[i]) == 1 ? 75 : 512, ids[] = {3, 0, 18, 7, 3},
                  types_[] = {0, 1, 1, 0, 1};
@@ -230,9 +231,10 @@ static void check_linear(const struct linear_case *k, double tolerance) {
 TEST(linear_multiplies_by_every_format) {
     UNUSED_STATE;
     static const enum by_dtype types[] = {
-        BY_DTYPE_F32,  BY_DTYPE_BF16, BY_DTYPE_F16,  BY_DTYPE_Q4_0,   BY_DTYPE_Q4_1,
-        BY_DTYPE_Q8_0, BY_DTYPE_Q5_0, BY_DTYPE_Q5_1, BY_DTYPE_Q2_K,   BY_DTYPE_Q3_K,
-        BY_DTYPE_Q4_K, BY_DTYPE_Q5_K, BY_DTYPE_Q6_K, BY_DTYPE_IQ4_NL, BY_DTYPE_MXFP4};
+        BY_DTYPE_F32,   BY_DTYPE_BF16, BY_DTYPE_F16,  BY_DTYPE_Q4_0,   BY_DTYPE_Q4_1,
+        BY_DTYPE_Q8_0,  BY_DTYPE_Q5_0, BY_DTYPE_Q5_1, BY_DTYPE_Q2_K,   BY_DTYPE_Q3_K,
+        BY_DTYPE_Q4_K,  BY_DTYPE_Q5_K, BY_DTYPE_Q6_K, BY_DTYPE_IQ4_NL, BY_DTYPE_MXFP4,
+        BY_DTYPE_F8_32, BY_DTYPE_Z4_32};
     for (size_t i = 0; i < BY_COUNTOF(types); i++) {
         uint32_t n_in = by_dtype_block_len(types[i]) == 1 ? 45 : by_dtype_block_len(types[i]) * 3;
         for (uint32_t n = 1; n <= 5; n++)
@@ -253,8 +255,8 @@ TEST(linear_multiplies_by_every_format) {
  * numbers, and a gate multiplies two such sums. */
 TEST(linear_multiplies_tiles) {
     UNUSED_STATE;
-    static const enum by_dtype types[] = {BY_DTYPE_BF16, BY_DTYPE_F16, BY_DTYPE_Q4_0,
-                                          BY_DTYPE_Q8_0};
+    static const enum by_dtype types[] = {BY_DTYPE_BF16, BY_DTYPE_F16, BY_DTYPE_Q4_0, BY_DTYPE_Q8_0,
+                                          BY_DTYPE_F8_32};
     for (uint32_t i = 0; i < BY_COUNTOF(types); i++) {
         uint32_t n_in = i < 2 ? 45 : 96;
         check_linear(&(struct linear_case){.type = types[i],

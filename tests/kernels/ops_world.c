@@ -58,6 +58,14 @@ static void random_block(enum by_dtype t, uint8_t *p) {
         p[0] = (uint8_t)(118 + world_below(8));
         return;
     }
+    if (t == BY_DTYPE_F8_32) { /* no NaN, and small */
+        float s = 0.001f * (1 + (float)world_below(9));
+        memcpy(p, &s, sizeof s);
+        for (uint32_t i = sizeof s; i < n; i++)
+            if ((p[i] & 0x7f) == 0x7f) p[i] = 0;
+        return;
+    }
+    if (t == BY_DTYPE_Z4_32) p[2] %= 17, p[3] = 0;
     int at[2];
     scales_at(t, &at[0], &at[1]);
     for (int i = 0; i < 2; i++) {

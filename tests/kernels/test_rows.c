@@ -261,7 +261,7 @@ TEST(heads_have_products_of_their_own) {
 
 TEST(embeddings_are_the_rows_of_the_file) {
     UNUSED_STATE;
-    for (int t = BY_DTYPE_F32; t < BY_N_DTYPES; t++) {
+    for (int t = BY_DTYPE_F32; t < BY_DTYPE_F8_32; t++) { /* what a CPU is given */
         bool is_plain = t == BY_DTYPE_F32 || t == BY_DTYPE_F16 || t == BY_DTYPE_BF16;
         if (!is_plain && !by_dtype_is_quantised((enum by_dtype)t)) continue;
         struct sample *m = sample_new((enum by_dtype)t, 37, 256),
