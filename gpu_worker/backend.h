@@ -308,12 +308,13 @@ struct backend {
     void *(*kv_new)(struct backend *b, const struct kv_shape *s, uint32_t n_pages);
     void (*kv_free)(struct backend *b, void *pool);
 
-    /* Every lane runs fn; returns when all have. */
+    /* The lanes run fn, at least the caller's; one that comes too late for it does not. Returns when all are back. */
     void (*run)(struct backend *b, void (*fn)(struct lane *l, void *ctx), void *ctx);
     uint32_t (*lane_id)(const struct lane *l);
     void (*lane_solo)(struct lane *l, bool on);
-    /* Hands out 0 … n-1, each to one lane, in order; UINT32_MAX when there are no more. The next
-     * thing that every lane does is barrier, from which on it begins anew. */
+    /* Hands out 0 … n-1, each to one lane, in order; UINT32_MAX when there are no more. The next thing that every lane
+     * does is barrier, which returns when all n are done, and from which on it begins anew; or fn ends. A lane that was
+     * late finds nothing left of what the others have done, and must not look at its data: they may be far ahead. */
     uint32_t (*lane_next)(struct lane *l, uint32_t n);
     void (*barrier)(struct lane *l);
 

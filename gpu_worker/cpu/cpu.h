@@ -98,12 +98,12 @@ static inline struct cpu_share cpu_share(struct lane *l, uint32_t n) {
 
 /* The next of 0 … n-1 for this lane; UINT32_MAX: no more. */
 static inline uint32_t cpu_share_next(struct cpu_share *s) {
-    uint32_t i = cpu_is_alone(s->l) ? s->next++ : cpu_team_next(s->l->cpu->team);
-    return i < s->n ? i : UINT32_MAX;
+    if (!cpu_is_alone(s->l)) return cpu_team_next(s->l->cpu->team, s->l->id, s->n);
+    return s->next < s->n ? s->next++ : UINT32_MAX;
 }
 
 static inline void cpu_meet(struct lane *l) {
-    if (!cpu_is_alone(l)) cpu_team_barrier(l->cpu->team);
+    if (!cpu_is_alone(l)) cpu_team_meet(l->cpu->team, l->id);
 }
 
 /* Pieces into which n units are cut: about 4 a lane. */

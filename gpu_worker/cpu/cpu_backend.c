@@ -214,12 +214,11 @@ static void lane_solo(struct lane *l, bool on) {
 }
 
 static uint32_t lane_next(struct lane *l, uint32_t n) {
-    uint32_t i = cpu_team_next(l->cpu->team);
-    return i < n ? i : UINT32_MAX;
+    return cpu_team_next(l->cpu->team, l->id, n);
 }
 
 static void lane_barrier(struct lane *l) {
-    cpu_team_barrier(l->cpu->team);
+    cpu_team_meet(l->cpu->team, l->id);
 }
 
 /* ---- the table ---- */

@@ -67,11 +67,15 @@ static uint32_t find_busy(const struct op_experts *o, uint16_t *busy) {
     return n;
 }
 
-static void all_work(struct lane *l, const struct op_experts *o, const uint16_t *busy,
-                     uint32_t n_busy, bool is_down) {
-    uint32_t n_pieces = BY_MAX(cpu_n_pieces(l, UINT32_MAX) / n_busy, 1u);
-    struct cpu_share share = cpu_share(l, n_busy * n_pieces);
+/* As many pieces as there would be with as many busy experts as can be: which ones are is seen with a piece in hand. */
+static void all_work(struct lane *l, const struct op_experts *o, bool is_down) {
+    uint32_t n_most = (uint32_t)BY_MIN((uint64_t)o->n * o->n_used, (uint64_t)o->n_experts);
+    uint32_t n_pieces = BY_MAX(cpu_n_pieces(l, UINT32_MAX) / n_most, 1u), n_busy = 0;
+    uint16_t busy[EXPERTS_MAX];
+    struct cpu_share share = cpu_share(l, n_most * n_pieces);
     for (uint32_t i = cpu_share_next(&share); i != UINT32_MAX; i = cpu_share_next(&share)) {
+        if (n_busy == 0) n_busy = find_busy(o, busy);
+        if (i / n_pieces >= n_busy) continue;
         struct work k = {o, busy[i / n_pieces], i % n_pieces, n_pieces, is_down};
         do_work(l, &k);
     }
@@ -80,11 +84,9 @@ static void all_work(struct lane *l, const struct op_experts *o, const uint16_t 
 
 void cpu_experts(struct lane *l, const struct op_experts *o) {
     by_assert(o->n_experts >= 1 && o->n_experts <= EXPERTS_MAX);
-    uint16_t busy[EXPERTS_MAX];
-    uint32_t n_busy = find_busy(o, busy);
-    if (n_busy == 0) return;
-    all_work(l, o, busy, n_busy, false);
-    all_work(l, o, busy, n_busy, true);
+    if (o->n == 0) return;
+    all_work(l, o, false);
+    all_work(l, o, true);
     uint32_t ffn = o->down[0]->n_in, hidden = o->down[0]->n_out;
     struct cpu_share share = cpu_share(l, o->n);
     for (uint32_t i = cpu_share_next(&share); i != UINT32_MAX; i = cpu_share_next(&share)) {

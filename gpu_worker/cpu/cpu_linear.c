@@ -164,10 +164,8 @@ static void linear_block(struct lane *l, const struct weight *w, const struct cp
     bool is_own = cpu_is_alone(l) || s->n <= CPU_FEW_ROWS;
     struct cpu_tiles tiles = cpu_tiles(l, w, s, is_own ? l->act : l->cpu->shared);
     uint32_t n_units = end - first, n_fills = tiles.n_tiles + tiles.n_fine_tiles;
-    if (is_own) {
-        for (uint32_t t = 0; t < n_fills; t++)
-            cpu_fill_tile(l, w, s, &tiles, t);
-    } else {
+    bool is_filled = !is_own;
+    if (!is_own) {
         struct cpu_share share = cpu_share(l, n_fills);
         for (uint32_t t = cpu_share_next(&share); t != UINT32_MAX; t = cpu_share_next(&share))
             cpu_fill_tile(l, w, s, &tiles, t);
@@ -177,6 +175,9 @@ static void linear_block(struct lane *l, const struct weight *w, const struct cp
     uint32_t pairs = BY_DIV_UP(n_units, 2), n_pieces = cpu_n_pieces(l, pairs);
     struct cpu_share share = cpu_share(l, n_pieces);
     for (uint32_t p = cpu_share_next(&share); p != UINT32_MAX; p = cpu_share_next(&share)) {
+        for (uint32_t t = 0; t < n_fills && !is_filled; t++)
+            cpu_fill_tile(l, w, s, &tiles, t);
+        is_filled = true;
         uint32_t from = first + 2 * cpu_tile_start(pairs, n_pieces, p),
                  to = first + 2 * cpu_tile_start(pairs, n_pieces, p + 1);
         cpu_strips(l, w, &tiles, from, BY_MIN(to, end), out);

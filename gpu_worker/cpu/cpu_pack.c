@@ -280,8 +280,7 @@ static void pack_lane(void *ctx, uint32_t lane) {
     struct packing *p = ctx;
     uint8_t *row = p->rooms + lane * p->room_bytes;
     float *room = (float *)(row + BY_ALIGN_UP(p->row_bytes, CPU_ALIGN));
-    for (uint32_t s = cpu_team_next(p->cpu->team); s < p->w->n_strips;
-         s = cpu_team_next(p->cpu->team))
+    for (uint32_t s; (s = cpu_team_next(p->cpu->team, lane, p->w->n_strips)) != UINT32_MAX;)
         pack_strip(p, s, row, room);
 }
 

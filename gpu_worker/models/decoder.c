@@ -108,8 +108,8 @@ static int sum_ranks(const struct pass *p, float *x, size_t n) {
 
 void decoder_sum(const struct pass *p, const struct norm *post) {
     struct decoder *d = p->d;
-    if (d->b->lane_id(p->lane) == 0 && !d->tp_rc)
-        d->tp_rc = sum_ranks(p, d->out.p, (size_t)p->n * d->out.ld);
+    while (d->b->lane_next(p->lane, 1) != UINT32_MAX)
+        if (!d->tp_rc) d->tp_rc = sum_ranks(p, d->out.p, (size_t)p->n * d->out.ld);
     d->b->barrier(p->lane);
     if (post->w && !d->arch.is_post_ln) {
         add(p, post);

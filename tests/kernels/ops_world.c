@@ -161,10 +161,15 @@ static void call_lane(struct lane *l, void *ctx) {
     struct call *c = ctx;
     void (*fn)(struct lane *, const void *);
     memcpy(&fn, (char *)c->b + c->member, sizeof fn);
-    if (c->is_solo && c->b->lane_id(l) + 1 != c->b->n_lanes) return;
-    c->b->lane_solo(l, c->is_solo);
-    fn(l, c->op);
-    c->b->lane_solo(l, false);
+    if (!c->is_solo) {
+        fn(l, c->op);
+        return;
+    }
+    while (c->b->lane_next(l, 1) != UINT32_MAX) {
+        c->b->lane_solo(l, true);
+        fn(l, c->op);
+        c->b->lane_solo(l, false);
+    }
 }
 
 void world_run(struct backend *b, size_t member, const void *op) {
