@@ -197,12 +197,34 @@ static void write_pair(const struct variant *v, const char *dir, const char *twi
     by_model_dir_close(source);
 }
 
-static void logits_of(const char *dir, float *out) {
+static void logits_of(const char *dir, struct backend *b, enum by_dtype quantize, float *out) {
     static const uint32_t ids[] = {5, 17, 300, 42, 639, 7, 250, 99, 1, 77, 508, 3};
     struct world w;
-    world_open(&w, dir, naive_backend(), &(struct world_options){0});
+    world_open(&w, dir, b, &(struct world_options){.quantize = quantize});
     memcpy(out, world_feed(&w, 0, ids, BY_COUNTOF(ids), 5, NULL), 640 * sizeof *out);
     world_close(&w);
+}
+
+static void expect_logits(const float *got, const float *want, const char *name, const char *on) {
+    for (uint32_t k = 0; k < 640; k++) {
+        if (!(fabsf(got[k] - want[k]) <= 2e-4f))
+            fail_msg("%s on %s: logit %u is %g, should be %g", name, on, k, (double)got[k],
+                     (double)want[k]);
+    }
+}
+
+/* With exact activations, so that nothing but the weights can differ. */
+static struct backend *exact_cpu(void) {
+    struct backend *b = NULL;
+    struct by_err err = {0};
+    if (cpu_backend_new(&b,
+                        &(struct cpu_options){.n_threads = 2,
+                                              .isa = cpu_isa_best(),
+                                              .exact_activations = true,
+                                              .exact_bf16 = true},
+                        &err))
+        fail_msg("%s", err.text);
+    return b;
 }
 
 TEST(each_format_gives_what_its_plain_twin_gives) {
@@ -232,21 +254,70 @@ TEST(each_format_gives_what_its_plain_twin_gives) {
          "\"checkpoint_format\":\"gptq_v2\"}",
          GPTQ4_V2, 4, 32, true},
     };
+    struct backend *cpu = exact_cpu();
     for (size_t i = 0; i < BY_COUNTOF(variants); i++) {
         char dir[] = "/tmp/banyan-format-XXXXXX", twin[] = "/tmp/banyan-format-XXXXXX";
         float got[640], want[640];
         assert_true(mkdtemp(dir) && mkdtemp(twin));
         write_pair(&variants[i], dir, twin);
-        logits_of(dir, got);
-        logits_of(twin, want);
+        logits_of(twin, naive_backend(), BY_DTYPE_NONE, want);
+        logits_of(dir, naive_backend(), BY_DTYPE_NONE, got);
+        expect_logits(got, want, variants[i].name, "plain loops");
+        logits_of(dir, cpu, BY_DTYPE_NONE, got);
+        expect_logits(got, want, variants[i].name, cpu->name);
         by_dir_remove(dir);
         by_dir_remove(twin);
-        for (uint32_t k = 0; k < 640; k++) {
-            if (!(fabsf(got[k] - want[k]) <= 2e-4f))
-                fail_msg("%s: logit %u is %g, should be %g", variants[i].name, k, (double)got[k],
-                         (double)want[k]);
-        }
     }
+    cpu->close(cpu);
 }
 
-WORLD_TESTS(RUN(each_format_gives_what_its_plain_twin_gives));
+/* The tiny Llama with each row of a matrix as it is after going to a type and back: the embedding and the output, which
+ * never have less than 8 bits, to Q8_0 where the others are quantised. */
+static void write_rounded(enum by_dtype to, const char *dir) {
+    struct by_model_dir *source = NULL;
+    struct by_err err = {0};
+    struct st_writer *w = by_alloc(sizeof *w);
+    uint8_t packed[4096];
+    if (by_model_dir_open(&source, SOURCE, &err)) fail_msg("%s", err.text);
+    for (size_t i = 0; i < by_model_dir_n_tensors(source); i++) {
+        const struct by_tensor_info *t = by_model_dir_tensor(source, i);
+        char name[ST_NAME_MAX];
+        uint64_t rows, cols;
+        by_tensor_rows(t, &rows, &cols);
+        snprintf(name, sizeof name, "%.*s", (int)t->name.n, t->name.p);
+        bool is_matrix = t->n_dims == 2, is_layers = strstr(name, "_proj") != NULL;
+        enum by_dtype as = by_dtype_is_quantised(to) && !is_layers ? BY_DTYPE_Q8_0 : to;
+        float *p = st_add(w, name, BY_DTYPE_F32, is_matrix ? rows : 0, cols);
+        for (uint64_t r = 0; r < rows; r++) {
+            by_tensor_row_f32(t, r, p + r * cols);
+            if (!is_matrix) continue;
+            assert_true(by_dtype_from_f32(as, p + r * cols, packed, cols));
+            by_dtype_to_f32(as, packed, p + r * cols, cols);
+        }
+    }
+    st_end(w, dir, "{" SIZES "}");
+    by_free(w);
+    by_model_dir_close(source);
+}
+
+TEST(quantising_at_load_gives_the_rounded_weights) {
+    UNUSED_STATE;
+    /* every word of --quantization */
+    static const enum by_dtype types[] = {BY_DTYPE_Q8_0, BY_DTYPE_Q4_0, BY_DTYPE_Q4_1, BY_DTYPE_F16,
+                                          BY_DTYPE_BF16};
+    struct backend *cpu = exact_cpu();
+    for (size_t i = 0; i < BY_COUNTOF(types); i++) {
+        char dir[] = "/tmp/banyan-format-XXXXXX";
+        float got[640], want[640];
+        assert_non_null(mkdtemp(dir));
+        write_rounded(types[i], dir);
+        logits_of(dir, naive_backend(), BY_DTYPE_NONE, want);
+        logits_of(SOURCE, cpu, types[i], got);
+        expect_logits(got, want, by_dtype_name(types[i]), cpu->name);
+        by_dir_remove(dir);
+    }
+    cpu->close(cpu);
+}
+
+WORLD_TESTS(RUN(each_format_gives_what_its_plain_twin_gives),
+            RUN(quantising_at_load_gives_the_rounded_weights));

@@ -35,6 +35,75 @@ static uint64_t resident_bytes(void) {
     return kib * 1024;
 }
 
+/* The most that has been resident since the last call of forget_peak. */
+static uint64_t peak_bytes(void) {
+    char line[128];
+    unsigned long long kib = 0;
+    FILE *f = fopen("/proc/self/status", "re");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "VmHWM: %llu kB", &kib) == 1) break;
+    }
+    fclose(f);
+    return kib * 1024;
+}
+
+static void forget_peak(void) {
+    FILE *f = fopen("/proc/self/clear_refs", "we");
+    assert_non_null(f);
+    assert_true(fputs("5", f) >= 0);
+    fclose(f);
+}
+
+struct progress {
+    uint32_t n_calls;
+    double last;
+};
+
+static void on_progress(void *ctx, double share) {
+    struct progress *p = ctx;
+    assert_true(share >= p->last && share <= 1);
+    p->last = share;
+    p->n_calls++;
+}
+
+/* Pages of the file go as soon as a matrix is packed: the most that is resident is the packed weights and one matrix of the
+ * file, not all of both. Each matrix tells how far the load is. */
+TEST(loading_holds_no_second_copy) {
+    UNUSED_STATE;
+    struct by_model_dir *dir = NULL;
+    struct backend *cpu = NULL;
+    struct model *model;
+    struct by_err err = {0};
+    struct backend_memory memory;
+    struct progress p = {0};
+    uint64_t largest = 0;
+    const struct model_options o = {.page_size = 16,
+                                    .kv_dtype = KV_F16,
+                                    .rows_max = 16,
+                                    .logit_rows_max = 1,
+                                    .world = 1,
+                                    .progress = on_progress,
+                                    .progress_ctx = &p};
+    if (cpu_backend_new(&cpu, &(struct cpu_options){.isa = world_isa}, &err) ||
+        by_model_dir_open(&dir, model_path, &err))
+        fail_msg("%s", err.text);
+    for (size_t i = 0; i < by_model_dir_n_tensors(dir); i++)
+        largest = BY_MAX(largest, by_model_dir_tensor(dir, i)->n_bytes);
+    forget_peak();
+    uint64_t before = resident_bytes();
+    if (model_open(&model, dir, cpu, &o, &err)) fail_msg("%s", err.text);
+    uint64_t peak = peak_bytes() - before;
+    cpu->memory(cpu, &memory);
+    print_message("at most %.1f MB more while loading: weights %.1f, largest tensor %.1f\n",
+                  (double)peak / 1e6, (double)memory.weights / 1e6, (double)largest / 1e6);
+    assert_true(peak < memory.weights + memory.other + largest + BESIDE_MAX);
+    assert_true(p.n_calls > 100 && p.last > 0.99);
+    by_model_dir_close(dir);
+    model_close(model);
+    cpu->close(cpu);
+}
+
 /* The longest step that the worker takes, every row of logits in use, and every page of the cache. */
 static void fill_worker(struct worker *w) {
     static uint32_t ids[SLOT_ROWS], pages[SLOTS], slots[SLOTS], tokens[SLOTS], samples[SLOTS];
@@ -268,6 +337,7 @@ TEST(its_weights_in_f32_answer_the_same) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
+        RUN(loading_holds_no_second_copy),
         RUN(a_worker_takes_little_beside_weights_cache_and_activations),
         RUN(the_quantised_file_answers_as_the_reference), RUN(its_weights_in_f32_answer_the_same)};
     world_arguments(argc, argv);
