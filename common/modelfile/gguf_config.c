@@ -82,6 +82,15 @@ static void put_vocab(struct writer *w) {
     by_buf_addf(&w->text, ",\"vocab_size\":%" PRIu64, BY_MIN(rows, (uint64_t)UINT32_MAX));
 }
 
+/* A classifier's: as many labels as its matrix has rows. */
+static void put_labels(struct writer *w) {
+    const struct by_tensor_info *t = by_gguf_find(w->g, BY_STR("cls.output.weight"));
+    uint64_t rows, cols;
+    if (!t) return;
+    by_tensor_rows(t, &rows, &cols);
+    by_buf_addf(&w->text, ",\"num_labels\":%" PRIu64, BY_MIN(rows, (uint64_t)UINT32_MAX));
+}
+
 /* DeepSeek: a tenth of mscale_all_dim, which mscale equals in every model there is. */
 static void put_mscale(struct writer *w) {
     double log_mul = 0;
@@ -197,6 +206,7 @@ static void write_config(struct writer *w) {
     put_f64(w, "residual_scale", "residual_multiplier");
     put_f64(w, "attention.scale", "attention_multiplier");
     put_vocab(w);
+    put_labels(w);
     put_rope(w);
     put_special(w, "tokenizer.ggml.bos_token_id", "bos_token_id");
     put_special(w, "tokenizer.ggml.padding_token_id", "pad_token_id");
