@@ -1,5 +1,6 @@
 /* Mixture of experts: slots (row * n_used + k) are sorted by expert on the device, so that an expert's weights are read once
- * for up to 8 of its rows; then each row adds its experts up in the order of its choice.
+ * for up to 8 of its rows, or for 64 on the tensor cores where there are many; then each row adds its experts up in the order
+ * of its choice.
  *
  *     scratch [slot] = | ffn: act(gate) * up | hidden: down |
  *
@@ -8,7 +9,11 @@
 
 #include <string.h>
 
-enum { SORT_THREADS = 256, THREADS = 128 };
+enum {
+    SORT_THREADS = 256,
+    THREADS = 128,
+    TILE_ROWS = 8, /* an expert, on the average, from which on tiles pay */
+};
 
 struct sort_args {
     const uint32_t *experts;
@@ -57,14 +62,18 @@ static __global__ void __launch_bounds__(THREADS) combine_kernel(const struct co
 /* All slots of n rows through one matrix each. */
 static void pass(struct cuda *c, const struct op_experts *o, const struct weight *const *w,
                  const struct sort_args *s, const float *x, uint32_t x_ld, uint32_t x_div,
-                 uint32_t col) {
+                 bool x_is_f32, bool by_tiles) {
     struct product p = product_of(w[0]);
     p.table = cuda_weights(c, w, o->n_experts), p.biases = cuda_biases(c, w, o->n_experts);
     p.n_weights = o->n_experts, p.slots = s->slots, p.starts = s->starts, p.n = s->n;
-    p.x = x, p.x_ld = x_ld, p.x_div = x_div;
-    p.e.y = o->scratch, p.e.ld = o->down[0]->n_in + o->down[0]->n_out, p.e.col = col;
+    p.x = x, p.x_ld = x_ld, p.x_div = x_div, p.x_is_f32 = x_is_f32;
+    p.e.y = o->scratch, p.e.ld = o->down[0]->n_in + o->down[0]->n_out;
+    p.e.col = w[0]->is_gated ? 0 : o->down[0]->n_in;
     p.e.act = w[0]->is_gated ? o->act : ACT_NONE;
-    product_skinny(c, w[0]->format, p);
+    if (by_tiles)
+        product_tiles(c, w[0]->format, p);
+    else
+        product_skinny(c, w[0]->format, p);
 }
 
 static void rows_of_experts(struct cuda *c, const struct op_experts *o, uint32_t first,
@@ -81,10 +90,15 @@ static void rows_of_experts(struct cuda *c, const struct op_experts *o, uint32_t
     memset(&r, 0, sizeof r);
     r.x = o->x, r.x_ld = o->x_ld, r.n_in = up->n_in, r.k_pad = up->k_pad;
     r.norm = o->norm, r.first = first, r.n = n;
+    bool by_tiles = !c->options.is_deterministic && up->format != CUDA_F32 &&
+                    down->format != CUDA_F32 && s.n >= TILE_ROWS * o->n_experts;
+    r.is_bf16 = by_tiles;
     product_prepare(c, &r);
     /* Row 0 of what was prepared is row `first`. */
-    pass(c, o, o->gate_up, &s, c->prepared - (size_t)first * up->k_pad, up->k_pad, o->n_used, 0);
-    pass(c, o, o->down, &s, o->scratch, ld, 1, down->n_in);
+    size_t before = (size_t)first * up->k_pad * (by_tiles ? sizeof(uint16_t) : sizeof(float));
+    const float *x = (const float *)((const uint8_t *)c->prepared - before);
+    pass(c, o, o->gate_up, &s, x, up->k_pad, o->n_used, false, by_tiles);
+    pass(c, o, o->down, &s, o->scratch, ld, 1, true, by_tiles);
     struct combine_args a;
     memset(&a, 0, sizeof a);
     a.scratch = o->scratch, a.weights = o->weights, a.ld = ld, a.col = down->n_in;

@@ -55,7 +55,7 @@ extern "C" struct product product_of(const struct weight *w) {
     struct product p;
     memset(&p, 0, sizeof p);
     p.rows = w->rows, p.row_bytes = w->row_bytes, p.scale_at = w->scale_at;
-    p.n_out = w->n_out, p.n_in = w->n_in, p.is_gated = w->is_gated;
+    p.n_out = w->n_out, p.n_in = w->n_in, p.k_pad = w->k_pad, p.is_gated = w->is_gated;
     p.e.bias = w->bias, p.e.scale = 1;
     return p;
 }

@@ -28,11 +28,12 @@ struct epilogue {
 struct product {
     const uint8_t *rows; /* of the weight */
     uint64_t row_bytes;
-    uint32_t scale_at, n_out, n_in;
+    uint32_t scale_at, n_out, n_in, k_pad;
     bool is_gated;
     const float *x;
     uint32_t x_ld, n; /* n: rows of x */
     uint32_t first;   /* row i of x gives row first + i of y */
+    bool x_is_f32;    /* for tiles, which else take bf16 */
     bool is_aligned;  /* 8 columns of x may be read as two float4 */
     struct epilogue e;
     /* Many weights of one shape, by blockIdx.z; NULL: one. Number z reads x columns from z * x_step on and writes y columns
@@ -47,9 +48,9 @@ struct product {
 
 struct product product_of(const struct weight *w);
 void product_skinny(struct cuda *c, enum cuda_format f, struct product p);
-/* x: prepared rows in bf16, x_ld columns. No table, no slots. */
+/* x: prepared rows in bf16, x_ld columns, or x_is_f32. A table only with slots. */
 void product_tiles(struct cuda *c, enum cuda_format f, struct product p);
-/* The same from so many rows on that the library is quicker. */
+/* Without slots and f32, from so many rows on that the library is quicker. */
 bool product_is_large(const struct cuda *c, const struct weight *w, uint32_t n);
 void product_large(struct cuda *c, enum cuda_format f, struct product p);
 

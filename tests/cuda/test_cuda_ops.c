@@ -345,8 +345,9 @@ TEST(linear_heads_give_each_head_its_columns) {
 /* ---- experts ---- */
 
 static void check_experts(enum by_dtype t, const struct op_route *like, enum act_kind act,
-                          bool has_bias) {
-    enum { ROWS = 7, HIDDEN = 64, FFN = 32 };
+                          bool has_bias, uint32_t n_rows, double tolerance) {
+    enum { HIDDEN = 64, FFN = 32 };
+    const size_t rows = n_rows;
     uint32_t n_experts = like->n_experts, n_used = like->n_used;
     struct both_weights *up = by_alloc_array(n_experts, sizeof *up),
                         *down = by_alloc_array(n_experts, sizeof *down);
@@ -357,23 +358,23 @@ static void check_experts(enum by_dtype t, const struct op_route *like, enum act
         tables[0][e] = up[e].cpu, tables[1][e] = up[e].gpu;
         tables[2][e] = down[e].cpu, tables[3][e] = down[e].gpu;
     }
-    struct pair logits = pair_new(ROWS * (n_experts + 1), 2), weights = pair_new(ROWS * n_used, 1);
-    struct pair bias = pair_new(n_experts, 0.3f), x = pair_new(ROWS * HIDDEN, 1),
-                y = pair_new(ROWS * HIDDEN, 1);
-    struct pair scratch = pair_new(ROWS * n_used * (FFN + HIDDEN), 1),
-                ids = pair_new(ROWS * n_used, 0);
+    struct pair logits = pair_new(rows * (n_experts + 1), 2), weights = pair_new(rows * n_used, 1);
+    struct pair bias = pair_new(n_experts, 0.3f), x = pair_new(rows * HIDDEN, 1),
+                y = pair_new(rows * HIDDEN, 1);
+    struct pair scratch = pair_new(rows * n_used * (FFN + HIDDEN), 1),
+                ids = pair_new(rows * n_used, 0);
     struct both_norms s = norms_new(NORM_RMS, HIDDEN);
     struct op_route r = *like, q;
     r.logits = logits.cpu, r.logits_ld = n_experts + 1, r.weights = weights.cpu;
     r.choice_bias = like->choice_bias ? bias.cpu : NULL, r.experts = (uint32_t *)ids.cpu,
-    r.first = 1, r.n = ROWS - 1;
+    r.first = 1, r.n = rows - 1;
     q = r;
     q.logits = logits.gpu, q.weights = weights.gpu, q.experts = (uint32_t *)ids.gpu;
     if (q.choice_bias) q.choice_bias = bias.gpu;
     BOTH(route, &r, &q);
     pair_check(&weights, 5e-6, "weights of experts");
     const float *got = gpu->get(gpu, ids.gpu, ids.n);
-    assert_memory_equal(got + n_used, ids.cpu + n_used, (ROWS - 1) * n_used * sizeof(uint32_t));
+    assert_memory_equal(got + n_used, ids.cpu + n_used, (rows - 1) * n_used * sizeof(uint32_t));
     struct op_experts a = {.gate_up = tables[0],
                            .down = tables[2],
                            .n_experts = n_experts,
@@ -389,12 +390,12 @@ static void check_experts(enum by_dtype t, const struct op_route *like, enum act
                            .scale = 0.8f,
                            .scratch = scratch.cpu,
                            .first = 1,
-                           .n = ROWS - 1};
+                           .n = rows - 1};
     struct op_experts b = a;
     b.gate_up = tables[1], b.down = tables[3], b.experts = q.experts, b.weights = q.weights;
     b.x = x.gpu, b.norm = &s.gpu, b.y = y.gpu, b.scratch = scratch.gpu;
     BOTH(experts, &a, &b);
-    pair_check(&y, 2e-5, "experts");
+    pair_check(&y, tolerance, "experts");
     struct pair *all[] = {&logits, &weights, &bias, &x, &y, &scratch, &ids};
     for (size_t i = 0; i < BY_COUNTOF(all); i++)
         pair_free(all[i]);
@@ -436,7 +437,25 @@ TEST(experts_are_chosen_and_added_up) {
         {.n_experts = 9, .n_used = 2, .n_groups = 3, .n_groups_used = 1, .scale = 1}};
     for (uint32_t i = 0; i < BY_COUNTOF(ways); i++)
         check_experts(i % 2 ? BY_DTYPE_Q8_0 : BY_DTYPE_BF16, &ways[i],
-                      i == 2 ? ACT_SWIGLU_OAI : ACT_SILU, i == 2);
+                      i == 2 ? ACT_SWIGLU_OAI : ACT_SILU, i == 2, 7, 2e-5);
+}
+
+/* Enough rows an expert; of three experts one has more than its blocks take at once. */
+TEST(experts_take_many_rows_by_tiles) {
+    UNUSED_STATE;
+    static const struct op_route ways[] = {
+        {.n_experts = 9,
+         .n_used = 2,
+         .norm_topk = true,
+         .n_groups = 1,
+         .n_groups_used = 1,
+         .scale = 1},
+        {.n_experts = 3, .n_used = 2, .n_groups = 1, .n_groups_used = 1, .scale = 1},
+        {.n_experts = 2, .n_used = 1, .n_groups = 1, .n_groups_used = 1, .scale = 1}};
+    static const enum by_dtype types[] = {BY_DTYPE_BF16, BY_DTYPE_Q8_0, BY_DTYPE_MXFP4};
+    for (uint32_t i = 0; i < BY_COUNTOF(ways); i++)
+        check_experts(types[i], &ways[i], i == 2 ? ACT_SWIGLU_OAI : ACT_SILU, i == 2, 60 + 77 * i,
+                      i ? 0.25 : 6e-2);
 }
 
 /* ---- keys, values, attention ---- */
@@ -729,6 +748,7 @@ int main(void) {
                                        RUN(linear_multiplies_large_weights_in_pieces),
                                        RUN(linear_heads_give_each_head_its_columns),
                                        RUN(experts_are_chosen_and_added_up),
+                                       RUN(experts_take_many_rows_by_tiles),
                                        RUN(attention_sees_what_it_should),
                                        RUN(attention_of_prompts_by_tiles)};
     int rc = cmocka_run_group_tests_name("lanes forward", tests, set_up, tear_down);
