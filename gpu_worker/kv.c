@@ -62,11 +62,17 @@ uint32_t kv_plan_steps(const struct by_options *o, uint32_t rows_max) {
 
 enum { SEQUENCES = 16, TOKENS = 65536, CONTEXT_MIN = 64 };
 
+/* A GPU's memory serves nothing else; what is left is for graphs, staging and libraries. */
+static double share_of(const struct by_options *o, const struct backend *b) {
+    if (o->mem_fraction_static > 0) return o->mem_fraction_static;
+    return b->is_device ? 0.9 : 0.5;
+}
+
 int kv_plan(uint32_t *n_pages, uint32_t *context_len, const struct by_options *o, size_t page_bytes,
             struct backend *b, struct by_err *err) {
     uint64_t page = (uint64_t)o->page_size;
     uint64_t free_bytes = b->free_bytes ? b->free_bytes(b) : kv_free_memory();
-    uint64_t room = (uint64_t)((double)free_bytes * o->mem_fraction_static) / page_bytes;
+    uint64_t room = (uint64_t)((double)free_bytes * share_of(o, b)) / page_bytes;
     uint64_t cap = BY_MAX((uint64_t)SEQUENCES * *context_len, (uint64_t)TOKENS) / page;
     if (b->is_device) cap = room; /* its memory serves nothing else */
     uint64_t n =
@@ -75,13 +81,14 @@ int kv_plan(uint32_t *n_pages, uint32_t *context_len, const struct by_options *o
     uint64_t n_tokens = n * page, need = o->context_length ? *context_len : CONTEXT_MIN;
     if (n_tokens < need)
         return by_fail(err, BY_ENOMEM,
-                       "the KV cache would hold %llu tokens of %zu bytes, and one sequence of %llu "
-                       "does not fit: "
+                       "the KV cache would hold %llu tokens of %zu bytes in the %.1f MB that are "
+                       "free beside the weights, and one sequence of %llu does not fit: "
                        "%s, or give --context-length %llu at most",
                        (unsigned long long)n_tokens, page_bytes / (size_t)page,
-                       (unsigned long long)need,
+                       (double)free_bytes / 1e6, (unsigned long long)need,
                        o->max_total_tokens ? "raise --max-total-tokens"
-                                           : "free memory or raise --mem-fraction-static",
+                                           : "free memory, raise --mem-fraction-static, take a "
+                                             "smaller --kv-cache-dtype",
                        (unsigned long long)n_tokens);
     if (n_tokens < *context_len) {
         by_warn("the KV cache holds %llu tokens: sequences end there, the model could do %u",

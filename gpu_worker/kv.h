@@ -1,7 +1,7 @@
 /* kv.h - how much KV cache a worker has, and in which type: decided once, at start.
  *
  *     --max-total-tokens N          N tokens, or a sentence that says what fits
- *     without it                    --mem-fraction-static of the memory that is free, but no more than 16 longest sequences
+ *     without it                    --mem-fraction-static of the memory that is free, on a host no more than 16 longest sequences
  *                                   (or 65,536 tokens): address space that nobody touches costs nothing, a report that
  *                                   promises millions of tokens misleads
  *

@@ -108,8 +108,10 @@ int workers_start(struct workers *w, struct supervisor *s, const struct by_optio
         .supervisor = s, .o = *o, .exe_dir = exe_dir, .n = (uint32_t)(o->dp_size * o->tp_size)};
     w->children = by_alloc_array(w->n, sizeof *w->children);
     if (!o->threads && w->n > 1) w->o.threads = BY_MAX(1u, by_proc_n_cpus() / w->n);
-    /* Each takes its share of what is free, down to the least that the option may be. */
-    w->o.mem_fraction_static = BY_MAX(w->o.mem_fraction_static / w->n, 0.01);
+    /* On one host each takes its share of what is free; a GPU each has to itself. */
+    if (w->n > 1 && strncmp(o->device, "cuda", 4) != 0)
+        w->o.mem_fraction_static =
+            BY_MAX((o->mem_fraction_static > 0 ? o->mem_fraction_static : 0.5) / w->n, 0.01);
     for (uint32_t i = 0; i < w->n; i++) {
         if (strcmp(o->model_impl, "transformers") == 0) {
             int rc = use_transformers(w, i, err);

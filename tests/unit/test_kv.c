@@ -48,6 +48,29 @@ TEST(a_context_that_memory_does_not_allow_is_refused_with_what_fits) {
         fail_msg("%s", err.text);
 }
 
+static uint64_t free_bytes_of_device(struct backend *b) {
+    (void)b;
+    return 1000 * PAGE_BYTES;
+}
+
+TEST(a_device_gives_nine_tenths_where_a_host_gives_half) {
+    UNUSED_STATE;
+    struct by_options o = options(0, 0);
+    struct backend device = {.is_device = true, .free_bytes = free_bytes_of_device};
+    struct by_err err = {0};
+    uint32_t n_pages, context = 512;
+    o.mem_fraction_static = 0;
+    assert_int_equal(kv_plan(&n_pages, &context, &o, PAGE_BYTES, &device, &err), 0);
+    assert_int_equal(n_pages, 900);
+    device.is_device = false;
+    assert_int_equal(kv_plan(&n_pages, &context, &o, PAGE_BYTES, &device, &err), 0);
+    assert_int_equal(n_pages, 500);
+    o.mem_fraction_static = 0.25;
+    device.is_device = true;
+    assert_int_equal(kv_plan(&n_pages, &context, &o, PAGE_BYTES, &device, &err), 0);
+    assert_int_equal(n_pages, 250);
+}
+
 TEST(a_context_that_the_model_could_do_is_cut_to_what_fits) {
     UNUSED_STATE;
     struct by_options o = options(0, 4096);
@@ -61,4 +84,5 @@ TEST(a_context_that_the_model_could_do_is_cut_to_what_fits) {
 TESTS(RUN(pages_hold_the_tokens_that_were_asked_for),
       RUN(a_context_that_was_asked_for_and_does_not_fit_is_refused_with_what_fits),
       RUN(a_context_that_memory_does_not_allow_is_refused_with_what_fits),
+      RUN(a_device_gives_nine_tenths_where_a_host_gives_half),
       RUN(a_context_that_the_model_could_do_is_cut_to_what_fits));

@@ -78,7 +78,7 @@ def count_pages(o, bytes_per_slot, longest):
     """Pages of the pool: as asked, or what the share of free memory holds, at least one longest sequence."""
     if o.max_total_tokens:
         return -(-o.max_total_tokens // o.page_size)
-    tokens = int(free_memory() * o.mem_fraction_static) // max(bytes_per_slot, 1)
+    tokens = int(free_memory() * (o.mem_fraction_static or 0.5)) // max(bytes_per_slot, 1)
     return max(1, min(max(tokens, 1), max(longest * 16, 65536)) // o.page_size)
 
 
