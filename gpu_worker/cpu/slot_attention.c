@@ -9,10 +9,10 @@
 #include <unistd.h>
 
 enum {
-    KEYS = 64, /* keys of one block: their scores stay in L1 */
-    ROWS = 16, /* query rows of one task share the keys they load */
-    LANES =
-        16, /* partial sums of a dot product: one AVX-512 or two AVX2 registers, the same bits either way */
+    KEYS = 64,  /* keys of one block: their scores stay in L1 */
+    ROWS = 16,  /* query rows of one task share the keys they load */
+    LANES = 16, /* partial sums of a dot product, and dot products made at once */
+    HALF = LANES / 2,
     DIM_MAX = 1024,
     THREADS_MAX = 64,
     THREAD_WORK_MIN = 1 << 18, /* multiplications below which a thread costs more than it brings */
@@ -23,13 +23,17 @@ enum {
 #define FOR_EACH_ISA __attribute__((target_clones("avx512f", "avx2", "default")))
 #define INLINE static inline __attribute__((always_inline))
 
+typedef float sums __attribute__((vector_size(LANES * sizeof(float))));
+typedef int ints __attribute__((vector_size(LANES * sizeof(int))));
+
 struct scratch {
     float q[ROWS][DIM_MAX];
     float acc[ROWS][DIM_MAX];
-    float k[DIM_MAX], v[DIM_MAX]; /* one token of a bf16 pool as f32 */
-    float scores[ROWS][KEYS];
+    float room[LANES][DIM_MAX]; /* keys or values of a bf16 pool as f32 */
+    sums scores[ROWS][KEYS / LANES];
     size_t at[KEYS]; /* where the keys of the block lie: see index_of */
-    float max[ROWS], sum[ROWS];
+    sums sum[ROWS];  /* a key's weight goes to the lane of its position */
+    float max[ROWS];
     int own[ROWS];        /* position of each query */
     int first_seen[ROWS]; /* first position it may see */
 };
@@ -51,43 +55,69 @@ INLINE uint16_t to_bf16(float f) {
     return (uint16_t)((x.u + 0x7fffu + (x.u >> 16 & 1)) >> 16);
 }
 
-INLINE const float *token_at(const void *pool, int dtype, size_t index, int dim, float *room) {
-    if (dtype == BANYAN_F32) return (const float *)pool + index * (size_t)dim;
-    const uint16_t *b = (const uint16_t *)pool + index * (size_t)dim;
-    for (int d = 0; d < dim; d++)
-        room[d] = from_bf16(b[d]);
-    return room;
+INLINE sums all(float f) {
+    return (sums){f, f, f, f, f, f, f, f, f, f, f, f, f, f, f, f};
 }
 
-typedef float sums __attribute__((vector_size(LANES * sizeof(float))));
-typedef int ints __attribute__((vector_size(LANES * sizeof(int))));
+INLINE sums load(const float *p) {
+    sums v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
 
-INLINE float dot(const float *a, const float *b, int n) {
-    sums lane = {0};
+/* Lanes i and i + 8, + 4, + 2, + 1 of each vector are added, the vectors of a pair side by side: after four levels a lane holds
+ * what was in one vector. */
+INLINE sums add_8(sums a, sums b) {
+    const ints low = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23};
+    return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, low + 8);
+}
+
+INLINE sums add_4(sums a, sums b) {
+    const ints low = {0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27};
+    return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, low + 4);
+}
+
+INLINE sums add_2(sums a, sums b) {
+    const ints low = {0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29};
+    return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, low + 2);
+}
+
+INLINE sums add_1(sums a, sums b) {
+    const ints low = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30};
+    return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, low + 1);
+}
+
+/* Two partial sums of q with each of eight keys. */
+INLINE sums dot_half(const float *q, const float *const *k, int n) {
+    sums lane[HALF] = {0};
     int d = 0;
     for (; d + LANES <= n; d += LANES) {
-        sums x, y;
-        memcpy(&x, a + d, sizeof x);
-        memcpy(&y, b + d, sizeof y);
-        lane += x * y;
+        sums x = load(q + d);
+        for (int j = 0; j < HALF; j++)
+            lane[j] += x * load(k[j] + d);
     }
-    for (int j = 0; d + j < n; j++)
-        lane[j] += a[d + j] * b[d + j];
-    lane +=
-        __builtin_shuffle(lane, (ints){8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15});
-    lane += __builtin_shuffle(lane, (ints){4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7});
-    lane += __builtin_shuffle(lane, (ints){2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3});
-    return lane[0] + lane[1];
+    for (int j = 0; j < HALF && d < n; j++)
+        for (int i = 0; d + i < n; i++)
+            lane[j][i] += q[d + i] * k[j][d + i];
+    return add_2(add_4(add_8(lane[0], lane[1]), add_8(lane[2], lane[3])),
+                 add_4(add_8(lane[4], lane[5]), add_8(lane[6], lane[7])));
 }
 
-INLINE void add_scaled(float *acc, const float *v, float w, int n) {
-    for (int d = 0; d < n; d++)
-        acc[d] += w * v[d];
-}
-
-INLINE void scale_by(float *acc, float w, int n) {
-    for (int d = 0; d < n; d++)
-        acc[d] *= w;
+/* e^x by Cephes' polynomial, for x <= 0; 0 below -87. A NaN stays one. */
+INLINE sums exp_of(sums x) {
+    const sums magic = all(12582912.0f); /* 1.5 * 2^23: adding it rounds to a whole number */
+    ints is_none = x < all(-87.0f);
+    sums y = (sums)((is_none & (ints)all(-87.0f)) | (~is_none & (ints)x));
+    sums t = y * 1.44269504f + magic, n = t - magic;
+    sums r = y - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    sums p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 0.5f;
+    p = r * r * p + (r + 1.0f);
+    return (sums)(~is_none & ((ints)p + ((ints)t << 23)));
 }
 
 struct task {
@@ -96,7 +126,8 @@ struct task {
 };
 
 static int n_queries(const struct banyan_attention *a, int seq) {
-    return (a->q_start[seq + 1] - a->q_start[seq]) * (a->n_q_heads / a->n_kv_heads);
+    const int32_t *q_start = a->rows->q_start;
+    return (q_start[seq + 1] - q_start[seq]) * (a->n_q_heads / a->n_kv_heads);
 }
 
 static int first_seen(const struct banyan_attention *a, int own) {
@@ -106,80 +137,133 @@ static int first_seen(const struct banyan_attention *a, int own) {
     return first;
 }
 
-INLINE float capped(const struct banyan_attention *a, float score) {
-    score *= a->scale;
-    return a->softcap > 0 ? a->softcap * tanhf(score / a->softcap) : score;
-}
-
 static void load_queries(const struct banyan_attention *a, const struct task *t,
                          struct scratch *s) {
+    const struct banyan_rows *rows = a->rows;
     int group = a->n_q_heads / a->n_kv_heads;
-    int q_len = a->q_start[t->seq + 1] - a->q_start[t->seq];
+    int q_len = rows->q_start[t->seq + 1] - rows->q_start[t->seq];
     for (int i = 0; i < t->n; i++) {
         int row = (t->first + i) / group, head = t->kv_head * group + (t->first + i) % group;
-        int64_t at = (a->q_start[t->seq] + row) * a->q_row_stride + head * a->q_head_stride;
-        for (int d = 0; d < a->k_dim; d++) {
-            s->q[i][d] = a->dtype == BANYAN_F32 ? ((const float *)a->q)[at + d]
-                                                : from_bf16(((const uint16_t *)a->q)[at + d]);
-        }
-        s->own[i] = a->kv_len[t->seq] - q_len + row;
+        int64_t at = (rows->q_start[t->seq] + row) * a->q_row_stride + head * a->q_head_stride;
+        if (a->dtype == BANYAN_F32)
+            memcpy(s->q[i], (const float *)a->q + at, (size_t)a->k_dim * sizeof(float));
+        else
+            for (int d = 0; d < a->k_dim; d++)
+                s->q[i][d] = from_bf16(((const uint16_t *)a->q)[at + d]);
+        s->own[i] = rows->kv_len[t->seq] - q_len + row;
         s->first_seen[i] = first_seen(a, s->own[i]);
         s->max[i] = a->sinks ? a->sinks[head] : -INFINITY;
-        s->sum[i] = a->sinks ? 1 : 0;
+        s->sum[i] = (sums){a->sinks ? 1 : 0};
         memset(s->acc[i], 0, (size_t)a->v_dim * sizeof(float));
     }
 }
 
-/* Index into a pool of [slot][kv head]. */
-static size_t index_of(const struct banyan_attention *a, const struct task *t, int position) {
-    int32_t page = a->table[t->seq * a->table_stride + position / a->page_size];
-    size_t slot = (size_t)page * (size_t)a->page_size + (size_t)(position % a->page_size);
-    return slot * (size_t)a->n_kv_heads + (size_t)t->kv_head;
+static size_t slot_of(const struct banyan_rows *rows, int seq, int position) {
+    int32_t page = rows->table[seq * rows->table_stride + position / rows->page_size];
+    return (size_t)page * (size_t)rows->page_size + (size_t)(position % rows->page_size);
 }
 
+/* Indices into a pool of [slot][kv head] of the positions from … to - 1; those of the block around them are one of theirs, and
+ * never counted. */
 static void find_block(const struct banyan_attention *a, const struct task *t, struct scratch *s,
-                       int from, int to) {
+                       int block, int from, int to) {
     for (int p = from; p < to; p++)
-        s->at[p - from] = index_of(a, t, p);
+        s->at[p - block] = slot_of(a->rows, t->seq, p) * (size_t)a->n_kv_heads + (size_t)t->kv_head;
+    for (int j = 0; j < KEYS; j++)
+        if (j < from - block || j >= to - block) s->at[j] = s->at[from - block];
+}
+
+/* Where 16 keys or values of the block lie as f32. */
+INLINE void find_rows(const void *pool, int dtype, const size_t *at, int dim, struct scratch *s,
+                      const float **rows) {
+    for (int j = 0; j < LANES; j++) {
+        rows[j] = s->room[j];
+        if (dtype == BANYAN_F32) {
+            rows[j] = (const float *)pool + at[j] * (size_t)dim;
+            continue;
+        }
+        const uint16_t *b = (const uint16_t *)pool + at[j] * (size_t)dim;
+        for (int d = 0; d < dim; d++)
+            s->room[j][d] = from_bf16(b[d]);
+    }
+}
+
+INLINE sums capped(const struct banyan_attention *a, sums scores) {
+    scores *= a->scale;
+    for (int j = 0; j < LANES && a->softcap > 0; j++)
+        scores[j] = a->softcap * tanhf(scores[j] / a->softcap);
+    return scores;
 }
 
 FOR_EACH_ISA static void score_block(const struct banyan_attention *a, const struct task *t,
-                                     struct scratch *s, int from, int to) {
-    for (int p = from; p < to; p++) {
-        const float *k = token_at(a->k_pool, a->dtype, s->at[p - from], a->k_dim, s->k);
+                                     struct scratch *s, int block, int from, int to) {
+    const ints number = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const ints none = (ints)all(-INFINITY);
+    for (int c = 0; c < KEYS / LANES; c++) {
+        int p = block + c * LANES;
+        bool is_out = p + LANES <= from || p >= to;
+        const float *rows[LANES];
+        if (!is_out) find_rows(a->k_pool, a->dtype, s->at + c * LANES, a->k_dim, s, rows);
         for (int i = 0; i < t->n; i++) {
-            bool is_seen = p <= s->own[i] && p >= s->first_seen[i];
-            s->scores[i][p - from] = is_seen ? capped(a, dot(s->q[i], k, a->k_dim)) : -INFINITY;
+            if (is_out) {
+                s->scores[i][c] = (sums)none;
+                continue;
+            }
+            sums dots =
+                add_1(dot_half(s->q[i], rows, a->k_dim), dot_half(s->q[i], rows + HALF, a->k_dim));
+            ints at = number + p;
+            ints is_seen = (at <= s->own[i]) & (at >= s->first_seen[i]);
+            s->scores[i][c] = (sums)((is_seen & (ints)capped(a, dots)) | (~is_seen & none));
         }
     }
 }
 
 /* Scores become weights under the new maximum; what was summed under the old one shrinks. */
-FOR_EACH_ISA static void weigh_block(const struct banyan_attention *a, struct scratch *s, int i,
-                                     int n) {
+FOR_EACH_ISA static void weigh_block(const struct banyan_attention *a, struct scratch *s, int i) {
     float max = s->max[i];
-    for (int j = 0; j < n; j++)
-        max = BY_MAX(max, s->scores[i][j]);
+    for (int c = 0; c < KEYS / LANES; c++)
+        for (int j = 0; j < LANES; j++)
+            max = BY_MAX(max, s->scores[i][c][j]);
     float base = max == -INFINITY ? 0 : max; /* nothing seen yet: every weight below is 0 */
     float shrink = expf(s->max[i] - base);
-    if (shrink != 1) scale_by(s->acc[i], shrink, a->v_dim);
+    for (int d = 0; d < a->v_dim && shrink != 1; d++)
+        s->acc[i][d] *= shrink;
     s->sum[i] *= shrink;
-    for (int j = 0; j < n; j++) {
-        s->scores[i][j] = expf(s->scores[i][j] - base);
-        s->sum[i] += s->scores[i][j];
+    for (int c = 0; c < KEYS / LANES; c++) {
+        s->scores[i][c] = exp_of(s->scores[i][c] - base);
+        s->sum[i] += s->scores[i][c];
     }
     s->max[i] = max;
 }
 
+enum { WIDE = 4 }; /* vectors of a value summed at once, in registers */
+
+/* acc += weights · rows, in the order of rows. A weight of 0 must not meet a NaN in a slot that is not seen. */
+INLINE void add_rows(float *acc, sums weights, const float *const *rows, int dim) {
+    int d = 0;
+    for (; d + WIDE * LANES <= dim; d += WIDE * LANES) {
+        sums v[WIDE];
+        for (int c = 0; c < WIDE; c++)
+            v[c] = load(acc + d + c * LANES);
+        for (int j = 0; j < LANES; j++)
+            for (int c = 0; c < WIDE && weights[j] != 0; c++)
+                v[c] += weights[j] * load(rows[j] + d + c * LANES);
+        memcpy(acc + d, v, sizeof v);
+    }
+    for (int j = 0; j < LANES; j++)
+        for (int e = d; e < dim && weights[j] != 0; e++)
+            acc[e] += weights[j] * rows[j][e];
+}
+
 FOR_EACH_ISA static void add_block(const struct banyan_attention *a, const struct task *t,
-                                   struct scratch *s, int from, int to) {
-    for (int p = from; p < to; p++) {
-        const float *v = token_at(a->v_pool, a->dtype, s->at[p - from], a->v_dim, s->v);
-        for (int i = 0; i < t->n;
-             i++) { /* a weight of 0 must not meet a NaN in a slot that is not seen */
-            float w = s->scores[i][p - from];
-            if (w != 0) add_scaled(s->acc[i], v, w, a->v_dim);
-        }
+                                   struct scratch *s, int block, int from, int to) {
+    for (int c = 0; c < KEYS / LANES; c++) {
+        int p = block + c * LANES;
+        const float *rows[LANES];
+        if (p + LANES <= from || p >= to) continue;
+        find_rows(a->v_pool, a->dtype, s->at + c * LANES, a->v_dim, s, rows);
+        for (int i = 0; i < t->n; i++)
+            add_rows(s->acc[i], s->scores[i][c], rows, a->v_dim);
     }
 }
 
@@ -187,10 +271,14 @@ static void store(const struct banyan_attention *a, const struct task *t, const 
     int group = a->n_q_heads / a->n_kv_heads;
     for (int i = 0; i < t->n; i++) {
         int row = (t->first + i) / group, head = t->kv_head * group + (t->first + i) % group;
-        size_t at = ((size_t)(a->q_start[t->seq] + row) * (size_t)a->n_q_heads + (size_t)head) *
-                    (size_t)a->v_dim;
+        size_t at =
+            ((size_t)(a->rows->q_start[t->seq] + row) * (size_t)a->n_q_heads + (size_t)head) *
+            (size_t)a->v_dim;
+        float sum = 0;
+        for (int j = 0; j < LANES; j++)
+            sum += s->sum[i][j];
         for (int d = 0; d < a->v_dim; d++) {
-            float x = s->acc[i][d] / s->sum[i];
+            float x = s->acc[i][d] / sum;
             if (a->dtype == BANYAN_F32)
                 ((float *)a->out)[at + (size_t)d] = x;
             else
@@ -201,21 +289,42 @@ static void store(const struct banyan_attention *a, const struct task *t, const 
 
 /* Blocks start at multiples of KEYS, so that a key's place in the order of additions is its position's. */
 static void run_task(const struct banyan_attention *a, const struct task *t, struct scratch *s) {
-    int first = a->kv_len[t->seq], last = 0;
+    int first = a->rows->kv_len[t->seq], last = 0;
     load_queries(a, t, s);
     for (int i = 0; i < t->n; i++) {
         first = BY_MIN(first, s->first_seen[i]);
         last = BY_MAX(last, s->own[i]);
     }
-    for (int p = first / KEYS * KEYS; p <= last; p += KEYS) {
-        int from = BY_MAX(p, first), to = BY_MIN(p + KEYS, last + 1);
-        find_block(a, t, s, from, to);
-        score_block(a, t, s, from, to);
+    for (int block = first / KEYS * KEYS; block <= last; block += KEYS) {
+        int from = BY_MAX(block, first), to = BY_MIN(block + KEYS, last + 1);
+        find_block(a, t, s, block, from, to);
+        score_block(a, t, s, block, from, to);
         for (int i = 0; i < t->n; i++)
-            weigh_block(a, s, i, to - from);
-        add_block(a, t, s, from, to);
+            weigh_block(a, s, i);
+        add_block(a, t, s, block, from, to);
     }
     store(a, t, s);
+}
+
+/* The rows' keys and values go into their slots. */
+static void write_rows(const struct banyan_attention *a) {
+    const struct banyan_rows *rows = a->rows;
+    size_t size = a->dtype == BANYAN_F32 ? 4 : 2;
+    size_t k_bytes = (size_t)a->k_dim * size, v_bytes = (size_t)a->v_dim * size;
+    for (int seq = 0; seq < rows->n_seqs; seq++) {
+        int behind = rows->kv_len[seq] - rows->q_start[seq + 1];
+        for (int r = rows->q_start[seq]; r < rows->q_start[seq + 1]; r++) {
+            size_t to = slot_of(rows, seq, behind + r) * (size_t)a->n_kv_heads;
+            for (int h = 0; h < a->n_kv_heads; h++, to++) {
+                int64_t k = r * a->k_row_stride + h * a->k_head_stride;
+                int64_t v = r * a->v_row_stride + h * a->v_head_stride;
+                memcpy((char *)a->k_pool + to * k_bytes, (const char *)a->k + k * (int64_t)size,
+                       k_bytes);
+                memcpy((char *)a->v_pool + to * v_bytes, (const char *)a->v + v * (int64_t)size,
+                       v_bytes);
+            }
+        }
+    }
 }
 
 /* ---- tasks over threads ---- */
@@ -241,7 +350,7 @@ static struct task task_at(const struct banyan_attention *a, int i) {
 static void *work(void *ctx) {
     struct job *job = ctx;
     struct scratch
-        s; /* 150 KB of which a task touches a few: from the heap it would be mapped anew in each call */
+        s; /* 200 KB of which a task touches a few: from the heap it would be mapped anew in each call */
     for (int i = atomic_fetch_add(&job->next, 1); i < job->n_tasks;
          i = atomic_fetch_add(&job->next, 1)) {
         struct task t = task_at(job->a, i);
@@ -251,26 +360,28 @@ static void *work(void *ctx) {
 }
 
 static bool is_sane(const struct banyan_attention *a) {
-    if (a->n_seqs < 0 || a->n_kv_heads < 1 || a->n_q_heads % a->n_kv_heads || a->page_size < 1)
-        return false;
+    const struct banyan_rows *rows = a->rows;
+    if (rows->n_seqs < 0 || rows->page_size < 1) return false;
+    if (a->n_kv_heads < 1 || a->n_q_heads % a->n_kv_heads) return false;
     if (a->k_dim < 1 || a->k_dim > DIM_MAX || a->v_dim < 1 || a->v_dim > DIM_MAX) return false;
     if (a->dtype != BANYAN_F32 && a->dtype != BANYAN_BF16) return false;
-    for (int i = 0; i < a->n_seqs; i++) {
-        int q_len = a->q_start[i + 1] - a->q_start[i];
-        if (q_len < 0 || a->kv_len[i] < q_len) return false;
-        if (BY_DIV_UP(a->kv_len[i], a->page_size) > a->table_stride) return false;
+    for (int i = 0; i < rows->n_seqs; i++) {
+        int q_len = rows->q_start[i + 1] - rows->q_start[i];
+        if (q_len < 0 || rows->kv_len[i] < q_len) return false;
+        if (BY_DIV_UP(rows->kv_len[i], rows->page_size) > rows->table_stride) return false;
     }
     return true;
 }
 
 int slot_attention_run(const struct banyan_attention *a, int n_threads) {
     if (!is_sane(a)) return -1;
+    if (a->k) write_rows(a);
     struct job job = {.a = a};
     int64_t n_multiply = 0;
-    for (int i = 0; i < a->n_seqs; i++) {
+    for (int i = 0; i < a->rows->n_seqs; i++) {
         job.n_tasks += BY_DIV_UP(n_queries(a, i), ROWS) * a->n_kv_heads;
         n_multiply +=
-            (int64_t)n_queries(a, i) * a->n_kv_heads * a->kv_len[i] * (a->k_dim + a->v_dim);
+            (int64_t)n_queries(a, i) * a->n_kv_heads * a->rows->kv_len[i] * (a->k_dim + a->v_dim);
     }
     if (n_threads <= 0) n_threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
     n_threads = BY_MIN(n_threads, BY_MIN((int)THREADS_MAX, job.n_tasks));

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { KERNELS_VERSION = 3 };
+enum { KERNELS_VERSION = 4 };
 
 static_assert(BY_COUNTOF(((struct banyan_pick *)0)->top_ids) == LIMIT_TOP_LOGPROBS,
               "a pick holds every top_logprobs");
@@ -82,4 +82,12 @@ int banyan_sampler_score(struct sampler *s, const struct banyan_sampling *p, con
     if (id >= sampler_n_vocab(s) || sampler_score(s, &params, logits, id, &pick)) return -1;
     give(&pick, out, chosen);
     return 0;
+}
+
+void banyan_sampler_pick_all(struct sampler *s, const struct banyan_sampling *const *p,
+                             float *logits, struct banyan_pick *out, float *const *chosen,
+                             uint8_t *failed, uint32_t n) {
+    for (uint32_t r = 0; r < n; r++)
+        failed[r] = banyan_sampler_pick(s, p[r], logits + (size_t)r * sampler_n_vocab(s), &out[r],
+                                        chosen[r]) != 0;
 }

@@ -20,19 +20,28 @@
 
 enum banyan_dtype { BANYAN_F32 = 0, BANYAN_BF16 = 1 };
 
-struct banyan_attention {
-    const void *q; /* [n_rows, n_q_heads, k_dim] by the two strides, in elements; last dim dense */
-    const void *k_pool;     /* [n_slots, n_kv_heads, k_dim] dense */
-    const void *v_pool;     /* [n_slots, n_kv_heads, v_dim] dense */
-    void *out;              /* [n_rows, n_q_heads, v_dim] dense, dtype as q */
+/* Which rows a step runs and where their sequences lie: the same for all layers. */
+struct banyan_rows {
     const int32_t *q_start; /* [n_seqs + 1] */
     const int32_t *kv_len;  /* [n_seqs] */
     const int32_t *table;   /* [n_seqs, table_stride] pages */
-    const float *sinks;     /* [n_q_heads] a logit that only takes mass (gpt-oss), or NULL */
-    int64_t q_row_stride, q_head_stride, table_stride;
-    int32_t n_seqs, n_q_heads, n_kv_heads, k_dim, v_dim, page_size;
+    int64_t table_stride;
+    int32_t n_seqs, page_size;
+};
+
+struct banyan_attention {
+    const struct banyan_rows *rows;
+    const void *q; /* [n_rows, n_q_heads, k_dim] by the two strides, in elements; last dim dense */
+    /* The rows' own keys and values [n_rows, n_kv_heads, dim], as q; they go into the pools first. NULL: they are there */
+    const void *k, *v;
+    void *k_pool;       /* [n_slots, n_kv_heads, k_dim] dense */
+    void *v_pool;       /* [n_slots, n_kv_heads, v_dim] dense */
+    void *out;          /* [n_rows, n_q_heads, v_dim] dense, dtype as q */
+    const float *sinks; /* [n_q_heads] a logit that only takes mass (gpt-oss), or NULL */
+    int64_t q_row_stride, q_head_stride, k_row_stride, k_head_stride, v_row_stride, v_head_stride;
+    int32_t n_q_heads, n_kv_heads, k_dim, v_dim;
     int32_t window, chunk; /* 0: none */
-    int32_t dtype;         /* enum banyan_dtype of q, pools and out */
+    int32_t dtype;         /* enum banyan_dtype of q, k, v, pools and out */
     float scale, softcap;  /* softcap 0: none */
 };
 
@@ -68,14 +77,30 @@ BANYAN_EXPORT int banyan_sampler_score(struct sampler *s, const struct banyan_sa
                                        const float *logits, uint32_t id, struct banyan_pick *out,
                                        float *chosen);
 
+/* The same for n rows at once: row r of logits, which follow one another, by p[r], into out[r] and chosen[r] (an address or 0).
+ * failed[r]: 0, or 1 when the row is broken. */
+BANYAN_EXPORT void banyan_sampler_pick_all(struct sampler *s,
+                                           const struct banyan_sampling *const *p, float *logits,
+                                           struct banyan_pick *out, float *const *chosen,
+                                           uint8_t *failed, uint32_t n);
+
 /* ---- matrix products as the native worker computes them: a weight packed once, a team of threads (linear.c) ---- */
 struct banyan_matrix {
     const void
         *w; /* [n_out, n_in] by the two strides, in elements; read while it is packed, not kept */
-    const float *bias; /* [n_out] or NULL */
     int64_t out_stride, in_stride;
     uint32_t n_out, n_in;
     int32_t dtype; /* enum banyan_dtype of w, and of x and y later */
+};
+
+enum banyan_act {
+    BANYAN_NO_ACT,
+    BANYAN_SILU,
+    BANYAN_GELU, /* with erf */
+    BANYAN_GELU_TANH,
+    BANYAN_RELU,
+    BANYAN_RELU2,
+    BANYAN_QUICK_GELU
 };
 
 struct banyan_team;
@@ -83,13 +108,41 @@ struct banyan_linear;
 /* n_threads 0: as many as CPUs. NULL: no memory, or no thread could be started. One thread calls it and its products. */
 BANYAN_EXPORT struct banyan_team *banyan_team_new(uint32_t n_threads);
 BANYAN_EXPORT void banyan_team_free(struct banyan_team *t); /* after its products; NULL is fine */
-/* NULL: sizes out of range, or no memory. */
+/* The n parts, of one n_in and dtype, one below the other as one weight; bias [their n_out together] or NULL. With an act there are
+ * two parts, gate and up, and the product is act(gate) * up. NULL: sizes out of range, or no memory. */
 BANYAN_EXPORT struct banyan_linear *banyan_linear_new(struct banyan_team *t,
-                                                      const struct banyan_matrix *m);
+                                                      const struct banyan_matrix *parts, uint32_t n,
+                                                      const float *bias, int32_t act);
 BANYAN_EXPORT void banyan_linear_free(struct banyan_linear *l); /* NULL is fine */
 /* y [n_rows, n_out] = x [n_rows, n_in] · w^T + bias, both dense. 0, or -1: no memory. */
 BANYAN_EXPORT int banyan_linear_run(struct banyan_linear *l, const void *x, void *y,
                                     uint32_t n_rows);
+/* y = down(up(x)), two products of one team; what lies between stays f32. 0, or -1: no memory, or sizes that do not meet. */
+BANYAN_EXPORT int banyan_mlp_run(struct banyan_linear *up, struct banyan_linear *down,
+                                 const void *x, void *y, uint32_t n_rows);
+
+/* ---- what stands between products (rows.c) ---- */
+struct banyan_norm {
+    const float *w; /* [width] */
+    float eps;
+    uint32_t width;
+    int32_t dtype; /* of x and y */
+    int32_t
+        is_early; /* bf16: x / rms is rounded before w, as Llama does; else once, as Gemma does */
+};
+/* y = x / sqrt(mean(x^2) + eps) * w, rows of x dense and y dense. */
+BANYAN_EXPORT void banyan_norm_run(const struct banyan_norm *n, const void *x, void *y,
+                                   uint32_t n_rows);
+
+/* Of each head the first n_rot columns turn, column i with i + n_rot / 2; each operation is rounded to the dtype, as in torch. */
+struct banyan_rope {
+    const void *cos, *sin; /* [n_rows, n_rot] dense */
+    const void *q, *k;     /* [n_rows, n_heads, dim] by the strides, in elements; last dim dense */
+    void *q_out, *k_out;   /* dense */
+    int64_t q_row_stride, q_head_stride, k_row_stride, k_head_stride;
+    int32_t n_rows, n_q_heads, n_k_heads, dim, n_rot, dtype;
+};
+BANYAN_EXPORT void banyan_rope_run(const struct banyan_rope *r);
 
 /* ---- ranks of one model on one host (gpu_worker/tp.h; group.c) ---- */
 struct tp;

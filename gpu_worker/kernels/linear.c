@@ -5,6 +5,14 @@
 
 #include <string.h>
 
+static_assert(BANYAN_SILU == (int)ACT_SILU && BANYAN_GELU == (int)ACT_GELU &&
+                  BANYAN_GELU_TANH == (int)ACT_GELU_TANH && BANYAN_RELU == (int)ACT_RELU &&
+                  BANYAN_RELU2 == (int)ACT_RELU2 && BANYAN_QUICK_GELU == (int)ACT_QUICK_GELU,
+              "the same numbers on both sides");
+
+/* Loops over numbers without an order: built for each instruction set, the same bits. */
+#define FOR_EACH_ISA __attribute__((target_clones("avx512f", "avx2", "default")))
+
 struct banyan_team {
     struct backend *backend;
     float *room; /* [room_cap]: rows of x, then of y, of bf16 callers as f32 */
@@ -14,8 +22,9 @@ struct banyan_team {
 struct banyan_linear {
     struct banyan_team *team;
     struct weight *weight;
-    uint32_t n_out, n_in;
+    uint32_t n_out, n_in; /* of the product: half of a gated weight's rows */
     int32_t dtype;
+    enum act_kind act;
 };
 
 struct banyan_team *banyan_team_new(uint32_t n_threads) {
@@ -35,8 +44,17 @@ void banyan_team_free(struct banyan_team *t) {
     by_free(t);
 }
 
+/* The parts of one weight. */
+struct parts {
+    const struct banyan_matrix *m;
+    uint32_t n;
+};
+
 static void give_row(const void *ctx, uint32_t out, void *bytes) {
-    const struct banyan_matrix *m = ctx;
+    const struct parts *parts = ctx;
+    const struct banyan_matrix *m = parts->m;
+    while (out >= m->n_out)
+        out -= m++->n_out;
     size_t size = m->dtype == BANYAN_F32 ? 4 : 2;
     const char *from = (const char *)m->w + (int64_t)out * m->out_stride * (int64_t)size;
     if (m->in_stride == 1) {
@@ -47,19 +65,38 @@ static void give_row(const void *ctx, uint32_t out, void *bytes) {
         memcpy((char *)bytes + k * size, from + k * m->in_stride * (int64_t)size, size);
 }
 
-struct banyan_linear *banyan_linear_new(struct banyan_team *t, const struct banyan_matrix *m) {
+/* The sum of their n_out; 0 when they are not parts of one weight. */
+static uint32_t n_out_of(const struct parts *parts, bool is_gated) {
+    const struct banyan_matrix *m = parts->m;
+    uint64_t n_out = 0;
+    if (!parts->n || (is_gated && (parts->n != 2 || m[0].n_out != m[1].n_out))) return 0;
+    if (m->dtype != BANYAN_F32 && m->dtype != BANYAN_BF16) return 0;
+    for (uint32_t i = 0; i < parts->n; i++) {
+        if (m[i].n_in != m->n_in || m[i].dtype != m->dtype) return 0;
+        n_out += m[i].n_out;
+    }
+    return n_out > UINT32_MAX ? 0 : (uint32_t)n_out;
+}
+
+struct banyan_linear *banyan_linear_new(struct banyan_team *t, const struct banyan_matrix *m,
+                                        uint32_t n, const float *bias, int32_t act) {
     struct by_err err;
-    struct weight_source src = {.n_out = m->n_out,
+    struct parts parts = {m, n};
+    bool is_gated = act != BANYAN_NO_ACT;
+    uint32_t n_out = n_out_of(&parts, is_gated);
+    struct weight *weight;
+    if (!n_out || act < 0 || act > BANYAN_QUICK_GELU) return NULL;
+    struct weight_source src = {.n_out = n_out,
                                 .n_in = m->n_in,
                                 .dtype = m->dtype == BANYAN_F32 ? BY_DTYPE_F32 : BY_DTYPE_BF16,
                                 .row = give_row,
-                                .ctx = m,
-                                .bias = m->bias};
-    struct weight *weight;
-    if (m->dtype != BANYAN_F32 && m->dtype != BANYAN_BF16) return NULL;
+                                .ctx = &parts,
+                                .bias = bias,
+                                .is_gated = is_gated};
     if (t->backend->weight_new(t->backend, &weight, &src, &err)) return NULL;
     struct banyan_linear *l = by_alloc(sizeof *l);
-    *l = (struct banyan_linear){t, weight, m->n_out, m->n_in, m->dtype};
+    *l = (struct banyan_linear){t,       weight,   is_gated ? n_out / 2 : n_out,
+                                m->n_in, m->dtype, (enum act_kind)act};
     return l;
 }
 
@@ -71,26 +108,35 @@ void banyan_linear_free(struct banyan_linear *l) {
 
 /* ---- a call ---- */
 
+/* One product, or two one after the other. */
 struct product {
     struct backend *backend;
-    struct op_linear op;
+    struct op_linear op[2];
+    int n;
 };
 
 static void multiply(struct lane *lane, void *ctx) {
     struct product *p = ctx;
-    p->backend->linear(lane, &p->op);
+    for (int i = 0; i < p->n; i++)
+        p->backend->linear(lane, &p->op[i]);
 }
 
-static void widen(const uint16_t *from, float *to, size_t n) {
+FOR_EACH_ISA static void widen(const uint16_t *from, float *to, size_t n) {
     for (size_t i = 0; i < n; i++) {
         uint32_t bits = (uint32_t)from[i] << 16;
         memcpy(to + i, &bits, sizeof bits);
     }
 }
 
-static void narrow(const float *from, uint16_t *to, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        to[i] = by_f32_to_bf16(from[i]);
+/* by_f32_to_bf16 without a branch. */
+FOR_EACH_ISA static void narrow(const float *from, uint16_t *to, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        uint32_t b;
+        memcpy(&b, from + i, sizeof b);
+        uint32_t rounded = (b + 0x7fffu + ((b >> 16) & 1)) >> 16;
+        uint32_t nan = (b >> 16) | 0x40;
+        to[i] = (uint16_t)((b & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+    }
 }
 
 static bool make_room(struct banyan_team *t, size_t n) {
@@ -101,23 +147,48 @@ static bool make_room(struct banyan_team *t, size_t n) {
     return t->room != NULL;
 }
 
-int banyan_linear_run(struct banyan_linear *l, const void *x, void *y, uint32_t n_rows) {
-    size_t n_x = (size_t)n_rows * l->n_in, n_y = (size_t)n_rows * l->n_out;
-    size_t y_at = BY_ALIGN_UP(n_x, (size_t)16);
-    bool is_short = l->dtype == BANYAN_BF16;
+static struct op_linear op_of(const struct banyan_linear *l, const float *x, float *y,
+                              uint32_t n_rows) {
+    return (struct op_linear){.w = l->weight,
+                              .x = x,
+                              .x_ld = l->n_in,
+                              .act = l->act,
+                              .y = y,
+                              .y_ld = l->n_out,
+                              .scale = 1,
+                              .n = n_rows};
+}
+
+/* first, and then second of what came out; second may be NULL. */
+static int run(struct banyan_linear *first, struct banyan_linear *second, const void *x, void *y,
+               uint32_t n_rows) {
+    struct banyan_team *t = first->team;
+    const struct banyan_linear *last = second ? second : first;
+    size_t n_x = (size_t)n_rows * first->n_in, n_between = (size_t)n_rows * first->n_out;
+    size_t n_y = (size_t)n_rows * last->n_out;
+    size_t between_at = BY_ALIGN_UP(n_x, (size_t)16);
+    size_t y_at = between_at + (second ? BY_ALIGN_UP(n_between, (size_t)16) : 0);
+    bool is_short = first->dtype == BANYAN_BF16;
     if (!n_rows) return 0;
-    if (is_short && !make_room(l->team, y_at + n_y)) return -1;
-    float *room = l->team->room;
-    struct product p = {.backend = l->team->backend,
-                        .op = {.w = l->weight,
-                               .x = is_short ? room : x,
-                               .x_ld = l->n_in,
-                               .y = is_short ? room + y_at : y,
-                               .y_ld = l->n_out,
-                               .scale = 1,
-                               .n = n_rows}};
-    if (is_short) widen(x, room, n_x);
+    if ((is_short || second) && !make_room(t, y_at + n_y)) return -1;
+    const float *from = is_short ? t->room : x;
+    float *to = is_short ? t->room + y_at : y;
+    float *between = second ? t->room + between_at : to;
+    struct product p = {.backend = t->backend, .n = second ? 2 : 1};
+    p.op[0] = op_of(first, from, between, n_rows);
+    if (second) p.op[1] = op_of(second, between, to, n_rows);
+    if (is_short) widen(x, t->room, n_x);
     p.backend->run(p.backend, multiply, &p);
-    if (is_short) narrow(room + y_at, y, n_y);
+    if (is_short) narrow(to, y, n_y);
     return 0;
+}
+
+int banyan_linear_run(struct banyan_linear *l, const void *x, void *y, uint32_t n_rows) {
+    return run(l, NULL, x, y, n_rows);
+}
+
+int banyan_mlp_run(struct banyan_linear *up, struct banyan_linear *down, const void *x, void *y,
+                   uint32_t n_rows) {
+    if (up->n_out != down->n_in || up->dtype != down->dtype || up->team != down->team) return -1;
+    return run(up, down, x, y, n_rows);
 }

@@ -12,6 +12,7 @@ import torch
 from . import kernels
 
 NAME = "banyan"
+DTYPES = {torch.float32: kernels.F32, torch.bfloat16: kernels.BF16}
 
 
 class Unsupported(RuntimeError):
@@ -54,47 +55,79 @@ def hook(module, query, key, value, attention_mask=None, *, scaling=None, slidin
         raise Unsupported("it builds its own attention mask")
     _check_extras(extras)
     n_rows = batch.n_tokens
-    if query.shape[0] != 1 or query.shape[2] != n_rows or key.shape[2] != n_rows:
+    if query.shape[0] != 1 or not n_rows == query.shape[2] == key.shape[2] == value.shape[2] or key.shape[1] != value.shape[1]:
         raise Unsupported(f"its attention sees {tuple(query.shape)} queries and {tuple(key.shape)} keys of {n_rows} tokens")
     context.fired[layer] = context.fired.get(layer, 0) + 1
     if context.fired[layer] > 1:
         raise Unsupported(f"layer {layer} calls its attention more than once in a pass")
-    keys, values = pool.layer(layer, key.shape[1], key.shape[3], value.shape[3], key.dtype)
-    keys[batch.write] = key[0].transpose(0, 1)
-    values[batch.write] = value[0].transpose(0, 1)
-    out = attend(query[0].transpose(0, 1), keys, values, batch, scale=scaling or query.shape[3] ** -0.5,
-                 window=int(sliding_window or 0), softcap=float(softcap or 0), sinks=s_aux,
-                 chunk=context.chunk_of.get(layer, 0))
+    said = (float(scaling or query.shape[3] ** -0.5), int(sliding_window or 0), float(softcap or 0),
+            context.chunk_of.get(layer, 0))
+    out = _run(layer, pool, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), batch, said, s_aux)
     return out[None], None
 
 
-def attend(query, keys, values, batch, *, scale, window, softcap, sinks, chunk):
-    """query [T, Hq, Dk] over the pool -> [T, Hq, Dv]."""
-    if query.device.type == "cpu" and query.dtype in (torch.float32, torch.bfloat16):
-        return _attend_c(query, keys, values, batch, scale, window, softcap, sinks, chunk)
+def _run(layer, pool, query, key, value, batch, said, sinks):
+    """query [T, Hq, Dk], key [T, Hk, Dk], value [T, Hk, Dv]: the last two go into the pool, then the queries see it."""
+    keys, values = pool.layer(layer, key.shape[1], key.shape[2], value.shape[2], key.dtype)
+    if query.device.type == "cpu" and query.dtype in DTYPES and query.dtype is key.dtype is value.dtype:
+        plan = pool.plans.get(layer)
+        if plan is None or plan.said != said or plan.n_heads != query.shape[1]:
+            plan = pool.plans[layer] = Plan(keys, values, query.shape[1], said)
+        return plan.run(query, batch, sinks, key, value)
+    keys[batch.write] = key
+    values[batch.write] = value
+    scale, window, softcap, chunk = said
     return attend_torch(query, keys, values, batch, scale=scale, window=window, softcap=softcap, sinks=sinks, chunk=chunk)
 
 
-def _attend_c(query, keys, values, batch, scale, window, softcap, sinks, chunk):
-    global _lib
-    if _lib is None:
-        _lib = kernels.load()
-    if query.stride(-1) != 1:
-        query = query.contiguous()
-    out = torch.empty((query.shape[0], query.shape[1], values.shape[2]), dtype=query.dtype)
-    sinks = None if sinks is None else sinks.detach().to(torch.float32).reshape(-1).contiguous()
-    q_start, kv_len, table = batch.addresses
-    call = kernels.Attention(
-        q=query.data_ptr(), k_pool=keys.data_ptr(), v_pool=values.data_ptr(), out=out.data_ptr(),
-        q_start=q_start, kv_len=kv_len, table=table,
-        sinks=None if sinks is None else sinks.data_ptr(), q_row_stride=query.stride(0), q_head_stride=query.stride(1),
-        table_stride=batch.table.shape[1], n_seqs=len(batch), n_q_heads=query.shape[1], n_kv_heads=keys.shape[1],
-        k_dim=keys.shape[2], v_dim=values.shape[2], page_size=batch.page_size, window=window, chunk=chunk,
-        dtype=kernels.F32 if query.dtype == torch.float32 else kernels.BF16, scale=scale, softcap=softcap,
-    )
-    if _lib.banyan_attention_run(ctypes.byref(call), context.n_threads):
-        raise Unsupported(f"attention of {query.shape[1]} heads of {keys.shape[2]} over {keys.shape[1]} is out of bounds")
-    return out
+class Plan:
+    """A layer's call of the kernel: what stays from step to step is filled in once."""
+
+    def __init__(self, keys, values, n_heads, said):
+        global _lib
+        if _lib is None:
+            _lib = kernels.load()
+        self.said, self.n_heads, self.v_dim = said, n_heads, values.shape[2]
+        scale, window, softcap, chunk = said
+        self.call = kernels.Attention(
+            k_pool=keys.data_ptr(), v_pool=values.data_ptr(), n_q_heads=n_heads, n_kv_heads=keys.shape[1], k_dim=keys.shape[2],
+            v_dim=values.shape[2], window=window, chunk=chunk, dtype=DTYPES[keys.dtype], scale=scale, softcap=softcap,
+        )
+        self._reference = ctypes.byref(self.call)
+
+    def run(self, query, batch, sinks=None, key=None, value=None):
+        """query [T, Hq, Dk] -> [T, Hq, Dv]; key and value [T, Hk, D], if there are any, are stored first."""
+        call, kept = self.call, []
+        call.rows = batch.address
+        call.q, call.q_row_stride, call.q_head_stride = _rows_of(query, kept)
+        if key is not None:
+            call.k, call.k_row_stride, call.k_head_stride = _rows_of(key, kept)
+            call.v, call.v_row_stride, call.v_head_stride = _rows_of(value, kept)
+        if sinks is not None:
+            kept.append(sinks.detach().to(torch.float32).reshape(-1).contiguous())
+            call.sinks = kept[-1].data_ptr()
+        else:
+            call.sinks = None
+        out = torch.empty((query.shape[0], self.n_heads, self.v_dim), dtype=query.dtype)
+        call.out = out.data_ptr()
+        if _lib.banyan_attention_run(self._reference, context.n_threads):
+            raise Unsupported(f"attention of {self.n_heads} heads of {call.k_dim} over {call.n_kv_heads} is out of bounds")
+        return out
+
+
+def _rows_of(tensor, kept):
+    """(address, stride of a row, stride of a head); a copy with a dense last dimension, if one is needed, is kept."""
+    row, head, element = tensor.stride()
+    if element != 1:
+        tensor = tensor.contiguous()
+        kept.append(tensor)
+        row, head, _ = tensor.stride()
+    return tensor.data_ptr(), row, head
+
+
+def attend(query, keys, values, batch, *, scale, window, softcap, sinks, chunk):
+    """query [T, Hq, Dk] over what the pool holds -> [T, Hq, Dv], by the kernel."""
+    return Plan(keys, values, query.shape[1], (scale, window, softcap, chunk)).run(query, batch, sinks)
 
 
 def attend_torch(query, keys, values, batch, *, scale, window, softcap, sinks, chunk):

@@ -4,8 +4,14 @@
     ids        [ a b c d e | f ]          positions [ 0 1 2 3 4 | 8 ]
 """
 
+import ctypes
+from functools import cached_property
+from itertools import accumulate
+
 import numpy as np
 import torch
+
+from . import kernels
 
 
 class Batch:
@@ -16,35 +22,42 @@ class Batch:
         self.rows = rows
         self.page_size = page_size
         self.device = device
-        lens = np.array([len(r[0]) for r in rows], np.int32)
-        done = np.array([r[1] for r in rows], np.int32)
-        self.q_start = np.zeros(len(rows) + 1, np.int32)
-        np.cumsum(lens, out=self.q_start[1:])
-        self.kv_len = done + lens
-        n_pages = -(-self.kv_len // page_size)
-        self.table = np.zeros((len(rows), max(1, int(n_pages.max(initial=1)))), np.int32)
+        lens = [len(r[0]) for r in rows]
+        self.q_start = np.array([0, *accumulate(lens)], np.int32)
+        self.kv_len = np.array([r[1] + n for r, n in zip(rows, lens)], np.int32)
+        n_pages = [-(-(r[1] + n) // page_size) for r, n in zip(rows, lens)]
+        self.table = np.zeros((len(rows), max(n_pages, default=1) or 1), np.int32)
         for i, row in enumerate(rows):
-            self.table[i, : n_pages[i]] = np.asarray(row[2][: n_pages[i]], np.int32) + 1  # page 0 is trash
-        flat = [np.asarray(r[0], np.int64) for r in rows]
-        ids = np.concatenate(flat) if flat else np.zeros(0, np.int64)
-        positions = np.concatenate([np.arange(d, d + n) for d, n in zip(done, lens)]) if rows else ids
-        seq = np.repeat(np.arange(len(rows)), lens)
-        write = self.table[seq, positions // page_size].astype(np.int64) * page_size + positions % page_size
-        self.addresses = [a.ctypes.data for a in (self.q_start, self.kv_len, self.table)]  # 5 us each: once, not a layer
-        self.ids = torch.from_numpy(ids).to(device)
-        self.positions = torch.from_numpy(positions.astype(np.int64)).to(device)
-        self.write = torch.from_numpy(write).to(device)
+            self.table[i, : n_pages[i]] = row[2][: n_pages[i]]
+        self.table += 1  # page 0 is trash
+        if max(lens, default=0) == 1:  # decodes only
+            ids = np.array([r[0][0] for r in rows], np.int64)
+            positions = self.kv_len.astype(np.int64) - 1
+        else:
+            ids = np.concatenate([np.asarray(r[0], np.int64) for r in rows]) if rows else np.zeros(0, np.int64)
+            positions = np.concatenate([np.arange(r[1], r[1] + n, dtype=np.int64) for r, n in zip(rows, lens)]) if rows else ids
+        self.n_tokens = len(ids)
+        self.ids, self.positions = torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device)
+        self._for_kernels = kernels.Rows(
+            q_start=self.q_start.ctypes.data, kv_len=self.kv_len.ctypes.data, table=self.table.ctypes.data,
+            table_stride=self.table.shape[1], n_seqs=len(rows), page_size=page_size,
+        )
+        self.address = ctypes.addressof(self._for_kernels)  # of struct banyan_rows, for all layers
+
+    @cached_property
+    def write(self):
+        """The slots of the tokens that run."""
+        positions = self.positions.cpu().numpy()
+        seq = np.repeat(np.arange(len(self.rows)), np.diff(self.q_start))
+        return self._slots(seq, positions)
+
+    def _slots(self, seq, position):
+        page = self.table[seq, position // self.page_size].astype(np.int64)
+        return torch.from_numpy(page * self.page_size + position % self.page_size).to(self.device)
 
     def __len__(self):
         return len(self.rows)
 
-    @property
-    def n_tokens(self):
-        return int(self.q_start[-1])
-
     def slots(self, i):
         """Slots of all tokens of sequence i, the new ones included: int64 [kv_len]."""
-        position = np.arange(self.kv_len[i])
-        return torch.from_numpy(
-            self.table[i, position // self.page_size].astype(np.int64) * self.page_size + position % self.page_size
-        ).to(self.device)
+        return self._slots(i, np.arange(self.kv_len[i]))

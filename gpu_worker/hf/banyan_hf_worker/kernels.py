@@ -8,17 +8,24 @@ import os
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
-VERSION = 3
+VERSION = 4
 TOP_MAX = 128
 F32, BF16 = 0, 1
 
 
+class Rows(Structure):
+    _fields_ = (
+        [(name, c_void_p) for name in ("q_start", "kv_len", "table")]
+        + [("table_stride", c_int64), ("n_seqs", c_int32), ("page_size", c_int32)]
+    )
+
+
 class Attention(Structure):
     _fields_ = (
-        [(name, c_void_p) for name in ("q", "k_pool", "v_pool", "out", "q_start", "kv_len", "table", "sinks")]
-        + [(name, c_int64) for name in ("q_row_stride", "q_head_stride", "table_stride")]
-        + [(name, c_int32) for name in ("n_seqs", "n_q_heads", "n_kv_heads", "k_dim", "v_dim", "page_size", "window",
-                                        "chunk", "dtype")]
+        [(name, c_void_p) for name in ("rows", "q", "k", "v", "k_pool", "v_pool", "out", "sinks")]
+        + [(name, c_int64) for name in ("q_row_stride", "q_head_stride", "k_row_stride", "k_head_stride", "v_row_stride",
+                                        "v_head_stride")]
+        + [(name, c_int32) for name in ("n_q_heads", "n_kv_heads", "k_dim", "v_dim", "window", "chunk", "dtype")]
         + [("scale", c_float), ("softcap", c_float)]
     )
 
@@ -42,9 +49,25 @@ class Pick(Structure):
 
 class Matrix(Structure):
     _fields_ = (
-        [(name, c_void_p) for name in ("w", "bias")] + [(name, c_int64) for name in ("out_stride", "in_stride")]
+        [("w", c_void_p), ("out_stride", c_int64), ("in_stride", c_int64)]
         + [("n_out", c_uint32), ("n_in", c_uint32), ("dtype", c_int32)]
     )
+
+
+class Norm(Structure):
+    _fields_ = [("w", c_void_p), ("eps", c_float), ("width", c_uint32), ("dtype", c_int32), ("is_early", c_int32)]
+
+
+class Rope(Structure):
+    _fields_ = (
+        [(name, c_void_p) for name in ("cos", "sin", "q", "k", "q_out", "k_out")]
+        + [(name, c_int64) for name in ("q_row_stride", "q_head_stride", "k_row_stride", "k_head_stride")]
+        + [(name, c_int32) for name in ("n_rows", "n_q_heads", "n_k_heads", "dim", "n_rot", "dtype")]
+    )
+
+
+NO_ACT = 0
+ACTS = range(1, 7)  # enum banyan_act: silu, gelu, gelu_tanh, relu, relu2, quick_gelu
 
 
 def why():
@@ -77,8 +100,14 @@ def load():
     lib.banyan_sampler_pick.argtypes = [c_void_p, POINTER(Sampling), c_void_p, POINTER(Pick), c_void_p]
     lib.banyan_sampler_score.argtypes = [c_void_p, POINTER(Sampling), c_void_p, c_uint32, POINTER(Pick), c_void_p]
     lib.banyan_team_new.argtypes, lib.banyan_team_new.restype = [c_uint32], c_void_p
-    lib.banyan_linear_new.argtypes, lib.banyan_linear_new.restype = [c_void_p, POINTER(Matrix)], c_void_p
+    lib.banyan_sampler_pick_all.argtypes, lib.banyan_sampler_pick_all.restype = [c_void_p] * 6 + [c_uint32], None
+    lib.banyan_linear_new.argtypes = [c_void_p, POINTER(Matrix), c_uint32, c_void_p, c_int32]
+    lib.banyan_linear_new.restype = c_void_p
+    lib.banyan_linear_free.argtypes, lib.banyan_linear_free.restype = [c_void_p], None
     lib.banyan_linear_run.argtypes = [c_void_p, c_void_p, c_void_p, c_uint32]
+    lib.banyan_mlp_run.argtypes = [c_void_p, c_void_p, c_void_p, c_void_p, c_uint32]
+    lib.banyan_norm_run.argtypes, lib.banyan_norm_run.restype = [POINTER(Norm), c_void_p, c_void_p, c_uint32], None
+    lib.banyan_rope_run.argtypes, lib.banyan_rope_run.restype = [POINTER(Rope)], None
     lib.banyan_group_open.argtypes, lib.banyan_group_open.restype = [c_uint32, c_uint32, c_char_p], c_void_p
     lib.banyan_group_join.argtypes, lib.banyan_group_join.restype = [c_char_p, c_uint32, c_uint32, c_uint32, c_char_p], c_void_p
     lib.banyan_group_address.argtypes, lib.banyan_group_address.restype = [c_void_p], c_char_p

@@ -14,6 +14,7 @@ class Pool:
     def __init__(self, n_pages, page_size, device="cpu", poison=False):
         self.n_pages, self.page_size, self.device, self.poison = n_pages, page_size, device, poison
         self.layers = {}  # layer index -> (keys [n_slots, heads, k_dim], values [n_slots, heads, v_dim])
+        self.plans = {}  # layer index -> attention.Plan, which holds the addresses of the layer's tensors
 
     @property
     def n_slots(self):

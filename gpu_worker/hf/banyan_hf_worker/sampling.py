@@ -6,6 +6,8 @@ One Sequence for each admitted sample holds its parameters as the C struct; logi
 import ctypes
 from array import array
 
+import numpy as np
+
 from . import kernels, messages
 
 
@@ -19,6 +21,13 @@ class Sampler:
         self._lib = kernels.load()
         self._handle = self._lib.banyan_sampler_new(n_vocab)
         self._out = kernels.Pick()
+        self._room(8)
+
+    def _room(self, n):
+        """Arrays of a call for n rows."""
+        self._picks, self._calls, self._chosen = (kernels.Pick * n)(), (ctypes.c_void_p * n)(), (ctypes.c_void_p * n)()
+        self._failed = (ctypes.c_uint8 * n)()
+        self._ids, self._logprobs = (np.frombuffer(self._picks, _PICK)[name] for name in ("id", "logprob"))
 
     def close(self):
         if self._handle:
@@ -26,25 +35,35 @@ class Sampler:
             self._handle = None
 
     def pick(self, params, logits):
-        """params: Params; logits: address of a float32 row [n_vocab], changed. Broken when there is nothing to pick."""
-        call = params.prepare()
-        if self._lib.banyan_sampler_pick(self._handle, call, logits, self._out, params.chosen_address):
-            raise Broken("logits are NaN or infinite")
-        return self._out.id, self._out.logprob, self._top(), params.chosen()
+        """params: list of Params; logits: address of as many float32 rows [n_vocab], changed -> (ids, logprobs, failed).
+
+        A failed row is one from which nothing can be picked. top(i) and params[i].chosen() have the rest of row i."""
+        n = len(params)
+        if n > len(self._picks):
+            self._room(2 * n)
+        self._calls[:n] = [p.prepare() for p in params]
+        self._chosen[:n] = [p.chosen_address for p in params]
+        self._lib.banyan_sampler_pick_all(self._handle, self._calls, logits, self._picks, self._chosen, self._failed, n)
+        return self._ids[:n].tolist(), self._logprobs[:n].tolist(), self._failed[:n]
+
+    def top(self, i):
+        """The Top of row i of the last pick."""
+        return _top_of(self._picks[i])
 
     def score(self, params, logits, token):
         """Log probability of a prompt token, with the same extras as a pick."""
-        call = params.prepare()
-        failed = self._lib.banyan_sampler_score(
-            self._handle, call, logits, token, self._out, params.chosen_address
-        )
-        if failed:
+        params.prepare()
+        if self._lib.banyan_sampler_score(self._handle, params.call, logits, token, self._out, params.chosen_address):
             raise Broken("logits are NaN or infinite")
-        return self._out.logprob, self._top(), params.chosen()
+        return self._out.logprob, _top_of(self._out), params.chosen()
 
-    def _top(self):
-        n = self._out.n_top
-        return n and (self._out.top_ids[:n], self._out.top_logprobs[:n])
+
+def _top_of(pick):
+    n = pick.n_top
+    return n and (pick.top_ids[:n], pick.top_logprobs[:n])
+
+
+_PICK = np.dtype([("id", "u4"), ("n_top", "u4"), ("logprob", "f4"), ("rest", "u4", 2 * kernels.TOP_MAX)])  # kernels.Pick
 
 
 def _address(numbers):
@@ -65,7 +84,7 @@ class Params:
         self._n_chosen = len(self._chosen)
         self.chosen_address = _address(self._chosen)
         s = sampling
-        self._call = kernels.Sampling(
+        self.call = kernels.Sampling(
             temperature=s.temperature, top_p=s.top_p, min_p=s.min_p, frequency_penalty=s.frequency_penalty,
             presence_penalty=s.presence_penalty, repetition_penalty=s.repetition_penalty, top_k=s.top_k,
             min_new_tokens=s.min_new_tokens, top_logprobs=min(s.top_logprobs, kernels.TOP_MAX), sample=sample,
@@ -73,11 +92,14 @@ class Params:
             logprob_ids=_address(s.logprob_ids), bias_values=_address(s.bias_values), n_stop_ids=len(s.stop_ids),
             n_bias=min(len(s.bias_ids), len(s.bias_values)), n_logprob_ids=len(s.logprob_ids),
         )
+        self._address = ctypes.addressof(self.call)
 
     def prepare(self):
-        self._call.n_output_ids = len(self.output_ids)
-        self._call.output_ids = _address(self.output_ids) if self._counts else None
-        return ctypes.byref(self._call)
+        """The address of the C struct, which knows of the output ids so far."""
+        self.call.n_output_ids = len(self.output_ids)
+        if self._counts:
+            self.call.output_ids = _address(self.output_ids)
+        return self._address
 
     def chosen(self):
         return self._chosen[:] if self._n_chosen else ()

@@ -158,11 +158,13 @@ class Worker:
                   enumerate(zip(sequences, rows))]
         flat = np.array([r for w in wanted for r in w], np.int64)
         logits = self.runner.logits(batch, flat)
-        at, row_bytes = logits.data_ptr(), logits.shape[1] * logits.element_size()
-        for (slot, n, samples), sequence, mine in zip(rows, sequences, wanted):
-            self._answer(done, slot, sequence, n, samples, range(at, at + len(mine) * row_bytes, row_bytes))
-            at += len(mine) * row_bytes
-        self._close_logprobs(done, [s for s, (_, _, samples) in zip(sequences, rows) if samples])
+        self._score_prompts(done, rows, sequences, wanted, logits)
+        sampled = [(slot, s) for s, (slot, _, samples) in zip(sequences, rows) if samples]
+        if sampled and len(sampled) < len(flat):  # rows of prompts between them
+            ends = np.cumsum([len(w) for w in wanted]) - 1
+            logits = logits[[int(e) for e, (_, _, samples) in zip(ends, rows) if samples]]
+        if sampled:
+            self._pick(done, sampled, logits)
         return done
 
     @staticmethod
@@ -181,31 +183,37 @@ class Worker:
         last = q_start + n - 1
         return rows + [last] if samples and (not rows or rows[-1] != last) else rows
 
-    def _answer(self, done, slot, sequence, n, samples, logits):
-        """logits: addresses of the rows of this sequence."""
-        first, end = self._scored(sequence, n)
-        broken = False
-        if end > first:
-            broken = not self._score(done, slot, sequence, first, end, logits)
-        sequence.n_done += n
-        if not samples:
-            if broken:
+    def _score_prompts(self, done, rows, sequences, wanted, logits):
+        """The log probabilities of prompts that were asked for; then every sequence is as long as its row has made it."""
+        at, row_bytes = logits.data_ptr(), logits.shape[1] * logits.element_size()
+        for (slot, n, _), sequence, mine in zip(rows, sequences, wanted):
+            first, end = self._scored(sequence, n)
+            if end > first and not self._score(done, slot, sequence, first, end, range(at, at + len(mine) * row_bytes, row_bytes)):
                 done.failed_slots.append(slot)
+            sequence.n_done += n
+            at += len(mine) * row_bytes
+
+    def _pick(self, done, sampled, logits):
+        """sampled: (slot, sequence) of each row of logits."""
+        params = [s.params for _, s in sampled]
+        tokens, logprobs, failed = self.sampler.pick(params, logits.data_ptr())
+        for i, is_failed in enumerate(failed):
+            if is_failed or sampled[i][0] in done.failed_slots:
+                tokens[i], logprobs[i] = 0, 0.0
+                if sampled[i][0] not in done.failed_slots:
+                    done.failed_slots.append(sampled[i][0])
+        for (_, sequence), token in zip(sampled, tokens):
+            sequence.ids.append(token)
+            sequence.params.output_ids.append(token)
+        done.tokens.extend(tokens)
+        if not any(p.wants_logprobs for p in params):
             return
-        params = sequence.params
-        try:
-            token, logprob, top, chosen = self.sampler.pick(params, logits[-1])
-        except sampling.Broken:
-            broken = True
-        if broken:
-            done.failed_slots.append(slot)
-            token, logprob, top, chosen = 0, 0.0, None, ()
-        done.tokens.append(token)
-        done.logprobs.append(logprob)
-        done.tops.append(sampling.top_of(top))
-        done.id_logprobs.append(sampling.top_of((params.sampling.logprob_ids, chosen)))
-        sequence.ids.append(token)
-        params.output_ids.append(token)
+        done.logprobs.extend(logprobs)
+        nothing = [i for i, (slot, _) in enumerate(sampled) if slot in done.failed_slots]
+        tops = [sampling.top_of(None if i in nothing else self.sampler.top(i)) for i in range(len(params))]
+        chosen = [sampling.top_of(None if i in nothing else (p.sampling.logprob_ids, p.chosen())) for i, p in enumerate(params)]
+        done.tops = tops if any(t.n_each for t in tops) else []  # rows that did not ask have n_each 0
+        done.id_logprobs = chosen if any(t.n_each for t in chosen) else []
 
     def _score(self, done, slot, sequence, first, end, logits):
         """Adds the prompt logprobs of positions first … end - 1. False when a row is broken."""
@@ -224,16 +232,6 @@ class Worker:
             return False
         done.prompts.append(entry)
         return True
-
-    @staticmethod
-    def _close_logprobs(done, sampled):
-        """Logprobs travel when any row asked; rows that did not have n_each 0."""
-        if not any(s.params.wants_logprobs for s in sampled):
-            done.logprobs, done.tops, done.id_logprobs = array("f"), [], []
-        elif not any(t.n_each for t in done.tops):
-            done.tops = []
-        if done.id_logprobs and not any(t.n_each for t in done.id_logprobs):
-            done.id_logprobs = []
 
     def _crc(self):
         state = [v for slot in sorted(self.slots) for v in (slot, self.slots[slot].n_done, self.slots[slot].ids[-1])]
