@@ -27,6 +27,7 @@ class Context:
         self.pool = None
         self.fired = {}  # layer index -> calls in this forward pass
         self.n_threads = 0
+        self.turns = False  # whether the model that runs has its rotations from us (fused.py)
         self.chunk_of = {}  # layer index -> attention chunk (Llama 4), which no call carries
 
 

@@ -2,6 +2,7 @@
 
     load ─▶ pack a module's weight ─▶ is its product torch's, on rows of noise? ─▶ yes: its forward is ours from now on
                                                                                └─▶ no: it keeps torch's; the log says so
+    fused.py before that: products of one input in one call, feed-forwards whole, and the norms and rotations between them
 
 Torch's own copy of the weight, unless another module shares it, becomes NaN of no size: code that reads the weight past
 the module gives NaN, which is seen at load, never an old number. A row of a product depends on that row alone, whatever
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from transformers.pytorch_utils import Conv1D
 
-from . import kernels
+from . import fused, kernels
 
 DTYPES = {torch.float32: kernels.F32, torch.bfloat16: kernels.BF16}
 # Largest difference from torch's product over its largest number: another order of sums; bf16 results are rounded besides.
@@ -28,10 +29,12 @@ class Report:
     """What became of a model's linear modules."""
 
     n_packed: int = 0
+    fused: dict = field(default_factory=dict)  # what of fused.py -> how many modules
     kept: dict = field(default_factory=dict)  # name -> why torch's product stays
 
     def __str__(self):
         text = f"{self.n_packed} linear modules packed"
+        text += "".join(f", {n} {what}" for what, n in self.fused.items())
         names = sorted(self.kept)
         for name in names[:3]:
             text += f"; {name} keeps torch's product ({self.kept[name]})"
@@ -39,28 +42,41 @@ class Report:
 
 
 class Packed:
-    """A weight [n_out, n_in] in the kernels' form, and its product."""
+    """Weights [n_out, n_in] of one input in the kernels' form, one below the other, and their product; with an act of
+    kernels.ACTS there are two, and it is act(first) * second."""
 
-    def __init__(self, lib, team, weight, bias):
-        self.n_out, self.n_in = weight.shape
-        self.dtype, self._run = weight.dtype, lib.banyan_linear_run
-        bias = None if bias is None else bias.detach().to(torch.float32).contiguous()
-        matrix = kernels.Matrix(
-            w=weight.data_ptr(), bias=None if bias is None else bias.data_ptr(), out_stride=weight.stride(0),
-            in_stride=weight.stride(1), n_out=self.n_out, n_in=self.n_in, dtype=DTYPES[weight.dtype],
-        )
-        self._handle = lib.banyan_linear_new(team, ctypes.byref(matrix))
-        if not self._handle:
-            raise MemoryError(f"no memory to pack {self.n_out} x {self.n_in}")
+    def __init__(self, lib, team, matrices, act=kernels.NO_ACT):
+        """matrices: (weight, bias or None) each."""
+        weights = [w for w, _ in matrices]
+        self.n_in, self.dtype, self._lib, self._run = weights[0].shape[1], weights[0].dtype, lib, lib.banyan_linear_run
+        n_out = sum(w.shape[0] for w in weights)
+        self.n_out = n_out // 2 if act else n_out
+        parts = (kernels.Matrix * len(weights))(*[
+            kernels.Matrix(w=w.data_ptr(), out_stride=w.stride(0), in_stride=w.stride(1), n_out=w.shape[0], n_in=w.shape[1],
+                           dtype=DTYPES[w.dtype]) for w in weights])
+        bias = None
+        if any(b is not None for _, b in matrices):
+            bias = torch.cat([torch.zeros(w.shape[0]) if b is None else b.detach().float() for w, b in matrices]).contiguous()
+        self.handle = lib.banyan_linear_new(team, parts, len(weights), None if bias is None else bias.data_ptr(), act)
+        if not self.handle:
+            raise MemoryError(f"no memory to pack {n_out} x {self.n_in}")
 
     def __call__(self, x):
         if x.dtype is not self.dtype or x.shape[-1] != self.n_in:
             raise RuntimeError(f"a product of {self.n_in} {self.dtype} columns got {tuple(x.shape)} of {x.dtype}")
         out = torch.empty((*x.shape[:-1], self.n_out), dtype=self.dtype)
         x = x.contiguous()
-        if self._run(self._handle, x.data_ptr(), out.data_ptr(), out.numel() // self.n_out):
+        if self._run(self.handle, x.data_ptr(), out.data_ptr(), out.numel() // self.n_out):
             raise MemoryError(f"no memory for a product of {out.numel() // self.n_out} rows")
         return out
+
+    def __deepcopy__(self, memo):
+        return self  # nothing of it changes
+
+    def free(self):
+        """One that failed its check."""
+        self._lib.banyan_linear_free(self.handle)
+        self.handle = None
 
 
 def matrix_of(module):
@@ -93,9 +109,10 @@ def use(model, n_threads=0, bound=None):
     for _, parameter in model.named_parameters(remove_duplicate=False):
         users[id(parameter)] = users.get(id(parameter), 0) + 1
     report, made = Report(), {}
+    fused.use(model, lib, team, users, report, bound)
     for name, module in model.named_modules():
         found = matrix_of(module)
-        if found is None:
+        if found is None or hasattr(module, "banyan_fused"):
             continue
         weight, bias = found
         if weight.dtype not in DTYPES or weight.device.type != "cpu":
@@ -103,10 +120,11 @@ def use(model, n_threads=0, bound=None):
             continue
         is_shared = users[id(module.weight)] > 1
         key = (id(module.weight), id(bias))
-        packed = made.get(key) or Packed(lib, team, weight, bias)
+        packed = made.get(key) or Packed(lib, team, [found])
         far = difference(packed, weight, bias)
         if not far <= (bound or BOUND[weight.dtype]):
             report.kept[name] = f"ours differs by {far:.2g}"
+            packed.free()
             continue
         take_over(module, packed)
         if is_shared:

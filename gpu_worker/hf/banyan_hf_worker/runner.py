@@ -32,7 +32,11 @@ class Runner:
         """rows: flat indices into the batch's tokens, ascending -> float32 [len(rows), n_vocab] on the CPU, dense."""
         rows = np.asarray(rows, np.int64)
         run = {"A": self._flat, "B": self._padded, "C": self._alone, "R": self._again}[self.tier]
-        return run(batch, rows).float().cpu().contiguous()
+        attention.context.turns = getattr(self.model, "banyan_turns", False)
+        try:
+            return run(batch, rows).float().cpu().contiguous()
+        finally:
+            attention.context.turns = False
 
     # ---- tier A ----
 
