@@ -96,9 +96,12 @@ INLINE sums dot_half(const float *q, const float *const *k, int n) {
         for (int j = 0; j < HALF; j++)
             lane[j] += x * load(k[j] + d);
     }
-    for (int j = 0; j < HALF && d < n; j++)
-        for (int i = 0; d + i < n; i++)
-            lane[j][i] += q[d + i] * k[j][d + i];
+    for (int j = 0; j < HALF && d < n; j++) {
+        sums x = {0}, y = {0};
+        memcpy(&x, q + d, (size_t)(n - d) * sizeof *q);
+        memcpy(&y, k[j] + d, (size_t)(n - d) * sizeof *q);
+        lane[j] += x * y;
+    }
     return add_2(add_4(add_8(lane[0], lane[1]), add_8(lane[2], lane[3])),
                  add_4(add_8(lane[4], lane[5]), add_8(lane[6], lane[7])));
 }
@@ -221,9 +224,13 @@ FOR_EACH_ISA static void score_block(const struct banyan_attention *a, const str
 /* Scores become weights under the new maximum; what was summed under the old one shrinks. */
 FOR_EACH_ISA static void weigh_block(const struct banyan_attention *a, struct scratch *s, int i) {
     float max = s->max[i];
-    for (int c = 0; c < KEYS / LANES; c++)
-        for (int j = 0; j < LANES; j++)
-            max = BY_MAX(max, s->scores[i][c][j]);
+    sums most = s->scores[i][0];
+    for (int c = 1; c < KEYS / LANES; c++) {
+        ints is_more = s->scores[i][c] > most;
+        most = (sums)((is_more & (ints)s->scores[i][c]) | (~is_more & (ints)most));
+    }
+    for (int j = 0; j < LANES; j++)
+        max = BY_MAX(max, most[j]);
     float base = max == -INFINITY ? 0 : max; /* nothing seen yet: every weight below is 0 */
     float shrink = expf(s->max[i] - base);
     for (int d = 0; d < a->v_dim && shrink != 1; d++)

@@ -71,8 +71,13 @@ def test_every_way_of_serving_gives_its_log_probabilities(name):
 
 def error_without(monkeypatch, name, **dropped):
     """The largest error when the attention does not hear of something."""
-    real = attention.attend
-    monkeypatch.setattr(attention, "attend", lambda *a, **kw: real(*a, **{**kw, **dropped}))
+    real, names = attention.store_and_attend, ("scale", "window", "softcap", "chunk")
+
+    def deaf(layer, pool, query, key, value, batch, said, sinks):
+        said = tuple({**dict(zip(names, said)), **dropped}[n] for n in names)
+        return real(layer, pool, query, key, value, batch, said, dropped.get("sinks", sinks))
+
+    monkeypatch.setattr(attention, "store_and_attend", deaf)
     model = models.load(name)
     d = Driver(make_worker(model, "A"))
     seen = scenarios(d, prompts(d.worker.n_vocab), True)

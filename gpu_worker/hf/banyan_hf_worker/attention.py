@@ -63,11 +63,12 @@ def hook(module, query, key, value, attention_mask=None, *, scaling=None, slidin
         raise Unsupported(f"layer {layer} calls its attention more than once in a pass")
     said = (float(scaling or query.shape[3] ** -0.5), int(sliding_window or 0), float(softcap or 0),
             context.chunk_of.get(layer, 0))
-    out = _run(layer, pool, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), batch, said, s_aux)
+    out = store_and_attend(layer, pool, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), batch, said,
+                           s_aux)
     return out[None], None
 
 
-def _run(layer, pool, query, key, value, batch, said, sinks):
+def store_and_attend(layer, pool, query, key, value, batch, said, sinks):
     """query [T, Hq, Dk], key [T, Hk, Dk], value [T, Hk, Dv]: the last two go into the pool, then the queries see it."""
     keys, values = pool.layer(layer, key.shape[1], key.shape[2], value.shape[2], key.dtype)
     if query.device.type == "cpu" and query.dtype in DTYPES and query.dtype is key.dtype is value.dtype:
