@@ -1,8 +1,6 @@
 /* RMS norm and rotation over rows of tensors, as transformers computes them: operation by operation, rounded where it rounds. */
 #include "gpu_worker/kernels/kernels.h"
 
-#include "common/modelfile/dtype.h"
-
 #include <math.h>
 #include <string.h>
 
@@ -13,12 +11,16 @@
 enum { LANES = 16 }; /* partial sums of a sum of squares */
 
 INLINE float wide(uint16_t b) {
-    return by_bits_f32((uint32_t)b << 16);
+    uint32_t bits = (uint32_t)b << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
 }
 
-/* by_f32_to_bf16 without a branch. */
+/* To the nearest, ties to even; without a branch. */
 INLINE uint16_t narrow(float f) {
-    uint32_t b = by_f32_bits(f);
+    uint32_t b;
+    memcpy(&b, &f, sizeof b);
     uint32_t rounded = (b + 0x7fffu + ((b >> 16) & 1)) >> 16, nan = (b >> 16) | 0x40;
     return (uint16_t)((b & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
 }
