@@ -314,7 +314,7 @@ def test_meta_info_is_complete(server):
     assert meta["cached_tokens_details"] == {"device": meta["cached_tokens"], "host": 0}
     assert before - 60 < meta["request_received_ts"] <= meta["request_finished_ts"] <= meta["response_sent_to_client_ts"] < time.time() + 60
     assert 0 <= meta["queue_time"] and 0 < meta["first_token_latency"] <= meta["e2e_latency"]
-    assert meta["decode_throughput"] is None or meta["decode_throughput"] > 0
+    assert meta["decode_throughput"] is None or meta["decode_throughput"] >= 0
 
 
 def test_meta_info_tells_the_replica(tmp_path):
