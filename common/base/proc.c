@@ -167,9 +167,11 @@ char *by_proc_exe_dir(void) {
 }
 
 enum { READY_WAIT_S = 10 };
+static bool is_ready_told;
 
 /* The sd_notify protocol: one datagram to $NOTIFY_SOCKET ('@' means the abstract namespace). Ten of them wait at a receiver that
- * is busy; one more is dropped, unless it says READY, for which somebody waits. */
+ * is busy; one more is dropped, unless it is the first that says READY, for which somebody waits. A worker says it again with
+ * each new scheduler: then streams wait, and they are not to wait for a supervisor (test_proc). */
 void by_notify(const char *state) {
     const char *path = getenv("NOTIFY_SOCKET");
     struct sockaddr_un to = {.sun_family = AF_UNIX};
@@ -180,11 +182,11 @@ void by_notify(const char *state) {
     if (fd < 0) return;
     socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
     const struct timeval most = {.tv_sec = READY_WAIT_S};
-    bool may_wait = strncmp(state, "READY=1", 7) == 0 &&
+    bool may_wait = !is_ready_told && strncmp(state, "READY=1", 7) == 0 &&
                     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof most) == 0;
     ssize_t put = sendto(fd, state, strlen(state), MSG_NOSIGNAL | (may_wait ? 0 : MSG_DONTWAIT),
                          (struct sockaddr *)&to, len);
-    (void)put; /* nobody listens: we serve all the same */
+    if (may_wait && put >= 0) is_ready_told = true; /* nobody listens: we serve all the same */
     close(fd);
 }
 

@@ -51,6 +51,12 @@ TEST(ready_arrives_behind_more_messages_than_a_socket_holds) {
     assert_int_equal(pthread_join(reader, &got), 0);
     assert_non_null(got);
     assert_in_range(receiver.n_status, 1, 1999); /* those that found no room are gone */
+    /* A worker said it again with each new scheduler, nobody read, and all streams stood for ten seconds. */
+    for (int i = 0; i < 2000; i++)
+        by_notify("STATUS=loading the model");
+    alarm(9);
+    by_notify("READY=1\nSTATUS=serving");
+    alarm(0);
     unsetenv("NOTIFY_SOCKET");
     close(receiver.fd);
     unlink(a.sun_path);
