@@ -9,7 +9,7 @@ lint:    ; deploy/build.sh && ctest --test-dir build -L style --output-on-failur
 docs:    ; deploy/build.sh && cmake --build build --target docs
 bench:   ; deploy/build.sh && cmake --build build --target bench_programs && ls build/bench
 fuzz:    ; tests/fuzz/run.sh
-soak:    ; deploy/setup.sh --tests && deploy/build.sh && .venv/bin/python tests/soak/soak.py
+soak:    ; deploy/setup.sh --tests && deploy/build.sh && .venv/bin/python tests/soak/soak.py --page deploy/docs/soak.md
 asan:    ; deploy/build.sh build-asan -DSANITIZE=address,undefined && ctest --test-dir build-asan -LE "slow|style|model"
 tsan:    ; deploy/build.sh build-tsan -DSANITIZE=thread && ctest --test-dir build-tsan -LE "slow|style|model"
 gpu-check: ; tests/gpu/check.sh

@@ -1,6 +1,7 @@
 """The nth allocation, read, write or ZMQ call of each process fails: it ends with one line and is started again, or goes on; either way
 all requests end as undisturbed ones do. A router's death is its clients': they ask again."""
 
+import os
 import re
 import signal
 import threading
@@ -11,7 +12,7 @@ from harness import BUILD, PROGRAMS, Daemons, in_threads, wait_for
 
 SHIM = BUILD / "tests/libfail-nth.so"
 KINDS = ["alloc", "read", "write", "zmq"]
-NTH = [1, 7]  # the long form is tests/soak's
+NTH = [1, 2, 3, 5, 7, 12, 20, 50, 150, 500] if os.environ.get("BANYAN_TEST_LONG") == "yes" else [1, 7]
 
 
 def bodies():

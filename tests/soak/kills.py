@@ -1,0 +1,254 @@
+"""Processes that die or hang under 32 open streams of all kinds: nobody but a router's own clients may notice."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import history
+import tiny_llama
+from clients import at_least, first_bytes, http, n_fds, play, quantile
+from harness import BIN, CHATML, PROGRAMS, TINY, Client, Daemons, Notify, Serve, alive, environment, in_threads, rss_kib, stand_in, wait_for
+from table import check, row
+from test_faults import ALL, kinds
+
+BARS = {"gpu-worker": 0.5, "scheduler": 0.5, "tokenizer-worker": 0.2, "detokenizer": 0.2}
+REQUESTS = [http({**body, "stream": True}) for body in kinds()]
+
+
+class Streams:
+    """All kinds of streams at one server; whole: what came undisturbed, which every other round must give."""
+
+    def __init__(self, server):
+        self.server, self.n_events = server, 0
+        raw = self._play(None)
+        self.n_events = sum(history.body_of(r).count(b"\n\n") for r, _ in raw)
+        self.whole = [history.of_bytes(r) for r, _ in raw]
+        self.calm = max(gap for _, gap in self._play(None))
+        self.n_tokens = sum(s[3] + s[4] for stream in self.whole for s in stream)
+
+    def _play(self, on_share):
+        self.server.post("/flush_cache")
+        return play(self.server.client, REQUESTS, self.n_events or 1 << 40, on_share)
+
+    def disturbed(self, share, act):
+        """(how many streams differ or fail, why the first does; the longest silence of each); act() is called at share percent."""
+        n_acts = []
+
+        def on_share(percent):
+            if percent == share:
+                n_acts.append(act())
+
+        n_wrong, why, gaps = 0, "", []
+        for (raw, gap), expected in zip(self._play(on_share), self.whole):
+            gaps.append(gap)
+            try:
+                assert history.of_bytes(raw) == expected, "other bytes than undisturbed"
+            except AssertionError as e:
+                n_wrong, why = n_wrong + 1, why or str(e)
+        assert n_acts, "the streams were over before it was done"
+        return n_wrong, why, gaps
+
+
+def prefill_rate(server):
+    """Prompt tokens a second, by what 480 of them take."""
+    body = {"input_ids": [20 + i * 7 % 600 for i in range(480)], "sampling_params": {"max_new_tokens": 1, "temperature": 0}}
+    server.post("/flush_cache")
+    return 480 / first_bytes(server.client, http(body), 1)[0]
+
+
+def kept(server, name):
+    """What the others hold: memory and files of each, the names in the run directory and in /dev/shm."""
+    others = {k: p for k, p in server.pids().items() if k != name}
+    return ({k: rss_kib(p) for k, p in others.items()}, {k: n_fds(p) for k, p in others.items()},
+            sorted(os.listdir(server.dir)), sorted(os.listdir("/dev/shm")))
+
+
+def kill_rows(server, which, n_kills, seed):
+    streams, rng = Streams(server), random.Random(seed)
+    rate = prefill_rate(server)
+    for _ in range(3):
+        streams.disturbed(30, lambda: None)
+    calm = kept(server, "")[0]
+    for _ in range(n_kills):  # ended requests are remembered for a while, for frames that come late
+        streams.disturbed(30, lambda: None)
+    calm = {k: m - calm[k] for k, m in kept(server, "")[0].items()}
+    for name in ALL:
+        n_wrong, why, gaps = 0, "", []
+        for _ in range(3):  # what each allocates once
+            streams.disturbed(30, lambda: server.restart(name))
+        before = kept(server, name)
+        for _ in range(n_kills):
+            n, said, silence = streams.disturbed(rng.randint(2, 60), lambda: server.restart(name))
+            n_wrong, why, gaps = n_wrong + n, why or said, gaps + silence
+        is_idle = wait_for("all pages to be free or in the tree", server.is_idle)
+        after = kept(server, name)
+        growth = max((after[0][k] - m - max(calm[k], 0)) / m for k, m in before[0].items())
+        fds = max(after[1][k] - n for k, n in before[1].items())
+        redo = streams.n_tokens / rate if BARS[name] == 0.5 else 0
+        gap, bar = quantile(gaps, 0.99), BARS[name] + redo
+        row(f"kill -9 {name}, {which}", f"{n_kills} times, 32 streams each",
+            f"{n_wrong} streams fail or differ{' (' + why[:80] + ')' if why else ''}, gap p99 {gap * 1e3:.0f} ms (undisturbed at most {streams.calm * 1e3:.0f} ms)",
+            f"0; {bar * 1e3:.0f} ms", n_wrong == 0 and gap <= bar)
+        row(f"kill -9 {name}, {which}: what the others keep", f"{n_kills} times",
+            f"memory {growth:+.1%} beyond what as many undisturbed rounds add, files {fds:+d}, pages {'none' if is_idle else 'some'}, names {len(after[2]) - len(before[2]):+d}, "
+            f"in /dev/shm {len(after[3]) - len(before[3]):+d}",
+            "+2 %, +4, none, 0, 0", growth < 0.02 and fds <= 4 and is_idle and before[2:] == after[2:])
+
+
+@contextlib.contextmanager
+def engine():
+    """The daemons with the native engine on a tiny model."""
+    with tempfile.TemporaryDirectory(prefix="soak-") as top:
+        model = tiny_llama.write(Path(top) / "model", 1)
+        before = PROGRAMS["gpu-worker"]
+        PROGRAMS["gpu-worker"] = BIN / "banyan-gpu-worker"
+        try:
+            with Engine(model=model, gpu_worker=["--model-path", model, "--threads", "1", "--max-total-tokens", "65536", "--context-length", "512"]) as d:
+                yield d
+        finally:
+            PROGRAMS["gpu-worker"] = before
+
+
+class Engine(Daemons):
+    def _argv(self, name):
+        words = super()._argv(name)
+        return [w for w in words if name != "gpu-worker" or w not in STAND_IN_WORDS]
+
+
+STAND_IN_WORDS = ("--vocab", "640", "--first-id", "10", "--ids-end", "636")
+
+
+@check
+def kill(scale):
+    """F1 to F3: kill -9 of each kind of process at a random moment under 32 streams, of the stand-in and of the native engine."""
+    with Daemons(gpu_worker=["--step-us", "1000"]) as d:
+        kill_rows(d, "stand-in", at_least(50, scale, 2), 1)
+    with engine() as d:
+        kill_rows(d, "engine", at_least(50, scale, 2), 2)
+
+
+class Two(Daemons):
+    """A second router beside the first."""
+
+    def start_other(self, port=0):
+        notify = Notify(self.dir / "notify-other")
+        with open(self.dir / "other.log", "ab") as log:
+            self.other = subprocess.Popen([str(w) for w in (BIN / "banyan-router", "--run-dir", self.dir, "--port", port, "--instance", "other",
+                                                            "--served-model-name", "stand-in")], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                                          env=environment(NOTIFY_SOCKET=notify.path))
+        wait_for("the other router to be ready", lambda: notify.read().get("READY"))
+        port = int(notify.state["STATUS"].split("http://")[1].split()[0].rstrip("/").rpartition(":")[2])
+        notify.close()
+        return Client("127.0.0.1", port)
+
+
+@check
+def router(scale):
+    """F4: kill -9 of one of two routers: its streams end, the other's do not notice, and who asks the other one gets the same."""
+    n_kills, rng = at_least(50, scale, 2), random.Random(3)
+    n_wrong, n_lost, n_again, freed = 0, 0, 0, []
+    with Two(gpu_worker=["--step-us", "1000"]) as d:
+        streams = Streams(d)
+        before = kept(d, "router")
+        for _ in range(n_kills):
+            client, share, seen = d.start_other(), rng.randint(2, 40), []
+
+            def kill_other(percent):
+                if percent == share:
+                    d.other.kill()
+                    began = time.monotonic()
+                    wait_for("its streams to be gone", lambda: d.load()["num_running_reqs"] <= 20)
+                    freed.append(time.monotonic() - began)
+
+            d.post("/flush_cache")
+            mine, its = in_threads([lambda: play(d.client, REQUESTS[:16], streams.n_events // 2, kill_other),
+                                    lambda: play(client, REQUESTS[16:], 1 << 40)])
+            d.other.wait()
+            n_wrong += sum(history.of_bytes(raw) != whole for (raw, _), whole in zip(mine, streams.whole))
+            for raw, _ in its:
+                try:
+                    seen.append(history.of_bytes(raw))
+                except AssertionError:
+                    n_lost += 1
+                    seen.append(None)
+            again = play(d.client, [r for r, s in zip(REQUESTS[16:], seen) if s is None] or REQUESTS[:1], 1 << 40)
+            expected = [w for w, s in zip(streams.whole[16:], seen) if s is None] or streams.whole[:1]
+            n_again += len(again)
+            n_wrong += sum(history.of_bytes(raw) != whole for (raw, _), whole in zip(again, expected))
+            n_wrong += sum(s not in (None, whole) for s, whole in zip(seen, streams.whole[16:]))
+        is_idle = wait_for("all pages to be free or in the tree", d.is_idle)
+        after = kept(d, "router")
+    row("kill -9 of one of two routers", f"{n_kills} times, 16 streams through each",
+        f"{n_wrong} of the other's and of those asked again fail or differ ({n_lost} were its own, {n_again} asked again)", "0", n_wrong == 0)
+    row("… its slots are free", f"{len(freed)} times", f"p50 {quantile(freed, 0.5) * 1e3:.0f} ms, p99 {quantile(freed, 0.99) * 1e3:.0f} ms", "100 ms",
+        quantile(freed, 0.99) < 0.1)
+    growth = max((after[0][k] - m) / m for k, m in before[0].items())
+    row("… what the others keep", "", f"memory {growth:+.1%}, files {max(after[1][k] - n for k, n in before[1].items()):+d}", "+10 %, +4",
+        growth < 0.1 and is_idle and max(after[1][k] - n for k, n in before[1].items()) <= 4)
+
+
+@check
+def supervisor(scale):
+    """F5: kill -9 of `banyan serve` under load: nothing is left, and the same folder and port serve at once."""
+    n, n_left, slowest, starts = at_least(20, scale, 2), [], 0, []
+    with tempfile.TemporaryDirectory(prefix="soak-") as top:
+        worker, run_dir, port = stand_in(top, "--step-us", 2000), f"{top}/run", 0
+        shm = sorted(os.listdir("/dev/shm"))
+        for _ in range(n + 1):
+            began = time.monotonic()
+            with Serve("--model-path", TINY, "--chat-template", CHATML, worker=worker, run_dir=run_dir, port=port) as s:
+                starts.append(time.monotonic() - began)
+                port, pids = s.client.port, s.pids()
+                load = threading.Thread(target=lambda: _ask_until_cut(s.client), daemon=True)
+                load.start()
+                wait_for("a request to run", lambda: s.load()["num_running_reqs"])
+                s.process.kill()
+                s.process.wait()
+                began = time.monotonic()
+                while (left := [name for name, pid in pids.items() if alive(pid)]) and time.monotonic() < began + 1:
+                    time.sleep(0.005)
+                n_left += left
+                slowest = max(slowest, time.monotonic() - began)
+                load.join()
+        left_shm = [f for f in os.listdir("/dev/shm") if f not in shm]
+    row("kill -9 of banyan serve", f"{n} times, under load", f"{len(n_left)} processes after 1 s (all gone after {slowest * 1e3:.0f} ms), "
+        f"{len(left_shm)} files in /dev/shm", "0, 0", not n_left and not left_shm)
+    row("… started again on its port and folder", f"{n} times", f"ready after at most {max(starts):.1f} s", "it is", True)
+
+
+def _ask_until_cut(client):
+    try:
+        client.generate("on and on", 8000, sampling={"ignore_eos": True})
+    except Exception:  # noqa: BLE001 - its server is killed
+        pass
+
+
+@check
+def stop(scale):
+    """F6: SIGSTOP of each kind: /ready says so once it has hung for its time, the streams go on when it does, with the same bytes."""
+    with Daemons(gpu_worker=["--step-us", "1000"]) as d:
+        streams = Streams(d)
+        for seconds in (1, 7, 60) if scale >= 1 else (7,):
+            for name in ALL:
+                told = []
+
+                def act():
+                    began, p = time.monotonic(), d.processes[name]
+                    p.send_signal(signal.SIGSTOP)
+                    while time.monotonic() < began + seconds:
+                        if not told and d.get("/ready").status != 200:
+                            told.append(time.monotonic() - began)
+                        time.sleep(0.05)
+                    p.send_signal(signal.SIGCONT)
+
+                n_wrong, why, _ = streams.disturbed(20, act)
+                late = f"/ready says so after {told[0]:.1f} s" if told else "/ready stays 200"
+                row(f"SIGSTOP {name} {seconds} s", "32 streams", f"{n_wrong} streams fail or differ {why[:80]}; {late}", "0; 6 s if it lasts",
+                    n_wrong == 0 and (seconds < 7 or bool(told and told[0] < 6)))
+                wait_for("it to be ready again", lambda: d.get("/ready").status == 200)
