@@ -14,6 +14,11 @@ struct merge {
     uint32_t left, right, rank, id; /* left == NONE: an empty slot */
 };
 
+/* What two symbols become: a merge without its key. */
+struct pair {
+    uint32_t rank, id; /* rank NONE: no such merge */
+};
+
 /* Merges that wait to be looked up together: two pieces each. */
 struct pending {
     struct by_buf text;
@@ -44,7 +49,8 @@ struct by_bpe {
     bool is_borrowed;                  /* thawed: merges are not ours */
     struct symbols s;
     struct pending pending;
-    char *joined; /* room for two pieces */
+    struct pair *byte_pairs; /* [256 * 256] of the tokens of two bytes; NULL: not byte level */
+    char *joined;            /* room for two pieces */
     size_t joined_cap;
 };
 
@@ -253,6 +259,7 @@ struct by_bpe *by_bpe_new(const struct by_vocab *vocab, const struct by_vocab *w
 void by_bpe_free(struct by_bpe *b) {
     if (!b) return;
     by_buf_release(&b->pending.text);
+    by_free(b->byte_pairs);
     by_free(b->joined);
     by_free(b->s.heap);
     by_free(b->s.next);
@@ -273,6 +280,15 @@ struct frozen {
     uint8_t is_byte_level, ignore_merges, byte_fallback, fuse_unk, has_unk, has_all_bytes,
         merges_bytes;
 };
+
+/* Every word begins with these, and a table of half a megabyte is nearer than the merges. */
+void by_bpe_finish(struct by_bpe *b) {
+    if (!b->o.is_byte_level || !b->has_all_bytes || b->byte_pairs) return;
+    b->byte_pairs = by_alloc_array(256 * 256, sizeof *b->byte_pairs);
+    for (uint32_t i = 0; i < 256 * 256; i++)
+        find_merge(b, b->byte_ids[i >> 8], b->byte_ids[i & 255], &b->byte_pairs[i].rank,
+                   &b->byte_pairs[i].id);
+}
 
 void by_bpe_shrink(struct by_bpe *b) {
     unsigned bits = 10;
@@ -430,22 +446,39 @@ static size_t split_chars(struct by_bpe *b, struct by_str word) {
 
 /* ---- merging ---- */
 
-static size_t merge_short(struct by_bpe *b, size_t n) {
+/* The pairs of a word whose symbols are single bytes, or any. */
+static void find_pairs(struct by_bpe *b, struct by_str word, size_t n) {
     uint32_t *id = b->s.id, *rank = b->s.rank, *merged = b->s.merged;
+    if (b->byte_pairs) {
+        for (size_t i = 0; i + 1 < n; i++) {
+            const struct pair *p =
+                &b->byte_pairs[(size_t)(uint8_t)word.p[i] << 8 | (uint8_t)word.p[i + 1]];
+            rank[i] = p->rank;
+            merged[i] = p->id;
+        }
+        return;
+    }
+    for (size_t i = 0; i + 1 < n; i++) /* asked for all at once: memory answers them together */
+        __builtin_prefetch(&b->merges[home_of(b, id[i], id[i + 1])]);
     for (size_t i = 0; i + 1 < n; i++)
         find_merge(b, id[i], id[i + 1], &rank[i], &merged[i]);
+}
+
+static size_t merge_short(struct by_bpe *b, struct by_str word, size_t n) {
+    uint32_t *id = b->s.id, *rank = b->s.rank, *merged = b->s.merged;
+    find_pairs(b, word, n);
     while (n > 1) {
         size_t best = 0;
         for (size_t i = 1; i + 1 < n; i++)
             best = rank[i] < rank[best] ? i : best;
         if (rank[best] == NONE) break;
         id[best] = merged[best];
+        if (best + 2 < n) __builtin_prefetch(&b->merges[home_of(b, id[best], id[best + 2])]);
+        if (best > 0) __builtin_prefetch(&b->merges[home_of(b, id[best - 1], id[best])]);
         n--;
-        for (size_t i = best + 1; i < n; i++) {
-            id[i] = id[i + 1];
-            rank[i] = rank[i + 1];
-            merged[i] = merged[i + 1];
-        }
+        memmove(id + best + 1, id + best + 2, (n - best - 1) * sizeof *id);
+        memmove(rank + best + 1, rank + best + 2, (n - best - 1) * sizeof *rank);
+        memmove(merged + best + 1, merged + best + 2, (n - best - 1) * sizeof *merged);
         if (best + 1 < n)
             find_merge(b, id[best], id[best + 1], &rank[best], &merged[best]);
         else
@@ -453,6 +486,18 @@ static size_t merge_short(struct by_bpe *b, size_t n) {
         if (best > 0) find_merge(b, id[best - 1], id[best], &rank[best - 1], &merged[best - 1]);
     }
     return n;
+}
+
+static void heap_sink(struct symbols *s, size_t i, uint64_t key) {
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= s->heap_n) break;
+        if (child + 1 < s->heap_n && s->heap[child + 1] < s->heap[child]) child++;
+        if (key <= s->heap[child]) break;
+        s->heap[i] = s->heap[child];
+        i = child;
+    }
+    s->heap[i] = key;
 }
 
 static void heap_push(struct symbols *s, uint32_t rank, uint32_t at) {
@@ -469,18 +514,23 @@ static void heap_push(struct symbols *s, uint32_t rank, uint32_t at) {
     s->heap[i] = key;
 }
 
+/* All pairs at once: cheaper than one after the other. */
+static void heap_fill(struct symbols *s, size_t n) {
+    if (n > s->heap_cap) {
+        s->heap_cap = BY_MAX(s->heap_cap * 2, n);
+        s->heap = by_realloc_array(s->heap, s->heap_cap, sizeof *s->heap);
+    }
+    s->heap_n = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (s->rank[i] != NONE) s->heap[s->heap_n++] = (uint64_t)s->rank[i] << 32 | i;
+    }
+    for (size_t i = s->heap_n / 2; i-- > 0;)
+        heap_sink(s, i, s->heap[i]);
+}
+
 static uint64_t heap_pop(struct symbols *s) {
     uint64_t top = s->heap[0], last = s->heap[--s->heap_n];
-    size_t i = 0;
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= s->heap_n) break;
-        if (child + 1 < s->heap_n && s->heap[child + 1] < s->heap[child]) child++;
-        if (last <= s->heap[child]) break;
-        s->heap[i] = s->heap[child];
-        i = child;
-    }
-    s->heap[i] = last;
+    if (s->heap_n) heap_sink(s, 0, last);
     return top;
 }
 
@@ -493,15 +543,15 @@ static void queue_pair(struct by_bpe *b, uint32_t at) {
     if (s->rank[at] != NONE) heap_push(s, s->rank[at], at);
 }
 
-static size_t merge_long(struct by_bpe *b, size_t n) {
+static size_t merge_long(struct by_bpe *b, struct by_str word, size_t n) {
     struct symbols *s = &b->s;
-    s->heap_n = 0;
     for (size_t i = 0; i < n; i++) {
         s->prev[i] = i ? (uint32_t)i - 1 : NONE;
         s->next[i] = i + 1 < n ? (uint32_t)i + 1 : NONE;
     }
-    for (size_t i = 0; i < n; i++)
-        queue_pair(b, (uint32_t)i);
+    find_pairs(b, word, n);
+    s->rank[n - 1] = NONE;
+    heap_fill(s, n);
     while (s->heap_n) {
         uint64_t top = heap_pop(s);
         uint32_t at = (uint32_t)top;
@@ -511,8 +561,11 @@ static size_t merge_long(struct by_bpe *b, size_t n) {
         s->next[at] = s->next[gone];
         if (s->next[gone] != NONE) s->prev[s->next[gone]] = at;
         s->rank[gone] = NONE;
+        uint32_t before = s->prev[at], behind = s->next[at];
+        if (behind != NONE) __builtin_prefetch(&b->merges[home_of(b, s->id[at], s->id[behind])]);
+        if (before != NONE) __builtin_prefetch(&b->merges[home_of(b, s->id[before], s->id[at])]);
         queue_pair(b, at);
-        if (s->prev[at] != NONE) queue_pair(b, s->prev[at]);
+        if (before != NONE) queue_pair(b, before);
     }
     size_t n_left = 0;
     for (uint32_t at = 0; at != NONE; at = s->next[at])
@@ -524,7 +577,7 @@ static size_t merge_word(struct by_bpe *b, struct by_str word) {
     reserve_symbols(&b->s, word.n + 1);
     size_t n = b->o.is_byte_level ? split_bytes(b, word) : split_chars(b, word);
     if (n < 2) return n;
-    return n <= SHORT_MAX ? merge_short(b, n) : merge_long(b, n);
+    return n <= SHORT_MAX ? merge_short(b, word, n) : merge_long(b, word, n);
 }
 
 void by_bpe_encode(struct by_bpe *b, struct by_str word, struct by_ids *out) {

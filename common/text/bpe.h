@@ -43,6 +43,7 @@ void by_bpe_put_merge(struct by_bpe *b, uint32_t left, uint32_t right, uint32_t 
 uint32_t by_bpe_n_merges(const struct by_bpe *b);
 /* Do symbols stand for characters and pieces for what they spell, so that a word may be cut where no piece crosses? */
 bool by_bpe_is_literal(const struct by_bpe *b);
+void by_bpe_finish(struct by_bpe *b); /* after the last merge, or once thawed: what makes it fast */
 void by_bpe_shrink(struct by_bpe *b); /* no more room than its merges need */
 void by_bpe_freeze(const struct by_bpe *b, struct by_buf *out);
 /* NULL and t->is_bad when it is none for this vocabulary. Prefix and suffix point into t. */

@@ -98,6 +98,7 @@ static int show_pieces(struct by_tokenizer *t, struct by_err *err) {
 int by_tokenizer_finish(struct by_tokenizer *t, struct by_err *err) {
     by_added_finish(t->added);
     if (t->bpe && by_bpe_is_literal(t->bpe)) by_pretok_split_between(t->pretok, &t->vocab);
+    if (t->bpe) by_bpe_finish(t->bpe);
     int rc = show_pieces(t, err);
     if (!rc) rc = by_decoder_set_pieces(t->decoder, &t->shown, err);
     for (uint32_t i = 0; i < t->n_before && !rc; i++) {

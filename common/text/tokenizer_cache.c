@@ -202,7 +202,9 @@ static int thaw(struct by_tokenizer *t, struct by_thaw *from, struct by_err *err
     if (rc) return rc;
     by_added_finish(t->added);
     thaw_tables(t, from, f.model);
-    return from->is_bad ? by_fail(err, BY_EFORMAT, "not sound") : 0;
+    if (from->is_bad) return by_fail(err, BY_EFORMAT, "not sound");
+    if (t->bpe) by_bpe_finish(t->bpe);
+    return 0;
 }
 
 /* ---- the file ---- */
