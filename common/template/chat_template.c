@@ -2,7 +2,9 @@
 
 #include "common/base/file.h"
 #include "common/base/json.h"
+#include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/template/builtin.h"
 #include "common/template/jeval.h"
 #include "common/template/jchar.h"
 #include "common/template/jjson.h"
@@ -11,7 +13,7 @@
 
 #include <stdio.h>
 
-enum { SPECIAL_MAX = 64, CONFIG_MAX = 64 << 20 };
+enum { SPECIAL_MAX = 64, CONFIG_MAX = 64 << 20, VOCABULARY_MAX = 512 << 20 };
 
 #define CONTINUE_TAG "CONTINUE_FINAL_MESSAGE_TAG "
 
@@ -57,6 +59,10 @@ void by_chat_template_free(struct by_chat_template *t) {
     if (t->has_tool_prog) prog_release(&t->tool_prog);
     by_arena_release(&t->arena);
     by_free(t);
+}
+
+struct by_str by_chat_template_source(const struct by_chat_template *t) {
+    return t->source;
 }
 
 static int set_source(struct by_chat_template *t, struct by_str source, struct by_err *err) {
@@ -204,19 +210,92 @@ static int open_gguf(struct by_chat_template *t, const struct by_gguf *g, bool *
     return rc;
 }
 
+/* ---- built in ---- */
+
+static int take_builtin(struct by_chat_template *t, const struct by_builtin_template *b,
+                        struct by_err *err) {
+    int rc = set_source(t, by_str_of(b->source), err);
+    if (rc) return by_fail_prefix(err, "the built-in template '%s'", b->name);
+    by_info("the model has no chat template of its own; built in template=%s", b->name);
+    return 0;
+}
+
+static int fail_name(const char *name, struct by_err *err) {
+    struct by_buf names;
+    by_buf_init(&names, 1024);
+    for (size_t i = 0; by_builtin_template_at(i); i++)
+        by_buf_addf(&names, "%s%s", i ? ", " : "", by_builtin_template_at(i)->name);
+    int rc = by_fail(err, BY_ENOTFOUND,
+                     "--chat-template %s: there is no such file, and no built-in template has this "
+                     "name (they are: %s)",
+                     name, names.p);
+    by_buf_release(&names);
+    return rc;
+}
+
+/* --chat-template: a file, else one of the built-in names. */
+static int take_named(struct by_chat_template *t, const char *name, struct by_err *err) {
+    if (by_file_exists(name)) return take_file(t, name, err);
+    const struct by_builtin_template *b = by_builtin_template_named(by_str_of(name));
+    return b ? set_source(t, by_str_of(b->source), err) : fail_name(name, err);
+}
+
+static bool gguf_has(void *ctx, struct by_str want) {
+    struct by_gguf_array tokens = {0};
+    struct by_str piece;
+    if (by_gguf_get_array(ctx, "tokenizer.ggml.tokens", BY_GGUF_STR, &tokens, NULL)) return false;
+    while (by_gguf_next_str(&tokens, &piece)) {
+        if (by_str_eq(piece, want)) return true;
+    }
+    return false;
+}
+
+/* The tokenizer's files as text: a marker stands there as a name of its own, in quotes unless the file is binary. */
+static bool text_has(void *ctx, struct by_str want) {
+    return by_str_find(by_buf_str(ctx), want, 0) != SIZE_MAX;
+}
+
+static int take_family(struct by_chat_template *t, const struct by_model_dir *dir, bool *found,
+                       struct by_err *err) {
+    static const char *const files[] = {"tokenizer.json", "tekken.json", "tokenizer.model",
+                                        "added_tokens.json", "tokenizer_config.json"};
+    const struct by_gguf *g = by_model_dir_gguf(dir);
+    const struct by_builtin_template *b;
+    if (g) {
+        b = by_builtin_template_for(gguf_has, (void *)(uintptr_t)g); /* only read */
+    } else {
+        struct by_buf text, one;
+        by_buf_init(&text, VOCABULARY_MAX);
+        by_buf_init(&one, VOCABULARY_MAX);
+        for (size_t i = 0; i < BY_COUNTOF(files); i++) {
+            by_buf_clear(&one);
+            if (by_model_dir_has(dir, files[i]) && !by_model_dir_read(dir, files[i], &one, NULL))
+                by_buf_add_str(&text, by_buf_str(&one));
+        }
+        b = by_builtin_template_for(text_has, &text);
+        by_buf_release(&one);
+        by_buf_release(&text);
+    }
+    *found = b != NULL;
+    return b ? take_builtin(t, b, err) : 0;
+}
+
 int by_chat_template_open(struct by_chat_template **out, const struct by_model_dir *dir,
                           const char *path, struct by_err *err) {
     struct by_chat_template *t = new_template();
     bool found = path != NULL;
-    int rc = path ? take_file(t, path, err) : 0;
+    int rc = path ? take_named(t, path, err) : 0;
     const struct by_gguf *g = by_model_dir_gguf(dir);
     if (!rc) rc = g ? open_gguf(t, g, &found, err) : open_folder(t, dir, &found, err);
+    if (!rc && !found) rc = take_family(t, dir, &found, err);
     if (!rc && !found)
-        rc = by_fail(
-            err, BY_ENOTFOUND,
-            "%s has no chat template; send a prompt to /generate or /v1/completions, or name a "
-            "Jinja file with --chat-template",
-            by_model_dir_path(dir));
+        rc = by_fail(err, BY_ENOTFOUND,
+                     "%s has no chat template, and its vocabulary is of no family that has one "
+                     "built in; send a "
+                     "prompt to /generate or /v1/completions, or name one (chatml, llama2, …) or a "
+                     "Jinja file "
+                     "with --chat-template",
+                     by_model_dir_path(dir));
     if (rc) {
         by_chat_template_free(t);
         return rc;

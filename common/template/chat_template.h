@@ -2,6 +2,7 @@
  *
  *     folder: --chat-template FILE, else chat_template.jinja, else tokenizer_config.json's chat_template (one text, or a
  *     list of named ones: "tool_use" with tools, else "default")          GGUF: tokenizer.chat_template
+ *     none of these: the built-in one of its family (builtin.h)
  *
  *     {messages, tools, documents, add_generation_prompt, continue_final_message, kwargs} ─▶ prompt, and who wrote each
  *     byte of it: mark 1 came with the request, mark 0 stands in the template (jval.h)
@@ -20,12 +21,15 @@
 
 struct by_chat_template;
 
-/* path: a Jinja file to use instead of the model's own, or NULL. BY_ENOTFOUND: the model has no template. */
+/* name: a Jinja file or a built-in template to use instead of the model's own, or NULL. BY_ENOTFOUND: the model has no
+ * template, and none is known for its family. */
 BY_MUST_USE int by_chat_template_open(struct by_chat_template **out, const struct by_model_dir *dir,
-                                      const char *path, struct by_err *err);
+                                      const char *name, struct by_err *err);
 /* From text alone. special: a JSON object of variables (bos_token …), or empty. */
 BY_MUST_USE int by_chat_template_parse(struct by_chat_template **out, struct by_str source,
                                        struct by_str special, struct by_err *err);
+/* Its text; of several named ones the default. */
+struct by_str by_chat_template_source(const struct by_chat_template *t);
 void by_chat_template_free(struct by_chat_template *t); /* NULL is fine */
 
 struct by_chat_prompt {

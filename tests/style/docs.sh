@@ -12,6 +12,7 @@ page() {
     fi
 }
 page "$1" options "${2:-}" deploy/docs/options.md
+page "$1" templates "${2:-}" deploy/docs/chat_templates.md
 page "$1" metrics "${2:-}" deploy/docs/metrics.md
 page "$1" paths "${2:-}" deploy/docs/paths.md
 page "$1" openapi "${2:-}" deploy/docs/openapi.json

@@ -1,7 +1,8 @@
-/* print_tables options|metrics|messages|paths|openapi: the pages that are made from tables, on stdout (docs.sh keeps them). */
+/* print_tables options|templates|metrics|messages|paths|openapi: the pages that are made from tables, on stdout (docs.sh keeps them). */
 #include "common/base/buf.h"
 #include "common/base/json.h"
 #include "common/base/options_text.h"
+#include "common/template/builtin.h"
 #include "router/openapi.h"
 #include "router/routes.h"
 
@@ -15,6 +16,28 @@ static void print_options(void) {
     by_options_text_doc(&out);
     fputs(out.p, stdout);
     by_buf_release(&out);
+}
+
+static void print_templates(void) {
+    printf("# Built-in chat templates\n\nMade from common/template/builtin.c by `make docs`; do "
+           "not edit.\n\n"
+           "A model brings its own template as a rule (chat_template.jinja, tokenizer_config.json, "
+           "GGUF). One without gets the first of\nthese whose markers are all in its vocabulary; "
+           "those without markers, and any other, by name: `--chat-template llama2`. A file's\n"
+           "path there means a Jinja template of your own. They know system, user and assistant "
+           "turns; chatml offers tools as Hermes does.\n\n"
+           "| name | models | taken for granted when the vocabulary has |\n| --- | --- | --- |\n");
+    for (size_t i = 0; by_builtin_template_at(i); i++) {
+        const struct by_builtin_template *b = by_builtin_template_at(i);
+        printf("| `%s` | %s |", b->name, b->models);
+        for (size_t k = 0; k < BY_COUNTOF(b->markers) && b->markers[k]; k++) {
+            printf(" `");
+            for (const char *c = b->markers[k]; *c; c++)
+                printf(*c == '|' ? "\\|" : "%c", *c);
+            printf("`");
+        }
+        printf(" |\n");
+    }
 }
 
 static void print_metrics(void) {
@@ -120,6 +143,8 @@ int main(int argc, char **argv) {
     const char *what = argc == 2 ? argv[1] : "";
     if (strcmp(what, "options") == 0) {
         print_options();
+    } else if (strcmp(what, "templates") == 0) {
+        print_templates();
     } else if (strcmp(what, "metrics") == 0) {
         print_metrics();
     } else if (strcmp(what, "messages") == 0) {
@@ -129,7 +154,7 @@ int main(int argc, char **argv) {
     } else if (strcmp(what, "openapi") == 0) {
         print_openapi();
     } else {
-        fprintf(stderr, "usage: print_tables options|metrics|messages|paths|openapi\n");
+        fprintf(stderr, "usage: print_tables options|templates|metrics|messages|paths|openapi\n");
         return 2;
     }
     return 0;
