@@ -63,7 +63,7 @@ static void write_said(const struct chat_view *was, const struct chat_view *now,
 
 static void write_delta(const struct request *q, const struct journal_entry *e, uint32_t sample,
                         bool is_chat, struct by_buf *out) {
-    const struct journal_sample *s = &e->samples[sample];
+    struct journal_sample *s = &e->samples[sample];
     struct chat_news n;
     chat_news_read(q, s, &n);
     if (n.reasoning.n || n.content.n || n.has_calls) {

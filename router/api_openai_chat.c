@@ -97,7 +97,7 @@ static void write_calls(const struct request *q, const struct chat_view *v, uint
 
 static void write_view_delta(const struct request *q, const struct journal_entry *e,
                              uint32_t sample, bool has_tokens, struct by_buf *out) {
-    const struct journal_sample *s = &e->samples[sample];
+    struct journal_sample *s = &e->samples[sample];
     struct chat_news n;
     chat_news_read(q, s, &n);
     if (n.reasoning.n || n.content.n || n.has_calls || has_tokens) {

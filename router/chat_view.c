@@ -1,5 +1,7 @@
 #include "router/chat_view.h"
 
+#include "common/base/mem.h"
+
 #include <string.h>
 
 bool chat_view_is_plain(const struct request *q) {
@@ -8,20 +10,72 @@ bool chat_view_is_plain(const struct request *q) {
 
 void chat_view_read(const struct request *q, struct by_str text, bool is_end, struct chat_view *v) {
     struct by_str said;
+    v->is_borrowed = false;
     parse_reasoning_split(q->reasoning, text, is_end, &v->reasoning, &said);
     parse_tools_read(q->tools, said, is_end, &v->said);
     if (q->is_one_call) v->said.n_calls = BY_MIN(v->said.n_calls, (size_t)1);
 }
 
 void chat_view_release(struct chat_view *v) {
-    parse_tools_release(&v->said);
+    if (!v->is_borrowed) parse_tools_release(&v->said);
 }
 
-void chat_news_read(const struct request *q, const struct journal_sample *s, struct chat_news *n) {
-    struct by_str text = by_buf_str(&s->text);
-    chat_view_read(q, by_str_sub(text, 0, s->n_sent_text), false, &n->was);
-    chat_view_read(q, text, s->finish != FINISH_NONE, &n->now);
-    n->reasoning = by_str_sub(n->now.reasoning, n->was.reasoning.n, SIZE_MAX);
+/* ---- a stream ---- */
+
+struct chat_progress {
+    struct parse_tools_result said;
+    size_t n_text;                          /* of the sample's text, read so far */
+    size_t n_reasoning, n_content, n_calls; /* as the last view had them */
+    bool is_done;
+};
+
+static struct chat_progress *begin(void) {
+    struct chat_progress *p = by_alloc(sizeof *p);
+    parse_tools_init(&p->said);
+    return p;
+}
+
+void chat_progress_free(struct chat_progress *p) {
+    if (!p) return;
+    parse_tools_release(&p->said);
+    by_free(p);
+}
+
+/* The counts of a view, without its text. */
+static void show_counts(const struct chat_progress *p, struct chat_view *v) {
+    memset(v, 0, sizeof *v);
+    v->is_borrowed = true;
+    v->reasoning.n = p->n_reasoning;
+    v->said.content.n = p->n_content;
+    v->said.n_calls = p->n_calls;
+}
+
+static void advance(const struct request *q, struct chat_progress *p, struct by_str text,
+                    bool is_end, struct by_str *reasoning) {
+    struct by_str said;
+    parse_reasoning_split(q->reasoning, text, is_end, reasoning, &said);
+    if (!p->is_done) parse_tools_advance(q->tools, said, is_end, &p->said);
+    p->is_done |= is_end;
+    p->n_text = text.n;
+    p->n_reasoning = reasoning->n;
+    p->n_content = p->said.content.n;
+    p->n_calls = q->is_one_call ? BY_MIN(p->said.n_calls, (size_t)1) : p->said.n_calls;
+}
+
+void chat_news_read(const struct request *q, struct journal_sample *s, struct chat_news *n) {
+    struct by_str text = by_buf_str(&s->text), reasoning;
+    if (!s->progress || s->progress->n_text != s->n_sent_text) {
+        chat_progress_free(s->progress);
+        s->progress = begin();
+        if (s->n_sent_text)
+            advance(q, s->progress, by_str_sub(text, 0, s->n_sent_text), false, &reasoning);
+    }
+    show_counts(s->progress, &n->was);
+    advance(q, s->progress, text, s->finish != FINISH_NONE, &reasoning);
+    n->now =
+        (struct chat_view){.reasoning = reasoning, .said = s->progress->said, .is_borrowed = true};
+    n->now.said.n_calls = s->progress->n_calls;
+    n->reasoning = by_str_sub(reasoning, n->was.reasoning.n, SIZE_MAX);
     n->content = by_str_sub(by_buf_str(&n->now.said.content), n->was.said.content.n, SIZE_MAX);
     n->has_calls = n->now.said.n_calls > n->was.said.n_calls;
 }

@@ -12,6 +12,7 @@
 struct chat_view {
     struct by_str reasoning;
     struct parse_tools_result said;
+    bool is_borrowed; /* said belongs to the sample's progress */
 };
 
 /* What a sample has to say since its last event. */
@@ -24,8 +25,11 @@ struct chat_news {
 bool chat_view_is_plain(const struct request *q); /* the text is the content */
 void chat_view_read(const struct request *q, struct by_str text, bool is_end, struct chat_view *v);
 void chat_view_release(struct chat_view *v);
-void chat_news_read(const struct request *q, const struct journal_sample *s, struct chat_news *n);
+/* For a stream. Reads each text once: goes on where the last news of this sample ended. `was` has counts alone; `now` borrows
+ * until the next one. */
+void chat_news_read(const struct request *q, struct journal_sample *s, struct chat_news *n);
 void chat_news_release(struct chat_news *n);
+void chat_progress_free(struct chat_progress *p); /* NULL is fine */
 /* Output tokens of the sample that are reasoning, its end mark included. They are told apart by the texts of tokens, which
  * are asked for with a reasoning parser. */
 uint32_t chat_view_n_reasoning(const struct request *q, const struct journal_entry *e,

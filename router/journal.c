@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "router/chat_view.h"
 
 #include <math.h>
 #include <string.h>
@@ -27,6 +28,7 @@ static void free_entry(struct journal_entry *e) {
         if (by_list_linked(&s->unwritten)) by_list_remove(&s->unwritten);
         by_free(s->ids);
         by_free(s->logprobs);
+        chat_progress_free(s->progress);
         by_buf_release(&s->text);
         by_buf_release(&s->matched_text);
         release_tops(&s->tops);

@@ -26,6 +26,7 @@ struct journal_tops {
 };
 
 struct journal_entry;
+struct chat_progress;
 struct journal_sample {
     struct by_list unwritten; /* the writer's: what is new has not been sent to the client */
     struct journal_entry *entry;
@@ -39,8 +40,9 @@ struct journal_sample {
     bool is_begun;       /* the writer's: something of it has been written */
     uint32_t n_sent_ids; /* the writer's: what the client has of ids and text */
     size_t n_sent_text;
-    size_t n_sent_chars; /* completions' logprobs: characters up to there */
-    uint32_t finish;     /* enum finish */
+    size_t n_sent_chars;            /* completions' logprobs: characters up to there */
+    struct chat_progress *progress; /* chat_view's: how far the text was parsed */
+    uint32_t finish;                /* enum finish */
     uint32_t matched_id;
     struct by_buf matched_text;
     uint32_t n_output, n_retractions;

@@ -4,8 +4,11 @@ static const struct by_str open = BY_STR("<think>"), close = BY_STR("</think>");
 
 enum parse_reasoning parse_reasoning_of(const char *name) {
     struct by_str s = by_str_of(name);
-    if (by_str_eqz(s, "qwen3")) return PARSE_REASONING_MARKED;
-    if (by_str_eqz(s, "deepseek-r1") || by_str_eqz(s, "qwen3-thinking"))
+    if (by_str_eqz(s, "qwen3") || by_str_eqz(s, "deepseek-v3") || by_str_eqz(s, "glm45") ||
+        by_str_eqz(s, "smollm3"))
+        return PARSE_REASONING_MARKED;
+    if (by_str_eqz(s, "deepseek-r1") || by_str_eqz(s, "qwen3-thinking") || by_str_eqz(s, "step3") ||
+        by_str_eqz(s, "nemotron"))
         return PARSE_REASONING_ALWAYS;
     return PARSE_REASONING_NONE;
 }

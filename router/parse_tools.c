@@ -2,6 +2,7 @@
 
 #include "common/base/json.h"
 #include "proto/limits.h"
+#include "router/parse_python.h"
 #include "router/parse_reasoning.h"
 
 /* ---- JSON text, in place: offsets are needed, since arguments are given as the model wrote them ---- */
@@ -69,7 +70,9 @@ static struct by_json *parse(struct by_str text) {
 }
 
 static void push(struct parse_tools_result *out, struct by_str name, struct by_str arguments) {
-    out->calls[out->n_calls++] = (struct parse_tools_call){name, arguments};
+    /* copies: the text may move before the next call of a stream */
+    out->calls[out->n_calls++] = (struct parse_tools_call){by_arena_copy(&out->arena, name),
+                                                           by_arena_copy(&out->arena, arguments)};
 }
 
 /* {"name": …, "arguments" or "parameters": {…}}. False: it is no call. */
@@ -82,10 +85,10 @@ static bool push_object(struct parse_tools_result *out, struct by_str obj) {
     if (is_call) {
         struct by_str text = BY_STR("{}");
         if (args && by_json_type(args) == BY_JSON_STRING) /* JSON within JSON */
-            text = by_arena_copy(&out->arena, by_json_str(args));
+            text = by_json_str(args);
         else if (args && by_json_type(args) != BY_JSON_NULL)
             text = member(obj, key);
-        push(out, by_arena_copy(&out->arena, by_json_str(name)), text);
+        push(out, by_json_str(name), text);
     }
     by_json_free(j);
     return is_call;
@@ -105,6 +108,8 @@ static bool push_named(struct parse_tools_result *out, struct by_str name, struc
 /* ---- the forms: what begins at `at`, behind its marker ---- */
 
 enum verdict { CALL, TEXT, UNSURE };
+enum { OPEN_LONG = 256 };
+enum { TRIED_MAX = 4 << 20 }; /* bytes read for nothing: text full of '[' ends being tried */
 
 static enum verdict read_hermes(struct by_str s, size_t at, bool is_end, size_t *end,
                                 struct parse_tools_result *out) {
@@ -127,8 +132,6 @@ static enum verdict read_llama3(struct by_str s, size_t at, bool is_end, size_t 
     if (stop == SIZE_MAX && !is_end) return UNSURE;
     *end = BY_MIN(stop, s.n);
     if (stop == SIZE_MAX || !push_object(out, by_str_sub(s, at, stop - at))) return TEXT;
-    *end = skip_blanks(s, *end);
-    if (*end < s.n && s.p[*end] == ';') *end = skip_blanks(s, *end + 1);
     return CALL;
 }
 
@@ -181,6 +184,39 @@ static enum verdict read_deepseek(struct by_str s, size_t at, bool is_end, size_
     return push_named(out, name, args) ? CALL : TEXT;
 }
 
+/* [get(city="Paris"), f()], the whole list or nothing. */
+static enum verdict read_pythonic(struct by_str s, size_t at, bool is_end, size_t *end,
+                                  struct parse_tools_result *out) {
+    size_t i = at, n_before = out->n_calls;
+    bool is_done = false, is_open = false;
+    *end = at; /* what is none may hold another '[' */
+    if (out->n_tried > TRIED_MAX) return TEXT;
+    while (!is_done && !is_open) {
+        struct by_buf args;
+        struct by_str name;
+        i = skip_blanks(s, i);
+        by_buf_init(&args, LIMIT_STR_BYTES);
+        enum parse_python read = parse_python_call(s, &i, &name, &args);
+        bool is_call = read == PARSE_PYTHON_CALL && out->n_calls < PARSE_TOOLS_MAX;
+        if (is_call) push(out, name, by_buf_str(&args));
+        by_buf_release(&args);
+        i = is_call ? skip_blanks(s, i) : i;
+        is_open = read == PARSE_PYTHON_UNSURE || (is_call && i >= s.n);
+        if (!is_call || is_open) break;
+        is_done = s.p[i] == ']';
+        if (!is_done && s.p[i] != ',') break;
+        i++;
+    }
+    if (is_done) {
+        *end = i;
+        return CALL;
+    }
+    out->n_calls = n_before;
+    if (is_open && !is_end) return UNSURE;
+    out->n_tried += i - at;
+    return TEXT;
+}
+
 static const struct form {
     const char *name;
     enum parse_tools kind;
@@ -204,6 +240,12 @@ static const struct form {
      read_deepseek,
      BY_STR("<｜tool▁call▁begin｜>"),
      {BY_STR("<｜tool▁calls▁begin｜>"), BY_STR("<｜tool▁calls▁end｜>")}},
+    {"pythonic",
+     PARSE_TOOLS_PYTHONIC,
+     read_pythonic,
+     BY_STR("["),
+     {BY_STR("<|python_start|>"), BY_STR("<|python_end|>")}},
+    {"json", PARSE_TOOLS_JSON, read_llama3, {0}, {{0}}},
 };
 
 static const struct form *form_of(enum parse_tools kind) {
@@ -225,7 +267,7 @@ enum parse_tools parse_tools_of(const char *name) {
 /* The next marker or noise at or after `at`; *len: its length, *is_marker: which. */
 static size_t next_mark(const struct form *f, struct by_str s, size_t at, size_t *len,
                         bool *is_marker) {
-    size_t best = by_str_find(s, f->marker, at);
+    size_t best = f->marker.n ? by_str_find(s, f->marker, at) : SIZE_MAX;
     *len = f->marker.n;
     *is_marker = true;
     for (size_t i = 0; i < BY_COUNTOF(f->noise) && f->noise[i].n; i++) {
@@ -239,7 +281,10 @@ static size_t next_mark(const struct form *f, struct by_str s, size_t at, size_t
 }
 
 static size_t safe_len(const struct form *f, struct by_str s) {
-    size_t n = parse_reasoning_safe(s, f->marker);
+    size_t n = s.n;
+    if (f->marker.n) n = parse_reasoning_safe(s, f->marker);
+    while (n && skip_blanks(s, n - 1) > n - 1) /* a call may follow them */
+        n--;
     for (size_t i = 0; i < BY_COUNTOF(f->noise) && f->noise[i].n; i++)
         n = BY_MIN(n, parse_reasoning_safe(s, f->noise[i]));
     return n;
@@ -247,63 +292,124 @@ static size_t safe_len(const struct form *f, struct by_str s) {
 
 /* Text between calls: blanks before a call go, and so do those right behind one. */
 static void add_text(struct parse_tools_result *out, struct by_str s, bool is_before_mark) {
-    size_t n = s.n, from = out->n_calls ? skip_blanks(s, 0) : 0;
+    size_t n = s.n, from = out->place.is_behind_call ? skip_blanks(s, 0) : 0;
     while (is_before_mark && n > from && skip_blanks(s, n - 1) > n - 1)
         n--;
-    if (from < n) by_buf_add_str(&out->content, by_str_sub(s, from, n - from));
+    if (from >= n) return;
+    by_buf_add_str(&out->content, by_str_sub(s, from, n - from));
+    out->place.is_behind_call = false;
 }
 
-/* Llama 3 writes calls without a marker, as the whole answer or behind another. Behind them; SIZE_MAX: one is not
- * complete. */
-static size_t read_unmarked(const struct form *f, struct by_str s, size_t from, bool is_end,
-                            struct parse_tools_result *out) {
-    size_t at = from, next = skip_blanks(s, from);
-    while (f->kind == PARSE_TOOLS_LLAMA3 && next < s.n && s.p[next] == '{') {
-        enum verdict v = f->read(s, next, is_end, &next, out);
-        if (v == UNSURE) return SIZE_MAX;
-        if (v == TEXT) break;
-        at = next;
-    }
+/* All before `at` is settled. */
+static void settle(struct parse_tools_result *out, size_t at) {
+    out->place.at = out->place.from = at;
+    out->place.n_content = out->content.n;
+    out->place.is_behind_call = out->n_calls > 0;
+}
+
+/* Behind a call: what parts it from the next, of which there may be none. */
+static size_t skip_separators(struct by_str s, size_t at, bool is_behind_call) {
+    at = skip_blanks(s, at);
+    while (is_behind_call && at < s.n && s.p[at] == ';')
+        at = skip_blanks(s, at + 1);
     return at;
 }
 
-/* from: where a mark is looked for; at: the text before it that is not given yet. */
-static void walk(const struct form *f, struct by_str s, bool is_end,
+/* Llama 3 writes calls without a marker, as the whole answer or behind another, and so do models that were told to answer
+ * in JSON, who also write a list of them. Behind them; false: one is not complete. */
+static bool read_unmarked(const struct form *f, struct by_str s, bool is_end,
+                          struct parse_tools_result *out) {
+    bool is_json = f->kind == PARSE_TOOLS_JSON;
+    size_t next = skip_separators(s, out->place.at, out->place.is_behind_call);
+    if (!is_json && f->kind != PARSE_TOOLS_LLAMA3) return true;
+    if (next == s.n && !is_end) return false; /* one may follow yet */
+    if (out->place.is_behind_call) settle(out, next);
+    while (next < s.n && (s.p[next] == '{' || (is_json && s.p[next] == '['))) {
+        size_t end = next;
+        enum verdict v = s.p[next] == '[' ? read_mistral(s, next, is_end, &end, out)
+                                          : read_llama3(s, next, is_end, &end, out);
+        if (v == UNSURE) return false;
+        if (v == TEXT) break;
+        next = skip_separators(s, end, true);
+        settle(out, next);
+        if (next == s.n && !is_end) return false;
+    }
+    return true;
+}
+
+/* From the place that was reached: what is read there is read once, but for what is not complete. True: it ends in that. */
+static bool walk(const struct form *f, struct by_str s, bool is_end,
                  struct parse_tools_result *out) {
-    size_t at = read_unmarked(f, s, 0, is_end, out), from = at, len, end = 0;
+    struct parse_tools_place *p = &out->place;
+    size_t len, end = 0;
     bool is_marker;
-    while (at != SIZE_MAX) {
-        size_t mark = next_mark(f, s, from, &len, &is_marker), n_content = out->content.n;
+    for (;;) {
+        if (p->may_be_unmarked && !read_unmarked(f, s, is_end, out)) return true;
+        p->may_be_unmarked = false;
+        size_t mark = next_mark(f, s, p->from, &len, &is_marker);
         if (mark == SIZE_MAX) break;
-        add_text(out, by_str_sub(s, at, mark - at), true);
+        struct parse_tools_place before = *p;
+        add_text(out, by_str_sub(s, p->at, mark - p->at), true);
         if (!is_marker) {
-            at = from = mark + len;
+            settle(out, mark + len);
             continue;
         }
         enum verdict v = f->read(s, mark + len, is_end, &end, out);
-        if (v == UNSURE) return;
         if (v == CALL) {
-            at = from = read_unmarked(f, s, end, is_end, out);
-        } else { /* text, and so are the blanks before it */
-            out->content.n = n_content;
-            from = end;
+            settle(out, end);
+            p->may_be_unmarked = true;
+            continue;
         }
+        *p = before; /* not yet, or text, and so are the blanks before it */
+        p->from = v == UNSURE ? mark : end;
+        if (v == UNSURE) return true;
+        out->content.n = p->n_content;
     }
-    if (at == SIZE_MAX) return;
-    size_t n = is_end ? s.n : from + safe_len(f, by_str_sub(s, from, SIZE_MAX));
-    add_text(out, by_str_sub(s, at, n - at), false);
+    size_t n = is_end ? s.n : p->from + safe_len(f, by_str_sub(s, p->from, SIZE_MAX));
+    bool was_behind = p->is_behind_call;
+    add_text(out, by_str_sub(s, p->at, n - p->at), false);
+    was_behind = was_behind && p->is_behind_call;
+    settle(out, n);
+    p->is_behind_call = was_behind;
+    return false;
+}
+
+/* Something that a call could end with; a long one is not read again without. */
+static bool has_end(struct by_str s) {
+    for (size_t i = 0; i < s.n; i++) {
+        if (memchr("}])>;", s.p[i], 5)) return true;
+    }
+    return false;
+}
+
+void parse_tools_init(struct parse_tools_result *out) {
+    out->n_calls = out->n_tried = 0;
+    out->place = (struct parse_tools_place){.may_be_unmarked = true};
+    by_arena_init(&out->arena, 0);
+    by_buf_init(&out->content, LIMIT_STR_BYTES);
+}
+
+void parse_tools_advance(enum parse_tools kind, struct by_str text, bool is_end,
+                         struct parse_tools_result *out) {
+    const struct form *f = form_of(kind);
+    struct parse_tools_place *p = &out->place;
+    if (!f) {
+        by_buf_add_str(&out->content, by_str_sub(text, p->at, SIZE_MAX));
+        p->at = text.n;
+        return;
+    }
+    struct by_str more = by_str_sub(text, p->n_seen, SIZE_MAX);
+    bool is_long = p->is_open && text.n - p->from > OPEN_LONG;
+    p->n_seen = text.n;
+    if (is_long && !is_end && !has_end(more)) return;
+    out->content.n = p->n_content; /* what came out before an open mark comes again */
+    p->is_open = walk(f, text, is_end, out);
 }
 
 void parse_tools_read(enum parse_tools kind, struct by_str text, bool is_end,
                       struct parse_tools_result *out) {
-    const struct form *f = form_of(kind);
-    out->n_calls = 0;
-    by_arena_init(&out->arena, 0);
-    by_buf_init(&out->content, LIMIT_STR_BYTES);
-    if (f)
-        walk(f, text, is_end, out);
-    else
-        by_buf_add_str(&out->content, text);
+    parse_tools_init(out);
+    parse_tools_advance(kind, text, is_end, out);
 }
 
 void parse_tools_release(struct parse_tools_result *r) {

@@ -4,9 +4,9 @@
  *
  * Pure, and asked again with more text as it comes. Always: what is given for a text is a beginning of what is given for
  * any longer one, so the difference of two calls is what a stream has to send: a call when it is complete, text when it
- * can no longer become one. What looks like a call and is none stays content. Arguments are the model's own bytes.
- * Owner: the caller; parse_tools_read fills, parse_tools_release frees. Slices in calls borrow from the text or lie in the
- * arena. */
+ * can no longer become one. What looks like a call and is none stays content. Arguments are the model's own bytes,
+ * but for Python's, which become JSON.
+ * Owner: the caller; parse_tools_read fills, parse_tools_release frees. Calls lie in the arena. */
 #ifndef ROUTER_PARSE_TOOLS_H
 #define ROUTER_PARSE_TOOLS_H
 
@@ -21,23 +21,40 @@ enum parse_tools {
     PARSE_TOOLS_LLAMA3,   /* {"name", "parameters"}; …, <|python_tag|> may stand before it */
     PARSE_TOOLS_MISTRAL,  /* [TOOL_CALLS] [{"name", "arguments"}, …], or [TOOL_CALLS]name{…} */
     PARSE_TOOLS_DEEPSEEK, /* <｜tool▁call▁begin｜>… of V3, R1 and V3.1 */
+    PARSE_TOOLS_PYTHONIC, /* [name(key=value), …] as Python: Llama 3.2, Llama 4 */
+    PARSE_TOOLS_JSON, /* the answer is {"name", "arguments"} or a list of these, without a marker */
 };
 
 struct parse_tools_call {
     struct by_str name, arguments; /* arguments: JSON text */
 };
 
+/* How far a text was read; parse_tools.c's own. */
+struct parse_tools_place {
+    size_t at;        /* text before it is settled: content or calls */
+    size_t from;      /* no mark begins before it */
+    size_t n_content; /* content up to `at` */
+    size_t n_seen;    /* bytes of the text */
+    bool is_behind_call, may_be_unmarked, is_open;
+};
+
 struct parse_tools_result {
     struct by_buf content;
     struct parse_tools_call calls[PARSE_TOOLS_MAX];
     size_t n_calls;
+    size_t n_tried; /* bytes that looked like calls and were none */
     struct by_arena arena;
+    struct parse_tools_place place;
 };
 
 /* The value of --tool-call-parser. */
 enum parse_tools parse_tools_of(const char *name);
 void parse_tools_read(enum parse_tools kind, struct by_str text, bool is_end,
                       struct parse_tools_result *out);
+/* The same in steps: the text so far, which begins with the one before; is_end only once. Reads on where it was. */
+void parse_tools_init(struct parse_tools_result *out);
+void parse_tools_advance(enum parse_tools kind, struct by_str text, bool is_end,
+                         struct parse_tools_result *out);
 void parse_tools_release(struct parse_tools_result *r);
 
 #endif

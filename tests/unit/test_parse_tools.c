@@ -25,6 +25,20 @@ static void check_begins(const struct parse_tools_result *a, const struct parse_
     }
 }
 
+/* In three pieces, cut at i and j, it comes to the same as at once, and on the way too. */
+static void check_pieces(enum parse_tools kind, struct by_str s, size_t i, size_t j,
+                         const struct parse_tools_result *r) {
+    struct parse_tools_result steps;
+    const size_t ends[] = {i, j, s.n + 1};
+    parse_tools_init(&steps);
+    for (size_t k = 0; k < BY_COUNTOF(ends); k++) {
+        parse_tools_advance(kind, by_str_sub(s, 0, ends[k]), ends[k] > s.n, &steps);
+        check_begins(&steps, &r[ends[k]]);
+        check_begins(&r[ends[k]], &steps);
+    }
+    parse_tools_release(&steps);
+}
+
 /* The whole gives `expected`; and for any two splits, what the shorter gives is a beginning of what the longer gives. */
 static void check_tools(const char *form, const char *text, const char *expected) {
     enum parse_tools kind = parse_tools_of(form);
@@ -35,6 +49,10 @@ static void check_tools(const char *form, const char *text, const char *expected
     for (size_t n = 0; n <= s.n + 1; n++) {
         parse_tools_read(kind, by_str_sub(s, 0, n), n > s.n, &r[n]);
         if (n) check_begins(&r[n - 1], &r[n]);
+    }
+    for (size_t i = 0; i <= s.n; i++) {
+        for (size_t j = i; j <= s.n; j++)
+            check_pieces(kind, s, i, j, r);
     }
     for (size_t n = 0; n <= s.n; n++) { /* an end at any place, as max_tokens makes it */
         struct parse_tools_result cut;
@@ -100,10 +118,60 @@ TEST(llama3) {
         "llama3",
         "<|python_tag|>{\"name\":\"f\",\"parameters\":{}}; {\"name\":\"g\",\"parameters\":{}}",
         "|f({})|g({})");
+    check_tools("llama3", "{\"name\":\"f\"} ; ;{\"name\":\"g\"};{\"a\": 1};",
+                "{\"a\": 1};|f({})|g({})");
     check_tools("llama3", "{\"answer\": 42}", "{\"answer\": 42}");
     check_tools("llama3", "{\"name\": \"f\"", "{\"name\": \"f\"");
     check_tools("llama3", "no {\"name\":\"f\"}", "no {\"name\":\"f\"}");
     check_tools("llama3", "<|python_tag|>print(1) ", "<|python_tag|>print(1) ");
+}
+
+TEST(pythonic) {
+    UNUSED_STATE;
+    check_tools("pythonic", "[get(city=\"Paris\", days=[1, -2.50], dry=True)]",
+                "|get({\"city\": \"Paris\", \"days\": [1, -2.50], \"dry\": true})");
+    check_tools("pythonic", "Sure: [a(), b.c(x=None,)] done", "Sure:done|a({})|b.c({\"x\": null})");
+    check_tools("pythonic", "<|python_start|>[f(d={'k': (1, 2), \"l\": {}})]<|python_end|>",
+                "|f({\"d\": {\"k\": [1, 2], \"l\": {}}})");
+    check_tools("pythonic", "[f(s='it\\'s \\n \\u00e9 \\ud83d\\ude00 \\q', t='''a\"\n''', u=\"\")]",
+                "|f({\"s\": \"it's \\n \xC3\xA9 \xF0\x9F\x98\x80 \\\\q\", \"t\": \"a\\\"\\n\", "
+                "\"u\": \"\"})");
+    check_tools("pythonic", "[f(a=.5, b=1_000, c=+1, d=2., e=1e-3, g=-0)]",
+                "|f({\"a\": 0.5, \"b\": 1000, \"c\": 1, \"d\": 2.0, \"e\": 1e-3, \"g\": -0})");
+}
+
+TEST(pythonic_of_models_that_err) {
+    UNUSED_STATE;
+    static const char *const texts[] = {"a[0] and [1, 2]",
+                                        "[f(x=1]",
+                                        "[f(1)]",
+                                        "[f(x=g())]",
+                                        "[f(x=1) g()]",
+                                        "[]",
+                                        "[f(x=007)]",
+                                        "[f(x='a\nb')]",
+                                        "[f(x=1",
+                                        "[f",
+                                        "[f()",
+                                        "[f(x=1),]",
+                                        "[f(x=inf)]",
+                                        "[f(x={1: 2})]",
+                                        "[f(x='\\xZZ')]",
+                                        "[[[[f(x=[[["};
+    for (size_t i = 0; i < BY_COUNTOF(texts); i++)
+        check_tools("pythonic", texts[i], texts[i]);
+    check_tools("pythonic", "see [1]: [f()]", "see [1]:|f({})");
+}
+
+TEST(json) {
+    UNUSED_STATE;
+    check_tools("json", "{\"name\": \"f\", \"arguments\": {\"q\": [1, 2]}}", "|f({\"q\": [1, 2]})");
+    check_tools("json",
+                " [{\"name\": \"f\", \"parameters\": {}}, {\"name\":\"g\",\"arguments\":{}}] ",
+                "|f({})|g({})");
+    check_tools("json", "[1, 2]", "[1, 2]");
+    check_tools("json", "Hello [x](y) {z}", "Hello [x](y) {z}");
+    check_tools("json", "{\"name\": \"f\"", "{\"name\": \"f\"");
 }
 
 TEST(mistral) {
@@ -178,5 +246,6 @@ TEST(reasoning) {
     check_reasoning("none", "<think>a</think>b", "", "<think>a</think>b");
 }
 
-TESTS(RUN(hermes), RUN(hermes_of_models_that_err), RUN(numbers_keep_their_digits), RUN(llama3),
-      RUN(mistral), RUN(deepseek), RUN(more_calls_than_there_may_be_stay_text), RUN(reasoning));
+TESTS(RUN(pythonic), RUN(pythonic_of_models_that_err), RUN(json), RUN(hermes),
+      RUN(hermes_of_models_that_err), RUN(numbers_keep_their_digits), RUN(llama3), RUN(mistral),
+      RUN(deepseek), RUN(more_calls_than_there_may_be_stay_text), RUN(reasoning));

@@ -1,0 +1,78 @@
+/* Any text as a model's answer, the first byte says in which form: for every split what the shorter gives begins what the longer
+ * gives, and arguments are JSON. */
+#include "common/base/check.h"
+#include "common/base/json.h"
+#include "common/base/utf8.h"
+#include "router/parse_reasoning.h"
+#include "router/parse_tools.h"
+#include "tests/fuzz/fuzz.h"
+
+enum { TEXT_MAX = 600 };
+
+static void check_begins(const struct parse_tools_result *a, const struct parse_tools_result *b) {
+    by_assert(by_str_starts(by_buf_str(&b->content), by_buf_str(&a->content)));
+    by_assert(a->n_calls <= b->n_calls);
+    for (size_t i = 0; i < a->n_calls; i++) {
+        by_assert(by_str_eq(a->calls[i].name, b->calls[i].name));
+        by_assert(by_str_eq(a->calls[i].arguments, b->calls[i].arguments));
+    }
+}
+
+static void check_arguments(const struct parse_tools_result *r) {
+    const struct by_json_limits lim = {.bytes_max = 1 << 24, .depth_max = 256};
+    for (size_t i = 0; i < r->n_calls; i++) {
+        struct by_json *j = NULL;
+        struct by_str text = r->calls[i].arguments;
+        if (text.n && text.p[0] == '{') by_assert(by_json_parse(&j, text, &lim, NULL) == 0);
+        by_json_free(j);
+    }
+}
+
+static void check_reasoning(enum parse_reasoning kind, struct by_str s) {
+    struct by_str was[2] = {{0}}, now[2];
+    for (size_t n = 0; n <= s.n + 1; n++) {
+        parse_reasoning_split(kind, by_str_sub(s, 0, n), n > s.n, &now[0], &now[1]);
+        for (int k = 0; k < 2; k++)
+            by_assert(by_str_starts(now[k], was[k]));
+        was[0] = now[0];
+        was[1] = now[1];
+    }
+}
+
+/* In pieces of `stride` bytes, the first of `first`: the same in the end as at once. */
+static void check_pieces(enum parse_tools kind, struct by_str s, size_t first, size_t stride,
+                         const struct parse_tools_result *whole) {
+    struct parse_tools_result steps;
+    parse_tools_init(&steps);
+    for (size_t n = first; n < s.n; n += stride)
+        parse_tools_advance(kind, by_str_sub(s, 0, n), false, &steps);
+    parse_tools_advance(kind, s, true, &steps);
+    check_begins(whole, &steps);
+    check_begins(&steps, whole);
+    parse_tools_release(&steps);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (size < 2) return 0;
+    enum parse_tools kind = data[0] % (PARSE_TOOLS_JSON + 1);
+    size_t n = by_utf8_clean_len((const char *)data + 1, BY_MIN(size - 1, (size_t)TEXT_MAX));
+    struct by_str s = {(const char *)data + 1, n};
+    struct parse_tools_result was = {0}, now, steps;
+    parse_tools_init(&steps);
+    for (n = 0; n <= s.n + 1; n++) {
+        parse_tools_read(kind, by_str_sub(s, 0, n), n > s.n, &now);
+        if (n) check_begins(&was, &now);
+        parse_tools_advance(kind, by_str_sub(s, 0, n), n > s.n, &steps);
+        check_begins(&now, &steps);
+        check_begins(&steps, &now);
+        if (n) parse_tools_release(&was);
+        was = now;
+    }
+    check_arguments(&was);
+    for (size_t i = 0; i < s.n; i++)
+        check_pieces(kind, s, i, i % 2 ? s.n : 1u + data[1] % 16, &was);
+    parse_tools_release(&was);
+    parse_tools_release(&steps);
+    check_reasoning(data[0] % 3, s);
+    return 0;
+}
