@@ -187,6 +187,10 @@ int main(int argc, char **argv) {
     r->logs_requests = o.log_requests || o.log_requests_text;
     r->isolates_cache = o.isolate_cache;
     r->is_incremental = o.incremental_streaming_output;
+    if (by_str_eqz(by_str_of(o.tool_call_parser), "auto") ||
+        by_str_eqz(by_str_of(o.reasoning_parser), "auto"))
+        by_warn("parsers on auto are chosen by banyan serve; a router alone sees no template, and "
+                "takes none");
     r->tools = parse_tools_of(o.tool_call_parser);
     r->reasoning = parse_reasoning_of(o.reasoning_parser);
     r->tools_name = o.tool_call_parser;

@@ -2,6 +2,7 @@
 #include "common/base/file.h"
 #include "common/base/options.h"
 #include "common/net/keys.h"
+#include "common/template/builtin.h"
 #include "proto/endpoint.h"
 
 #include <stdio.h>
@@ -18,7 +19,8 @@ static int check_files(const struct by_options *o, struct by_err *err) {
     const char *const paths[][2] = {{"--chat-template", o->chat_template},
                                     {"--api-key-file", o->api_key_file}};
     for (size_t i = 0; !rc && i < BY_COUNTOF(paths); i++) {
-        if (paths[i][1] && !by_file_exists(paths[i][1]))
+        bool is_name = i == 0 && paths[i][1] && by_builtin_template_named(by_str_of(paths[i][1]));
+        if (paths[i][1] && !is_name && !by_file_exists(paths[i][1]))
             rc = by_fail(err, BY_ENOTFOUND, "%s: there is no %s", paths[i][0], paths[i][1]);
     }
     bool is_tcp = strncmp(at.scheduler, "tcp://", 6) == 0 || strncmp(at.mine, "tcp://", 6) == 0;

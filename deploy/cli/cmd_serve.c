@@ -5,6 +5,7 @@
 #include "common/base/mem.h"
 #include "common/base/options.h"
 #include "common/base/proc.h"
+#include "deploy/cli/choose_parsers.h"
 #include "deploy/cli/fetch_model.h"
 #include "deploy/cli/supervise.h"
 #include "deploy/cli/workers.h"
@@ -292,6 +293,7 @@ int cmd_serve(int argc, char **argv) {
                                     .failed = on_failed};
     serve.supervisor = supervisor_new(&so);
     watch_signals();
+    choose_parsers(&serve.o);
     if (start_all(&err)) {
         by_error("%s", err.text);
         serve.has_failed = true;

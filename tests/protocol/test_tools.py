@@ -74,6 +74,31 @@ def test_whole_and_streamed_are_the_same(parrot, text, content, reasoning, n_cal
     assert len({c["id"] for c in parts["tool_calls"]}) == n_calls
 
 
+def tokens_before(server, text, marker):
+    """How many tokens of the text begin before the marker ends."""
+    ids, at, n = server.ok("/tokenize", {"prompt": text + END, "add_special_tokens": False})["tokens"], 0, 0
+    end = text.index(marker) + len(marker)
+    for i in ids:
+        n += at < end
+        at += len(server.ok("/detokenize", {"tokens": [i], "skip_special_tokens": False})["text"])
+    assert at == len(text + END)
+    return n
+
+
+def test_reasoning_tokens_are_counted(parrot):
+    text = "<think>\nhm, a call?\n</think>\n\nYes."
+    want = tokens_before(parrot, text, "</think>")
+    whole = parrot.ok("/v1/chat/completions", body(text))["usage"]
+    assert whole["completion_tokens_details"] == {"reasoning_tokens": want} and 3 < want < whole["completion_tokens"]
+    last = list(parrot.stream("/v1/chat/completions", body(text, stream_options={"include_usage": True})))[-1]["usage"]
+    assert last["completion_tokens_details"] == {"reasoning_tokens": want}
+    answer = parrot.ok("/v1/responses", {"input": text + END, "stop": END, "temperature": 0})
+    assert answer["usage"]["output_tokens_details"]["reasoning_tokens"] == want
+    cut = parrot.ok("/v1/chat/completions", body(text, max_tokens=want - 1))["usage"]
+    assert cut["completion_tokens_details"]["reasoning_tokens"] == cut["completion_tokens"] == want - 1
+    assert parrot.ok("/v1/chat/completions", body("No thought."))["usage"]["completion_tokens_details"]["reasoning_tokens"] == 0
+
+
 def test_without_tools_a_call_is_text(parrot):
     assert say(parrot, CALL, tools=None)[0]["content"] == CALL
     message, reason = say(parrot, CALL, tool_choice="none")
