@@ -422,15 +422,19 @@ static void exec_for(struct by_jrun *r, const struct by_jnode *n) {
     if (!loop) return;
     *loop = (struct by_jloop){.items = items, .nesting = nesting(r)};
     struct by_jscope *s = push_scope(r);
+    bool is_through =
+        false; /* a round reached its end; for the else one cut short does not count */
     for (; s && loop->at < items->n && !r->code; loop->at++) {
         by_jrun_charge(r, 1);
         s->n = 0; /* what a round sets, the next one does not see */
         assign(r, n->a, items->at[loop->at]);
         set_word(r, "loop", (struct by_jval){.type = BY_J_LOOP, .loop = loop});
-        if (!r->code && exec_all(r, &n->kids) == FLOW_BREAK) break;
+        enum flow flow = r->code ? FLOW_BREAK : exec_all(r, &n->kids);
+        if (flow == FLOW_BREAK) break;
+        is_through |= flow == FLOW_NEXT;
     }
     r->scope = outer;
-    if (!items->n && !r->code) exec_all(r, &n->orelse);
+    if (!is_through && !r->code) exec_all(r, &n->orelse);
 }
 
 /* Runs kids with their output caught. */
