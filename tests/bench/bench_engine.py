@@ -77,7 +77,7 @@ class Bench:
                  lambda: {"http 8 streams": self.http(peers.llama_server(o.llama, o.model, self.t))})
         self.add(["http 8 streams, engine alone"],
                  lambda: {"http 8 streams, engine alone": self.http(peers.banyan_server(o.model, self.t))},
-                 lambda: {"http 8 streams, engine alone": self.one(f"8x8x{self.http_tokens}")[1]})
+                 lambda: {"http 8 streams, engine alone": self.own_job(8, 8, self.http_tokens)})
         name = "http 24 requests, 1,024 shared tokens"
         self.add([name], lambda: {name: self.prefix(peers.banyan_server(o.model, self.t))},
                  lambda: {name: self.prefix(peers.llama_server(o.llama, o.model, self.t))})
@@ -93,6 +93,11 @@ class Bench:
 
     def one(self, shape, *extra, model=None):
         return peers.one_batch(model or self.o.model, self.t, [shape], extra)[shape]
+
+    def own_job(self, n, n_prompt, n_tokens):
+        """Generated tokens a second of the engine alone for what http does: prompts first, then all tokens."""
+        prefill, decode = self.one(f"{n}x{n_prompt}x{n_tokens}")
+        return n * n_tokens / (n * n_prompt / prefill + n * n_tokens / decode)
 
     def prefill(self, model, *extra):
         return self.one("1x512x1", *extra, model=model)[0]
