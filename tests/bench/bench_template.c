@@ -1,5 +1,6 @@
 /* bench_template TEMPLATE_FOLDER CHAT_FILE: how long a chat prompt takes to render; one thread, CPU time, the best of some
  * rounds. bench_template.py makes the chat and runs this beside jinja2. */
+#include "common/base/mem.h"
 #include "common/base/file.h"
 #include "common/template/chat_template.h"
 #include "tests/bench/bench.h"
