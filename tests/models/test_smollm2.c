@@ -23,28 +23,17 @@ static int find_model(void **state_) {
 
 enum { SLOTS = 64, SLOT_ROWS = 12, ROWS = SLOTS * SLOT_ROWS, BESIDE_MAX = 30000000 };
 
-static uint64_t resident_bytes(void) {
+/* A size of /proc/self/status: "VmRSS:" what is resident, "VmHWM:" the most that has been since forget_peak. */
+static uint64_t status_bytes(const char *key) {
     char line[128];
-    unsigned long long kib = 0;
+    uint64_t kib = 0;
     FILE *f = fopen("/proc/self/status", "re");
     assert_non_null(f);
     while (fgets(line, sizeof line, f)) {
-        if (sscanf(line, "VmRSS: %llu kB", &kib) == 1) break;
+        if (strncmp(line, key, strlen(key)) == 0) kib = strtoull(line + strlen(key), NULL, 10);
     }
     fclose(f);
-    return kib * 1024;
-}
-
-/* The most that has been resident since the last call of forget_peak. */
-static uint64_t peak_bytes(void) {
-    char line[128];
-    unsigned long long kib = 0;
-    FILE *f = fopen("/proc/self/status", "re");
-    assert_non_null(f);
-    while (fgets(line, sizeof line, f)) {
-        if (sscanf(line, "VmHWM: %llu kB", &kib) == 1) break;
-    }
-    fclose(f);
+    assert_true(kib > 0);
     return kib * 1024;
 }
 
@@ -91,9 +80,9 @@ TEST(loading_holds_no_second_copy) {
     for (size_t i = 0; i < by_model_dir_n_tensors(dir); i++)
         largest = BY_MAX(largest, by_model_dir_tensor(dir, i)->n_bytes);
     forget_peak();
-    uint64_t before = resident_bytes();
+    uint64_t before = status_bytes("VmRSS:");
     if (model_open(&model, dir, cpu, &o, &err)) fail_msg("%s", err.text);
-    uint64_t peak = peak_bytes() - before;
+    uint64_t peak = status_bytes("VmHWM:") - before;
     cpu->memory(cpu, &memory);
     print_message("at most %.1f MB more while loading: weights %.1f, largest tensor %.1f\n",
                   (double)peak / 1e6, (double)memory.weights / 1e6, (double)largest / 1e6);
@@ -155,7 +144,8 @@ TEST(a_worker_takes_little_beside_weights_cache_and_activations) {
         model, cpu, &(struct mirror_limits){SLOTS, SLOTS, 16, model_n_vocab(model), ROWS, 8192});
     fill_worker(w);
     cpu->memory(cpu, &memory);
-    uint64_t accounted = memory.weights + memory.kv + memory.other, resident = resident_bytes();
+    uint64_t accounted = memory.weights + memory.kv + memory.other,
+             resident = status_bytes("VmRSS:");
     print_message("resident %.1f MB: weights %.1f, cache %.1f, activations %.1f, beside %.1f\n",
                   (double)resident / 1e6, (double)memory.weights / 1e6, (double)memory.kv / 1e6,
                   (double)memory.other / 1e6, ((double)resident - (double)accounted) / 1e6);
