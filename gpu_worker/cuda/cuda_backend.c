@@ -124,29 +124,13 @@ static void lane_barrier(struct lane *l) {
     l->n_taken = 0;
 }
 
-#if defined(BANYAN_CUBLASLT)
 static int open_gemm(struct cuda *c, struct by_err *err) {
-    void *room = cuda_alloc(c, gemm_workspace_bytes(), CUDA_MEM_OTHER);
-    if (!room)
-        return by_fail(err, BY_ENOMEM, "%s: no memory for %zu bytes of workspace", c->name,
-                       gemm_workspace_bytes());
+    size_t bytes = gemm_workspace_bytes();
+    void *room = bytes ? cuda_alloc(c, bytes, CUDA_MEM_OTHER) : NULL;
+    if (bytes && !room)
+        return by_fail(err, BY_ENOMEM, "%s: no memory for %zu bytes of workspace", c->name, bytes);
     return gemm_open(&c->gemm, c->port, room, err);
 }
-
-static void close_gemm(struct cuda *c) {
-    gemm_close(c->gemm);
-}
-#else
-static int open_gemm(struct cuda *c, struct by_err *err) {
-    (void)c;
-    (void)err;
-    return 0;
-}
-
-static void close_gemm(struct cuda *c) {
-    (void)c;
-}
-#endif
 
 static void backend_close(struct backend *b) {
     if (!b) return;
@@ -157,7 +141,7 @@ static void backend_close(struct backend *b) {
     }
     if (c->queue && queue_wait(c->queue, c->options.deadline_ms) == 0) cuda_free_all(c);
     queue_free(c->queue);
-    close_gemm(c);
+    gemm_close(c->gemm);
     if (c->host) port_pinned_free(c->port, c->host);
     port_close(c->port);
     by_free(c);

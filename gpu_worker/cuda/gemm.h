@@ -5,8 +5,8 @@
  *     gemm_lt.c   cuBLASLt: an algorithm for each shape, chosen when it is first met        tests/cuda/gemm_emu.cc   loops
  *
  * Always: rows of x and w begin at multiples of 16 bytes. Work is enqueued on the port's stream; nothing is allocated on the
- * device, nothing waits. A build without the library (BANYAN_CUBLASLT is not
- * defined) has none of it: tiles.cu does it all.
+ * device, nothing waits. A build without the library has
+ * gemm_none.c, which opens none: tiles.cu does it all.
  * Owner: cuda_backend.c, the gpu worker's main thread. Compiles as C++. */
 #ifndef GPU_WORKER_CUDA_GEMM_H
 #define GPU_WORKER_CUDA_GEMM_H

@@ -74,16 +74,6 @@ static void finish_piece(struct cuda *c, const struct product &p, const float *s
            THREADS, 0);
 }
 
-/* Without the library c->gemm is NULL, and nobody comes here. */
-#if defined(BANYAN_CUBLASLT)
-static void enqueue(struct cuda *c, const struct gemm_call *g) {
-    queue_call(c->queue, gemm_run, c->gemm, g, sizeof *g);
-}
-#else
-static void enqueue(struct cuda *, const struct gemm_call *) {
-}
-#endif
-
 /* p.x: prepared rows in bf16, x_ld of them columns, zero behind the last. */
 extern "C" void product_large(struct cuda *c, enum cuda_format f, struct product p) {
     bool is_direct = !p.is_gated && p.e.act == ACT_NONE && !p.e.bias && !(p.e.softcap > 0);
@@ -103,7 +93,7 @@ extern "C" void product_large(struct cuda *c, enum cuda_format f, struct product
         g.w_ld = f == CUDA_BF16 ? (uint32_t)(p.row_bytes / 2) : p.x_ld;
         g.y = is_direct ? p.e.y + (size_t)p.first * p.e.ld + p.e.col + from : sums;
         g.y_ld = is_direct ? p.e.ld : g.n_out;
-        enqueue(c, &g);
+        queue_call(c->queue, gemm_run, c->gemm, &g, sizeof g);
         if (!is_direct) finish_piece(c, p, sums, from, g.n_out);
     }
 }

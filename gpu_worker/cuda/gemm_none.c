@@ -1,0 +1,26 @@
+#include "common/base/check.h"
+#include "gpu_worker/cuda/gemm.h"
+
+/* A build without cuBLASLt: tiles.cu does it all. */
+
+size_t gemm_workspace_bytes(void) {
+    return 0;
+}
+
+int gemm_open(struct gemm **out, struct port *p, void *workspace, struct by_err *err) {
+    (void)p;
+    (void)workspace;
+    (void)err;
+    *out = NULL;
+    return 0;
+}
+
+void gemm_close(struct gemm *g) {
+    by_assert(!g);
+}
+
+int gemm_run(void *ctx, const void *args) {
+    (void)ctx;
+    (void)args;
+    return BY_EUNSUPPORTED; /* nobody has a gemm to call it with */
+}
