@@ -10,7 +10,8 @@
 #include <string.h>
 
 enum {
-    SORT_THREADS = 256,
+    SORT_THREADS = 128,
+    SORT_WARPS = SORT_THREADS / 32,
     THREADS = 128,
     TILE_ROWS = 8, /* an expert, on the average, from which on tiles pay */
 };
@@ -21,25 +22,32 @@ struct sort_args {
     uint32_t *slots, *starts;    /* [n], [n_experts + 1] */
 };
 
-/* A thread an expert: it counts its slots, then lists them in order. */
+/* A block an expert, whose warps share the slots out in order. Each counts those of earlier experts and those of its own; the
+ * sums say where its own begin, and it lists them in order. No atomics: the list is the same in each run. */
 static __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(const struct sort_args a) {
-    SHARED(uint32_t, counts);
-    for (uint32_t e = threadIdx.x; e < a.n_experts; e += SORT_THREADS) {
-        uint32_t n = 0;
-        for (uint32_t i = 0; i < a.n; i++)
-            n += a.experts[a.from + i] == e;
-        counts[e] = n;
+    SHARED(uint32_t, counts); /* [SORT_WARPS][2]: earlier experts, own */
+    uint32_t e = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    uint32_t each = BY_ALIGN_UP(BY_DIV_UP(a.n, (uint32_t)SORT_WARPS), 32u);
+    uint32_t from = warp * each, n_before = 0, n_own = 0, at = 0;
+    for (uint32_t i = from; i < from + each; i += 32) {
+        uint32_t x = i + lane < a.n ? a.experts[a.from + i + lane] : UINT32_MAX;
+        n_before += (uint32_t)__popc(__ballot_sync(0xffffffffu, x < e));
+        n_own += (uint32_t)__popc(__ballot_sync(0xffffffffu, x == e));
     }
+    if (lane == 0) counts[2 * warp] = n_before, counts[2 * warp + 1] = n_own;
     __syncthreads();
-    for (uint32_t e = threadIdx.x; e < a.n_experts; e += SORT_THREADS) {
-        uint32_t at = 0;
-        for (uint32_t k = 0; k < e; k++)
-            at += counts[k];
-        a.starts[e] = at;
-        for (uint32_t i = 0; i < a.n; i++)
-            if (a.experts[a.from + i] == e) a.slots[at++] = a.from + i;
-        if (e + 1 == a.n_experts) a.starts[a.n_experts] = at;
+    for (uint32_t w = 0; w < SORT_WARPS; w++)
+        at += counts[2 * w];
+    if (threadIdx.x == 0) a.starts[e] = at;
+    for (uint32_t w = 0; w < warp; w++)
+        at += counts[2 * w + 1];
+    for (uint32_t i = from; i < from + each; i += 32) {
+        bool is_own = i + lane < a.n && a.experts[a.from + i + lane] == e;
+        uint32_t all = __ballot_sync(0xffffffffu, is_own);
+        if (is_own) a.slots[at + (uint32_t)__popc(all & ((1u << lane) - 1))] = a.from + i + lane;
+        at += (uint32_t)__popc(all);
     }
+    if (e + 1 == a.n_experts && threadIdx.x == SORT_THREADS - 1) a.starts[a.n_experts] = at;
 }
 
 struct combine_args {
@@ -85,7 +93,8 @@ static void rows_of_experts(struct cuda *c, const struct op_experts *o, uint32_t
     s.experts = o->experts, s.from = first * o->n_used, s.n = n * o->n_used;
     s.n_experts = o->n_experts, s.starts = (uint32_t *)c->parts,
     s.slots = s.starts + o->n_experts + 1;
-    LAUNCH(c, sort_kernel, s, GRID(1, 1, 1), SORT_THREADS, o->n_experts * sizeof(uint32_t));
+    LAUNCH(c, sort_kernel, s, GRID(o->n_experts, 1, 1), SORT_THREADS,
+           2 * SORT_WARPS * sizeof(uint32_t));
     struct prepare r;
     memset(&r, 0, sizeof r);
     r.x = o->x, r.x_ld = o->x_ld, r.n_in = up->n_in, r.k_pad = up->k_pad;

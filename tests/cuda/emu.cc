@@ -156,6 +156,15 @@ uint64_t emu_exchange(uint64_t v, uint32_t from) {
     return emu.exchange[warp][turn][from];
 }
 
+uint32_t emu_ballot(bool is_yes) {
+    uint32_t warp = emu.current / 32, turn = emu.fibers[emu.current].n_exchanges++ % 2, all = 0;
+    emu.exchange[warp][turn][emu.current % 32] = is_yes;
+    wait_for_warp();
+    for (uint32_t i = 0; i < 32; i++)
+        all |= (uint32_t)emu.exchange[warp][turn][i] << i;
+    return all;
+}
+
 /* ---- a block ---- */
 
 /* A warp until each of its lanes waits for the block or is done. */

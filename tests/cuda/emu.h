@@ -78,6 +78,14 @@ template <class T> static inline T __shfl_up_sync(uint32_t, T v, unsigned by) {
     uint32_t lane = emu_lane();
     return emu_shuffle(v, lane < by ? lane : lane - by);
 }
+/* Which lanes say yes. */
+uint32_t emu_ballot(bool is_yes);
+static inline uint32_t __ballot_sync(uint32_t, bool is_yes) {
+    return emu_ballot(is_yes);
+}
+static inline int __popc(uint32_t v) {
+    return __builtin_popcount(v);
+}
 template <class T> static inline T atomicAdd(T *at, T v) {
     T old = *at;
     *at += v;
