@@ -142,7 +142,8 @@ struct shared_prefixes {
     uint32_t n;
 };
 
-enum kv_dtype { KV_F32, KV_BF16, KV_F16, KV_INT8 };
+/* INT8 and FP8 (E4M3): with an f32 scale for each head of a token, its keys and its values apart. FP8: has_fp8_kv. */
+enum kv_dtype { KV_F32, KV_BF16, KV_F16, KV_INT8, KV_FP8 };
 
 /* A layer's cache, laid out as the backend likes: shape only. */
 struct kv_shape {
@@ -284,6 +285,7 @@ struct backend {
      * after get or wait; where they are NULL, backend memory is host memory and run has done all. */
     bool is_device;
     bool keeps_packed; /* weights of F8_32 and Z4_32 are multiplied as they are */
+    bool has_fp8_kv;   /* pools of KV_FP8 */
     /* n f32 of backend memory as host memory of the backend, until the next call; NULL: wait says why. */
     float *(*get)(struct backend *b, const float *p, size_t n);
     /* Until all that was run is done. BY_EUNAVAILABLE: the device failed or is late, and is of no more use. */

@@ -7,7 +7,11 @@
 static const struct {
     const char *word;
     enum kv_dtype dtype;
-} words[] = {{"float32", KV_F32}, {"bfloat16", KV_BF16}, {"float16", KV_F16}, {"int8", KV_INT8}};
+} words[] = {{"float32", KV_F32},
+             {"bfloat16", KV_BF16},
+             {"float16", KV_F16},
+             {"int8", KV_INT8},
+             {"fp8", KV_FP8}};
 
 const char *kv_dtype_name(enum kv_dtype t) {
     for (size_t i = 0; i < BY_COUNTOF(words); i++) {
@@ -28,6 +32,13 @@ enum kv_dtype kv_choose_dtype(const char *word, const struct by_model_dir *dir) 
         if (bytes[t->dtype] > bytes[most]) most = t->dtype;
     }
     return most == BY_DTYPE_F32 ? KV_F32 : most == BY_DTYPE_BF16 ? KV_BF16 : KV_F16;
+}
+
+int kv_check_dtype(enum kv_dtype t, const struct backend *b, struct by_err *err) {
+    if (t != KV_FP8 || b->has_fp8_kv) return 0;
+    return by_fail(err, BY_EINVAL,
+                   "--kv-cache-dtype fp8 is for --device cuda; on %s, int8 takes as many bytes",
+                   b->name);
 }
 
 /* The number in the first line of a file; false when there is none ("max"). */

@@ -19,6 +19,8 @@
 /* --kv-cache-dtype; auto: as precise as the weights are (f32 for f32, bf16 for bf16), f16 for all others. */
 enum kv_dtype kv_choose_dtype(const char *word, const struct by_model_dir *dir);
 const char *kv_dtype_name(enum kv_dtype t);
+/* Does the backend have it? */
+BY_MUST_USE int kv_check_dtype(enum kv_dtype t, const struct backend *b, struct by_err *err);
 /* Pages for a model whose pages take page_bytes and whose longest sequence is *context_len tokens: of the memory that b's
  * device has left, or the machine. */
 BY_MUST_USE int kv_plan(uint32_t *n_pages, uint32_t *context_len, const struct by_options *o,

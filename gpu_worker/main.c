@@ -126,7 +126,8 @@ static int load(struct by_err *err) {
                                  .world = (uint32_t)o->tp_size,
                                  .quantize = quantize_to(o->quantization),
                                  .progress = on_progress};
-    rc = model_open(&shell.model, dir, shell.backend, mo, err);
+    rc = kv_check_dtype(mo->kv_dtype, shell.backend, err);
+    if (!rc) rc = model_open(&shell.model, dir, shell.backend, mo, err);
     if (rc) goto done;
     rc = vectors_plan(&shell.vectors, dir, shell.model, o->pooling, err);
     if (rc) goto done;

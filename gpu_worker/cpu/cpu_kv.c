@@ -10,6 +10,7 @@
 static const uint8_t kv_bytes[] = {[KV_F32] = 4, [KV_BF16] = 2, [KV_F16] = 2, [KV_INT8] = 1};
 
 struct cpu_kv_layout cpu_kv_layout(const struct kv_shape *s) {
+    by_assert(s->dtype < BY_COUNTOF(kv_bytes)); /* has_fp8_kv is false */
     struct cpu_kv_layout y = {.v_pad = BY_ALIGN_UP(s->v_dim, 16u),
                               .n_groups = s->page_size / CPU_GROUP};
     uint32_t each = kv_bytes[s->dtype], n_kinds = s->v_in_k ? 1 : 2;

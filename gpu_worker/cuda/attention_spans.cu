@@ -17,28 +17,6 @@ struct span_args {
     float *parts; /* [part][n_heads][v_dim + 2]: sums, then max and mass */
 };
 
-template <int T>
-static __device__ __forceinline__ void kv_load(const uint8_t *at, uint32_t d, float *out) {
-    if (T == KV_F32) {
-        const float4 *p = (const float4 *)(at + 4 * (size_t)d);
-        float4 a = p[0], b = p[1];
-        out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
-        out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
-    } else if (T == KV_INT8) {
-        uint2 v = *(const uint2 *)(at + d);
-        for (int i = 0; i < 4; i++) {
-            out[i] = (float)(int8_t)(v.x >> (8 * i));
-            out[4 + i] = (float)(int8_t)(v.y >> (8 * i));
-        }
-    } else {
-        uint4 v = *(const uint4 *)(at + 2 * (size_t)d);
-        halves(v.x, T == KV_BF16, out);
-        halves(v.y, T == KV_BF16, out + 2);
-        halves(v.z, T == KV_BF16, out + 4);
-        halves(v.w, T == KV_BF16, out + 6);
-    }
-}
-
 /* The block's kv head in the page of position t. */
 static __device__ __forceinline__ const uint8_t *head_at(const struct attend &a,
                                                          const uint32_t *pages, uint32_t t) {
@@ -53,7 +31,7 @@ static __device__ void score_keys(const struct attend &a, const uint32_t *pages,
     for (uint32_t j0 = 0; j0 < KEYS; j0 += THREADS / KEY_LANES) {
         uint32_t j = j0 + group, t = base + BY_MIN(j, n - 1), in_page = t % a.page_size;
         const uint8_t *head = head_at(a, pages, t);
-        const uint8_t *key = head + (size_t)in_page * a.y.k_pad * a.y.each;
+        const uint8_t *key = head + (size_t)in_page * a.y.k_step;
         float s[H];
         for (int h = 0; h < H; h++)
             s[h] = 0;
@@ -64,7 +42,7 @@ static __device__ void score_keys(const struct attend &a, const uint32_t *pages,
                 for (int i = 0; i < 8; i++)
                     s[h] = fmaf(q[h * a.y.k_pad + d + i], k[i], s[h]);
         }
-        float scale = T == KV_INT8 ? ((const float *)(head + a.y.scale_at))[in_page] : 1.0f;
+        float scale = CUDA_KV_IS_SCALED(T) ? ((const float *)(head + a.y.scale_at))[in_page] : 1.0f;
         for (int h = 0; h < H; h++) {
             float v = s[h];
             for (int x = KEY_LANES / 2; x; x >>= 1)
@@ -108,9 +86,9 @@ static __device__ void add_values(const struct attend &a, const uint32_t *pages,
         uint32_t t = base + j, in_page = t % a.page_size;
         const uint8_t *head = head_at(a, pages, t);
         float v[8];
-        kv_load<T>(head + a.y.v_at + (size_t)in_page * a.y.v_pad * a.y.each, d, v);
-        if (T == KV_INT8) {
-            float scale = ((const float *)(head + a.y.scale_at))[a.page_size + in_page];
+        kv_load<T>(head + a.y.v_at + (size_t)in_page * a.y.v_step, d, v);
+        if (CUDA_KV_IS_SCALED(T)) {
+            float scale = ((const float *)(head + a.y.scale_at))[a.y.v_scale + in_page];
             for (int i = 0; i < 8; i++)
                 v[i] *= scale;
         }
@@ -242,8 +220,10 @@ static void launch_spans(struct cuda *c, enum kv_dtype t, const struct span_args
         launch_for<KV_BF16>(c, s, n_items);
     else if (t == KV_F16)
         launch_for<KV_F16>(c, s, n_items);
-    else
+    else if (t == KV_INT8)
         launch_for<KV_INT8>(c, s, n_items);
+    else
+        launch_for<KV_FP8>(c, s, n_items);
 }
 
 /* First and last span of what a row sees. */

@@ -24,13 +24,11 @@ struct tile_args {
 /* Eight numbers of the cache as the tensor cores take them: f16 stays, all else is bf16. */
 template <int T>
 static __device__ __forceinline__ uint4 kv_pack(const uint8_t *at, uint32_t d, float scale) {
-    if (T != KV_INT8) return *(const uint4 *)(at + 2 * (size_t)d);
-    uint2 v = *(const uint2 *)(at + d);
+    if (!CUDA_KV_IS_SCALED(T)) return *(const uint4 *)(at + 2 * (size_t)d);
     float f[8];
-    for (int i = 0; i < 4; i++) {
-        f[i] = (float)(int8_t)(v.x >> (8 * i)) * scale;
-        f[4 + i] = (float)(int8_t)(v.y >> (8 * i)) * scale;
-    }
+    kv_load<T>(at, d, f);
+    for (int i = 0; i < 8; i++)
+        f[i] *= scale;
     return pack8_bf16(f);
 }
 
@@ -45,12 +43,11 @@ static __device__ void bring_keys(const struct attend &a, const uint32_t *pages,
             const uint8_t *page =
                 a.pool + pages[at / a.page_size] * a.y.page_bytes + head * a.y.head_bytes;
             const float *scales = (const float *)(page + a.y.scale_at);
-            float ks = T == KV_INT8 ? scales[in_page] : 1,
-                  vs = T == KV_INT8 ? scales[a.page_size + in_page] : 1;
-            if (d < a.y.k_pad)
-                key = kv_pack<T>(page + (size_t)in_page * a.y.k_pad * a.y.each, d, ks);
+            float ks = CUDA_KV_IS_SCALED(T) ? scales[in_page] : 1,
+                  vs = CUDA_KV_IS_SCALED(T) ? scales[a.y.v_scale + in_page] : 1;
+            if (d < a.y.k_pad) key = kv_pack<T>(page + (size_t)in_page * a.y.k_step, d, ks);
             if (d < a.y.v_pad)
-                value = kv_pack<T>(page + a.y.v_at + (size_t)in_page * a.y.v_pad * a.y.each, d, vs);
+                value = kv_pack<T>(page + a.y.v_at + (size_t)in_page * a.y.v_step, d, vs);
         }
         *(uint4 *)(k + j * (D + 8) + d) = key;
         const uint32_t pairs[4] = {value.x, value.y, value.z, value.w};
@@ -231,6 +228,8 @@ extern "C" void attention_tiles(struct cuda *c, const struct op_attention *o,
         launch_for<KV_BF16>(c, args, n_tiles);
     else if (o->kv.dtype == KV_F16)
         launch_for<KV_F16>(c, args, n_tiles);
-    else
+    else if (o->kv.dtype == KV_INT8)
         launch_for<KV_INT8>(c, args, n_tiles);
+    else
+        launch_for<KV_FP8>(c, args, n_tiles);
 }

@@ -4,7 +4,8 @@
  *
  *     weight   a row:  | values, 1 … 32 bits each | scales |      k_pad columns, row_bytes a multiple of 16
  *                      gated: gate 0, up 0, gate 1, up 1 …         a pair lies side by side in whatever computes both
- *     page     | kv head 0: K [page_size][k_pad]  V [page_size][v_pad]  scales [2][page_size] | kv head 1 … |
+ *     page     | kv head 0: K [page_size][k_pad]  V [page_size][v_pad]  scales: of keys, of values | kv head 1 … |
+ *              values that are their keys' first columns (MLA) are kept once: V is K, and so are the scales
  *
  * Always: padding columns of weights and pages are zero. A step allocates nothing: scratch is sized when weights and pools
  * are made. An op only adds commands; what a device says is found out by cuda_wait.
@@ -59,9 +60,12 @@ struct rope_table {
 };
 
 struct cuda_kv {
-    uint32_t k_pad, v_pad, each; /* bytes of a number */
-    uint64_t v_at, scale_at, head_bytes, page_bytes;
+    uint32_t k_pad, v_pad;            /* columns */
+    uint32_t k_step, v_step;          /* bytes from a token's row to the next one's */
+    uint64_t v_at, scale_at, v_scale; /* v_scale: of the head's scales, that of its first value */
+    uint64_t head_bytes, page_bytes;
 };
+#define CUDA_KV_IS_SCALED(dtype) ((dtype) == KV_INT8 || (dtype) == KV_FP8)
 
 /* One row of a step as kernels see it: what it may see, and where its pages are listed. */
 struct cuda_row {

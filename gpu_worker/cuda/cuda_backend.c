@@ -181,6 +181,7 @@ static const struct backend table = {
     .n_lanes = 1,
     .is_device = true,
     .keeps_packed = true,
+    .has_fp8_kv = true,
     .alloc = backend_alloc,
     .free = backend_free,
     .put = backend_put,

@@ -158,6 +158,15 @@ static __device__ __forceinline__ float e4m3(uint32_t v) {
     return 256.0f * f16_to_f32((uint16_t)((v & 0x7f) << 7 | (v & 0x80) << 8));
 }
 
+/* Nearest, ties to even, no further than 448; NaN stays NaN. */
+static __device__ __forceinline__ uint8_t f32_to_e4m3(float f) {
+    uint32_t sign = as_u32(f) >> 24 & 0x80, b = as_u32(f) & 0x7fffffffu;
+    if (b > 0x7f800000u) return (uint8_t)(sign | 0x7f);
+    if (b >= 0x43e00000u) return (uint8_t)(sign | 0x7e);                               /* 448 */
+    if (b < 0x3c800000u) return (uint8_t)(sign | (uint32_t)rintf(as_f32(b) * 512.0f)); /* 2^-6 */
+    return (uint8_t)(sign | (((b + 0x7ffffu + (b >> 20 & 1)) >> 20) - (120 << 3)));
+}
+
 static __device__ __forceinline__ float e2m1(uint32_t v) {
     return 16384.0f * f16_to_f32((uint16_t)((v & 7) << 9 | (v & 8) << 12));
 }
@@ -221,6 +230,31 @@ static __device__ __forceinline__ void weight_load(const uint8_t *row, uint32_t 
             out[i] = fmaf(s, (float)(int8_t)(v.x >> (8 * i)), m);
             out[4 + i] = fmaf(s, (float)(int8_t)(v.y >> (8 * i)), m);
         }
+    }
+}
+
+/* ---- eight columns of a key or value, from a column that is a multiple of 8; their scale is not in them ---- */
+
+template <int T>
+static __device__ __forceinline__ void kv_load(const uint8_t *at, uint32_t d, float *out) {
+    if (T == KV_F32) {
+        const float4 *p = (const float4 *)(at + 4 * (size_t)d);
+        float4 a = p[0], b = p[1];
+        out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
+        out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+    } else if (CUDA_KV_IS_SCALED(T)) {
+        uint2 v = *(const uint2 *)(at + d);
+        for (int i = 0; i < 4; i++) {
+            uint32_t low = v.x >> (8 * i), high = v.y >> (8 * i);
+            out[i] = T == KV_FP8 ? e4m3(low) : (float)(int8_t)low;
+            out[4 + i] = T == KV_FP8 ? e4m3(high) : (float)(int8_t)high;
+        }
+    } else {
+        uint4 v = *(const uint4 *)(at + 2 * (size_t)d);
+        halves(v.x, T == KV_BF16, out);
+        halves(v.y, T == KV_BF16, out + 2);
+        halves(v.z, T == KV_BF16, out + 4);
+        halves(v.w, T == KV_BF16, out + 6);
     }
 }
 

@@ -24,6 +24,7 @@ struct kv_args {
     uint32_t n_half;
     uint32_t n_kv_heads, k_dim, v_dim, page_size, room; /* room: floats of shared memory a warp */
     enum kv_dtype dtype;
+    bool v_in_k;
     struct cuda_kv y;
     uint8_t *pool;
     const uint32_t *positions, *pages;
@@ -78,19 +79,28 @@ static __device__ void turn_head(const struct kv_args &a, float *v, uint32_t pos
     __syncwarp();
 }
 
+/* 1 / scale of n numbers, whose largest then is the type's largest; the scale goes to *scale. A NaN counts as largest: the
+ * scale is one then, and whoever reads the head finds out. */
+static __device__ float scale_head(const struct kv_args &a, const float *v, uint32_t n,
+                                   float *scale) {
+    uint32_t lane = threadIdx.x % 32, bits = 0;
+    float most = a.dtype == KV_INT8 ? 127.0f : 448.0f;
+    for (uint32_t i = lane; i < n; i += 32)
+        bits = BY_MAX(bits, as_u32(v[i]) & 0x7fffffffu);
+    for (int d = 16; d; d >>= 1) {
+        uint32_t other = __shfl_xor_sync(0xffffffffu, bits, d);
+        bits = BY_MAX(bits, other);
+    }
+    float top = as_f32(bits);
+    bool is_zero = top <= 0x1p-100f;
+    if (lane == 0) *scale = is_zero ? 0 : top / most;
+    return is_zero ? 0 : most / top;
+}
+
 static __device__ void store_head(const struct kv_args &a, const float *v, uint32_t n,
                                   uint32_t n_pad, uint8_t *at, float *scale) {
     uint32_t lane = threadIdx.x % 32;
-    float inverse = 0;
-    if (a.dtype == KV_INT8) {
-        float top = 0;
-        for (uint32_t i = lane; i < n; i += 32)
-            top = fmaxf(top, fabsf(v[i]));
-        top = warp_max(top);
-        bool is_zero = !(top > 0x1p-100f);
-        if (lane == 0) *scale = is_zero ? 0 : top / 127;
-        inverse = is_zero ? 0 : 127 / top;
-    }
+    float inverse = CUDA_KV_IS_SCALED(a.dtype) ? scale_head(a, v, n, scale) : 1;
     for (uint32_t i = lane; i < n_pad; i += 32) {
         float x = i < n ? v[i] : 0;
         if (a.dtype == KV_F32)
@@ -99,6 +109,8 @@ static __device__ void store_head(const struct kv_args &a, const float *v, uint3
             ((uint16_t *)at)[i] = f32_to_bf16(x);
         else if (a.dtype == KV_F16)
             ((uint16_t *)at)[i] = f32_to_f16(x);
+        else if (a.dtype == KV_FP8)
+            at[i] = f32_to_e4m3(x * inverse);
         else
             ((int8_t *)at)[i] = (int8_t)(int32_t)rintf(x * inverse);
     }
@@ -141,11 +153,10 @@ static __global__ void __launch_bounds__(THREADS) kv_write_kernel(const struct k
         make_head(a, x + a.k_col, h, false, v, mean_k, factor_k, turn);
         if (a.v_col == a.k_col)
             value = v; /* latent attention: values are the keys' first columns */
-        store_head(a, v, a.k_dim, a.y.k_pad, head + (size_t)in_page * a.y.k_pad * a.y.each,
-                   scales + in_page);
-        store_head(a, value, a.v_dim, a.y.v_pad,
-                   head + a.y.v_at + (size_t)in_page * a.y.v_pad * a.y.each,
-                   scales + a.page_size + in_page);
+        store_head(a, v, a.k_dim, a.y.k_pad, head + (size_t)in_page * a.y.k_step, scales + in_page);
+        if (!a.v_in_k)
+            store_head(a, value, a.v_dim, a.y.v_pad, head + a.y.v_at + (size_t)in_page * a.y.v_step,
+                       scales + a.y.v_scale + in_page);
         __syncwarp();
     }
 }
@@ -170,7 +181,8 @@ extern "C" void cuda_kv_write(struct lane *l, const struct op_kv_write *o) {
     if (o->rope && o->rope->n_half)
         a.cos = o->rope->cos, a.sin = o->rope->sin, a.n_half = o->rope->n_half;
     a.n_kv_heads = o->kv.n_kv_heads, a.k_dim = o->kv.k_dim, a.v_dim = o->kv.v_dim;
-    a.page_size = o->kv.page_size, a.dtype = o->kv.dtype, a.y = cuda_kv_of(&o->kv);
+    a.page_size = o->kv.page_size, a.dtype = o->kv.dtype, a.v_in_k = o->kv.v_in_k;
+    a.y = cuda_kv_of(&o->kv);
     a.room = BY_MAX(o->q_dim, o->kv.k_dim);
     a.pool = (uint8_t *)o->pool, a.first = o->first;
     a.rows = cuda_rows(c, o->seqs, o->n_seqs, a.page_size, false, &a.pages);

@@ -4,13 +4,17 @@
 #include <string.h>
 
 struct cuda_kv cuda_kv_of(const struct kv_shape *s) {
-    static const uint8_t bytes[] = {[KV_F32] = 4, [KV_BF16] = 2, [KV_F16] = 2, [KV_INT8] = 1};
-    struct cuda_kv y = {.k_pad = BY_ALIGN_UP(s->k_dim, 8u),
-                        .v_pad = BY_ALIGN_UP(s->v_dim, 8u),
-                        .each = bytes[s->dtype]};
-    y.v_at = (uint64_t)s->page_size * y.k_pad * y.each;
-    y.scale_at = y.v_at + (uint64_t)s->page_size * y.v_pad * y.each;
-    y.head_bytes = y.scale_at + (s->dtype == KV_INT8 ? 2 * s->page_size * sizeof(float) : 0);
+    static const uint8_t bytes[] = {
+        [KV_F32] = 4, [KV_BF16] = 2, [KV_F16] = 2, [KV_INT8] = 1, [KV_FP8] = 1};
+    uint32_t each = bytes[s->dtype], n_kinds = s->v_in_k ? 1 : 2;
+    struct cuda_kv y = {.k_pad = BY_ALIGN_UP(s->k_dim, 8u), .v_pad = BY_ALIGN_UP(s->v_dim, 8u)};
+    y.k_step = y.k_pad * each;
+    y.v_step = s->v_in_k ? y.k_step : y.v_pad * each;
+    y.v_at = s->v_in_k ? 0 : (uint64_t)s->page_size * y.k_step;
+    y.v_scale = s->v_in_k ? 0 : s->page_size;
+    y.scale_at = y.v_at + (uint64_t)s->page_size * y.v_step;
+    y.head_bytes = y.scale_at;
+    if (CUDA_KV_IS_SCALED(s->dtype)) y.head_bytes += n_kinds * s->page_size * sizeof(float);
     y.head_bytes = BY_ALIGN_UP(y.head_bytes, (uint64_t)16);
     y.page_bytes = y.head_bytes * s->n_kv_heads;
     return y;
