@@ -14,6 +14,7 @@ enum {
     LANES = 16, /* partial sums of a dot product, and dot products made at once */
     HALF = LANES / 2,
     DIM_MAX = 1024,
+    LD_MAX = DIM_MAX + LANES,
     THREADS_MAX = 64,
     THREAD_WORK_MIN = 1 << 18, /* multiplications below which a thread costs more than it brings */
 };
@@ -26,13 +27,18 @@ enum {
 typedef float sums __attribute__((vector_size(LANES * sizeof(float))));
 typedef int ints __attribute__((vector_size(LANES * sizeof(int))));
 
+/* Rows that are used together lie close, at a distance that is no multiple of 4 KB: all rows at one place of the first cache
+ * cost half of the time. */
 struct scratch {
-    float q[ROWS][DIM_MAX];
-    float acc[ROWS][DIM_MAX];
-    float room[LANES][DIM_MAX]; /* keys or values of a bf16 pool as f32 */
+    float q[ROWS * LD_MAX];     /* [ROWS][k_ld] */
+    float acc[ROWS * LD_MAX];   /* [ROWS][v_ld] */
+    float room[LANES * LD_MAX]; /* keys or values of a bf16 pool as f32 */
+    int k_ld, v_ld;
     sums scores[ROWS][KEYS / LANES];
-    size_t at[KEYS]; /* where the keys of the block lie: see index_of */
-    sums sum[ROWS];  /* a key's weight goes to the lane of its position */
+    size_t at[KEYS];    /* where the keys of the block lie: see find_block */
+    size_t ahead[KEYS]; /* and those of the block after it, which are fetched meanwhile */
+    bool has_ahead;     /* ahead is filled */
+    sums sum[ROWS];     /* a key's weight goes to the lane of its position */
     float max[ROWS];
     int own[ROWS];        /* position of each query */
     int first_seen[ROWS]; /* first position it may see */
@@ -44,6 +50,21 @@ INLINE float from_bf16(uint16_t b) {
         float f;
     } x = {.u = (uint32_t)b << 16};
     return x.f;
+}
+
+typedef uint16_t halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
+typedef unsigned words __attribute__((vector_size(LANES * sizeof(unsigned))));
+
+INLINE void widen(const uint16_t *from, float *to, int n) {
+    int d = 0;
+    for (; d + LANES <= n; d += LANES) {
+        halves b;
+        memcpy(&b, from + d, sizeof b);
+        words w = __builtin_convertvector(b, words) << 16;
+        memcpy(to + d, &w, sizeof w);
+    }
+    for (; d < n; d++)
+        to[d] = from_bf16(from[d]);
 }
 
 INLINE uint16_t to_bf16(float f) {
@@ -149,15 +170,14 @@ static void load_queries(const struct banyan_attention *a, const struct task *t,
         int row = (t->first + i) / group, head = t->kv_head * group + (t->first + i) % group;
         int64_t at = (rows->q_start[t->seq] + row) * a->q_row_stride + head * a->q_head_stride;
         if (a->dtype == BANYAN_F32)
-            memcpy(s->q[i], (const float *)a->q + at, (size_t)a->k_dim * sizeof(float));
+            memcpy(s->q + i * s->k_ld, (const float *)a->q + at, (size_t)a->k_dim * sizeof(float));
         else
-            for (int d = 0; d < a->k_dim; d++)
-                s->q[i][d] = from_bf16(((const uint16_t *)a->q)[at + d]);
+            widen((const uint16_t *)a->q + at, s->q + i * s->k_ld, a->k_dim);
         s->own[i] = rows->kv_len[t->seq] - q_len + row;
         s->first_seen[i] = first_seen(a, s->own[i]);
         s->max[i] = a->sinks ? a->sinks[head] : -INFINITY;
         s->sum[i] = (sums){a->sinks ? 1 : 0};
-        memset(s->acc[i], 0, (size_t)a->v_dim * sizeof(float));
+        memset(s->acc + i * s->v_ld, 0, (size_t)a->v_dim * sizeof(float));
     }
 }
 
@@ -166,28 +186,56 @@ static size_t slot_of(const struct banyan_rows *rows, int seq, int position) {
     return (size_t)page * (size_t)rows->page_size + (size_t)(position % rows->page_size);
 }
 
-/* Indices into a pool of [slot][kv head] of the positions from … to - 1; those of the block around them are one of theirs, and
- * never counted. */
-static void find_block(const struct banyan_attention *a, const struct task *t, struct scratch *s,
-                       int block, int from, int to) {
-    for (int p = from; p < to; p++)
-        s->at[p - block] = slot_of(a->rows, t->seq, p) * (size_t)a->n_kv_heads + (size_t)t->kv_head;
-    for (int j = 0; j < KEYS; j++)
-        if (j < from - block || j >= to - block) s->at[j] = s->at[from - block];
+/* The positions that a task's queries see, first to last, and the block of them that starts at some multiple of KEYS. */
+struct span {
+    int seq, kv_head;
+    int first, last;
+};
+
+static struct span span_of(const struct banyan_attention *a, const struct task *t) {
+    const int32_t *q_start = a->rows->q_start;
+    int group = a->n_q_heads / a->n_kv_heads;
+    int before = a->rows->kv_len[t->seq] - (q_start[t->seq + 1] - q_start[t->seq]);
+    int last = before + (t->first + t->n - 1) / group;
+    return (struct span){t->seq, t->kv_head, first_seen(a, before + t->first / group), last};
+}
+
+/* Indices into a pool of [slot][kv head] of a block's positions; those that the span lacks are one of its own, and never
+ * counted. */
+static void find_block(const struct banyan_attention *a, const struct span *v, int block,
+                       size_t *at) {
+    const struct banyan_rows *rows = a->rows;
+    const int32_t *pages = rows->table + v->seq * rows->table_stride;
+    int from = BY_MAX(block, v->first), to = BY_MIN(block + KEYS, v->last + 1);
+    for (int p = from; p < to;) {
+        size_t slot = (size_t)pages[p / rows->page_size] * (size_t)rows->page_size +
+                      (size_t)(p % rows->page_size);
+        int end = BY_MIN(to, (p / rows->page_size + 1) * rows->page_size);
+        for (; p < end; p++, slot++)
+            at[p - block] = slot * (size_t)a->n_kv_heads + (size_t)v->kv_head;
+    }
+    for (int j = 0; j < from - block; j++)
+        at[j] = at[from - block];
+    for (int j = to - block; j < KEYS; j++)
+        at[j] = at[from - block];
+}
+
+/* Asks for 16 keys or values of the block ahead: they lie anywhere, and waiting for each took twice as long as the sums. */
+INLINE void fetch(const void *pool, size_t bytes, const struct scratch *s, int c) {
+    for (int j = c * LANES; j < (c + 1) * LANES && s->has_ahead; j++)
+        for (size_t b = 0; b < bytes; b += 64)
+            __builtin_prefetch((const char *)pool + s->ahead[j] * bytes + b, 0, 2);
 }
 
 /* Where 16 keys or values of the block lie as f32. */
-INLINE void find_rows(const void *pool, int dtype, const size_t *at, int dim, struct scratch *s,
+INLINE void find_rows(const void *pool, int dtype, const size_t *at, int dim, float *room, int ld,
                       const float **rows) {
     for (int j = 0; j < LANES; j++) {
-        rows[j] = s->room[j];
-        if (dtype == BANYAN_F32) {
+        rows[j] = room + j * ld;
+        if (dtype == BANYAN_F32)
             rows[j] = (const float *)pool + at[j] * (size_t)dim;
-            continue;
-        }
-        const uint16_t *b = (const uint16_t *)pool + at[j] * (size_t)dim;
-        for (int d = 0; d < dim; d++)
-            s->room[j][d] = from_bf16(b[d]);
+        else
+            widen((const uint16_t *)pool + at[j] * (size_t)dim, room + j * ld, dim);
     }
 }
 
@@ -200,20 +248,23 @@ INLINE sums capped(const struct banyan_attention *a, sums scores) {
 
 FOR_EACH_ISA static void score_block(const struct banyan_attention *a, const struct task *t,
                                      struct scratch *s, int block, int from, int to) {
+    size_t size = a->dtype == BANYAN_F32 ? 4 : 2;
     const ints number = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const ints none = (ints)all(-INFINITY);
     for (int c = 0; c < KEYS / LANES; c++) {
         int p = block + c * LANES;
         bool is_out = p + LANES <= from || p >= to;
         const float *rows[LANES];
-        if (!is_out) find_rows(a->k_pool, a->dtype, s->at + c * LANES, a->k_dim, s, rows);
+        fetch(a->k_pool, (size_t)a->k_dim * size, s, c);
+        if (!is_out)
+            find_rows(a->k_pool, a->dtype, s->at + c * LANES, a->k_dim, s->room, s->k_ld, rows);
         for (int i = 0; i < t->n; i++) {
             if (is_out) {
                 s->scores[i][c] = (sums)none;
                 continue;
             }
-            sums dots =
-                add_1(dot_half(s->q[i], rows, a->k_dim), dot_half(s->q[i], rows + HALF, a->k_dim));
+            sums dots = add_1(dot_half(s->q + i * s->k_ld, rows, a->k_dim),
+                              dot_half(s->q + i * s->k_ld, rows + HALF, a->k_dim));
             ints at = number + p;
             ints is_seen = (at <= s->own[i]) & (at >= s->first_seen[i]);
             s->scores[i][c] = (sums)((is_seen & (ints)capped(a, dots)) | (~is_seen & none));
@@ -234,7 +285,7 @@ FOR_EACH_ISA static void weigh_block(const struct banyan_attention *a, struct sc
     float base = max == -INFINITY ? 0 : max; /* nothing seen yet: every weight below is 0 */
     float shrink = expf(s->max[i] - base);
     for (int d = 0; d < a->v_dim && shrink != 1; d++)
-        s->acc[i][d] *= shrink;
+        s->acc[i * s->v_ld + d] *= shrink;
     s->sum[i] *= shrink;
     for (int c = 0; c < KEYS / LANES; c++) {
         s->scores[i][c] = exp_of(s->scores[i][c] - base);
@@ -264,13 +315,15 @@ INLINE void add_rows(float *acc, sums weights, const float *const *rows, int dim
 
 FOR_EACH_ISA static void add_block(const struct banyan_attention *a, const struct task *t,
                                    struct scratch *s, int block, int from, int to) {
+    size_t size = a->dtype == BANYAN_F32 ? 4 : 2;
     for (int c = 0; c < KEYS / LANES; c++) {
         int p = block + c * LANES;
         const float *rows[LANES];
+        fetch(a->v_pool, (size_t)a->v_dim * size, s, c);
         if (p + LANES <= from || p >= to) continue;
-        find_rows(a->v_pool, a->dtype, s->at + c * LANES, a->v_dim, s, rows);
+        find_rows(a->v_pool, a->dtype, s->at + c * LANES, a->v_dim, s->room, s->v_ld, rows);
         for (int i = 0; i < t->n; i++)
-            add_rows(s->acc[i], s->scores[i][c], rows, a->v_dim);
+            add_rows(s->acc + i * s->v_ld, s->scores[i][c], rows, a->v_dim);
     }
 }
 
@@ -285,7 +338,7 @@ static void store(const struct banyan_attention *a, const struct task *t, const 
         for (int j = 0; j < LANES; j++)
             sum += s->sum[i][j];
         for (int d = 0; d < a->v_dim; d++) {
-            float x = s->acc[i][d] / sum;
+            float x = s->acc[i * s->v_ld + d] / sum;
             if (a->dtype == BANYAN_F32)
                 ((float *)a->out)[at + (size_t)d] = x;
             else
@@ -294,17 +347,20 @@ static void store(const struct banyan_attention *a, const struct task *t, const 
     }
 }
 
-/* Blocks start at multiples of KEYS, so that a key's place in the order of additions is its position's. */
-static void run_task(const struct banyan_attention *a, const struct task *t, struct scratch *s) {
-    int first = a->rows->kv_len[t->seq], last = 0;
+/* Blocks start at multiples of KEYS, so that a key's place in the order of additions is its position's. then: what this thread
+ * may do next, whose first block is fetched during the last one of this task, or NULL. */
+static void run_task(const struct banyan_attention *a, const struct task *t,
+                     const struct task *then, struct scratch *s) {
+    struct span v = span_of(a, t), w = then ? span_of(a, then) : v;
     load_queries(a, t, s);
-    for (int i = 0; i < t->n; i++) {
-        first = BY_MIN(first, s->first_seen[i]);
-        last = BY_MAX(last, s->own[i]);
-    }
-    for (int block = first / KEYS * KEYS; block <= last; block += KEYS) {
-        int from = BY_MAX(block, first), to = BY_MIN(block + KEYS, last + 1);
-        find_block(a, t, s, block, from, to);
+    for (int block = v.first / KEYS * KEYS; block <= v.last; block += KEYS) {
+        bool is_last = block + KEYS > v.last;
+        s->has_ahead = !is_last || then;
+        if (s->has_ahead)
+            find_block(a, is_last ? &w : &v, is_last ? w.first / KEYS * KEYS : block + KEYS,
+                       s->ahead);
+        find_block(a, &v, block, s->at);
+        int from = BY_MAX(block, v.first), to = BY_MIN(block + KEYS, v.last + 1);
         score_block(a, t, s, block, from, to);
         for (int i = 0; i < t->n; i++)
             weigh_block(a, s, i);
@@ -358,10 +414,14 @@ static void *work(void *ctx) {
     struct job *job = ctx;
     struct scratch
         s; /* 200 KB of which a task touches a few: from the heap it would be mapped anew in each call */
+    s.k_ld = BY_ALIGN_UP(job->a->k_dim, LANES) + LANES;
+    s.v_ld = BY_ALIGN_UP(job->a->v_dim, LANES) + LANES;
     for (int i = atomic_fetch_add(&job->next, 1); i < job->n_tasks;
          i = atomic_fetch_add(&job->next, 1)) {
-        struct task t = task_at(job->a, i);
-        run_task(job->a, &t, &s);
+        struct task t = task_at(job->a, i), then;
+        bool is_last = i + 1 >= job->n_tasks;
+        if (!is_last) then = task_at(job->a, i + 1);
+        run_task(job->a, &t, is_last ? NULL : &then, &s);
     }
     return NULL;
 }
