@@ -67,6 +67,10 @@ INLINE void widen(const uint16_t *from, float *to, int n) {
         to[d] = from_bf16(from[d]);
 }
 
+INLINE size_t size_of(int32_t dtype) {
+    return dtype == BANYAN_F32 ? 4 : 2;
+}
+
 INLINE uint16_t to_bf16(float f) {
     union {
         float f;
@@ -248,7 +252,7 @@ INLINE sums capped(const struct banyan_attention *a, sums scores) {
 
 FOR_EACH_ISA static void score_block(const struct banyan_attention *a, const struct task *t,
                                      struct scratch *s, int block, int from, int to) {
-    size_t size = a->dtype == BANYAN_F32 ? 4 : 2;
+    size_t size = size_of(a->pool_dtype);
     const ints number = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const ints none = (ints)all(-INFINITY);
     for (int c = 0; c < KEYS / LANES; c++) {
@@ -257,7 +261,8 @@ FOR_EACH_ISA static void score_block(const struct banyan_attention *a, const str
         const float *rows[LANES];
         fetch(a->k_pool, (size_t)a->k_dim * size, s, c);
         if (!is_out)
-            find_rows(a->k_pool, a->dtype, s->at + c * LANES, a->k_dim, s->room, s->k_ld, rows);
+            find_rows(a->k_pool, a->pool_dtype, s->at + c * LANES, a->k_dim, s->room, s->k_ld,
+                      rows);
         for (int i = 0; i < t->n; i++) {
             if (is_out) {
                 s->scores[i][c] = (sums)none;
@@ -315,13 +320,13 @@ INLINE void add_rows(float *acc, sums weights, const float *const *rows, int dim
 
 FOR_EACH_ISA static void add_block(const struct banyan_attention *a, const struct task *t,
                                    struct scratch *s, int block, int from, int to) {
-    size_t size = a->dtype == BANYAN_F32 ? 4 : 2;
+    size_t size = size_of(a->pool_dtype);
     for (int c = 0; c < KEYS / LANES; c++) {
         int p = block + c * LANES;
         const float *rows[LANES];
         fetch(a->v_pool, (size_t)a->v_dim * size, s, c);
         if (p + LANES <= from || p >= to) continue;
-        find_rows(a->v_pool, a->dtype, s->at + c * LANES, a->v_dim, s->room, s->v_ld, rows);
+        find_rows(a->v_pool, a->pool_dtype, s->at + c * LANES, a->v_dim, s->room, s->v_ld, rows);
         for (int i = 0; i < t->n; i++)
             add_rows(s->acc + i * s->v_ld, s->scores[i][c], rows, a->v_dim);
     }
@@ -369,24 +374,40 @@ static void run_task(const struct banyan_attention *a, const struct task *t,
     store(a, t, s);
 }
 
-/* The rows' keys and values go into their slots. */
-static void write_rows(const struct banyan_attention *a) {
+/* One head's key or value into its slot. */
+INLINE void write_head(const struct banyan_attention *a, const void *from, int64_t at, void *pool,
+                       size_t index, int dim) {
+    const char *x = (const char *)from + at * (int64_t)size_of(a->dtype);
+    char *to = (char *)pool + index * (size_t)dim * size_of(a->pool_dtype);
+    if (a->dtype == a->pool_dtype) {
+        memcpy(to, x, (size_t)dim * size_of(a->dtype));
+        return;
+    }
+    for (int d = 0; d < dim; d++)
+        ((uint16_t *)(void *)to)[d] = to_bf16(((const float *)(const void *)x)[d]);
+}
+
+/* The sequence of a row: the last that starts at it or before it, for those without a row start where the next one does. */
+static int seq_of(const struct banyan_rows *rows, int row) {
+    int low = 0, high = rows->n_seqs;
+    while (high - low > 1) {
+        int middle = low + (high - low) / 2;
+        if (rows->q_start[middle] <= row)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+void slot_attention_write(const struct banyan_attention *a, int row) {
     const struct banyan_rows *rows = a->rows;
-    size_t size = a->dtype == BANYAN_F32 ? 4 : 2;
-    size_t k_bytes = (size_t)a->k_dim * size, v_bytes = (size_t)a->v_dim * size;
-    for (int seq = 0; seq < rows->n_seqs; seq++) {
-        int behind = rows->kv_len[seq] - rows->q_start[seq + 1];
-        for (int r = rows->q_start[seq]; r < rows->q_start[seq + 1]; r++) {
-            size_t to = slot_of(rows, seq, behind + r) * (size_t)a->n_kv_heads;
-            for (int h = 0; h < a->n_kv_heads; h++, to++) {
-                int64_t k = r * a->k_row_stride + h * a->k_head_stride;
-                int64_t v = r * a->v_row_stride + h * a->v_head_stride;
-                memcpy((char *)a->k_pool + to * k_bytes, (const char *)a->k + k * (int64_t)size,
-                       k_bytes);
-                memcpy((char *)a->v_pool + to * v_bytes, (const char *)a->v + v * (int64_t)size,
-                       v_bytes);
-            }
-        }
+    int seq = seq_of(rows, row);
+    int position = rows->kv_len[seq] - rows->q_start[seq + 1] + row;
+    size_t to = slot_of(rows, seq, position) * (size_t)a->n_kv_heads;
+    for (int h = 0; h < a->n_kv_heads; h++, to++) {
+        write_head(a, a->k, row * a->k_row_stride + h * a->k_head_stride, a->k_pool, to, a->k_dim);
+        write_head(a, a->v, row * a->v_row_stride + h * a->v_head_stride, a->v_pool, to, a->v_dim);
     }
 }
 
@@ -394,8 +415,8 @@ static void write_rows(const struct banyan_attention *a) {
 
 struct job {
     const struct banyan_attention *a;
-    atomic_int next;
-    int n_tasks;
+    atomic_uint next;
+    uint32_t n_tasks;
 };
 
 /* Task number i, counted over sequences, their kv heads and blocks of query rows. */
@@ -410,19 +431,28 @@ static struct task task_at(const struct banyan_attention *a, int i) {
     return (struct task){seq, i / blocks, first, BY_MIN((int)ROWS, n_queries(a, seq) - first)};
 }
 
-static void *work(void *ctx) {
-    struct job *job = ctx;
+void slot_attention_tasks(const struct banyan_attention *a, uint32_t n_tasks,
+                          uint32_t (*next)(void *ctx), void *ctx) {
     struct scratch
         s; /* 200 KB of which a task touches a few: from the heap it would be mapped anew in each call */
-    s.k_ld = BY_ALIGN_UP(job->a->k_dim, LANES) + LANES;
-    s.v_ld = BY_ALIGN_UP(job->a->v_dim, LANES) + LANES;
-    for (int i = atomic_fetch_add(&job->next, 1); i < job->n_tasks;
-         i = atomic_fetch_add(&job->next, 1)) {
-        struct task t = task_at(job->a, i), then;
-        bool is_last = i + 1 >= job->n_tasks;
-        if (!is_last) then = task_at(job->a, i + 1);
-        run_task(job->a, &t, is_last ? NULL : &then, &s);
+    s.k_ld = BY_ALIGN_UP(a->k_dim, LANES) + LANES;
+    s.v_ld = BY_ALIGN_UP(a->v_dim, LANES) + LANES;
+    for (uint32_t i = next(ctx); i < n_tasks; i = next(ctx)) {
+        struct task t = task_at(a, (int)i), then;
+        bool is_last = i + 1 >= n_tasks;
+        if (!is_last) then = task_at(a, (int)i + 1);
+        run_task(a, &t, is_last ? NULL : &then, &s);
     }
+}
+
+static uint32_t next_of(void *ctx) {
+    struct job *job = ctx;
+    return atomic_fetch_add(&job->next, 1);
+}
+
+static void *work(void *ctx) {
+    struct job *job = ctx;
+    slot_attention_tasks(job->a, job->n_tasks, next_of, job);
     return NULL;
 }
 
@@ -432,6 +462,8 @@ static bool is_sane(const struct banyan_attention *a) {
     if (a->n_kv_heads < 1 || a->n_q_heads % a->n_kv_heads) return false;
     if (a->k_dim < 1 || a->k_dim > DIM_MAX || a->v_dim < 1 || a->v_dim > DIM_MAX) return false;
     if (a->dtype != BANYAN_F32 && a->dtype != BANYAN_BF16) return false;
+    if (a->pool_dtype != a->dtype && (a->dtype != BANYAN_F32 || a->pool_dtype != BANYAN_BF16))
+        return false;
     for (int i = 0; i < rows->n_seqs; i++) {
         int q_len = rows->q_start[i + 1] - rows->q_start[i];
         if (q_len < 0 || rows->kv_len[i] < q_len) return false;
@@ -440,19 +472,32 @@ static bool is_sane(const struct banyan_attention *a) {
     return true;
 }
 
-int slot_attention_run(const struct banyan_attention *a, int n_threads) {
+int64_t slot_attention_count(const struct banyan_attention *a) {
     if (!is_sane(a)) return -1;
-    if (a->k) write_rows(a);
-    struct job job = {.a = a};
+    int64_t n = 0;
+    for (int i = 0; i < a->rows->n_seqs; i++)
+        n += (int64_t)BY_DIV_UP(n_queries(a, i), ROWS) * a->n_kv_heads;
+    return n <= INT32_MAX ? n : -1;
+}
+
+/* Threads that are worth their start. */
+static int n_threads_for(const struct banyan_attention *a, int n_threads, int64_t n_tasks) {
     int64_t n_multiply = 0;
-    for (int i = 0; i < a->rows->n_seqs; i++) {
-        job.n_tasks += BY_DIV_UP(n_queries(a, i), ROWS) * a->n_kv_heads;
+    for (int i = 0; i < a->rows->n_seqs; i++)
         n_multiply +=
             (int64_t)n_queries(a, i) * a->n_kv_heads * a->rows->kv_len[i] * (a->k_dim + a->v_dim);
-    }
     if (n_threads <= 0) n_threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    n_threads = BY_MIN(n_threads, BY_MIN((int)THREADS_MAX, job.n_tasks));
-    n_threads = (int)BY_MIN((int64_t)n_threads, n_multiply / THREAD_WORK_MIN + 1);
+    n_threads = (int)BY_MIN((int64_t)BY_MIN(n_threads, (int)THREADS_MAX), n_tasks);
+    return (int)BY_MIN((int64_t)n_threads, n_multiply / THREAD_WORK_MIN + 1);
+}
+
+int slot_attention_run(const struct banyan_attention *a, int n_threads) {
+    int64_t n_tasks = slot_attention_count(a);
+    if (n_tasks < 0) return -1;
+    for (int r = 0; a->k && r < a->rows->q_start[a->rows->n_seqs]; r++)
+        slot_attention_write(a, r);
+    struct job job = {.a = a, .n_tasks = (uint32_t)n_tasks};
+    n_threads = n_threads_for(a, n_threads, n_tasks);
     pthread_t threads[THREADS_MAX];
     int n = 0;
     while (n + 1 < n_threads && pthread_create(&threads[n], NULL, work, &job) == 0)

@@ -12,4 +12,11 @@
 
 int slot_attention_run(const struct banyan_attention *a, int n_threads);
 
+/* The same in pieces, for a caller that has threads: how many tasks (-1: a size makes no sense); each row's key and value into its
+ * slot; when all are there, the tasks that next gives, until it gives none of 0 … n_tasks - 1. */
+int64_t slot_attention_count(const struct banyan_attention *a);
+void slot_attention_write(const struct banyan_attention *a, int row);
+void slot_attention_tasks(const struct banyan_attention *a, uint32_t n_tasks,
+                          uint32_t (*next)(void *ctx), void *ctx);
+
 #endif

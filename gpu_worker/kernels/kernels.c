@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { KERNELS_VERSION = 4 };
+enum { KERNELS_VERSION = 5 };
 
 static_assert(BY_COUNTOF(((struct banyan_pick *)0)->top_ids) == LIMIT_TOP_LOGPROBS,
               "a pick holds every top_logprobs");

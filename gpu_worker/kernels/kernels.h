@@ -41,7 +41,8 @@ struct banyan_attention {
     int64_t q_row_stride, q_head_stride, k_row_stride, k_head_stride, v_row_stride, v_head_stride;
     int32_t n_q_heads, n_kv_heads, k_dim, v_dim;
     int32_t window, chunk; /* 0: none */
-    int32_t dtype;         /* enum banyan_dtype of q, k, v, pools and out */
+    int32_t dtype;         /* enum banyan_dtype of q, k, v and out */
+    int32_t pool_dtype;    /* the same, or bf16 beside f32 */
     float scale, softcap;  /* softcap 0: none */
 };
 
@@ -143,6 +144,22 @@ struct banyan_rope {
     int32_t n_rows, n_q_heads, n_k_heads, dim, n_rot, dtype;
 };
 BANYAN_EXPORT void banyan_rope_run(const struct banyan_rope *r);
+
+/* ---- a whole decoder layer of the Llama family (layer.c): one call, f32 inside whatever the dtype ----
+ *     x += o(attention(turn(qkv(norm(x)))))        x += down(up(norm(x)))  */
+struct banyan_layer {
+    struct banyan_linear *qkv, *o, *up,
+        *down; /* of one team; up with an act, as in banyan_mlp_run */
+    struct banyan_norm attention_norm, mlp_norm; /* is_early is not looked at */
+    struct banyan_norm q_norm, k_norm;           /* over each head's columns; w NULL: none */
+    /* rows, heads, dims, window, chunk, scale, softcap, pools and their dtype are read; the rest is the layer's own */
+    struct banyan_attention attention;
+    const void *cos, *sin; /* [n_rows, n_rot] dense, in the dtype of x */
+    int32_t n_rot;         /* columns of a head that turn, as in banyan_rope; 0: none */
+};
+/* y [n_rows, width] from x, both dense; n_rows as in attention.rows. 0; -1: no memory, or sizes that do not meet. */
+BANYAN_EXPORT int banyan_layer_run(const struct banyan_layer *l, const void *x, void *y,
+                                   uint32_t n_rows);
 
 /* ---- ranks of one model on one host (gpu_worker/tp.h; group.c) ---- */
 struct tp;

@@ -1,7 +1,8 @@
 /* The CPU backend's packed products for callers that have tensors instead of rows of f32. */
+#include "gpu_worker/kernels/linear.h"
+
 #include "common/base/mem.h"
 #include "gpu_worker/cpu/cpu_backend.h"
-#include "gpu_worker/kernels/kernels.h"
 
 #include <string.h>
 
@@ -12,20 +13,6 @@ static_assert(BANYAN_SILU == (int)ACT_SILU && BANYAN_GELU == (int)ACT_GELU &&
 
 /* Loops over numbers without an order: built for each instruction set, the same bits. */
 #define FOR_EACH_ISA __attribute__((target_clones("avx512f", "avx2", "default")))
-
-struct banyan_team {
-    struct backend *backend;
-    float *room; /* [room_cap]: rows of x, then of y, of bf16 callers as f32 */
-    size_t room_cap;
-};
-
-struct banyan_linear {
-    struct banyan_team *team;
-    struct weight *weight;
-    uint32_t n_out, n_in; /* of the product: half of a gated weight's rows */
-    int32_t dtype;
-    enum act_kind act;
-};
 
 struct banyan_team *banyan_team_new(uint32_t n_threads) {
     struct banyan_team *t = by_alloc(sizeof *t);
@@ -121,7 +108,7 @@ static void multiply(struct lane *lane, void *ctx) {
         p->backend->linear(lane, &p->op[i]);
 }
 
-FOR_EACH_ISA static void widen(const uint16_t *from, float *to, size_t n) {
+FOR_EACH_ISA void linear_widen(const uint16_t *from, float *to, size_t n) {
     for (size_t i = 0; i < n; i++) {
         uint32_t bits = (uint32_t)from[i] << 16;
         memcpy(to + i, &bits, sizeof bits);
@@ -129,7 +116,7 @@ FOR_EACH_ISA static void widen(const uint16_t *from, float *to, size_t n) {
 }
 
 /* by_f32_to_bf16 without a branch. */
-FOR_EACH_ISA static void narrow(const float *from, uint16_t *to, size_t n) {
+FOR_EACH_ISA void linear_narrow(const float *from, uint16_t *to, size_t n) {
     for (size_t i = 0; i < n; i++) {
         uint32_t b;
         memcpy(&b, from + i, sizeof b);
@@ -139,7 +126,7 @@ FOR_EACH_ISA static void narrow(const float *from, uint16_t *to, size_t n) {
     }
 }
 
-static bool make_room(struct banyan_team *t, size_t n) {
+bool linear_make_room(struct banyan_team *t, size_t n) {
     if (n <= t->room_cap) return true;
     by_free(t->room);
     t->room = by_try_alloc_aligned(64, n * sizeof *t->room);
@@ -147,8 +134,8 @@ static bool make_room(struct banyan_team *t, size_t n) {
     return t->room != NULL;
 }
 
-static struct op_linear op_of(const struct banyan_linear *l, const float *x, float *y,
-                              uint32_t n_rows) {
+struct op_linear linear_op(const struct banyan_linear *l, const float *x, float *y,
+                           uint32_t n_rows) {
     return (struct op_linear){.w = l->weight,
                               .x = x,
                               .x_ld = l->n_in,
@@ -170,16 +157,16 @@ static int run(struct banyan_linear *first, struct banyan_linear *second, const 
     size_t y_at = between_at + (second ? BY_ALIGN_UP(n_between, (size_t)16) : 0);
     bool is_short = first->dtype == BANYAN_BF16;
     if (!n_rows) return 0;
-    if ((is_short || second) && !make_room(t, y_at + n_y)) return -1;
+    if ((is_short || second) && !linear_make_room(t, y_at + n_y)) return -1;
     const float *from = is_short ? t->room : x;
     float *to = is_short ? t->room + y_at : y;
     float *between = second ? t->room + between_at : to;
     struct product p = {.backend = t->backend, .n = second ? 2 : 1};
-    p.op[0] = op_of(first, from, between, n_rows);
-    if (second) p.op[1] = op_of(second, between, to, n_rows);
-    if (is_short) widen(x, t->room, n_x);
+    p.op[0] = linear_op(first, from, between, n_rows);
+    if (second) p.op[1] = linear_op(second, between, to, n_rows);
+    if (is_short) linear_widen(x, t->room, n_x);
     p.backend->run(p.backend, multiply, &p);
-    if (is_short) narrow(to, y, n_y);
+    if (is_short) linear_narrow(to, y, n_y);
     return 0;
 }
 

@@ -5,53 +5,10 @@ import pytest
 from banyan_hf_worker import attention, probe
 
 import models
-from driver import Driver, error_of, make_worker, reference
+from driver import Driver, error_of, make_worker, prompts, reference, scenarios
 
 pytestmark = pytest.mark.both_lines
 LIMIT = 1e-4
-N = 37
-
-
-def prompts(n_vocab, n=4):
-    random = np.random.default_rng(5)
-    first = random.integers(3, min(n_vocab, 600), 60).tolist()
-    return [first] + [first[:16] + random.integers(3, min(n_vocab, 600), N - 16 + i).tolist() for i in range(1, n)]
-
-
-def scenarios(d, ids, with_prefix):
-    """Runs the six; gives {what: [sequence …]}."""
-    seen = {}
-    d.admit("whole", ids[0][:N])
-    d.finish("whole", 6)
-    seen["prefill and decode"] = [d.sequences["whole"]]
-
-    d.admit("chunks", ids[1])
-    for n in (7, 13, 1):
-        d.run(("chunks", n))
-    d.finish("chunks", 5)
-    seen["chunked prefill"] = [d.sequences["chunks"]]
-
-    d.admit("shared", ids[2], prefix=("whole", 16) if with_prefix else None)
-    d.finish("shared", 4)
-    seen["shared prefix"] = [d.sequences["shared"]]
-
-    d.admit("late", ids[3])
-    for n in (9, 11, 8):
-        d.run(("shared", 1), ("late", n), ("whole", 1))
-    d.run(("late", len(ids[3]) - 28), ("chunks", 1))
-    seen["mixed steps"] = [d.sequences["late"], d.sequences["shared"]]
-
-    for _ in range(4):
-        d.run(("chunks", 1), ("late", 1), ("whole", 1), ("shared", 1))
-    seen["batched decode"] = [d.sequences[n] for n in ("chunks", "late", "whole", "shared")]
-
-    gone = d.free("late")  # gives way, comes back with what it had
-    d.run(("whole", 1), ("chunks", 1))
-    d.admit("late", gone.ids, n_prompt=gone.n_prompt)
-    d.run(("late", 20), ("whole", 1))
-    d.finish("late", 3)
-    seen["after giving way"] = [d.sequences["late"]]
-    return seen
 
 
 @pytest.mark.parametrize("name", [*models.SHARED_TIERS, *models.MADE])

@@ -93,7 +93,7 @@ class Plan:
         scale, window, softcap, chunk = said
         self.call = kernels.Attention(
             k_pool=keys.data_ptr(), v_pool=values.data_ptr(), n_q_heads=n_heads, n_kv_heads=keys.shape[1], k_dim=keys.shape[2],
-            v_dim=values.shape[2], window=window, chunk=chunk, dtype=DTYPES[keys.dtype], scale=scale, softcap=softcap,
+            v_dim=values.shape[2], window=window, chunk=chunk, dtype=DTYPES[keys.dtype], pool_dtype=DTYPES[keys.dtype], scale=scale, softcap=softcap,
         )
         self._reference = ctypes.byref(self.call)
 

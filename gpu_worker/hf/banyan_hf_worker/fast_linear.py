@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from transformers.pytorch_utils import Conv1D
 
-from . import fused, kernels
+from . import fused, kernels, layers
 
 DTYPES = {torch.float32: kernels.F32, torch.bfloat16: kernels.BF16}
 # Largest difference from torch's product over its largest number: another order of sums; bf16 results are rounded besides.
@@ -132,6 +132,7 @@ def use(model, n_threads=0, bound=None):
         else:
             module.weight = no_memory(module.weight)
         report.n_packed += 1
+    layers.use(model, lib, report, bound)
     return report
 
 

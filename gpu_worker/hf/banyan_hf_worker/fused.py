@@ -35,6 +35,11 @@ def use(model, lib, team, users, report, bound):
     report.fused = {what: n for what, n in done.items() if n}
 
 
+def has_hooks(module):
+    """Has anybody asked to be called with it, or with a module in it? What computes it whole would call nobody."""
+    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+
+
 def _noise(shape, dtype, seed=1, size=1.0):
     return (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * size).to(dtype)
 
@@ -81,7 +86,7 @@ class _Maker:
     def feed_forward(self, module):
         """down(act(gate(x)) * up(x)), by the act with which it is the module's own."""
         found = self._children(module, ("gate_proj", "up_proj", "down_proj"))
-        if not found or found[0].in_features != found[1].in_features or found[0].out_features != found[1].out_features:
+        if not found or has_hooks(module) or found[0].in_features != found[1].in_features or found[0].out_features != found[1].out_features:
             return False
         if found[0].out_features != found[2].in_features or len(list(module.parameters())) != sum(1 + (m.bias is not None) for m in found):
             return False
@@ -186,8 +191,8 @@ class Norm:
     def __init__(self, lib, weight, eps, plus, is_early):
         self.w = (weight.detach().float() + plus).contiguous()
         self.dtype, self.width, self._run = weight.dtype, weight.shape[0], lib.banyan_norm_run
-        self._call = kernels.Norm(w=self.w.data_ptr(), eps=eps, width=self.width, dtype=DTYPES[weight.dtype], is_early=is_early)
-        self._reference = ctypes.byref(self._call)
+        self.call = kernels.Norm(w=self.w.data_ptr(), eps=eps, width=self.width, dtype=DTYPES[weight.dtype], is_early=is_early)
+        self._reference = ctypes.byref(self.call)
 
     def __call__(self, x):
         if x.dtype is not self.dtype or x.shape[-1] != self.width:

@@ -8,7 +8,7 @@ import os
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
-VERSION = 4
+VERSION = 5
 TOP_MAX = 128
 F32, BF16 = 0, 1
 
@@ -25,7 +25,7 @@ class Attention(Structure):
         [(name, c_void_p) for name in ("rows", "q", "k", "v", "k_pool", "v_pool", "out", "sinks")]
         + [(name, c_int64) for name in ("q_row_stride", "q_head_stride", "k_row_stride", "k_head_stride", "v_row_stride",
                                         "v_head_stride")]
-        + [(name, c_int32) for name in ("n_q_heads", "n_kv_heads", "k_dim", "v_dim", "window", "chunk", "dtype")]
+        + [(name, c_int32) for name in ("n_q_heads", "n_kv_heads", "k_dim", "v_dim", "window", "chunk", "dtype", "pool_dtype")]
         + [("scale", c_float), ("softcap", c_float)]
     )
 
@@ -63,6 +63,14 @@ class Rope(Structure):
         [(name, c_void_p) for name in ("cos", "sin", "q", "k", "q_out", "k_out")]
         + [(name, c_int64) for name in ("q_row_stride", "q_head_stride", "k_row_stride", "k_head_stride")]
         + [(name, c_int32) for name in ("n_rows", "n_q_heads", "n_k_heads", "dim", "n_rot", "dtype")]
+    )
+
+
+class Layer(Structure):
+    _fields_ = (
+        [(name, c_void_p) for name in ("qkv", "o", "up", "down")]
+        + [(name, Norm) for name in ("attention_norm", "mlp_norm", "q_norm", "k_norm")]
+        + [("attention", Attention), ("cos", c_void_p), ("sin", c_void_p), ("n_rot", c_int32)]
     )
 
 
@@ -108,6 +116,7 @@ def load():
     lib.banyan_mlp_run.argtypes = [c_void_p, c_void_p, c_void_p, c_void_p, c_uint32]
     lib.banyan_norm_run.argtypes, lib.banyan_norm_run.restype = [POINTER(Norm), c_void_p, c_void_p, c_uint32], None
     lib.banyan_rope_run.argtypes, lib.banyan_rope_run.restype = [POINTER(Rope)], None
+    lib.banyan_layer_run.argtypes = [POINTER(Layer), c_void_p, c_void_p, c_uint32]
     lib.banyan_group_open.argtypes, lib.banyan_group_open.restype = [c_uint32, c_uint32, c_char_p], c_void_p
     lib.banyan_group_join.argtypes, lib.banyan_group_join.restype = [c_char_p, c_uint32, c_uint32, c_uint32, c_char_p], c_void_p
     lib.banyan_group_address.argtypes, lib.banyan_group_address.restype = [c_void_p], c_char_p
