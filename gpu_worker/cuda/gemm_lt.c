@@ -2,15 +2,25 @@
 #include "gpu_worker/cuda/gemm.h"
 
 #include <cublasLt.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { PLANS_MAX = 1024, ALIGN_MAX = 16, WORKSPACE = 32 << 20 /* what Hopper asks for */ };
+enum {
+    PLANS_MAX = 1024,
+    ALIGN_MAX = 16,
+    WORKSPACE = 32 << 20, /* what Hopper asks for */
+    GUESSES = 8,          /* of the library, best first, that are timed */
+    TIMINGS = 5,          /* of each, after one that loads its code; the median counts */
+    DEADLINE_MS = 10000,  /* for one of them */
+    BETTER_PERCENT =
+        97, /* of the first guess's time, from which on another one is taken: below is noise */
+};
 
-/* What is known of a shape: the best algorithm by the library's own estimate. */
+/* What is known of a shape: the algorithm that was quickest, or if it was not tuned, the library's first guess. */
 struct plan {
     uint32_t m, n_out, n_in, y_align; /* m: the upper end of its class */
+    bool is_tuned;
     cublasLtMatmulAlgo_t algo;
-    size_t workspace;
 };
 
 struct gemm {
@@ -61,20 +71,14 @@ void gemm_close(struct gemm *g) {
     by_free(g);
 }
 
-/* Rows that share an algorithm: powers of two, and the middle between two. */
-static uint32_t class_of(uint32_t m) {
-    uint32_t c = 16;
-    while (c < m)
-        c *= 2;
-    return c >= 64 && m <= c / 4 * 3 ? c / 4 * 3 : c;
-}
-
 static uint32_t align_of(const struct gemm_call *c) {
     uintptr_t bits = (uintptr_t)c->y | (uintptr_t)c->y_ld * sizeof(float) | ALIGN_MAX;
     return (uint32_t)(bits & -bits);
 }
 
-static cublasStatus_t ask(struct gemm *g, struct operands *o, struct plan *p) {
+/* Up to n_max guesses, best first, all of which can be carried out. */
+static cublasStatus_t ask(struct gemm *g, struct operands *o, const struct plan *p,
+                          cublasLtMatmulHeuristicResult_t *guesses, int n_max, int *n) {
     const size_t room = WORKSPACE;
     const uint32_t align = ALIGN_MAX,
                    sums = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
@@ -91,19 +95,19 @@ static cublasStatus_t ask(struct gemm *g, struct operands *o, struct plan *p) {
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &p->y_align, sizeof p->y_align},
     };
     cublasLtMatmulPreferenceOpaque_t preference;
-    cublasLtMatmulHeuristicResult_t best;
-    int n = 0;
+    int n_given = 0;
     cublasStatus_t s = cublasLtMatmulPreferenceInit(&preference);
     for (size_t i = 0; i < BY_COUNTOF(wishes) && !s; i++)
         s = cublasLtMatmulPreferenceSetAttribute(&preference, wishes[i].what, wishes[i].value,
                                                  wishes[i].n);
     if (!s)
         s = cublasLtMatmulAlgoGetHeuristic(g->handle, &o->desc, &o->a, &o->b, &o->d, &o->d,
-                                           &preference, 1, &best, &n);
-    if (s || !n) return s ? s : CUBLAS_STATUS_NOT_SUPPORTED;
-    p->algo = best.algo;
-    p->workspace = best.workspaceSize;
-    return best.state;
+                                           &preference, n_max, guesses, &n_given);
+    *n = 0;
+    for (int i = 0; i < n_given && !s; i++)
+        if (!guesses[i].state && guesses[i].workspaceSize <= WORKSPACE)
+            guesses[(*n)++] = guesses[i];
+    return s || *n ? s : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 static struct plan *find(struct gemm *g, const struct plan *like) {
@@ -116,27 +120,44 @@ static struct plan *find(struct gemm *g, const struct plan *like) {
     return NULL;
 }
 
+/* Those that were tuned stay when the table is full; the others are asked for anew, in time. */
+static struct plan *add(struct gemm *g, const struct plan *p) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < g->n_plans && g->n_plans == PLANS_MAX; i++)
+        if (g->plans[i].is_tuned) g->plans[n++] = g->plans[i];
+    if (g->n_plans == PLANS_MAX) g->n_plans = BY_MIN(n, PLANS_MAX - 1u);
+    g->plans[g->n_plans] = *p;
+    return &g->plans[g->n_plans++];
+}
+
 /* Of this class of rows; asked for once. */
 static cublasStatus_t plan_for(struct gemm *g, const struct gemm_call *c, uint32_t m,
                                const struct plan **out) {
     struct plan like = {.m = m, .n_out = c->n_out, .n_in = c->n_in, .y_align = align_of(c)};
     struct operands o;
+    cublasLtMatmulHeuristicResult_t guess;
+    int n;
     *out = find(g, &like);
     if (*out) return CUBLAS_STATUS_SUCCESS;
     cublasStatus_t s = describe(&o, c, m);
-    if (!s) s = ask(g, &o, &like);
+    if (!s) s = ask(g, &o, &like, &guess, 1, &n);
     if (s) return s;
-    if (g->n_plans == PLANS_MAX) g->n_plans = 0; /* all are asked for anew, in time */
-    g->plans[g->n_plans] = like;
-    *out = &g->plans[g->n_plans++];
+    like.algo = guess.algo;
+    *out = add(g, &like);
     return s;
+}
+
+static cublasStatus_t carry_out(struct gemm *g, struct operands *o, const struct gemm_call *c,
+                                const cublasLtMatmulAlgo_t *algo) {
+    return cublasLtMatmul(g->handle, &o->desc, &c->alpha, c->w, &o->a, c->x, &o->b, &c->beta, c->y,
+                          &o->d, c->y, &o->d, algo, g->workspace, WORKSPACE, port_stream(g->port));
 }
 
 static cublasStatus_t multiply(struct gemm *g, const struct gemm_call *c) {
     struct operands o;
     const struct plan *p = NULL;
     cublasLtMatmulHeuristicResult_t fits;
-    cublasStatus_t s = plan_for(g, c, class_of(c->m), &p);
+    cublasStatus_t s = plan_for(g, c, gemm_class_of(c->m), &p);
     if (!s) s = describe(&o, c, c->m);
     if (s) return s;
     /* What serves the class's largest m need not serve this one. */
@@ -145,9 +166,7 @@ static cublasStatus_t multiply(struct gemm *g, const struct gemm_call *c) {
         s = plan_for(g, c, c->m, &p);
         if (s) return s;
     }
-    return cublasLtMatmul(g->handle, &o.desc, &c->alpha, c->w, &o.a, c->x, &o.b, &c->beta, c->y,
-                          &o.d, c->y, &o.d, &p->algo, g->workspace, WORKSPACE,
-                          port_stream(g->port));
+    return carry_out(g, &o, c, &p->algo);
 }
 
 int gemm_run(void *ctx, const void *args) {
@@ -158,4 +177,64 @@ int gemm_run(void *ctx, const void *args) {
     if (!s) return 0;
     return port_fail(g->port, "cuBLASLt: [%u, %u] times [%u, %u]: %s", c.m, c.n_in, c.n_out, c.n_in,
                      cublasLtGetStatusString(s));
+}
+
+/* ---- at load ---- */
+
+struct trial {
+    struct gemm *gemm;
+    struct operands *operands;
+    const struct gemm_call *call;
+    const cublasLtMatmulAlgo_t *algo;
+};
+
+static int try_once(void *ctx) {
+    const struct trial *t = ctx;
+    return carry_out(t->gemm, t->operands, t->call, t->algo) ? 1 : 0;
+}
+
+static int by_time(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* The median of its times; infinite: the library does not carry it out after all. Not 0: the device failed. */
+static int time_of(struct trial *t, void *cold, size_t n_cold, float *ms) {
+    float times[TIMINGS];
+    for (int i = -1; i < TIMINGS; i++) {
+        if (port_zero(t->gemm->port, cold, n_cold)) return -1;
+        int rc = port_time(t->gemm->port, try_once, t, DEADLINE_MS, ms);
+        if (rc) return rc < 0 ? rc : 0;
+        if (i >= 0) times[i] = *ms;
+    }
+    qsort(times, TIMINGS, sizeof *times, by_time);
+    *ms = times[TIMINGS / 2];
+    return 0;
+}
+
+int gemm_tune(struct gemm *g, const struct gemm_call *c, void *cold, size_t n_cold) {
+    struct plan plan = {.m = gemm_class_of(c->m),
+                        .n_out = c->n_out,
+                        .n_in = c->n_in,
+                        .y_align = align_of(c),
+                        .is_tuned = true};
+    cublasLtMatmulHeuristicResult_t guesses[GUESSES];
+    struct operands o;
+    int n, best = 0;
+    float best_ms = 0;
+    if (find(g, &plan)) return 0;
+    /* What the library cannot do is told when a step asks for it. */
+    if (describe(&o, c, c->m) || ask(g, &o, &plan, guesses, GUESSES, &n)) return 0;
+    for (int i = 0; i < n && n > 1; i++) {
+        struct trial t = {g, &o, c, &guesses[i].algo};
+        float ms;
+        if (time_of(&t, cold, n_cold, &ms)) return -1;
+        if (i == 0) best_ms = ms * BETTER_PERCENT / 100;
+        if (i == 0 || ms >= best_ms) continue;
+        best = i;
+        best_ms = ms;
+    }
+    plan.algo = guesses[best].algo;
+    add(g, &plan);
+    return 0;
 }

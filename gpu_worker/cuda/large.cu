@@ -74,13 +74,20 @@ static void finish_piece(struct cuda *c, const struct product &p, const float *s
            THREADS, 0);
 }
 
+/* Weight rows of one call: as many as scratch holds, of the widened weight and of the sums. The same for all m of a class. */
+static uint32_t rows_of_piece(enum cuda_format f, uint32_t n_out, uint32_t k_pad, uint32_t m,
+                              bool is_direct) {
+    uint32_t each = n_out;
+    if (f != CUDA_BF16) each = BY_MIN(each, HALF / (k_pad * 2) / UNIT * UNIT);
+    if (!is_direct) each = BY_MIN(each, HALF / (gemm_class_of(m) * 4) / UNIT * UNIT);
+    return each;
+}
+
 /* p.x: prepared rows in bf16, x_ld of them columns, zero behind the last. */
 extern "C" void product_large(struct cuda *c, enum cuda_format f, struct product p) {
     bool is_direct = !p.is_gated && p.e.act == ACT_NONE && !p.e.bias && !(p.e.softcap > 0);
     float *sums = (float *)((uint8_t *)c->parts + HALF);
-    uint32_t each = p.n_out;
-    if (f != CUDA_BF16) each = BY_MIN(each, HALF / (p.x_ld * 2) / UNIT * UNIT);
-    if (!is_direct) each = BY_MIN(each, HALF / (p.n * 4) / UNIT * UNIT);
+    uint32_t each = rows_of_piece(f, p.n_out, p.x_ld, p.n, is_direct);
     for (uint32_t from = 0; from < p.n_out; from += each) {
         struct gemm_call g;
         memset(&g, 0, sizeof g);
@@ -96,4 +103,42 @@ extern "C" void product_large(struct cuda *c, enum cuda_format f, struct product
         queue_call(c->queue, gemm_run, c->gemm, &g, sizeof g);
         if (!is_direct) finish_piece(c, p, sums, from, g.n_out);
     }
+}
+
+/* ---- at load ---- */
+
+/* Rows from .. from + n - 1 of the weight as bf16, which take the place of x too: real numbers, in rows of the right length. */
+static int tune_piece(struct cuda *c, const struct weight *w, uint32_t n, uint32_t m) {
+    struct gemm_call g;
+    bool is_wide = w->format != CUDA_BF16;
+    uint8_t *parts = (uint8_t *)c->parts;
+    memset(&g, 0, sizeof g);
+    g.n_out = n, g.n_in = w->k_pad, g.m = m, g.alpha = 1;
+    g.w = g.x = (const uint16_t *)(is_wide ? parts : w->rows);
+    g.w_ld = g.x_ld = is_wide ? w->k_pad : (uint32_t)(w->row_bytes / 2);
+    g.y = (float *)(parts + HALF), g.y_ld = n;
+    if (m > n || (uint64_t)m * n * sizeof(float) > HALF) return 0;
+    /* A weight that was just widened is in the cache when it is multiplied; any other comes from memory. */
+    return is_wide ? gemm_tune(c->gemm, &g, parts + HALF, HALF)
+                   : gemm_tune(c->gemm, &g, parts, CUDA_PART_BYTES);
+}
+
+extern "C" int product_tune(struct cuda *c, const struct weight *w) {
+    bool is_direct = !w->is_gated && !w->bias;
+    int rc = 0;
+    if (!c->gemm || c->options.is_deterministic || w->format == CUDA_F32) return 0;
+    if (w->format != CUDA_BF16 && w->n_out >= WIDEN_ROWS) {
+        struct product p = product_of(w);
+        p.x_ld = w->k_pad;
+        queue_begin(c->queue);
+        widen(c, w->format, p, 0, rows_of_piece(w->format, w->n_out, w->k_pad, 1, true));
+        if (queue_end(c->queue)) return -1;
+    }
+    for (uint32_t m = gemm_class_of(1); m <= CUDA_BLOCK_ROWS && !rc; m = gemm_class_of(m + 1)) {
+        if (!product_is_large(c, w, m)) continue;
+        uint32_t each = rows_of_piece(w->format, w->n_out, w->k_pad, m, is_direct);
+        rc = tune_piece(c, w, each, m);
+        if (!rc && w->n_out % each) rc = tune_piece(c, w, w->n_out % each, m);
+    }
+    return rc;
 }

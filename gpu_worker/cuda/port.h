@@ -69,6 +69,11 @@ enum { PORT_MARKS = 4 };
 BY_MUST_USE int port_mark(struct port *p, uint32_t mark);
 BY_MUST_USE int port_wait(struct port *p, uint32_t mark, uint32_t deadline_ms);
 
+/* How long what fn enqueues takes on the device, once all before it is done. fn returns non-zero: it could not be enqueued, and
+ * so does this, with *ms infinite; the device is as good as before. At load: waits. */
+BY_MUST_USE int port_time(struct port *p, int (*fn)(void *ctx), void *ctx, uint32_t deadline_ms,
+                          float *ms);
+
 #ifdef __cplusplus
 }
 #endif

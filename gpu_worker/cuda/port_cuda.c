@@ -4,6 +4,7 @@
 #include "gpu_worker/cuda/port.h"
 
 #include <cuda_runtime_api.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +23,7 @@ struct port_graph {
 struct port {
     cudaStream_t stream;
     cudaEvent_t marks[PORT_MARKS];
+    cudaEvent_t from, to; /* of port_time */
     char error[256];
 };
 
@@ -98,6 +100,8 @@ int port_open(struct port **out, uint32_t index, struct port_device *device, str
     e = cudaStreamCreateWithFlags(&p->stream, cudaStreamNonBlocking);
     for (int i = 0; i < PORT_MARKS && e == cudaSuccess; i++)
         e = cudaEventCreateWithFlags(&p->marks[i], cudaEventDisableTiming);
+    if (e == cudaSuccess) e = cudaEventCreate(&p->from);
+    if (e == cudaSuccess) e = cudaEventCreate(&p->to);
     if (e != cudaSuccess) {
         port_close(p);
         return by_fail(err, BY_EUNAVAILABLE, "--device cuda:%u: %s", index, cudaGetErrorString(e));
@@ -111,6 +115,8 @@ void port_close(struct port *p) {
     for (int i = 0; i < PORT_MARKS; i++) {
         if (p->marks[i]) cudaEventDestroy(p->marks[i]);
     }
+    if (p->from) cudaEventDestroy(p->from);
+    if (p->to) cudaEventDestroy(p->to);
     if (p->stream) cudaStreamDestroy(p->stream);
     by_free(p);
 }
@@ -222,14 +228,27 @@ int port_mark(struct port *p, uint32_t mark) {
 }
 
 /* Never a blocking call: a kernel that spins for a dead peer would hold it for ever. */
-int port_wait(struct port *p, uint32_t mark, uint32_t deadline_ms) {
+static int wait_for(struct port *p, cudaEvent_t event, uint32_t deadline_ms) {
     uint64_t from = by_now_ns(), waited = 0;
     while (waited < (uint64_t)deadline_ms * 1000000) {
-        cudaError_t e = cudaEventQuery(p->marks[mark]);
+        cudaError_t e = cudaEventQuery(event);
         if (e != cudaErrorNotReady) return check(p, e, "a step");
         if (waited > SPIN_NS) nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
         waited = by_now_ns() - from;
     }
     snprintf(p->error, sizeof p->error, "a step is not done after %u ms", deadline_ms);
     return -1;
+}
+
+int port_wait(struct port *p, uint32_t mark, uint32_t deadline_ms) {
+    return wait_for(p, p->marks[mark], deadline_ms);
+}
+
+int port_time(struct port *p, int (*fn)(void *ctx), void *ctx, uint32_t deadline_ms, float *ms) {
+    *ms = INFINITY;
+    if (check(p, cudaEventRecord(p->from, p->stream), "recording an event")) return -1;
+    if (fn(ctx)) return 1;
+    if (check(p, cudaEventRecord(p->to, p->stream), "recording an event")) return -1;
+    if (wait_for(p, p->to, deadline_ms)) return -1;
+    return check(p, cudaEventElapsedTime(ms, p->from, p->to), "timing");
 }

@@ -53,6 +53,8 @@ void product_tiles(struct cuda *c, enum cuda_format f, struct product p);
 /* Without slots and f32, from so many rows on that the library is quicker. */
 bool product_is_large(const struct cuda *c, const struct weight *w, uint32_t n);
 void product_large(struct cuda *c, enum cuda_format f, struct product p);
+/* Lets the library choose how it will multiply by this weight; at load. Not 0: the device failed. */
+BY_MUST_USE int product_tune(struct cuda *c, const struct weight *w);
 
 /* Rows first … first + n - 1 of x (or of rows[]), normed: f32 into c->prepared, k_pad columns, zero behind the last. */
 struct prepare {

@@ -3,6 +3,7 @@
 #include "common/base/mem.h"
 #include "gpu_worker/cuda/blocks.h"
 #include "gpu_worker/cuda/cuda.h"
+#include "gpu_worker/cuda/products.h"
 
 #include <string.h>
 
@@ -217,6 +218,7 @@ int cuda_weight_new(struct backend *b, struct weight **out, const struct weight_
                     (double)w->row_bytes * w->n_out / 1e6, (double)port_free_bytes(c->port) / 1e6);
     if (!rc) rc = load_rows(c, w, src, err);
     if (!rc && src->bias) rc = load_bias(c, w, src->bias, err);
+    if (!rc && product_tune(c, w)) rc = by_fail(err, BY_EIO, "%s", port_error(c->port));
     if (rc) {
         cuda_weight_free(b, w);
         return rc;

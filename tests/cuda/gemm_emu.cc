@@ -35,6 +35,16 @@ void gemm_close(struct gemm *g) {
     delete g;
 }
 
+/* Nothing to choose from: are the ends of all three matrices memory? */
+int gemm_tune(struct gemm *, const struct gemm_call *c, void *cold, size_t n_cold) {
+    volatile const uint16_t *w = c->w, *x = c->x;
+    (void)w[(size_t)(c->n_out - 1) * c->w_ld + c->n_in - 1];
+    (void)x[(size_t)(c->m - 1) * c->x_ld + c->n_in - 1];
+    c->y[(size_t)(c->m - 1) * c->y_ld + c->n_out - 1] = 0;
+    ((volatile uint8_t *)cold)[0] = ((volatile uint8_t *)cold)[n_cold - 1] = 0;
+    return 0;
+}
+
 int gemm_run(void *ctx, const void *args) {
     struct port_launch l;
     memset(&l, 0, sizeof l);

@@ -236,6 +236,17 @@ int port_mark(struct port *p, uint32_t mark) {
     return give(p, std::move(c));
 }
 
+/* A millisecond a command: what takes more of them is slower. */
+int port_time(struct port *p, int (*fn)(void *), void *ctx, uint32_t, float *ms) {
+    *ms = INFINITY;
+    drain(p);
+    uint64_t before = p->n_done;
+    if (fn(ctx)) return 1;
+    drain(p);
+    *ms = (float)(p->n_done - before);
+    return p->has_failed || p->hangs ? -1 : 0;
+}
+
 int port_wait(struct port *p, uint32_t mark, uint32_t deadline_ms) {
     if (p->n_pending_marks[mark]) drain(p);
     if (p->hangs) {

@@ -1,0 +1,332 @@
+/* gemm_lt.c, which is made for cuBLASLt, over a library of this file: the calls and structs are the real header's, the products
+ * are loops, and the time of an algorithm is the number of commands that it gives to the emulated device. */
+#include <math.h>
+#include <string.h>
+
+#include <cublasLt.h>
+
+#include "common/modelfile/dtype.h"
+#include "gpu_worker/cuda/gemm.h"
+#include "tests/unit/test.h"
+
+enum { GUESSES = 4, M = 40, N_OUT = 24, N_IN = 16 };
+
+/* The library: what it offers, what it was asked for. */
+static struct {
+    uint32_t cost[GUESSES]; /* commands; 0: it is offered and cannot be carried out */
+    uint32_t n_guesses, n_asked, n_run, last;
+    uint64_t refuses; /* rows for which no algorithm serves but one that was asked for with them */
+    struct port *port;
+    uint8_t *scratch;
+} lib;
+
+struct layout {
+    uint64_t rows, cols;
+    int64_t ld;
+    cudaDataType type;
+};
+
+static struct layout layout_of(const cublasLtMatrixLayoutOpaque_t *o) {
+    struct layout y;
+    static_assert(sizeof y <= sizeof *o, "it lies in the real one");
+    memcpy(&y, o, sizeof y);
+    return y;
+}
+
+cublasStatus_t cublasLtMatrixLayoutInit_internal(cublasLtMatrixLayout_t o, size_t size,
+                                                 cudaDataType type, uint64_t rows, uint64_t cols,
+                                                 int64_t ld) {
+    struct layout y = {rows, cols, ld, type};
+    assert_int_equal(size, sizeof *o);
+    memcpy(o, &y, sizeof y);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t o, size_t size,
+                                               cublasComputeType_t compute, cudaDataType_t scale) {
+    assert_int_equal(size, sizeof *o);
+    assert_true(compute == CUBLAS_COMPUTE_32F && scale == CUDA_R_32F);
+    memset(o, 0, sizeof *o);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t o,
+                                              cublasLtMatmulDescAttributes_t what,
+                                              const void *value, size_t n) {
+    assert_true(what == CUBLASLT_MATMUL_DESC_TRANSA && n == sizeof(cublasOperation_t));
+    memcpy(o, value, n);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceInit_internal(cublasLtMatmulPreference_t o, size_t size) {
+    memset(o, 0, size);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t o,
+                                                    cublasLtMatmulPreferenceAttributes_t what,
+                                                    const void *value, size_t n) {
+    assert_true(o && value && n && what <= CUBLASLT_MATMUL_PREF_IMPL_MASK);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+/* An algorithm's first word is its number, its second one the rows that it was asked for. */
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t h, cublasLtMatmulDesc_t desc,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int n_max,
+                                              cublasLtMatmulHeuristicResult_t *out, int *n) {
+    assert_true(h && desc && a && c == d && preference);
+    lib.n_asked++;
+    *n = BY_MIN(n_max, (int)lib.n_guesses);
+    for (int i = 0; i < *n; i++) {
+        memset(&out[i], 0, sizeof out[i]);
+        out[i].algo.data[0] = (uint64_t)i;
+        out[i].algo.data[1] = layout_of(b).cols;
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t h, cublasLtMatmulDesc_t desc,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *algo,
+                                       cublasLtMatmulHeuristicResult_t *out) {
+    uint64_t m = layout_of(b).cols;
+    assert_true(h && desc && a && c == d);
+    memset(out, 0, sizeof *out);
+    return lib.refuses == m && algo->data[1] != m ? CUBLAS_STATUS_NOT_SUPPORTED
+                                                  : CUBLAS_STATUS_SUCCESS;
+}
+
+/* d = alpha * a^T · b + beta * c, columns first. */
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t desc, const void *alpha,
+                              const void *a, cublasLtMatrixLayout_t a_of, const void *b,
+                              cublasLtMatrixLayout_t b_of, const void *beta, const void *c,
+                              cublasLtMatrixLayout_t c_of, void *d, cublasLtMatrixLayout_t d_of,
+                              const cublasLtMatmulAlgo_t *algo, void *workspace, size_t n,
+                              cudaStream_t stream) {
+    struct layout la = layout_of(a_of), lb = layout_of(b_of), ld = layout_of(d_of);
+    cublasOperation_t turned;
+    memcpy(&turned, desc, sizeof turned);
+    assert_true(h && turned == CUBLAS_OP_T && c == d && c_of == d_of && workspace && n);
+    assert_true(la.type == CUDA_R_16BF && lb.type == CUDA_R_16BF && ld.type == CUDA_R_32F);
+    assert_true(la.rows == lb.rows && la.cols == ld.rows && lb.cols == ld.cols);
+    assert_ptr_equal(stream, port_stream(lib.port));
+    lib.last = (uint32_t)algo->data[0];
+    if (!lib.cost[lib.last]) return CUBLAS_STATUS_EXECUTION_FAILED;
+    lib.n_run++;
+    for (uint32_t i = 0; i < lib.cost[lib.last]; i++)
+        assert_int_equal(port_zero(lib.port, lib.scratch, 1), 0);
+    for (uint64_t j = 0; j < ld.cols; j++)
+        for (uint64_t i = 0; i < ld.rows; i++) {
+            float sum = 0, *y = (float *)d + i + j * (uint64_t)ld.ld;
+            for (uint64_t k = 0; k < la.rows; k++)
+                sum += by_bf16_to_f32(((const uint16_t *)a)[k + i * (uint64_t)la.ld]) *
+                       by_bf16_to_f32(((const uint16_t *)b)[k + j * (uint64_t)lb.ld]);
+            *y = *(const float *)alpha * sum + *(const float *)beta * *y;
+        }
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtCreate(cublasLtHandle_t *h) {
+    *h = (cublasLtHandle_t)&lib;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t h) {
+    return h ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_INITIALIZED;
+}
+
+size_t cublasLtGetVersion(void) {
+    return 0;
+}
+
+const char *cublasLtGetStatusString(cublasStatus_t s) {
+    return s == CUBLAS_STATUS_NOT_SUPPORTED ? "not supported" : "failed";
+}
+
+/* ---- a device with one product ---- */
+
+static struct gemm *gemm;
+static uint16_t *w, *x;
+static float *y;
+
+static int set_up(void **state) {
+    struct port_device device;
+    struct by_err err;
+    (void)state;
+    memset(&lib, 0, sizeof lib);
+    lib.n_guesses = GUESSES;
+    for (uint32_t i = 0; i < GUESSES; i++)
+        lib.cost[i] = 100;
+    if (port_open(&lib.port, 0, &device, &err)) fail_msg("%s", err.text);
+    lib.scratch = port_malloc(lib.port, 64);
+    w = port_malloc(lib.port, 2 * 1200 * N_IN);
+    x = port_malloc(lib.port, 2 * 1200 * N_IN);
+    y = port_malloc(lib.port, sizeof *y * 1200 * N_OUT);
+    for (uint32_t i = 0; i < 1200 * N_IN; i++) {
+        w[i] = by_f32_to_bf16((float)(i * 7 % 11) - 5);
+        x[i] = by_f32_to_bf16((float)(i * 5 % 13) - 6);
+    }
+    return gemm_open(&gemm, lib.port, lib.scratch, &err);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    gemm_close(gemm);
+    void *all[] = {lib.scratch, w, x, y};
+    for (size_t i = 0; i < BY_COUNTOF(all); i++)
+        port_free(lib.port, all[i]);
+    port_close(lib.port);
+    return 0;
+}
+
+static struct gemm_call call_of(uint32_t n_out, uint32_t m) {
+    return (struct gemm_call){.w = w,
+                              .x = x,
+                              .y = y,
+                              .w_ld = N_IN,
+                              .x_ld = N_IN,
+                              .y_ld = N_OUT,
+                              .n_out = n_out,
+                              .n_in = N_IN,
+                              .m = m,
+                              .alpha = 1};
+}
+
+static void tune(uint32_t n_out, uint32_t m) {
+    struct gemm_call c = call_of(n_out, m);
+    assert_int_equal(gemm_tune(gemm, &c, y, sizeof *y * 1200 * N_OUT), 0);
+}
+
+/* The number of the algorithm that a product of m rows goes by. */
+static uint32_t used(uint32_t n_out, uint32_t m) {
+    struct gemm_call c = call_of(n_out, m);
+    assert_int_equal(gemm_run(gemm, &c), 0);
+    return lib.last;
+}
+
+/* ---- what it chooses ---- */
+
+TEST(a_product_is_what_it_says) {
+    UNUSED_STATE;
+    struct gemm_call c = call_of(N_OUT, M);
+    c.alpha = 0.5f, c.beta = 2, c.y = y + 1, c.w_ld = 2 * N_IN;
+    for (uint32_t i = 0; i < 1200 * N_OUT; i++)
+        y[i] = (float)i;
+    assert_int_equal(gemm_run(gemm, &c), 0);
+    for (uint32_t r = 0; r < M; r++)
+        for (uint32_t o = 0; o < N_OUT; o++) {
+            float sum = 0;
+            for (uint32_t k = 0; k < N_IN; k++)
+                sum += by_bf16_to_f32(x[r * N_IN + k]) * by_bf16_to_f32(w[o * 2 * N_IN + k]);
+            assert_true(y[1 + r * N_OUT + o] == 0.5f * sum + 2 * (float)(1 + r * N_OUT + o));
+        }
+    assert_true(y[0] == 0 && y[1 + M * N_OUT] == 1 + M * N_OUT);
+}
+
+TEST(the_quickest_guess_is_taken_and_stays) {
+    UNUSED_STATE;
+    lib.cost[2] = 80;
+    tune(N_OUT, 64);
+    assert_int_equal(lib.n_asked, 1);
+    lib.cost[2] = 300;
+    lib.cost[1] = 10;
+    for (uint32_t m = 33; m <= 64; m++)
+        assert_int_equal(used(N_OUT, m), 2);
+    tune(N_OUT, 64); /* weights of the same shape in the next layer */
+    assert_int_equal(used(N_OUT, M), 2);
+    assert_int_equal(lib.n_asked, 1);
+}
+
+TEST(what_may_be_noise_changes_nothing) {
+    UNUSED_STATE;
+    lib.cost[3] = 98;
+    tune(N_OUT, 64);
+    assert_int_equal(used(N_OUT, 64), 0);
+}
+
+TEST(a_guess_that_cannot_be_carried_out_is_left) {
+    UNUSED_STATE;
+    lib.cost[0] = lib.cost[1] = 0;
+    lib.cost[3] = 90;
+    tune(N_OUT, 64);
+    assert_int_equal(used(N_OUT, 64), 3);
+}
+
+TEST(each_class_of_rows_has_its_own) {
+    UNUSED_STATE;
+    static const uint32_t edges[][2] = {{1, 16},    {16, 16},   {17, 32},   {33, 64},
+                                        {64, 64},   {65, 96},   {96, 96},   {97, 128},
+                                        {129, 192}, {193, 256}, {257, 384}, {1024, 1024}};
+    for (size_t i = 0; i < BY_COUNTOF(edges); i++)
+        assert_int_equal(gemm_class_of(edges[i][0]), edges[i][1]);
+    for (uint32_t m = gemm_class_of(1), i = 0; m <= 1024; m = gemm_class_of(m + 1), i++) {
+        for (uint32_t k = 0; k < GUESSES; k++)
+            lib.cost[k] = k == i % GUESSES ? 5 : 10;
+        tune(N_OUT, m);
+    }
+    for (uint32_t m = gemm_class_of(1), i = 0; m <= 1024; m = gemm_class_of(m + 1), i++)
+        assert_int_equal(used(N_OUT, m), i % GUESSES);
+}
+
+TEST(a_shape_that_was_not_tuned_is_asked_for_once) {
+    UNUSED_STATE;
+    lib.cost[1] = 1;
+    assert_int_equal(used(N_OUT, M), 0);
+    assert_int_equal(used(N_OUT, M + 1), 0);
+    assert_int_equal(lib.n_asked, 1);
+    assert_int_equal(lib.n_run, 2);
+}
+
+TEST(rows_that_the_algorithm_of_their_class_does_not_serve_have_one) {
+    UNUSED_STATE;
+    lib.cost[2] = 50;
+    tune(N_OUT, 64);
+    lib.refuses = 41;
+    assert_int_equal(used(N_OUT, 41), 0);
+    assert_int_equal(used(N_OUT, 42), 2);
+    assert_int_equal(lib.n_asked, 2);
+}
+
+/* More shapes than are remembered: those that were tuned stay. */
+TEST(a_full_table_forgets_nothing_that_was_tuned) {
+    UNUSED_STATE;
+    lib.cost[2] = 1;
+    tune(N_OUT, 16);
+    lib.cost[2] = 9;
+    for (uint32_t m = 1; m <= 1100; m++) { /* a shape each: the class does not serve */
+        lib.refuses = m;
+        (void)used(1, m);
+    }
+    lib.refuses = 0;
+    uint32_t n = lib.n_asked;
+    assert_int_equal(used(N_OUT, 16), 2);
+    assert_int_equal(lib.n_asked, n);
+}
+
+TEST(a_library_that_knows_no_way_is_told_of_with_the_shape) {
+    UNUSED_STATE;
+    lib.n_guesses = 0;
+    tune(N_OUT, 64);
+    struct gemm_call c = call_of(N_OUT, M);
+    assert_int_not_equal(gemm_run(gemm, &c), 0);
+    assert_string_equal(port_error(lib.port), "cuBLASLt: [40, 16] times [24, 16]: not supported");
+}
+
+#define ONE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        ONE(a_product_is_what_it_says),
+        ONE(the_quickest_guess_is_taken_and_stays),
+        ONE(what_may_be_noise_changes_nothing),
+        ONE(a_guess_that_cannot_be_carried_out_is_left),
+        ONE(each_class_of_rows_has_its_own),
+        ONE(a_shape_that_was_not_tuned_is_asked_for_once),
+        ONE(rows_that_the_algorithm_of_their_class_does_not_serve_have_one),
+        ONE(a_full_table_forgets_nothing_that_was_tuned),
+        ONE(a_library_that_knows_no_way_is_told_of_with_the_shape)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
