@@ -58,8 +58,10 @@ static int load_module(const struct cuda_module **out, const char *path, struct 
 static int open_cuda(struct backend **out, const struct by_options *o, uint32_t first,
                      struct by_err *err) {
     const struct cuda_module *m = NULL;
+    const bool is_shared = getenv("BANYAN_TEST_ONE_DEVICE") != NULL;
     const struct cuda_options c = {
-        .device = first + (uint32_t)(o->dp_rank * o->tp_size + o->tp_rank),
+        .device = first + (is_shared ? 0 : (uint32_t)(o->dp_rank * o->tp_size + o->tp_rank)),
+        .shares_device = is_shared,
         .is_deterministic = o->deterministic,
         .no_graphs = o->disable_cuda_graph,
         .deadline_ms = STEP_MS,

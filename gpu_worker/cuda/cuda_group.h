@@ -1,9 +1,10 @@
 /* cuda_group.h - sums between GPUs, through NCCL (tp_nccl.c); a build without it sums through the host (cuda_backend.c).
  *
- *     rank 0: new ─▶ "nccl:22809:<id in base 64>" ─hello, group─▶ every rank: join, at its first step ─▶ sums ─▶ leave
+ *     rank 0: new ─▶ "nccl:22809:<its device>:<id in base 64>" ─hello, group─▶ every rank: join, at its first step ─▶ sums ─▶ leave
  *
- * Always: ranks of two NCCL versions are told so before anything waits; joining ends at its deadline; a sum that a rank does not
- * come to is found by the wait for the step, and the process ends (DESIGN D5): no communicator is used twice.
+ * Always: ranks of two NCCL versions, and those that have the device of rank 0, are told so before anything waits; joining
+ * ends at its deadline; a sum that a rank does not come to is found by the wait for the step, and the process ends (DESIGN D5): no
+ * communicator is used twice.
  * Owner: cuda_backend.c, the gpu worker's main thread. */
 #ifndef GPU_WORKER_CUDA_CUDA_GROUP_H
 #define GPU_WORKER_CUDA_CUDA_GROUP_H

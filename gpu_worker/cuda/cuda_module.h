@@ -10,12 +10,13 @@
 
 #include "gpu_worker/backend.h"
 
-enum { CUDA_MODULE_ABI = 5 };
+enum { CUDA_MODULE_ABI = 6 };
 
 struct cuda_options {
     uint32_t device;
     bool is_deterministic; /* bits independent of batch and chunking */
     bool no_graphs;
+    bool shares_device;   /* a test: ranks may have one device, and meet as if on several hosts */
     uint32_t deadline_ms; /* for what a step may take on the device */
 };
 

@@ -22,6 +22,7 @@ struct port_graph; /* commands recorded once, started as one */
 
 struct port_device {
     char name[96];
+    uint8_t uuid[16]; /* no other device has it, on any host */
     uint64_t free_bytes, total_bytes;
     uint32_t n_processors, major, minor; /* compute capability */
 };

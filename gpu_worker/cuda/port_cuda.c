@@ -78,6 +78,8 @@ static int describe(uint32_t index, struct port_device *d, struct by_err *err) {
                               .major = (uint32_t)prop.major,
                               .minor = (uint32_t)prop.minor};
     snprintf(d->name, sizeof d->name, "%.90s", prop.name);
+    static_assert(sizeof d->uuid == sizeof prop.uuid.bytes, "NVIDIA's");
+    memcpy(d->uuid, prop.uuid.bytes, sizeof d->uuid);
     if (d->major >= 8) return 0;
     return by_fail(err, BY_EUNAVAILABLE,
                    "--device cuda:%u: %s is sm_%u%u; kernels need sm_80 or later", index, d->name,

@@ -5,19 +5,20 @@
 
 #include <nccl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
-    JOIN_MS = 60000, /* a group of ranks on several hosts takes seconds to meet */
     ENQUEUE_MS = 10000,
     POLL_NS = 200000,
     ID_WORDS = (NCCL_UNIQUE_ID_BYTES + 2) / 3 * 4,
+    UUID_WORDS = 32,
 };
 
 struct cuda_group {
     ncclComm_t comm;
-    char error[160];
 };
 
 static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-";
@@ -51,21 +52,40 @@ static bool decode(const char *text, ncclUniqueId *id) {
     return true;
 }
 
+/* In hexadecimal. */
+static void device_name(const struct cuda *c, char out[UUID_WORDS + 1]) {
+    for (size_t i = 0; i < sizeof c->device.uuid; i++)
+        snprintf(out + 2 * i, 3, "%02x", c->device.uuid[i]);
+}
+
 static int fail(struct by_err *err, ncclResult_t r, const char *what) {
-    return by_fail(err, BY_EUNAVAILABLE, "NCCL: %s: %s (NCCL_DEBUG=WARN says more)", what,
-                   ncclGetErrorString(r));
+    const char *more = ncclGetLastError(NULL);
+    bool says_more = more && *more;
+    return by_fail(err, BY_EUNAVAILABLE, "NCCL: %s: %s%s%.200s (NCCL_DEBUG=WARN says more)", what,
+                   ncclGetErrorString(r), says_more ? ": " : "", says_more ? more : "");
+}
+
+/* Ranks of one device are of one mind only if each seems to be a host of its own: NCCL asks no more then. Before its first call. */
+static void share_device(const struct cuda *c) {
+    char host[32];
+    if (!c->options.shares_device) return;
+    snprintf(host, sizeof host, "banyan-%ld", (long)getpid());
+    setenv("NCCL_HOSTID", host, 0);
+    setenv("NCCL_SOCKET_IFNAME", "lo", 0);
+    setenv("NCCL_NET", "Socket", 0);
 }
 
 int cuda_group_new(struct backend *b, char *address, size_t cap, struct by_err *err) {
     ncclUniqueId id;
-    char text[ID_WORDS + 1];
+    char text[ID_WORDS + 1], uuid[UUID_WORDS + 1];
     int version = 0;
-    (void)b;
+    share_device(cuda_of(b));
+    device_name(cuda_of(b), uuid);
     ncclResult_t r = ncclGetVersion(&version);
     if (r == ncclSuccess) r = ncclGetUniqueId(&id);
     if (r != ncclSuccess) return fail(err, r, "making a group's id");
     encode(&id, text);
-    int n = snprintf(address, cap, "nccl:%d:%s", version, text);
+    int n = snprintf(address, cap, "nccl:%d:%s:%s", version, uuid, text);
     if (n < 0 || (size_t)n >= cap)
         return by_fail(err, BY_EINTERNAL, "a group's id has %d letters", n);
     return 0;
@@ -83,14 +103,13 @@ static ncclResult_t settle(ncclComm_t comm, uint32_t deadline_ms) {
     return state;
 }
 
-int cuda_group_join(struct backend *b, const char *address, uint32_t rank, uint32_t world,
-                    struct by_err *err) {
-    struct cuda *c = cuda_of(b);
-    ncclUniqueId id;
+/* Can this rank join the group of that address? Told before anything waits. */
+static int check_group(const struct cuda *c, const char *address, uint32_t rank, uint32_t world,
+                       ncclUniqueId *id, struct by_err *err) {
+    char own[UUID_WORDS + 1], first[UUID_WORDS + 1];
     int theirs = 0, ours = 0, at = 0;
-    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    bool is_read =
-        sscanf(address, "nccl:%d:%n", &theirs, &at) == 1 && at > 0 && decode(address + at, &id);
+    bool is_read = sscanf(address, "nccl:%d:%32[0-9a-f]:%n", &theirs, first, &at) == 2 && at > 0 &&
+                   decode(address + at, id);
     if (!is_read)
         return by_fail(err, BY_EFORMAT, "rank %u of %u: the group's address is none of NCCL's",
                        rank, world);
@@ -100,20 +119,38 @@ int cuda_group_join(struct backend *b, const char *address, uint32_t rank, uint3
         return by_fail(err, BY_EUNAVAILABLE,
                        "rank %u has NCCL %d, rank 0 has %d: install one version on all hosts", rank,
                        ours, theirs);
+    device_name(c, own);
+    if (rank && strcmp(own, first) == 0 && !c->options.shares_device)
+        return by_fail(err, BY_EINVAL,
+                       "rank %u has the device of rank 0 (%s): give each rank one of its own "
+                       "(--device, CUDA_VISIBLE_DEVICES), or a smaller --tp-size",
+                       rank, c->device.name);
+    return 0;
+}
+
+int cuda_group_join(struct backend *b, const char *address, uint32_t rank, uint32_t world,
+                    struct by_err *err) {
+    struct cuda *c = cuda_of(b);
+    ncclUniqueId id;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    share_device(c);
+    int rc = check_group(c, address, rank, world, &id, err);
+    if (rc) return rc;
     struct cuda_group *g = by_alloc(sizeof *g);
     config.blocking = 0;
-    r = ncclCommInitRankConfig(&g->comm, (int)world, id, (int)rank, &config);
-    if (r == ncclSuccess || r == ncclInProgress) r = settle(g->comm, JOIN_MS);
+    ncclResult_t r = ncclCommInitRankConfig(&g->comm, (int)world, id, (int)rank, &config);
+    if (r == ncclSuccess || r == ncclInProgress) r = settle(g->comm, c->options.deadline_ms);
     if (r == ncclSuccess) {
         c->group = g;
         return 0;
     }
+    rc = r == ncclInProgress
+             ? by_fail(err, BY_EUNAVAILABLE, "rank %u of %u: not all ranks have joined within %g s",
+                       rank, world, c->options.deadline_ms / 1e3)
+             : fail(err, r, "joining the group");
     if (g->comm) ncclCommAbort(g->comm);
     by_free(g);
-    return r == ncclInProgress ? by_fail(err, BY_EUNAVAILABLE,
-                                         "rank %u of %u: not all ranks have joined within %d s",
-                                         rank, world, JOIN_MS / 1000)
-                               : fail(err, r, "joining the group");
+    return rc;
 }
 
 void cuda_group_leave(struct backend *b) {

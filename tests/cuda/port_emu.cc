@@ -62,6 +62,7 @@ int port_open(struct port **out, uint32_t index, struct port_device *device, str
     emu_order(number("BANYAN_EMU_REVERSE", 0));
     memset(device, 0, sizeof *device);
     snprintf(device->name, sizeof device->name, "SIMT emulator");
+    device->uuid[15] = (uint8_t)index;
     device->free_bytes = device->total_bytes = p->limit;
     device->n_processors = 2;
     *out = p;

@@ -1,0 +1,207 @@
+/* tp_nccl.c, which is made for NCCL, over a library of this file with the real header: what ranks are told that cannot be a
+ * group, a rank that never comes, an address that is none, and that a sum is a command of the queue. */
+#include <stdlib.h>
+#include <string.h>
+
+#include <nccl.h>
+
+#include "gpu_worker/cuda/cuda.h"
+#include "gpu_worker/cuda/cuda_group.h"
+#include "tests/unit/test.h"
+
+enum { DEADLINE_MS = 20, N = 5 };
+
+/* The library: what it answers, what it was asked. */
+static struct {
+    int version;
+    ncclResult_t init, async, reduce;
+    uint32_t n_polls; /* of those in which the answer is still to come */
+    const char *last_error;
+    uint32_t n_aborted, n_ranks, rank;
+    ncclUniqueId id;
+} lib;
+static int communicator;
+
+ncclResult_t ncclGetVersion(int *version) {
+    *version = lib.version;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
+    for (size_t i = 0; i < sizeof *id; i++)
+        ((uint8_t *)id)[i] = (uint8_t)(i * 37 + 11);
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int n, ncclUniqueId id, int rank,
+                                    ncclConfig_t *config) {
+    assert_int_equal(config->blocking, 0);
+    *comm = (ncclComm_t)&communicator;
+    lib.n_ranks = (uint32_t)n, lib.rank = (uint32_t)rank, lib.id = id;
+    return lib.init;
+}
+
+ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *out) {
+    assert_ptr_equal(comm, &communicator);
+    *out = lib.n_polls ? ncclInProgress : lib.async;
+    lib.n_polls -= lib.n_polls > 0;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommAbort(ncclComm_t comm) {
+    assert_ptr_equal(comm, &communicator);
+    lib.n_aborted++;
+    return ncclSuccess;
+}
+
+const char *ncclGetErrorString(ncclResult_t r) {
+    return r == ncclInvalidUsage ? "invalid usage" : "another error";
+}
+
+const char *ncclGetLastError(ncclComm_t comm) {
+    (void)comm;
+    return lib.last_error;
+}
+
+ncclResult_t ncclAllReduce(const void *from, void *to, size_t n, ncclDataType_t t, ncclRedOp_t op,
+                           ncclComm_t comm, cudaStream_t stream) {
+    assert_true(from == to && t == ncclFloat32 && op == ncclSum && !stream);
+    assert_ptr_equal(comm, &communicator);
+    for (size_t i = 0; i < n && !lib.reduce; i++)
+        ((float *)to)[i] *= (float)lib.n_ranks;
+    return lib.reduce;
+}
+
+/* ---- two ranks, as far as this room sees them ---- */
+
+static struct cuda ranks[2];
+static struct by_err err;
+static char address[256];
+
+static int set_up(void **state) {
+    (void)state;
+    memset(&lib, 0, sizeof lib);
+    lib.version = 22809;
+    for (uint32_t i = 0; i < 2; i++) {
+        struct cuda *c = &ranks[i];
+        memset(c, 0, sizeof *c);
+        if (port_open(&c->port, i, &c->device, &err)) fail_msg("%s", err.text);
+        c->queue = queue_new(c->port, true);
+        c->options.deadline_ms = DEADLINE_MS;
+    }
+    return cuda_group_new(&ranks[0].b, address, sizeof address, &err);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    for (uint32_t i = 0; i < 2; i++) {
+        cuda_group_leave(&ranks[i].b);
+        queue_free(ranks[i].queue);
+        port_close(ranks[i].port);
+    }
+    return 0;
+}
+
+static void refused(uint32_t rank, const char *why) {
+    assert_int_not_equal(cuda_group_join(&ranks[rank].b, address, rank, 2, &err), 0);
+    assert_null(ranks[rank].group);
+    if (!strstr(err.text, why)) fail_msg("\"%s\" does not say \"%s\"", err.text, why);
+}
+
+TEST(two_ranks_meet_by_the_id_of_the_first) {
+    UNUSED_STATE;
+    ncclUniqueId id;
+    ncclGetUniqueId(&id);
+    for (uint32_t i = 0; i < 2; i++) {
+        lib.n_polls = 3;
+        lib.init = i ? ncclInProgress : ncclSuccess;
+        assert_int_equal(cuda_group_join(&ranks[i].b, address, i, 2, &err), 0);
+        assert_non_null(ranks[i].group);
+        assert_true(lib.n_ranks == 2 && lib.rank == i && !lib.n_polls);
+        assert_memory_equal(&lib.id, &id, sizeof id);
+    }
+}
+
+TEST(a_sum_is_done_in_its_place_in_the_run) {
+    UNUSED_STATE;
+    struct cuda *c = &ranks[1];
+    float host[N] = {1, 2, 3, 4, 5}, *x = port_malloc(c->port, sizeof host);
+    assert_int_equal(cuda_group_join(&c->b, address, 1, 2, &err), 0);
+    assert_int_equal(port_load(c->port, x, host, sizeof host), 0);
+    queue_begin(c->queue);
+    cuda_group_sum(c, x, N - 1);
+    assert_true(x[0] == 1);
+    assert_int_equal(queue_end(c->queue), 0);
+    assert_int_equal(queue_wait(c->queue, DEADLINE_MS), 0);
+    assert_true(x[0] == 2 && x[N - 2] == 8 && x[N - 1] == 5);
+    lib.reduce = ncclInternalError;
+    queue_begin(c->queue);
+    cuda_group_sum(c, x, N);
+    assert_int_not_equal(queue_end(c->queue), 0);
+    assert_non_null(strstr(port_error(c->port), "a sum over the ranks"));
+    port_free(c->port, x);
+}
+
+TEST(other_versions_are_told_with_their_numbers) {
+    UNUSED_STATE;
+    lib.version = 23203;
+    refused(1, "rank 1 has NCCL 23203, rank 0 has 22809: install one version");
+}
+
+TEST(one_device_for_two_ranks_is_told) {
+    UNUSED_STATE;
+    ranks[1].device = ranks[0].device;
+    refused(1, "rank 1 has the device of rank 0 (SIMT emulator)");
+    assert_int_equal(lib.n_ranks, 0);
+    ranks[1].options.shares_device = true;
+    unsetenv("NCCL_HOSTID");
+    assert_int_equal(cuda_group_join(&ranks[1].b, address, 1, 2, &err), 0);
+    assert_non_null(getenv("NCCL_HOSTID"));
+}
+
+TEST(a_rank_that_never_comes_is_waited_for_no_longer_than_the_deadline) {
+    UNUSED_STATE;
+    lib.init = lib.async = ncclInProgress;
+    refused(0, "rank 0 of 2: not all ranks have joined within 0.02 s");
+    assert_int_equal(lib.n_aborted, 1);
+}
+
+TEST(what_the_library_says_is_passed_on) {
+    UNUSED_STATE;
+    lib.init = ncclInvalidUsage;
+    lib.last_error = "Duplicate GPU detected : rank 1 and rank 2 both on CUDA device 1b000";
+    refused(1, "joining the group: invalid usage: Duplicate GPU detected : rank 1 and rank 2");
+    lib.init = ncclInProgress, lib.async = ncclSystemError, lib.last_error = "";
+    refused(1, "joining the group: another error (NCCL_DEBUG=WARN says more)");
+}
+
+TEST(an_address_that_is_none_is_refused) {
+    UNUSED_STATE;
+    char good[sizeof address];
+    memcpy(good, address, sizeof good);
+    for (size_t i = 0; i < strlen(good); i += 7) { /* cut short */
+        memcpy(address, good, sizeof good);
+        address[i] = '\0';
+        refused(1, "none of NCCL's");
+    }
+    memcpy(address, good, sizeof good);
+    address[strlen(good) - 3] = '!';
+    refused(1, "none of NCCL's");
+    snprintf(address, sizeof address, "ipc:///tmp/x");
+    refused(1, "none of NCCL's");
+    assert_int_equal(lib.n_ranks, 0);
+}
+
+#define ONE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        ONE(two_ranks_meet_by_the_id_of_the_first),
+        ONE(a_sum_is_done_in_its_place_in_the_run),
+        ONE(other_versions_are_told_with_their_numbers),
+        ONE(one_device_for_two_ranks_is_told),
+        ONE(a_rank_that_never_comes_is_waited_for_no_longer_than_the_deadline),
+        ONE(what_the_library_says_is_passed_on),
+        ONE(an_address_that_is_none_is_refused)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
