@@ -3,7 +3,7 @@
 #include "common/base/check.h"
 #include "common/base/mem.h"
 
-enum { BLOCK_BYTES = 16 * 1024, ALIGN = 16 };
+enum { BLOCK_BYTES = 16 * 1024, BLOCK_MAX = 1 << 20, ALIGN = 16 };
 
 struct by_arena_block {
     struct by_arena_block *next;
@@ -30,19 +30,9 @@ void by_arena_release(struct by_arena *a) {
     *a = (struct by_arena){.max = a->max};
 }
 
-void by_arena_clear(struct by_arena *a) {
-    if (a->first) {
-        free_from(a->first->next);
-        a->first->next = NULL;
-        a->first->n = 0;
-    }
-    a->last = a->first;
-    a->n_bytes = 0;
-}
-
 static bool add_block(struct by_arena *a, size_t n) {
     size_t cap =
-        BY_MAX(n, a->last ? BY_MIN(a->last->cap * 2, (size_t)1 << 20) : (size_t)BLOCK_BYTES);
+        BY_MAX(n, a->last ? BY_MIN(a->last->cap * 2, (size_t)BLOCK_MAX) : (size_t)BLOCK_BYTES);
     struct by_arena_block *b = by_try_alloc(HEAD + cap);
     if (!b) return false;
     *b = (struct by_arena_block){.cap = cap};
@@ -54,7 +44,26 @@ static bool add_block(struct by_arena *a, size_t n) {
     return true;
 }
 
-void *by_arena_try(struct by_arena *a, size_t n) {
+/* Several blocks become one that holds as much: the next round finds room without asking for it. */
+void by_arena_clear(struct by_arena *a) {
+    size_t all = 0;
+    for (struct by_arena_block *b = a->first; b; b = b->next)
+        all += b->cap;
+    all = BY_MIN(all, (size_t)BLOCK_MAX);
+    if (a->first && a->first->next && all > a->first->cap) {
+        free_from(a->first);
+        a->first = a->last = NULL;
+        (void)!add_block(a, all); /* without it the next round asks again */
+    } else if (a->first) {
+        free_from(a->first->next);
+        a->first->next = NULL;
+        a->first->n = 0;
+    }
+    a->last = a->first;
+    a->n_bytes = 0;
+}
+
+void *by_arena_try_raw(struct by_arena *a, size_t n) {
     if (n > SIZE_MAX / 4) return NULL;
     n = BY_ALIGN_UP(n ? n : 1, (size_t)ALIGN);
     if (a->max && n > a->max - BY_MIN(a->n_bytes, a->max)) return NULL;
@@ -64,7 +73,12 @@ void *by_arena_try(struct by_arena *a, size_t n) {
     void *p = (char *)a->last + HEAD + a->last->n;
     a->last->n += n;
     a->n_bytes += n;
-    return memset(p, 0, n);
+    return p;
+}
+
+void *by_arena_try(struct by_arena *a, size_t n) {
+    void *p = by_arena_try_raw(a, n);
+    return p ? memset(p, 0, n) : NULL;
 }
 
 void *by_arena_get(struct by_arena *a, size_t n) {
