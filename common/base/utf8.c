@@ -61,15 +61,27 @@ size_t by_utf8_encode(uint32_t cp, char out[4]) {
     return n;
 }
 
+/* Bytes of ASCII from the start of p, in steps of 32 and then of 8. */
+static size_t ascii_run(const char *p, size_t n) {
+    const uint64_t high = UINT64_C(0x8080808080808080);
+    size_t i = 0;
+    for (uint64_t w[4]; n - i >= sizeof w; i += sizeof w) {
+        memcpy(w, p + i, sizeof w);
+        if ((w[0] | w[1] | w[2] | w[3]) & high) break;
+    }
+    for (uint64_t w; n - i >= sizeof w; i += sizeof w) {
+        memcpy(&w, p + i, sizeof w);
+        if (w & high) break;
+    }
+    return i;
+}
+
 bool by_utf8_valid(const char *p, size_t n) {
     for (size_t i = 0; i < n;) {
-        uint64_t eight;
-        if (n - i >= sizeof eight) {
-            memcpy(&eight, p + i, sizeof eight);
-            if (!(eight & UINT64_C(0x8080808080808080))) {
-                i += sizeof eight;
-                continue;
-            }
+        size_t run = (unsigned char)p[i] < 0x80 ? ascii_run(p + i, n - i) : 0;
+        if (run) {
+            i += run;
+            continue;
         }
         if ((unsigned char)p[i] < 0x80) {
             i++;

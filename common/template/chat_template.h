@@ -32,15 +32,26 @@ BY_MUST_USE int by_chat_template_parse(struct by_chat_template **out, struct by_
 struct by_str by_chat_template_source(const struct by_chat_template *t);
 void by_chat_template_free(struct by_chat_template *t); /* NULL is fine */
 
+struct by_jrun;
+struct by_jval;
 struct by_chat_prompt {
     struct by_buf text;
     struct by_buf
         marks; /* one byte for each of text, as by_encode_options.user_marks wants them; empty: all trusted */
+    struct by_jrun *chat_run,
+        *run; /* memory that stays from prompt to prompt: the chat's values, the template's */
+    struct by_jval *chat; /* as it was read */
 };
 void by_chat_prompt_init(struct by_chat_prompt *p);
 void by_chat_prompt_release(struct by_chat_prompt *p);
 
-/* chat: the JSON object drawn above; clock_s is what strftime_now shows. */
+/* Reads a chat, the JSON object drawn above, into p. Its texts are borrowed until p has been rendered for the last time. */
+BY_MUST_USE int by_chat_prompt_read(struct by_chat_prompt *p, struct by_str chat,
+                                    struct by_err *err);
+/* The prompt of the chat that was read last; may be called again. clock_s is what strftime_now shows. */
+BY_MUST_USE int by_chat_prompt_render(struct by_chat_prompt *p, const struct by_chat_template *t,
+                                      uint64_t clock_s, struct by_err *err);
+/* Both. */
 BY_MUST_USE int by_chat_template_render(const struct by_chat_template *t, struct by_str chat,
                                         uint64_t clock_s, struct by_chat_prompt *out,
                                         struct by_err *err);

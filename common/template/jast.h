@@ -28,6 +28,7 @@ enum by_jkind {
     BY_JK_TUPLE,  /* kids */
     BY_JK_DICT,   /* kids: key, value, key, value … */
     BY_JK_ATTR,   /* a.val */
+    BY_JK_NAMED,  /* a[val], val a text */
     BY_JK_ITEM,   /* a[b] */
     BY_JK_SLICE,  /* kids: start, stop, step; each may be NULL. Only as b of ITEM */
     BY_JK_CALL,   /* a(args) */
@@ -39,6 +40,7 @@ enum by_jkind {
     BY_JK_AND,
     BY_JK_OR,
     BY_JK_BINARY,  /* a op b */
+    BY_JK_SUM,     /* kids with + between them; texts that stand side by side are one already */
     BY_JK_CONCAT,  /* kids joined with ~ */
     BY_JK_COMPARE, /* a, then kids of COMPARE with op and b: a < b < c */
     BY_JK_COND,    /* a if b else c; c may be NULL */
@@ -107,15 +109,20 @@ struct by_jnode {
     struct by_jnode *a, *b, *c;
     struct by_jnodes kids, orelse; /* orelse: of FOR; positional arguments of CALL, FILTER, TEST */
     struct by_jnameds params;      /* also the keyword arguments of CALL, FILTER, TEST */
-    const void *builtin;           /* FILTER: struct by_jfilter; TEST: struct by_jtest */
+    /* FILTER: struct by_jfilter. TEST: struct by_jtest. ATTR, NAMED: struct by_jattr or NULL */
+    const void *builtin;
 };
 
+struct by_jfunc;
 struct by_jprog {
     struct by_arena arena;
     struct by_jnodes body;
     struct by_strmap names; /* name -> number */
     struct by_str *name_of;
     uint32_t n_names, names_cap;
+    const struct by_jfunc *
+        *func_of;       /* [n_names] what a name is that nothing was assigned to; NULL: undefined */
+    uint32_t loop_name; /* the number of `loop`; n_names if nobody asks for it */
     bool has_generation;
 };
 

@@ -44,6 +44,10 @@ static struct by_jnode *one(struct by_jparse *p, enum by_jkind kind, struct by_j
     return by_jparse_done(p, n);
 }
 
+static bool is_text(const struct by_jnode *n) {
+    return n->kind == BY_JK_CONST && n->val.type == BY_J_STR;
+}
+
 static struct by_jnode *constant(struct by_jparse *p, struct by_jval v) {
     struct by_jnode *n = by_jparse_node(p, BY_JK_CONST);
     n->val = v;
@@ -236,6 +240,14 @@ static struct by_jnode *parse_subscript(struct by_jparse *p) {
     return by_jparse_done(p, n);
 }
 
+static const struct by_jattr *find_attr(struct by_jparse *p, struct by_str name) {
+    struct by_jattr a, *kept;
+    if (!by_jmethod_find(&a, name)) return NULL;
+    kept = by_arena_get(&p->prog->arena, sizeof *kept);
+    *kept = a;
+    return kept;
+}
+
 static struct by_jnode *parse_dot(struct by_jparse *p, struct by_jnode *of) {
     by_jparse_next(p);
     struct by_jnode *n = by_jparse_node(p, BY_JK_ATTR);
@@ -247,8 +259,19 @@ static struct by_jnode *parse_dot(struct by_jparse *p, struct by_jnode *of) {
     }
     if (p->tok->type != BY_JTOK_NAME) return unexpected(p);
     n->val = by_jval_str(p->tok->text, false);
+    n->builtin = find_attr(p, p->tok->text);
     by_jparse_next(p);
     return by_jparse_done(p, n);
+}
+
+static struct by_jnode *parse_item(struct by_jparse *p, struct by_jnode *of,
+                                   struct by_jnode *index) {
+    if (!index || !is_text(index)) return two(p, BY_JK_ITEM, of, index);
+    struct by_jnode *n = one(p, BY_JK_NAMED, of);
+    if (!n) return NULL;
+    n->val = index->val;
+    n->builtin = find_attr(p, by_jval_bytes(&index->val));
+    return n;
 }
 
 static struct by_jnode *parse_postfix(struct by_jparse *p, struct by_jnode *n) {
@@ -261,7 +284,7 @@ static struct by_jnode *parse_postfix(struct by_jparse *p, struct by_jnode *n) {
                 return by_jparse_fail(p, BY_EUNSUPPORTED,
                                       "a subscript with a comma is not supported");
             by_jparse_need_op(p, "]");
-            n = two(p, BY_JK_ITEM, n, index);
+            n = parse_item(p, n, index);
         } else if (by_jparse_is_op(p, "(")) {
             n = parse_call(p, n);
         } else {
@@ -380,11 +403,43 @@ static struct by_jnode *parse_concat(struct by_jparse *p) {
     return by_jparse_done(p, n);
 }
 
+/* Texts side by side become one: x + 'a' + 'b' is x + 'ab' for every x that 'a' can be added to. */
+static void join_texts(struct by_jparse *p, struct by_jnodes *kids) {
+    uint32_t n = 0;
+    for (uint32_t i = 0, end; i < kids->n; i = end) {
+        size_t bytes = 0, at = 0;
+        for (end = i; end < kids->n && is_text(kids->at[end]); end++)
+            bytes += kids->at[end]->val.n;
+        if (end < i + 2) {
+            kids->at[n++] = kids->at[i];
+            end = i + 1;
+            continue;
+        }
+        char *all = by_arena_get(&p->prog->arena, bytes + 1);
+        for (uint32_t k = i; k < end; at += kids->at[k++]->val.n)
+            memcpy(all + at, kids->at[k]->val.s, kids->at[k]->val.n);
+        kids->at[n++] = constant(p, by_jval_str((struct by_str){all, bytes}, false));
+    }
+    kids->n = n;
+}
+
+/* first + b + c …, as one node. */
+static struct by_jnode *parse_additions(struct by_jparse *p, struct by_jnode *first) {
+    struct by_jnode *n = first->kind == BY_JK_SUM ? first : by_jparse_node(p, BY_JK_SUM);
+    n->line = first->line;
+    if (n != first) by_jparse_kid(p, &n->kids, first);
+    while (!p->rc && by_jparse_take_op(p, "+"))
+        by_jparse_kid(p, &n->kids, parse_concat(p));
+    if (p->rc) return NULL;
+    join_texts(p, &n->kids);
+    return n->kids.n == 1 ? n->kids.at[0] : by_jparse_done(p, n);
+}
+
 static struct by_jnode *parse_sum(struct by_jparse *p) {
     struct by_jnode *n = parse_concat(p);
     while (n && !p->rc) {
-        if (by_jparse_take_op(p, "+"))
-            n = binary(p, BY_JOP_ADD, n, parse_concat(p));
+        if (by_jparse_is_op(p, "+"))
+            n = parse_additions(p, n);
         else if (by_jparse_take_op(p, "-"))
             n = binary(p, BY_JOP_SUB, n, parse_concat(p));
         else

@@ -302,7 +302,10 @@ static struct by_jval f_items(struct by_jrun *r, const struct by_jval *v,
 
 static struct by_jval f_attr(struct by_jrun *r, const struct by_jval *v,
                              const struct by_jval *arg) {
-    return by_jops_attr(r, v, &arg[0]);
+    struct by_jattr attr;
+    bool is_name = arg[0].type == BY_J_STR;
+    return by_jops_attr(r, v, &arg[0],
+                        is_name ? by_jmethod_find(&attr, by_jval_bytes(&arg[0])) : NULL);
 }
 
 /* ---- sorting ---- */

@@ -19,8 +19,7 @@ struct by_jval by_jfunc_new(struct by_jrun *r, const struct by_jfunc *f) {
 struct by_jval by_jfunc_call(struct by_jrun *r, const struct by_jval *f,
                              const struct by_jargs *args) {
     if (r->code) return (struct by_jval){0};
-    if (f->type == BY_J_UNDEFINED)
-        return by_jrun_fail(r, BY_EINVAL, BY_STR_FMT, BY_STR_ARG(by_jval_bytes(f)));
+    if (f->type == BY_J_UNDEFINED) return by_jrun_fail_undefined(r, f);
     if (f->type != BY_J_FUNC)
         return by_jrun_fail(r, BY_EINVAL, "'%s' object is not callable", by_jval_type_name(f));
     return f->func->call(r, f->func, args);
@@ -40,8 +39,8 @@ static uint32_t param_index(const char *params, struct by_str name, uint32_t *n_
 
 bool by_jfunc_bind(struct by_jrun *r, const char *who, const struct by_jargs *args,
                    const char *params, uint32_t n_need, struct by_jval out[BY_JFUNC_PARAMS_MAX]) {
-    uint32_t n_params;
-    (void)param_index(params, (struct by_str){0}, &n_params);
+    uint32_t n_params = n_need;
+    if (args->n > n_need) (void)param_index(params, (struct by_str){0}, &n_params);
     if (args->n > n_params) {
         by_jrun_fail(r, BY_EINVAL, "%s() takes at most %u arguments but %u were given", who,
                      n_params, args->n);
@@ -146,6 +145,7 @@ static struct by_jval call_raise(struct by_jrun *r, struct by_jfunc *self,
     if (r->code) return text;
     r->is_raised = true;
     r->code = by_fail(r->err, BY_EINVAL, BY_STR_FMT, BY_STR_ARG(by_jval_bytes(&text)));
+    r->steps_left = -1;
     return (struct by_jval){0};
 }
 

@@ -18,8 +18,10 @@ static struct by_jval bad(struct reader *rd, const char *wrong) {
 }
 
 static void skip_blanks(struct reader *rd) {
-    while (rd->at < rd->text.n && strchr(" \t\n\r", rd->text.p[rd->at]) && rd->text.p[rd->at])
-        rd->at++;
+    for (; rd->at < rd->text.n; rd->at++) {
+        char c = rd->text.p[rd->at];
+        if (c != ' ' && c != '\n' && c != '\t' && c != '\r') break;
+    }
 }
 
 static int peek(const struct reader *rd) {
@@ -69,13 +71,29 @@ static size_t read_escape(struct reader *rd, char out[4]) {
     return by_utf8_encode(0x10000 + ((hi - 0xd800) << 10) + (lo - 0xdc00), out);
 }
 
+/* Goes on to the first byte that does not stand for itself in a string: a quote, a backslash, what is below 0x20. */
+static void skip_plain(struct reader *rd) {
+    typedef uint8_t bytes
+        __attribute__((vector_size(16))); /* one register on every machine of today */
+    typedef uint64_t words __attribute__((vector_size(16)));
+    const char *p = rd->text.p;
+    size_t at = rd->at, n = rd->text.n;
+    for (bytes b; n - at >= sizeof b; at += sizeof b) {
+        memcpy(&b, p + at, sizeof b);
+        words stops = (words)((b < 0x20) | (b == '"') | (b == '\\'));
+        if (stops[0] | stops[1]) break;
+    }
+    while (at < n && (unsigned char)p[at] >= 0x20 && p[at] != '"' && p[at] != '\\')
+        at++;
+    rd->at = at;
+}
+
 static struct by_jval read_escaped(struct reader *rd, size_t start) {
     struct by_jbuild *b = by_jrun_build(rd->r);
     rd->at = start;
     while (peek(rd) != '"' && !rd->wrong) {
         size_t from = rd->at;
-        while (peek(rd) >= 0x20 && peek(rd) != '"' && peek(rd) != '\\')
-            rd->at++;
+        skip_plain(rd);
         by_jbuild_bytes(b, rd->text.p + from, rd->at - from, true);
         if (peek(rd) == '"') break;
         char c[4];
@@ -90,8 +108,7 @@ static struct by_jval read_escaped(struct reader *rd, size_t start) {
 
 static struct by_jval read_string(struct reader *rd) {
     size_t start = ++rd->at;
-    while (peek(rd) >= 0x20 && peek(rd) != '"' && peek(rd) != '\\')
-        rd->at++;
+    skip_plain(rd);
     if (peek(rd) != '"') return read_escaped(rd, start);
     struct by_str s = {rd->text.p + start, rd->at - start};
     rd->at++;

@@ -7,7 +7,7 @@
 
 enum { V = BY_JFUNC_PARAMS_MAX };
 
-struct method {
+struct by_jmethod {
     const char *name;
     const char *params;
     uint32_t n_need;
@@ -114,7 +114,32 @@ static struct by_jval str_replace(struct by_jrun *r, struct by_jval self,
     return by_jmethod_replace(r, self, v[0], v[1], int_or(r, &v[2], -1));
 }
 
+/* ASCII alone, all upper or all lower: byte for byte, so that the marks stay where they are. */
+static bool map_ascii(struct by_jrun *r, struct by_jval *str, bool is_upper) {
+    unsigned char from = is_upper ? 'a' : 'A', all = 0;
+    bool is_same = true;
+    for (uint32_t i = 0; i < str->n; i++) {
+        unsigned char c = (unsigned char)str->s[i];
+        all |= c;
+        is_same &= (unsigned char)(c - from) >= 26;
+    }
+    if (all >= 0x80) return false;
+    if (is_same) return true;
+    char *p = by_jrun_get(r, str->n);
+    for (uint32_t i = 0; p && i < str->n; i++) {
+        unsigned char c = (unsigned char)str->s[i];
+        p[i] = (char)((unsigned char)(c - from) < 26 ? c ^ 0x20 : c);
+    }
+    if (p) str->s = p;
+    return true;
+}
+
 struct by_jval by_jmethod_case(struct by_jrun *r, struct by_jval str, enum by_jmethod_case to) {
+    bool is_plain = to == BY_JMETHOD_UPPER || to == BY_JMETHOD_LOWER;
+    if (is_plain && map_ascii(r, &str, to == BY_JMETHOD_UPPER)) {
+        by_jrun_charge(r, 1 + str.n / 64);
+        return str;
+    }
     struct by_jbuild *b = by_jrun_build(r);
     bool in_word = false, is_first = true;
     by_jrun_charge(r, 1 + str.n / 16);
@@ -470,7 +495,7 @@ static struct by_jval str_zfill(struct by_jrun *r, struct by_jval self, const st
     return r->code ? rest : by_jops_binary(r, BY_JOP_ADD, &sign, &rest);
 }
 
-static const struct method str_methods[] = {
+static const struct by_jmethod str_methods[] = {
     {"strip", "chars", 0, str_strip},
     {"lstrip", "chars", 0, str_lstrip},
     {"rstrip", "chars", 0, str_rstrip},
@@ -556,7 +581,7 @@ static struct by_jval self_itself(struct by_jrun *r, struct by_jval self,
     return self; /* copy(): values never change, so the same one will do */
 }
 
-static const struct method dict_methods[] = {
+static const struct by_jmethod dict_methods[] = {
     {"get", "key default", 1, dict_get}, {"items", "", 0, dict_items}, {"keys", "", 0, dict_keys},
     {"values", "", 0, dict_values},      {"copy", "", 0, self_itself}, {NULL, NULL, 0, NULL},
 };
@@ -578,36 +603,38 @@ static struct by_jval list_count(struct by_jrun *r, struct by_jval self,
     return by_jval_int(n);
 }
 
-static const struct method list_methods[] = {
+static const struct by_jmethod list_methods[] = {
     {"index", "value", 1, list_index},
     {"count", "value", 1, list_count},
     {"copy", "", 0, self_itself},
     {NULL, NULL, 0, NULL},
 };
 
+struct by_jval by_jmethod_call(struct by_jrun *r, const struct by_jmethod *m, struct by_jval self,
+                               const struct by_jargs *args) {
+    struct by_jval v[V];
+    if (r->code || !by_jfunc_bind(r, m->name, args, m->params, m->n_need, v))
+        return (struct by_jval){0};
+    return m->call(r, self, v);
+}
+
 static struct by_jval call_method(struct by_jrun *r, struct by_jfunc *self,
                                   const struct by_jargs *args) {
-    const struct method *m = self->method;
-    struct by_jval v[V];
-    if (!by_jfunc_bind(r, m->name, args, m->params, m->n_need, v)) return (struct by_jval){0};
-    return m->call(r, self->self, v);
+    return by_jmethod_call(r, self->method, self->self, args);
 }
 
-static struct by_jval find_method(struct by_jrun *r, const struct method *rows,
-                                  const struct by_jval *obj, const struct by_jval *name) {
+static const struct by_jmethod *find_method(const struct by_jmethod *rows, struct by_str name) {
     for (; rows->name; rows++) {
-        if (!by_jval_eqz(name, rows->name)) continue;
-        struct by_jfunc f = {.call = call_method, .name = rows->name, .self = *obj, .method = rows};
-        return by_jfunc_new(r, &f);
+        if (by_str_eqz(name, rows->name)) return rows;
     }
-    return (struct by_jval){0};
+    return NULL;
 }
 
-static bool is_word_of(const char *words, const struct by_jval *name) {
+static bool is_word_of(const char *words, struct by_str name) {
     struct by_str rest = by_str_of(words), word;
     for (bool more = true; more;) {
         more = by_str_split(&rest, ' ', &word);
-        if (by_str_eq(word, by_jval_bytes(name))) return true;
+        if (by_str_eq(word, name)) return true;
     }
     return false;
 }
@@ -636,27 +663,64 @@ static struct by_jval loop_changed(struct by_jrun *r, struct by_jfunc *self,
     return by_jval_bool(!is_same);
 }
 
-static struct by_jval loop_attr(struct by_jrun *r, const struct by_jval *obj,
-                                const struct by_jval *name) {
+enum loop_attr {
+    LOOP_NONE,
+    LOOP_INDEX,
+    LOOP_INDEX0,
+    LOOP_FIRST,
+    LOOP_LAST,
+    LOOP_LENGTH,
+    LOOP_REVINDEX,
+    LOOP_REVINDEX0,
+    LOOP_DEPTH,
+    LOOP_DEPTH0,
+    LOOP_PREVITEM,
+    LOOP_NEXTITEM,
+    LOOP_CYCLE,
+    LOOP_CHANGED,
+};
+static const char *const loop_attrs[] = {
+    [LOOP_INDEX] = "index",         [LOOP_INDEX0] = "index0",     [LOOP_FIRST] = "first",
+    [LOOP_LAST] = "last",           [LOOP_LENGTH] = "length",     [LOOP_REVINDEX] = "revindex",
+    [LOOP_REVINDEX0] = "revindex0", [LOOP_DEPTH] = "depth",       [LOOP_DEPTH0] = "depth0",
+    [LOOP_PREVITEM] = "previtem",   [LOOP_NEXTITEM] = "nextitem", [LOOP_CYCLE] = "cycle",
+    [LOOP_CHANGED] = "changed",
+};
+
+static struct by_jval loop_value(struct by_jrun *r, const struct by_jval *obj,
+                                 enum loop_attr what) {
     const struct by_jloop *l = obj->loop;
     uint32_t n = l->items->n;
     struct by_jfunc f = {.call = loop_cycle, .name = "cycle", .self = *obj};
-    if (by_jval_eqz(name, "index")) return by_jval_int((int64_t)l->at + 1);
-    if (by_jval_eqz(name, "index0")) return by_jval_int(l->at);
-    if (by_jval_eqz(name, "first")) return by_jval_bool(l->at == 0);
-    if (by_jval_eqz(name, "last")) return by_jval_bool(l->at + 1 == n);
-    if (by_jval_eqz(name, "length")) return by_jval_int(n);
-    if (by_jval_eqz(name, "revindex")) return by_jval_int((int64_t)n - l->at);
-    if (by_jval_eqz(name, "revindex0")) return by_jval_int((int64_t)n - l->at - 1);
-    if (by_jval_eqz(name, "depth")) return by_jval_int((int64_t)l->nesting + 1);
-    if (by_jval_eqz(name, "depth0")) return by_jval_int(l->nesting);
-    if (by_jval_eqz(name, "previtem"))
+    switch (what) {
+    case LOOP_NONE:
+        break;
+    case LOOP_INDEX:
+        return by_jval_int((int64_t)l->at + 1);
+    case LOOP_INDEX0:
+        return by_jval_int(l->at);
+    case LOOP_FIRST:
+        return by_jval_bool(l->at == 0);
+    case LOOP_LAST:
+        return by_jval_bool(l->at + 1 == n);
+    case LOOP_LENGTH:
+        return by_jval_int(n);
+    case LOOP_REVINDEX:
+        return by_jval_int((int64_t)n - l->at);
+    case LOOP_REVINDEX0:
+        return by_jval_int((int64_t)n - l->at - 1);
+    case LOOP_DEPTH:
+        return by_jval_int((int64_t)l->nesting + 1);
+    case LOOP_DEPTH0:
+        return by_jval_int(l->nesting);
+    case LOOP_PREVITEM:
         return l->at ? l->items->at[l->at - 1] : by_jval_undefined(r, "there is no previous item");
-    if (by_jval_eqz(name, "nextitem"))
+    case LOOP_NEXTITEM:
         return l->at + 1 < n ? l->items->at[l->at + 1]
                              : by_jval_undefined(r, "there is no next item");
-    if (by_jval_eqz(name, "cycle")) return by_jfunc_new(r, &f);
-    if (by_jval_eqz(name, "changed")) {
+    case LOOP_CYCLE:
+        return by_jfunc_new(r, &f);
+    case LOOP_CHANGED:
         f.call = loop_changed;
         f.name = "changed";
         return by_jfunc_new(r, &f);
@@ -664,50 +728,63 @@ static struct by_jval loop_attr(struct by_jrun *r, const struct by_jval *obj,
     return (struct by_jval){0};
 }
 
-struct by_jval by_jmethod_attr(struct by_jrun *r, const struct by_jval *obj,
-                               const struct by_jval *name) {
-    bool is_dunder = name->n >= 2 && name->s[0] == '_' && name->s[1] == '_';
-    struct by_jval v = {0};
+const struct by_jattr *by_jmethod_find(struct by_jattr *a, struct by_str name) {
+    bool is_dunder = name.n >= 2 && name.p[0] == '_' && name.p[1] == '_';
+    *a = (struct by_jattr){.str = find_method(str_methods, name),
+                           .dict = find_method(dict_methods, name),
+                           .list = find_method(list_methods, name)};
+    for (size_t i = LOOP_INDEX; i < BY_COUNTOF(loop_attrs); i++)
+        if (by_str_eqz(name, loop_attrs[i])) a->loop = (uint8_t)i;
+    a->is_dict_unsafe = is_word_of("clear pop popitem setdefault update", name);
+    a->is_list_unsafe = is_word_of("append clear pop reverse insert sort extend remove", name);
+    a->is_unsafe =
+        is_dunder && is_word_of("__class__ __dict__ __doc__ __init__ __subclasses__ __mro__ "
+                                "__globals__ __getattribute__",
+                                name);
+    bool is_any = a->str || a->dict || a->list || a->loop || a->is_dict_unsafe ||
+                  a->is_list_unsafe || a->is_unsafe;
+    return is_any ? a : NULL;
+}
+
+const struct by_jmethod *by_jmethod_of(const struct by_jattr *a, const struct by_jval *obj) {
     switch (obj->type) {
     case BY_J_STR:
-        v = find_method(r, str_methods, obj, name);
-        break;
+        return a->str;
     case BY_J_DICT:
-        v = find_method(r, dict_methods, obj, name);
-        if (v.type == BY_J_ABSENT && is_word_of("clear pop popitem setdefault update", name))
-            return unsafe(r, obj, name);
-        break;
+        return a->dict;
     case BY_J_LIST:
     case BY_J_TUPLE:
-        v = find_method(r, list_methods, obj, name);
-        if (v.type == BY_J_ABSENT && obj->type == BY_J_LIST &&
-            is_word_of("append clear pop reverse insert sort extend remove", name))
-            return unsafe(r, obj, name);
-        break;
-    case BY_J_NAMESPACE: {
-        const struct by_jval *found = by_jval_get(r, obj->dict, *name);
-        return found ? *found : v;
-    }
-    case BY_J_LOOP:
-        return loop_attr(r, obj, name);
-    case BY_J_FUNC:
-        if (obj->func->macro && by_jval_eqz(name, "name")) return by_jval_lit(obj->func->name);
-        break;
+        return a->list;
     default:
-        break;
+        return NULL;
     }
-    if (v.type == BY_J_ABSENT && is_dunder && obj->type != BY_J_UNDEFINED &&
-        is_word_of("__class__ __dict__ __doc__ __init__ __subclasses__ __mro__ __globals__ "
-                   "__getattribute__",
-                   name))
+}
+
+struct by_jval by_jmethod_attr(struct by_jrun *r, const struct by_jval *obj,
+                               const struct by_jval *name, const struct by_jattr *attr) {
+    if (obj->type == BY_J_NAMESPACE) {
+        const struct by_jval *found = by_jval_get(r, obj->dict, *name);
+        return found ? *found : (struct by_jval){0};
+    }
+    if (obj->type == BY_J_FUNC && obj->func->macro && by_jval_eqz(name, "name"))
+        return by_jval_lit(obj->func->name);
+    if (!attr) return (struct by_jval){0};
+    if (obj->type == BY_J_LOOP) return loop_value(r, obj, (enum loop_attr)attr->loop);
+    const struct by_jmethod *m = by_jmethod_of(attr, obj);
+    if (m) {
+        struct by_jfunc f = {.call = call_method, .name = m->name, .self = *obj, .method = m};
+        return by_jfunc_new(r, &f);
+    }
+    if ((obj->type == BY_J_DICT && attr->is_dict_unsafe) ||
+        (obj->type == BY_J_LIST && attr->is_list_unsafe) ||
+        (obj->type != BY_J_UNDEFINED && attr->is_unsafe))
         return unsafe(r, obj, name);
-    return v;
+    return (struct by_jval){0};
 }
 
 bool by_jmethod_is_refused(struct by_str name) {
-    struct by_jval v = by_jval_str(name, false);
     return is_word_of("format format_map encode decode translate maketrans expandtabs casefold "
                       "isidentifier isprintable "
                       "isascii istitle rindex fromkeys",
-                      &v);
+                      name);
 }

@@ -18,9 +18,26 @@ struct by_jloop {
         last_seen; /* loop.changed: the arguments of the call before; ABSENT before the first */
 };
 
+struct by_jmethod; /* a row of the tables */
+struct by_jargs;
+
+/* What a name is to the types that have attributes; found once where the template spells it out. */
+struct by_jattr {
+    const struct by_jmethod *str, *dict, *list;
+    uint8_t loop; /* which member of `loop`; 0: none */
+    bool is_dict_unsafe, is_list_unsafe,
+        is_unsafe; /* of a dict, of a list, of any: the sandbox keeps it */
+};
+/* Fills a and returns it; NULL: to every type it is an item at most. */
+const struct by_jattr *by_jmethod_find(struct by_jattr *a, struct by_str name);
+
 /* The attribute, or ABSENT when obj has none of that name (it may still be an item). */
 struct by_jval by_jmethod_attr(struct by_jrun *r, const struct by_jval *obj,
-                               const struct by_jval *name);
+                               const struct by_jval *name, const struct by_jattr *attr);
+/* obj's method of that name, NULL if it has none, and its call: obj.name(args) without a function in between. */
+const struct by_jmethod *by_jmethod_of(const struct by_jattr *a, const struct by_jval *obj);
+struct by_jval by_jmethod_call(struct by_jrun *r, const struct by_jmethod *m, struct by_jval self,
+                               const struct by_jargs *args);
 bool by_jmethod_is_refused(
     struct by_str name); /* a method of Python's that we know and do not have */
 

@@ -258,7 +258,7 @@ static struct by_jval wrong_types(struct by_jrun *r, enum by_jop op, const struc
                                   const struct by_jval *b) {
     static const char *const signs[] = {"+", "-", "*", "/", "//", "%", "**"};
     const struct by_jval *u = a->type == BY_J_UNDEFINED ? a : b->type == BY_J_UNDEFINED ? b : NULL;
-    if (u) return by_jrun_fail(r, BY_EINVAL, BY_STR_FMT, BY_STR_ARG(by_jval_bytes(u)));
+    if (u) return by_jrun_fail_undefined(r, u);
     const char *an = by_jval_type_name(a), *bn = by_jval_type_name(b);
     if (op == BY_JOP_ADD && (a->type == BY_J_STR || a->type == BY_J_LIST || a->type == BY_J_TUPLE))
         return by_jrun_fail(r, BY_EINVAL, "can only concatenate %s (not \"%s\") to %s", an, bn, an);
@@ -268,14 +268,8 @@ static struct by_jval wrong_types(struct by_jrun *r, enum by_jop op, const struc
 
 struct by_jval by_jops_binary(struct by_jrun *r, enum by_jop op, const struct by_jval *a,
                               const struct by_jval *b) {
-    if (op == BY_JOP_ADD && a->type == BY_J_STR && b->type == BY_J_STR) {
-        if (a->n == 0) return *b;
-        if (b->n == 0) return *a;
-        struct by_jbuild *out = by_jrun_build(r);
-        by_jbuild_add(out, *a);
-        by_jbuild_add(out, *b);
-        return by_jrun_built(r, out);
-    }
+    if (op == BY_JOP_ADD && a->type == BY_J_STR && b->type == BY_J_STR)
+        return by_jrun_join(r, (struct by_jval[2]){*a, *b}, 2);
     if (is_whole(a) && is_whole(b)) return int_op(r, op, whole(a), whole(b));
     if (by_jops_is_number(a) && by_jops_is_number(b))
         return float_op(r, op, by_jops_number(a), by_jops_number(b));
@@ -319,14 +313,9 @@ int64_t by_jops_len(struct by_jrun *r, const struct by_jval *v) {
 
 static struct by_jval no_attr(struct by_jrun *r, const struct by_jval *obj,
                               const struct by_jval *name) {
-    if (obj->type == BY_J_UNDEFINED)
-        return by_jrun_fail(r, BY_EINVAL, BY_STR_FMT, BY_STR_ARG(by_jval_bytes(obj)));
+    if (obj->type == BY_J_UNDEFINED) return by_jrun_fail_undefined(r, obj);
     struct by_jval text = by_jtext_to_str(r, *name);
-    struct by_str shown = by_str_sub(by_jval_bytes(&text), 0, 80);
-    if (obj->type == BY_J_NONE)
-        return by_jval_undefined(r, "'None' has no attribute '" BY_STR_FMT "'", BY_STR_ARG(shown));
-    return by_jval_undefined(r, "'%s object' has no attribute '" BY_STR_FMT "'",
-                             by_jval_type_name(obj), BY_STR_ARG(shown));
+    return by_jval_missing(by_jval_type_name(obj), by_jval_bytes(&text));
 }
 
 /* The character or item number i; negative counts from the end; ABSENT when it is not there. */
@@ -357,16 +346,25 @@ static struct by_jval own_item(struct by_jrun *r, const struct by_jval *obj,
 }
 
 struct by_jval by_jops_attr(struct by_jrun *r, const struct by_jval *obj,
-                            const struct by_jval *name) {
-    struct by_jval v = by_jmethod_attr(r, obj, name);
+                            const struct by_jval *name, const struct by_jattr *attr) {
+    struct by_jval v = by_jmethod_attr(r, obj, name, attr);
     if (v.type == BY_J_ABSENT) v = own_item(r, obj, name);
     return v.type == BY_J_ABSENT && !r->code ? no_attr(r, obj, name) : v;
 }
 
+struct by_jval by_jops_item_named(struct by_jrun *r, const struct by_jval *obj,
+                                  const struct by_jval *key, const struct by_jattr *attr) {
+    struct by_jval v = own_item(r, obj, key);
+    if (v.type == BY_J_ABSENT) v = by_jmethod_attr(r, obj, key, attr);
+    return v.type == BY_J_ABSENT && !r->code ? no_attr(r, obj, key) : v;
+}
+
 struct by_jval by_jops_item(struct by_jrun *r, const struct by_jval *obj,
                             const struct by_jval *key) {
+    struct by_jattr attr;
     struct by_jval v = own_item(r, obj, key);
-    if (v.type == BY_J_ABSENT && key->type == BY_J_STR) v = by_jmethod_attr(r, obj, key);
+    if (v.type == BY_J_ABSENT && key->type == BY_J_STR)
+        v = by_jmethod_attr(r, obj, key, by_jmethod_find(&attr, by_jval_bytes(key)));
     return v.type == BY_J_ABSENT && !r->code ? no_attr(r, obj, key) : v;
 }
 

@@ -8,6 +8,7 @@
 #define COMMON_TEMPLATE_JOPS_H
 
 #include "common/template/jast.h"
+#include "common/template/jmethod.h"
 
 bool by_jops_truth(const struct by_jval *v);
 bool by_jops_is_number(const struct by_jval *v); /* bool counts, as in Python */
@@ -23,9 +24,12 @@ struct by_jval by_jops_binary(struct by_jrun *r, enum by_jop op, const struct by
 struct by_jval by_jops_negate(struct by_jrun *r, const struct by_jval *a, bool keep);
 int64_t by_jops_len(struct by_jrun *r, const struct by_jval *v); /* Python's len(); -1: failed */
 
-/* obj.name: the method or attribute first, then the item. obj[key]: the other way round. Missing: undefined. */
+/* obj.name: the method or attribute first, then the item. obj[key]: the other way round. Missing: undefined.
+ * attr: what by_jmethod_find says of the name. */
 struct by_jval by_jops_attr(struct by_jrun *r, const struct by_jval *obj,
-                            const struct by_jval *name);
+                            const struct by_jval *name, const struct by_jattr *attr);
+struct by_jval by_jops_item_named(struct by_jrun *r, const struct by_jval *obj,
+                                  const struct by_jval *key, const struct by_jattr *attr);
 struct by_jval by_jops_item(struct by_jrun *r, const struct by_jval *obj,
                             const struct by_jval *key);
 /* start, stop, step: NONE when left out. */

@@ -1,6 +1,7 @@
 #include "common/template/jparse.h"
 
 #include "common/base/utf8.h"
+#include "common/template/jfunc.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -399,6 +400,15 @@ static struct by_jnode *parse_statement(struct by_jparse *p) {
                           BY_STR_ARG(by_str_sub(word, 0, 40)));
 }
 
+static void know_names(struct by_jprog *prog) {
+    prog->loop_name = prog->n_names;
+    prog->func_of = by_arena_get_array(&prog->arena, prog->n_names + 1, sizeof *prog->func_of);
+    for (uint32_t i = 0; i < prog->n_names; i++) {
+        prog->func_of[i] = by_jfunc_global(prog->name_of[i]);
+        if (by_str_eqz(prog->name_of[i], "loop")) prog->loop_name = i;
+    }
+}
+
 int by_jparse(struct by_jprog *prog, struct by_str source, struct by_err *err) {
     if (source.n > BY_JAST_SOURCE_MAX)
         return by_fail(err, BY_ELIMIT, "chat template: %zu bytes is more than the limit of %d",
@@ -410,5 +420,6 @@ int by_jparse(struct by_jprog *prog, struct by_str source, struct by_err *err) {
     if (rc) return rc;
     struct by_jparse p = {.prog = prog, .tok = tokens.at, .err = err};
     parse_body(&p, &prog->body, NULL);
+    if (!p.rc) know_names(prog);
     return p.rc;
 }

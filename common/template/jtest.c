@@ -70,8 +70,9 @@ TEST_FN(is_callable) {
 }
 /* str(v).islower() and isupper(): cased characters, all of one case. */
 static bool has_case(struct by_jrun *r, const struct by_jval *v, const char *method) {
+    struct by_jattr attr;
     struct by_jval str = by_jtext_to_str(r, *v), name = by_jval_lit(method),
-                   f = by_jops_attr(r, &str, &name);
+                   f = by_jops_attr(r, &str, &name, by_jmethod_find(&attr, by_str_of(method)));
     struct by_jargs none = {0};
     struct by_jval found = by_jfunc_call(r, &f, &none);
     return found.type == BY_J_BOOL && found.b;

@@ -6,23 +6,51 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-enum { INDEX_FROM = 9 }; /* entries: below, a walk is faster than a hash */
+enum {
+    INDEX_FROM = 9,        /* entries: below, a walk is faster than a hash */
+    BUILD_FIRST = 256,     /* bytes of a text under construction */
+    BUILDS_KEPT = 1 << 20, /* bytes of them that stay from run to run */
+};
 
-void by_jrun_init(struct by_jrun *r, struct by_err *err) {
-    *r = (struct by_jrun){.err = err, .steps_left = BY_JVAL_STEPS_MAX};
+void by_jrun_init(struct by_jrun *r) {
+    *r = (struct by_jrun){0};
     by_arena_init(&r->arena, BY_JVAL_ARENA_MAX);
 }
 
-void by_jrun_release(struct by_jrun *r) {
+static void release_builds(struct by_jrun *r) {
     while (r->all_builds) {
         struct by_jbuild *b = r->all_builds;
         r->all_builds = b->next_all;
-        by_buf_release(&b->bytes);
-        by_buf_release(&b->marks);
+        by_free(b->p);
+        by_free(b->marks);
         by_free(b);
     }
+    r->free_builds = NULL;
+}
+
+void by_jrun_release(struct by_jrun *r) {
+    release_builds(r);
     by_arena_release(&r->arena);
     *r = (struct by_jrun){0};
+}
+
+void by_jrun_clear(struct by_jrun *r, struct by_err *err) {
+    size_t kept = 0;
+    for (const struct by_jbuild *b = r->all_builds; b; b = b->next_all)
+        kept += b->cap;
+    if (kept > BUILDS_KEPT) release_builds(r);
+    r->free_builds = r->all_builds;
+    for (struct by_jbuild *b = r->all_builds; b; b = b->next_all) {
+        b->next_free = b->next_all;
+        b->n = 0;
+        b->is_full = b->has_user = b->has_trusted = false;
+    }
+    by_arena_clear(&r->arena);
+    *r = (struct by_jrun){.arena = r->arena,
+                          .err = err,
+                          .steps_left = BY_JVAL_STEPS_MAX,
+                          .all_builds = r->all_builds,
+                          .free_builds = r->free_builds};
 }
 
 struct by_jval by_jrun_fail(struct by_jrun *r, int code, const char *fmt, ...) {
@@ -33,19 +61,29 @@ struct by_jval by_jrun_fail(struct by_jrun *r, int code, const char *fmt, ...) {
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
     r->code = by_fail(r->err, code, "chat template, line %u: %s", r->line, text);
+    r->steps_left = -1;
     return (struct by_jval){0};
 }
 
-void by_jrun_charge(struct by_jrun *r, uint64_t steps) {
-    r->steps_left -= (int64_t)BY_MIN(steps, (uint64_t)BY_JVAL_STEPS_MAX + 1);
-    if (r->steps_left < 0)
-        by_jrun_fail(r, BY_ELIMIT, "it takes more than %d steps", BY_JVAL_STEPS_MAX);
+bool by_jrun_is_short(struct by_jrun *r) {
+    by_jrun_fail(r, BY_ELIMIT, "it takes more than %d steps", BY_JVAL_STEPS_MAX);
+    return true;
+}
+
+static void *no_room(struct by_jrun *r) {
+    by_jrun_fail(r, BY_ELIMIT, "its values take more than %d bytes", BY_JVAL_ARENA_MAX);
+    return NULL;
 }
 
 void *by_jrun_get(struct by_jrun *r, size_t n) {
     void *p = r->code ? NULL : by_arena_try(&r->arena, n);
-    if (!p) by_jrun_fail(r, BY_ELIMIT, "its values take more than %d bytes", BY_JVAL_ARENA_MAX);
-    return p;
+    return p ? p : no_room(r);
+}
+
+/* Room for a text, and for its marks if it is mixed. */
+static char *get_text(struct by_jrun *r, size_t n, bool is_mixed) {
+    char *p = r->code ? NULL : by_arena_try_raw(&r->arena, is_mixed ? 2 * n : n);
+    return p ? p : no_room(r);
 }
 
 struct by_jbuild *by_jrun_build(struct by_jrun *r) {
@@ -55,8 +93,6 @@ struct by_jbuild *by_jrun_build(struct by_jrun *r) {
         return b;
     }
     b = by_alloc(sizeof(*b));
-    by_buf_init(&b->bytes, BY_JVAL_OUTPUT_MAX);
-    by_buf_init(&b->marks, BY_JVAL_OUTPUT_MAX);
     b->next_all = r->all_builds;
     r->all_builds = b;
     return b;
@@ -64,55 +100,109 @@ struct by_jbuild *by_jrun_build(struct by_jrun *r) {
 
 struct by_jval by_jrun_built(struct by_jrun *r, struct by_jbuild *b) {
     struct by_jval v = by_jval_str((struct by_str){0}, b->has_user);
-    size_t n = b->bytes.n;
-    if (b->bytes.is_full)
+    size_t n = b->n;
+    if (b->is_full)
         by_jrun_fail(r, BY_ELIMIT, "it builds a text of more than %d bytes", BY_JVAL_OUTPUT_MAX);
     by_jrun_charge(r, n / 64);
-    bool is_mixed = b->marks.n > 0;
-    char *p = n ? by_jrun_get(r, is_mixed ? 2 * n : n) : NULL;
+    bool is_mixed = b->has_user && b->has_trusted;
+    char *p = n ? get_text(r, n, is_mixed) : NULL;
     if (p) {
-        memcpy(p, b->bytes.p, n);
-        if (is_mixed) memcpy(p + n, b->marks.p, n);
+        memcpy(p, b->p, n);
+        if (is_mixed) memcpy(p + n, b->marks, n);
         v.s = p;
         v.n = (uint32_t)n;
         v.marks = is_mixed ? (const uint8_t *)p + n : NULL;
     }
-    by_buf_clear(&b->bytes);
-    by_buf_clear(&b->marks);
-    b->has_user = b->has_trusted = false;
+    b->n = 0;
+    b->is_full = b->has_user = b->has_trusted = false;
     b->next_free = r->free_builds;
     r->free_builds = b;
     return v;
 }
 
-/* Appends n marks of one kind. */
-static void mark_run(struct by_jbuild *b, size_t n, bool is_user) {
-    char *p = by_buf_reserve(&b->marks, n);
-    if (!p) return; /* bytes is as full and says so */
-    memset(p, is_user ? 1 : 0, n);
-    b->marks.n += n;
+/* How a text of several is marked: by its first, or with a mark for each byte. */
+static bool is_mixture(const struct by_jval *strs, uint32_t n) {
+    const struct by_jval *first = NULL;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!strs[i].n) continue;
+        if (strs[i].marks || (first && first->is_user != strs[i].is_user)) return true;
+        first = &strs[i];
+    }
+    return false;
 }
 
+struct by_jval by_jrun_join(struct by_jrun *r, const struct by_jval *strs, uint32_t n) {
+    const struct by_jval *only = NULL;
+    size_t bytes = 0, at = 0, n_full = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        bytes += strs[i].n;
+        n_full += strs[i].n > 0;
+        if (strs[i].n) only = &strs[i];
+    }
+    if (n_full < 2) return n_full ? *only : by_jval_lit("");
+    if (bytes > BY_JVAL_OUTPUT_MAX)
+        return by_jrun_fail(r, BY_ELIMIT, "it builds a text of more than %d bytes",
+                            BY_JVAL_OUTPUT_MAX);
+    by_jrun_charge(r, bytes / 64);
+    bool is_mixed = is_mixture(strs, n);
+    char *p = get_text(r, bytes, is_mixed);
+    if (!p) return (struct by_jval){0};
+    for (uint32_t i = 0; i < n; at += strs[i++].n) {
+        if (!strs[i].n) continue;
+        memcpy(p + at, strs[i].s, strs[i].n);
+        if (is_mixed && strs[i].marks) memcpy(p + bytes + at, strs[i].marks, strs[i].n);
+        if (is_mixed && !strs[i].marks) memset(p + bytes + at, strs[i].is_user, strs[i].n);
+    }
+    struct by_jval v = by_jval_str((struct by_str){p, bytes}, only->is_user);
+    v.marks = is_mixed ? (const uint8_t *)p + bytes : NULL;
+    return v;
+}
+
+bool by_jbuild_grow(struct by_jbuild *b, size_t n) {
+    if (n > BY_JVAL_OUTPUT_MAX - b->n) b->is_full = true;
+    if (b->is_full) return false;
+    size_t cap = BY_MAX(b->cap * 2, (size_t)BUILD_FIRST);
+    cap = BY_MAX(cap, b->n + n);
+    b->p = by_realloc(b->p, cap + BY_JBUILD_SLACK);
+    b->marks = by_realloc(b->marks, cap + BY_JBUILD_SLACK);
+    b->cap = cap;
+    return true;
+}
+
+/* Most pieces of a prompt are a few bytes long: they go without a call. */
 void by_jbuild_bytes(struct by_jbuild *b, const char *p, size_t n, bool is_user) {
-    if (n == 0 || b->bytes.is_full) return;
-    bool is_mixed = is_user ? b->has_trusted : b->has_user;
-    if (is_mixed && b->marks.n < b->bytes.n) mark_run(b, b->bytes.n - b->marks.n, !is_user);
-    if (is_mixed) mark_run(b, n, is_user);
+    if (n == 0 || (n > b->cap - b->n && !by_jbuild_grow(b, n))) return;
+    char *to = b->p + b->n;
+    uint8_t *marks = b->marks + b->n;
+    if (n <= BY_JBUILD_SLACK) {
+        static_assert(BY_JBUILD_SLACK == 16, "as many bytes as one of these stores");
+        memset(marks, is_user, 16);
+        if (n >= 8) {
+            uint64_t x, y; /* first and last eight, which may overlap */
+            memcpy(&x, p, 8);
+            memcpy(&y, p + n - 8, 8);
+            memcpy(to, &x, 8);
+            memcpy(to + n - 8, &y, 8);
+        } else {
+            for (size_t i = 0; i < n; i++)
+                to[i] = p[i];
+        }
+    } else {
+        memcpy(to, p, n);
+        memset(marks, is_user, n);
+    }
+    b->n += n;
     *(is_user ? &b->has_user : &b->has_trusted) = true;
-    by_buf_add(&b->bytes, p, n);
 }
 
-void by_jbuild_add(struct by_jbuild *b, struct by_jval str) {
-    by_assert(str.type == BY_J_STR);
-    if (!str.marks) {
-        by_jbuild_bytes(b, str.s, str.n, str.is_user);
-        return;
-    }
-    for (uint32_t i = 0, j; i < str.n; i = j) {
-        const uint8_t *end = memchr(str.marks + i, !str.marks[i], str.n - i);
-        j = end ? (uint32_t)(end - str.marks) : str.n;
-        by_jbuild_bytes(b, str.s + i, j - i, str.marks[i]);
-    }
+void by_jbuild_mixed(struct by_jbuild *b, const struct by_jval *str) {
+    size_t n = str->n;
+    if (n == 0 || (n > b->cap - b->n && !by_jbuild_grow(b, n))) return;
+    memcpy(b->p + b->n, str->s, n);
+    memcpy(b->marks + b->n, str->marks, n);
+    b->n += n;
+    if (!b->has_user) b->has_user = memchr(str->marks, 1, n) != NULL;
+    if (!b->has_trusted) b->has_trusted = memchr(str->marks, 0, n) != NULL;
 }
 
 struct by_jval by_jval_cut(struct by_jval str, size_t from, size_t to) {
@@ -133,7 +223,19 @@ struct by_jval by_jval_undefined(struct by_jrun *r, const char *fmt, ...) {
     char *p = by_jrun_get(r, len + 1);
     if (!p) return (struct by_jval){0};
     memcpy(p, text, len);
-    return (struct by_jval){.type = BY_J_UNDEFINED, .s = p, .n = (uint32_t)len};
+    return (struct by_jval){.type = BY_J_UNDEFINED, .s = p, .n = (uint32_t)len, .is_user = true};
+}
+
+struct by_jval by_jrun_fail_undefined(struct by_jrun *r, const struct by_jval *u) {
+    enum { SHOWN = 80 }; /* bytes of the name */
+    struct by_str name = {u->s, u->n};
+    if (u->is_user) return by_jrun_fail(r, BY_EINVAL, BY_STR_FMT, BY_STR_ARG(name));
+    name = by_str_sub(name, 0, SHOWN);
+    if (!u->of)
+        return by_jrun_fail(r, BY_EINVAL, "'" BY_STR_FMT "' is undefined", BY_STR_ARG(name));
+    bool is_none = by_str_eqz(BY_STR("NoneType"), u->of);
+    return by_jrun_fail(r, BY_EINVAL, "'%s%s' has no attribute '" BY_STR_FMT "'",
+                        is_none ? "None" : u->of, is_none ? "" : " object", BY_STR_ARG(name));
 }
 
 const char *by_jval_type_name(const struct by_jval *v) {
@@ -218,6 +320,7 @@ static uint64_t hash_key(struct by_jrun *r, const struct by_jval *k, uint32_t de
 }
 
 static bool is_hashable(struct by_jrun *r, const struct by_jval *k, uint32_t depth) {
+    if (k->type == BY_J_STR) return true;
     if (k->type == BY_J_LIST || k->type == BY_J_DICT || k->type == BY_J_ABSENT) return false;
     if (k->type != BY_J_TUPLE) return true;
     if (depth >= BY_JVAL_DEPTH_MAX) return false;
@@ -238,8 +341,12 @@ static void index_put(struct by_jdict *d, uint32_t pos) {
 static uint32_t find(struct by_jrun *r, const struct by_jdict *d, const struct by_jval *key,
                      uint64_t hash) {
     if (!d->index) {
-        for (uint32_t i = 0; i < d->n; i++)
-            if (by_jval_equal(r, &d->at[i].key, key)) return i;
+        bool is_str = key->type == BY_J_STR;
+        for (uint32_t i = 0; i < d->n; i++) {
+            const struct by_jval *k = &d->at[i].key;
+            if (is_str ? k->type == BY_J_STR && by_jval_same(k, key) : by_jval_equal(r, k, key))
+                return i;
+        }
         return d->n;
     }
     uint32_t mask = d->index_cap - 1;
@@ -332,7 +439,7 @@ static bool equal_at(struct by_jrun *r, const struct by_jval *a, const struct by
     switch (a->type) {
     case BY_J_STR:
     case BY_J_BIG:
-        return a->n == b->n && memcmp(a->s, b->s, a->n) == 0;
+        return by_jval_same(a, b);
     case BY_J_LIST:
     case BY_J_TUPLE:
         return lists_equal(r, a->list, b->list, depth + 1);
@@ -347,5 +454,6 @@ static bool equal_at(struct by_jrun *r, const struct by_jval *a, const struct by
 }
 
 bool by_jval_equal(struct by_jrun *r, const struct by_jval *a, const struct by_jval *b) {
+    if (a->type == BY_J_STR && b->type == BY_J_STR) return by_jval_same(a, b);
     return equal_at(r, a, b, 0);
 }

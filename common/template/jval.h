@@ -17,7 +17,6 @@
 #define COMMON_TEMPLATE_JVAL_H
 
 #include "common/base/arena.h"
-#include "common/base/buf.h"
 #include "common/base/err.h"
 
 enum {
@@ -29,8 +28,8 @@ enum {
 };
 
 enum by_jtype {
-    BY_J_ABSENT, /* no value at all: an argument not given, a name not set */
-    BY_J_UNDEFINED,
+    BY_J_ABSENT,    /* no value at all: an argument not given, a name not set */
+    BY_J_UNDEFINED, /* puts its sentence together only where it is asked why: by_jval_why */
     BY_J_NONE,
     BY_J_BOOL,
     BY_J_INT,
@@ -48,20 +47,23 @@ enum by_jtype {
 
 struct by_jval {
     uint8_t type; /* enum by_jtype */
-    bool is_user; /* str without marks: who wrote all of it */
-    uint32_t n;   /* str, big: bytes. undefined: bytes of its description */
+    bool is_user; /* str without marks: who wrote all of it. undefined: s is the sentence itself */
+    uint32_t n;   /* str, big, undefined: bytes */
     union {
         bool b;
         int64_t i;
         double f;
-        const char *s; /* str, big, undefined */
+        const char *s; /* str, big; undefined: the name that was asked for, or a sentence */
         struct by_jlist *list;
         struct by_jdict *dict;
         struct by_jiter *iter;
         struct by_jloop *loop;
         struct by_jfunc *func;
     };
-    const uint8_t *marks; /* str: NULL, or n bytes: 1 where a user wrote the byte */
+    union {
+        const uint8_t *marks; /* str: NULL, or n bytes: 1 where a user wrote the byte */
+        const char *of;       /* undefined: the type that has no such attribute; NULL: a variable */
+    };
 };
 
 struct by_jlist {
@@ -83,9 +85,13 @@ struct by_jiter {
     uint32_t pos;
 };
 
+enum { BY_JBUILD_SLACK = 16 };
 /* A string under construction; see by_jrun_build. */
 struct by_jbuild {
-    struct by_buf bytes, marks; /* marks is empty while all bytes have one writer */
+    char *p;
+    uint8_t *marks; /* [n] who wrote each byte */
+    size_t n, cap;  /* behind cap there is BY_JBUILD_SLACK */
+    bool is_full;   /* more than BY_JVAL_OUTPUT_MAX were to be added */
     bool has_user, has_trusted;
     struct by_jbuild *next_free, *next_all;
 };
@@ -109,19 +115,38 @@ struct by_jrun {
     struct by_jbuild *free_builds, *all_builds;
 };
 
-void by_jrun_init(struct by_jrun *r, struct by_err *err);
+void by_jrun_init(struct by_jrun *r);
 void by_jrun_release(struct by_jrun *r);
+/* For the next run: its values are gone, its memory stays. */
+void by_jrun_clear(struct by_jrun *r, struct by_err *err);
 /* Ends the run with "line N: …"; returns ABSENT so that a failing function is one line. The first failure counts. */
 BY_PRINTF(3, 4) struct by_jval by_jrun_fail(struct by_jrun *r, int code, const char *fmt, ...);
-void by_jrun_charge(struct by_jrun *r,
-                    uint64_t steps); /* fails the run when the budget is used up */
+/* Fails the run when the budget is used up; a failed run has none left, so who charges need not look at code. */
+bool by_jrun_is_short(struct by_jrun *r);
+static inline void by_jrun_charge(struct by_jrun *r, uint64_t steps) {
+    r->steps_left -= (int64_t)BY_MIN(steps, (uint64_t)BY_JVAL_STEPS_MAX + 1);
+    if (r->steps_left < 0) (void)by_jrun_is_short(r);
+}
+/* One step, and whether the run goes on. */
+static inline bool by_jrun_step(struct by_jrun *r) {
+    return --r->steps_left >= 0 || !by_jrun_is_short(r);
+}
 BY_MUST_USE void *by_jrun_get(struct by_jrun *r, size_t n); /* zeroed; NULL: the run has failed */
 BY_MUST_USE struct by_jbuild *by_jrun_build(struct by_jrun *r);
 /* What was built, as a value of the run; the builder may not be used any more. */
 struct by_jval by_jrun_built(struct by_jrun *r, struct by_jbuild *b);
 
+BY_MUST_USE bool by_jbuild_grow(struct by_jbuild *b, size_t n); /* false: is_full */
 void by_jbuild_bytes(struct by_jbuild *b, const char *p, size_t n, bool is_user);
-void by_jbuild_add(struct by_jbuild *b, struct by_jval str);
+void by_jbuild_mixed(struct by_jbuild *b, const struct by_jval *str); /* one that has marks */
+static inline void by_jbuild_add(struct by_jbuild *b, struct by_jval str) {
+    if (str.marks)
+        by_jbuild_mixed(b, &str);
+    else
+        by_jbuild_bytes(b, str.s, str.n, str.is_user);
+}
+/* All of them, str each, as one. */
+struct by_jval by_jrun_join(struct by_jrun *r, const struct by_jval *strs, uint32_t n);
 static inline void by_jbuild_addz(struct by_jbuild *b, const char *z) {
     by_jbuild_bytes(b, z, strlen(z), false);
 }
@@ -152,13 +177,35 @@ static inline struct by_str by_jval_bytes(const struct by_jval *v) {
 static inline bool by_jval_is(const struct by_jval *v, enum by_jtype t) {
     return v->type == t;
 }
+/* Two texts alike? Most that templates compare are names of a few bytes, for which memcmp's call is the larger part. */
+static inline bool by_jval_same(const struct by_jval *a, const struct by_jval *b) {
+    uint64_t x[2] = {0}, y[2] = {0};
+    size_t n = a->n;
+    if (n != b->n) return false;
+    if (n > 16 || n < 4) return n == 0 || memcmp(a->s, b->s, n) == 0;
+    if (n >= 8) { /* two halves that may overlap */
+        memcpy(&x[0], a->s, 8), memcpy(&x[1], a->s + n - 8, 8);
+        memcpy(&y[0], b->s, 8), memcpy(&y[1], b->s + n - 8, 8);
+    } else {
+        memcpy(&x[0], a->s, 4), memcpy(&x[1], a->s + n - 4, 4);
+        memcpy(&y[0], b->s, 4), memcpy(&y[1], b->s + n - 4, 4);
+    }
+    return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
+}
 static inline bool by_jval_eqz(const struct by_jval *v, const char *z) {
     return v->type == BY_J_STR && by_str_eqz(by_jval_bytes(v), z);
 }
 /* Bytes [from, to) of a str, marks kept. */
 struct by_jval by_jval_cut(struct by_jval str, size_t from, size_t to);
-/* Undefined with the sentence that using it gives: "'x' is undefined". */
+/* Undefined with the sentence that using it gives. */
 BY_PRINTF(2, 3) struct by_jval by_jval_undefined(struct by_jrun *r, const char *fmt, ...);
+/* The two that templates look for all the time: no such variable (of: NULL), no such attribute of that type. The name
+ * outlives the run. */
+static inline struct by_jval by_jval_missing(const char *of, struct by_str name) {
+    return (struct by_jval){.type = BY_J_UNDEFINED, .s = name.p, .n = (uint32_t)name.n, .of = of};
+}
+/* Fails the run with the undefined's sentence. */
+struct by_jval by_jrun_fail_undefined(struct by_jrun *r, const struct by_jval *undefined);
 const char *
 by_jval_type_name(const struct by_jval *v); /* as Python names it: "str", "NoneType" … */
 
@@ -172,6 +219,16 @@ BY_MUST_USE bool by_jval_put(struct by_jrun *r, struct by_jdict *d, struct by_jv
                              struct by_jval val);
 const struct by_jval *by_jval_get(struct by_jrun *r, const struct by_jdict *d,
                                   struct by_jval key); /* NULL when it is not there */
+/* The same for a str, which is what templates ask for; most dicts are small. */
+static inline const struct by_jval *by_jval_get_str(struct by_jrun *r, const struct by_jdict *d,
+                                                    const struct by_jval *key) {
+    if (d->index) return by_jval_get(r, d, *key);
+    for (uint32_t i = 0; i < d->n; i++) {
+        const struct by_jval *k = &d->at[i].key;
+        if (k->n == key->n && k->type == BY_J_STR && by_jval_same(k, key)) return &d->at[i].val;
+    }
+    return NULL;
+}
 const struct by_jval *by_jval_getz(struct by_jrun *r, const struct by_jdict *d, struct by_str key);
 /* Python's ==, nested values included; false past the depth limit. */
 bool by_jval_equal(struct by_jrun *r, const struct by_jval *a, const struct by_jval *b);

@@ -1,4 +1,5 @@
 /* The templates that the project carries, byte for byte; what a user wrote keeps its mark; budgets hold. */
+#include "common/base/mem.h"
 #include "tests/unit/template_vectors.h"
 
 static struct by_chat_template *parse(const char *source, const char *special) {
@@ -90,7 +91,82 @@ TEST(what_is_not_supported_is_refused_by_name_when_parsed) {
     }
 }
 
+/* The prompt of messages that hold one user's "hi" as m, or the error's sentence. */
+static struct by_buf shown(const char *source) {
+    struct by_chat_template *t = parse(source, "{\"bos_token\":\"<s>\"}");
+    struct by_chat_prompt p;
+    struct by_err err = {0};
+    struct by_buf out;
+    by_chat_prompt_init(&p);
+    by_buf_init(&out, 10000);
+    struct by_str chat = BY_STR("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}");
+    if (by_chat_template_render(t, chat, 0, &p, &err))
+        by_buf_addz(&out, err.text);
+    else
+        by_buf_add_str(&out, by_buf_str(&p.text));
+    by_chat_prompt_release(&p);
+    by_chat_template_free(t);
+    return out;
+}
+
+TEST(sums_go_left_to_right_and_say_what_cannot_be_added) {
+    UNUSED_STATE;
+    static const struct {
+        const char *source, *want;
+    } rows[] = {
+        {"{{ 1 + 2 + 3 }}{{ 1 + 2 - 3 + 4 }}", "64"},
+        {"{{ 'a' + 'b' + messages[0].content + 'c' + 'd' + bos_token }}", "abhicd<s>"},
+        {"{% set x = 'a' + messages[0]['role'] + '' + 'b' + ('c' + 'd') %}{{ x }}{{ x[1:3] }}",
+         "auserbcdus"},
+        {"{{ [1] + [2] + [3] }}{{ '' + '' }}", "[1, 2, 3]"},
+        {"{{ ('a' + 'b') * 2 + 'c' }}{{ 'a' + 'b' ~ 1 + 'c' }}", "ababcab1c"},
+        {"{{ 'a' + 1 }}", "can only concatenate str"},
+        {"{{ 1 + 'a' + 'b' }}", "unsupported operand type(s) for +: 'int' and 'str'"},
+        {"{% set x = 'a' + 'b' + none %}", "can only concatenate str"},
+        {"{{ 'a' + nobody + 'b' }}", "'nobody' is undefined"},
+        {"{{ messages.a.b }}", "'list object' has no attribute 'a'"},
+        {"{{ messages[0]['x'].y }}", "'dict object' has no attribute 'x'"},
+        {"{{ none.x.y }}", "'None' has no attribute 'x'"},
+    };
+    for (size_t i = 0; i < BY_COUNTOF(rows); i++) {
+        struct by_buf got = shown(rows[i].source);
+        if (!strstr(got.p, rows[i].want)) fail_msg("%s gave %s", rows[i].source, got.p);
+        by_buf_release(&got);
+    }
+}
+
+TEST(a_chat_that_was_read_renders_again_and_again_in_the_same_memory) {
+    UNUSED_STATE;
+    static const char *const chats[] = {
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\","
+        "\"content\":\"so far\",\"reasoning\":\"r\"}],\"continue_final_message\":true}",
+        "{\"messages\":[{\"role\":\"assistant\",\"content\":[{\"type\":\"text\",\"text\":"
+        "\"so far\"}]}],\"continue_final_message\":true}"};
+    static const char source[] =
+        "{% for m in messages %}<{{ m.role }}>{% if m.content is string %}{{ m.content }}{% else %}"
+        "{{ m.content[0].text + '' }}{% endif %}</>{% endfor %}";
+    struct by_chat_template *t = parse(source, "");
+    struct by_chat_prompt p;
+    struct by_err err = {0};
+    for (size_t i = 0; i < BY_COUNTOF(chats); i++) {
+        uint64_t allocs = 0;
+        by_chat_prompt_init(&p);
+        if (by_chat_prompt_read(&p, by_str_of(chats[i]), &err)) fail_msg("%s", err.text);
+        for (int k = 0; k < 6; k++) {
+            if (by_chat_prompt_render(&p, t, 0, &err)) fail_msg("%s", err.text);
+            assert_true(by_str_ends(by_buf_str(&p.text), BY_STR("<assistant>so far")));
+            assert_int_equal(p.marks.n, p.text.n);
+            if (k == 3) allocs = by_mem_n_allocs(); /* the buffers have found their sizes */
+        }
+        assert_int_equal(by_mem_n_allocs(), allocs);
+        by_chat_prompt_release(&p);
+    }
+    by_chat_template_free(t);
+}
+
 TESTS(RUN(every_vector_renders_as_transformers_does),
+      RUN(sums_go_left_to_right_and_say_what_cannot_be_added),
+      RUN(a_chat_that_was_read_renders_again_and_again_in_the_same_memory),
       RUN(what_a_user_wrote_is_marked_whatever_filters_it_went_through),
       RUN(a_template_that_does_not_end_is_ended),
       RUN(a_refusal_of_the_template_is_told_in_its_words),
