@@ -2,7 +2,9 @@
 
     ninja -C build bench_programs && .venv/bin/python tests/bench/bench_template.py [FOLDER…]
 
-Ours includes reading the chat's JSON; jinja2 gets Python objects. Rows: name,template,ours,theirs,unit,times.
+Like against like: values in memory to text on both sides; and, as a request comes in, JSON text to prompt, which is json.loads there.
+Rows: name,template,ours,theirs,unit,times. A template that refuses the chat gets it without
+its system message, or with a tool.
 """
 
 import json
@@ -18,7 +20,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = ROOT / "tests/vectors/templates"
 WORDS = "The tree grows where the road ends, and its roots have reached the river by now. Who planted it? Nobody knows. "
+TOOL = {"type": "function", "function": {"name": "plant", "description": "Plants a tree.", "parameters": {"type": "object", "properties": {
+    "where": {"type": "string", "description": "a place"}}, "required": ["where"]}}}
 ROUNDS, TIMES = 20, 20
+SHARED = ROOT.parent / "shared/data/templates"
 
 
 def messages():
@@ -39,27 +44,49 @@ def environment():
     return env
 
 
-def theirs(folder, chat):
-    template = environment().from_string((folder / "template.jinja").read_text())
-    names = json.loads((folder / "special_tokens.json").read_text())
-    best = 1e9
+def render(template, names, chat):
+    return template.render(messages=chat["messages"], tools=chat.get("tools"), documents=None, add_generation_prompt=True, **names)
+
+
+def theirs(template, names, text):
+    """µs from values, µs from JSON."""
+    best, chat = [1e9, 1e9], json.loads(text)
     for _ in range(ROUNDS):
-        start = time.process_time()
-        for _ in range(TIMES):
-            template.render(messages=chat, tools=None, documents=None, add_generation_prompt=True, **names)
-        best = min(best, (time.process_time() - start) / TIMES)
-    return best * 1e6
+        for reads in (0, 1):
+            start = time.process_time()
+            for _ in range(TIMES):
+                if reads:
+                    chat = json.loads(text)
+                render(template, names, chat)
+            best[reads] = min(best[reads], (time.process_time() - start) / TIMES * 1e6)
+    return best
+
+
+def chat_for(template, names):
+    """The first of these chats that the template takes, as JSON text: all messages, without the system's, with a tool."""
+    for chat in ({"messages": messages()}, {"messages": messages()[1:]}, {"messages": messages(), "tools": [TOOL]}):
+        try:
+            render(template, names, chat)
+            return json.dumps({**chat, "add_generation_prompt": True})
+        except (ValueError, TypeError):
+            continue
+    raise SystemExit("a template that takes none of the chats")
 
 
 def main():
-    chat = messages()
-    with tempfile.NamedTemporaryFile("w") as f:
-        json.dump({"messages": chat, "add_generation_prompt": True}, f)
-        f.flush()
-        for folder in [Path(a) for a in sys.argv[1:]] or sorted(p.parent for p in TEMPLATES.glob("*/template.jinja")):
+    tops = [TEMPLATES, SHARED]
+    found = {p.parent.name: p.parent for top in tops for p in sorted(top.glob("*/template.jinja"))}
+    for folder in [Path(a) for a in sys.argv[1:]] or [found[name] for name in sorted(found)]:
+        template = environment().from_string((folder / "template.jinja").read_text())
+        names = json.loads((folder / "special_tokens.json").read_text())
+        text = chat_for(template, names)
+        with tempfile.NamedTemporaryFile("w") as f:
+            f.write(text)
+            f.flush()
             done = subprocess.run([ROOT / "build/bench/bench_template", folder, f.name], capture_output=True, text=True, check=True)
-            ours, other = float(done.stdout.split(",")[2]), theirs(folder, chat)
-            print(f"render 20 messages,{folder.name},{ours:.4g},{other:.4g},us,{other / ours:.1f}", flush=True)
+        for row, other in zip(done.stdout.splitlines(), theirs(template, names, text), strict=True):
+            name, _, ours, unit = row.split(",")
+            print(f"{name},{folder.name},{ours},{other:.4g},{unit},{other / float(ours):.1f}", flush=True)
 
 
 if __name__ == "__main__":
