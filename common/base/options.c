@@ -250,12 +250,15 @@ void by_options_release(struct by_options *o) {
     *o = (struct by_options){0};
 }
 
-void by_options_export_keys(const struct by_options *o) {
+void by_options_hand_on(const struct by_options *o) {
     for (size_t i = 0; i < by_options_n_rows; i++) {
         const struct by_options_row *r = &by_options_rows[i];
         char name[FLAG_MAX];
         env_name(r, name);
-        if (is_key(r) && *str_at(o, r)) setenv(name, *str_at(o, r), 1);
+        if (is_key(r) && *str_at(o, r))
+            setenv(name, *str_at(o, r), 1);
+        else if (by_options_row_is_value(r))
+            unsetenv(name);
     }
 }
 

@@ -60,10 +60,11 @@ BY_MUST_USE int by_options_parse(struct by_options *out, const struct by_options
                                  int argc, char **argv, struct by_err *err);
 void by_options_release(struct by_options *o);
 /* The argv for a child that reads `who`: every set (non-default) option it reads, as --flag value. argv[0] = program.
- * NULL-terminated, yours: by_options_argv_free. Keys are left out, since all users see a command line: children find
- * them in the environment after by_options_export_keys. */
+ * NULL-terminated, yours: by_options_argv_free. Keys are left out, since all users see a command line. */
 BY_MUST_USE char **by_options_argv(const struct by_options *o, const char *program, uint32_t who);
 void by_options_argv_free(char **argv);
-void by_options_export_keys(const struct by_options *o);
+/* Makes the environment what children need beside their argv: keys are in it, and no other option is, so that a flag
+ * that says the default stays stronger than the variable that it overruled. */
+void by_options_hand_on(const struct by_options *o);
 
 #endif

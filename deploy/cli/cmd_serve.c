@@ -253,7 +253,9 @@ static int prepare(int argc, char **argv, struct by_err *err) {
     if (!by_log_level_parse(serve.o.log_level, &log.level)) log.level = BY_LOG_INFO;
     by_log_init(&log);
     by_proc_init("serve");
-    by_options_export_keys(&serve.o);
+    by_options_hand_on(&serve.o);
+    by_sandbox_enter(serve.o.sandbox,
+                     BY_SANDBOX_PROGRAMS); /* the children's own filters add to it */
     if (strcmp(serve.o.model_impl, "sglang") == 0) {
         by_free(serve.o.model_impl);
         serve.o.model_impl = by_strdup("native");

@@ -93,11 +93,37 @@ TEST(keys_go_to_children_by_the_environment) {
     int n = 0;
     for (; argv[n]; n++)
         assert_null(strstr(argv[n], "secret-word"));
-    by_options_export_keys(&o);
+    by_options_hand_on(&o);
     assert_int_equal(by_options_parse(&child, &router, n, argv, &err), 0);
     assert_string_equal(child.api_key, "secret-word");
     unsetenv("BANYAN_API_KEY");
     by_options_argv_free(argv);
+    by_options_release(&o);
+    by_options_release(&child);
+}
+
+/* A flag that says the default is on no child's command line; the variable that it overruled came through once. */
+TEST(a_flag_that_says_the_default_wins_in_children_too) {
+    UNUSED_STATE;
+    static const struct by_options_program serve = {
+        .name = "banyan serve", .who = BY_FOR_SERVE | BY_FOR_DAEMONS, .summary = "test"};
+    static const struct by_options_program worker = {
+        .name = "banyan-gpu-worker", .who = BY_FOR_WORKER, .summary = "test"};
+    char *argv[] = {"x", "--device", "cpu", NULL};
+    struct by_options o, child;
+    struct by_err err;
+    setenv("BANYAN_DEVICE", "cuda", 1);
+    setenv("BANYAN_THREADS", "3", 1);
+    assert_int_equal(by_options_parse(&o, &serve, 3, argv, &err), 0);
+    by_options_hand_on(&o);
+    char **words = by_options_argv(&o, "banyan-gpu-worker", BY_FOR_WORKER);
+    int n = 0;
+    while (words[n])
+        n++;
+    assert_int_equal(by_options_parse(&child, &worker, n, words, &err), 0);
+    assert_string_equal(child.device, "cpu");
+    assert_int_equal(child.threads, 3);
+    by_options_argv_free(words);
     by_options_release(&o);
     by_options_release(&child);
 }
@@ -126,4 +152,5 @@ TEST(the_manual_page_is_roff_with_every_option) {
 
 TESTS(RUN(flags_win_over_environment_over_file_over_default), RUN(mistakes_are_named),
       RUN(a_child_gets_what_differs_from_the_default), RUN(keys_go_to_children_by_the_environment),
-      RUN(help_lists_only_what_is_read), RUN(the_manual_page_is_roff_with_every_option));
+      RUN(a_flag_that_says_the_default_wins_in_children_too), RUN(help_lists_only_what_is_read),
+      RUN(the_manual_page_is_roff_with_every_option));
