@@ -60,6 +60,7 @@ install_packages() {
 
 packages=$build_packages
 [ $want_tests = no ] || packages="$packages $test_packages"
+[ $want_cuda = no ] || packages="$packages g++" # nvcc's host compiler
 [ $want_tests$want_transformers = nono ] || packages="$packages python3-venv"
 command -v dpkg-query >/dev/null && command -v apt-get >/dev/null ||
     die "this script knows Debian's apt-get only; on another system install the counterparts of: $packages"
@@ -148,6 +149,11 @@ if [ $want_cuda = yes ]; then
         # shellcheck disable=SC2086
         python3 -m pip install -q -q --disable-pip-version-check --no-deps --upgrade --target "$cache" $cuda_wheels ||
             die "pip could not download the CUDA wheels (above: which); see that pip reaches its index, then run this again"
+        # nvcc links from lib64, and CMake looks for a runtime without a version in its name; the wheels have neither.
+        if [ -d "$cache/nvidia/cu13/nvvm" ]; then
+            ln -sfn lib "$cache/nvidia/cu13/lib64"
+            ln -sf libcudart.so.13 "$cache/nvidia/cu13/lib/libcudart.so"
+        fi
         printf '%s' "$cuda_wheels" >"$cache/wheels"
     else
         say "the CUDA wheels are in $cache"

@@ -91,6 +91,7 @@ static void open_notify(struct child *c) {
     if (strlen(c->notify_path) >= sizeof a.sun_path)
         by_die("%s is too long for a socket", c->notify_path);
     memcpy(a.sun_path, c->notify_path, strlen(c->notify_path));
+    unlink(c->notify_path); /* the folder is locked: its server died with all of its processes */
     c->notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (c->notify_fd < 0 || bind(c->notify_fd, (struct sockaddr *)&a, sizeof a))
         by_die("%s: %s", c->notify_path, strerror(errno));

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from harness import BUILD, TINY, environment
+from harness import BUILD, TINY, Daemons, environment
+from test_manifests import PROGRAMS
 
 PREFIX = "/usr"
 
@@ -35,6 +36,20 @@ def test_the_programs_run_from_there(root):
     assert re.fullmatch(r"banyan \d+\.\d+\.\d+\n", ok(root / "usr/bin/banyan", "--version"))
     for name in ("router", "scheduler", "tokenizer-worker", "detokenizer"):
         assert ok(root / f"usr/bin/banyan-{name}", "--version").startswith(f"banyan-{name} ")
+
+
+def test_what_containers_and_units_call_is_there(root):
+    """banyan-health was not, once: every image would have been unhealthy."""
+    for name in PROGRAMS:
+        assert os.access(root / "usr/bin" / name, os.X_OK), name
+
+
+def test_the_health_check_asks_the_router(root, tmp_path):
+    with Daemons() as d:
+        health = root / "usr/bin/banyan-health"
+        assert run(health, d.client.port).returncode == 0 and run(health, d.client.port, "/health").returncode == 0
+        assert run(health, d.client.port, "/nowhere").returncode == 1
+    assert run(health, d.client.port).returncode == 1
 
 
 def test_tokenize_works_from_there(root):

@@ -1,17 +1,22 @@
 """What is written for containers, clusters and balancers: it can be read, fits its schema, and names only what exists.
 
-No container engine runs here: images are not built by a test. The steps of the Dockerfile are those of test_install.py."""
+No container engine runs here: images are not built by a test. tests/images/rehearse.py runs the steps of a Dockerfile in a chroot."""
 
 import functools
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
 
 from harness import BUILD, ROOT
+
+sys.path.insert(0, str(ROOT / "tests/images"))
+import rehearse  # noqa: E402
 
 kubernetes = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not in the tests' venv")
 DEPLOY = ROOT / "deploy"
@@ -85,6 +90,10 @@ def test_pods_name_what_exists(name):
     n_probes = 0
     for node in walk(documents(name)):
         if "image" in node:
+            words = " ".join([*node.get("command", []), *node.get("args", [])])
+            assert node["image"] == ("banyan:cuda" if "--device cuda" in words else "banyan:cpu")
+            assert ("nvidia.com/gpu" in node.get("resources", {}).get("limits", {})) == ("--device cuda" in words)
+            assert (DEPLOY / f"docker/Dockerfile.{node['image'].removeprefix('banyan:')}").exists()
             check_words([*node.get("command", []), *node.get("args", [])])
             check_environment(e["name"] for e in node.get("env", []))
             assert not node["securityContext"]["allowPrivilegeEscalation"] and node["securityContext"]["readOnlyRootFilesystem"]
@@ -145,23 +154,62 @@ def test_compose_names_what_exists():
     assert variables == set(compose["services"]["haproxy"]["environment"])
 
 
+def test_the_cuda_stack_is_the_other_with_a_device():
+    [whole], [cuda] = documents("docker/compose.yml"), documents("docker/compose.cuda.yml")
+    assert set(cuda["services"]) == {"gpu-worker"} <= set(whole["services"])
+    worker = cuda["services"]["gpu-worker"]
+    check_words([*whole["services"]["gpu-worker"]["entrypoint"], *worker["command"]])
+    assert worker["build"]["context"] == whole["services"]["gpu-worker"]["build"]["context"] and worker["image"] != "banyan:cpu"
+    assert (ROOT / worker["build"]["dockerfile"]).exists()
+    [device] = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert device["driver"] == "nvidia" and "gpu" in device["capabilities"]
+    said = (DEPLOY / "docker/compose.cuda.yml").read_text()
+    for path in re.findall(r"-f (\S+)", said):
+        assert (ROOT / path).exists(), path
+    assert set(re.findall(r"\$\{(\w+)", said)) == {"BANYAN_GPU"}  # compose's own, not an option
+
+
 def test_only_the_balancer_is_reached_from_outside():
     [compose] = documents("docker/compose.yml")
     assert [name for name, s in compose["services"].items() if "ports" in s or "outside" in s["networks"]] == ["haproxy"]
     assert compose["networks"]["inside"]["internal"]
 
 
-def test_the_dockerfile_names_what_exists():
-    text = (DEPLOY / "docker/Dockerfile.cpu").read_text()
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_the_dockerfile_names_what_exists(kind):
+    path = DEPLOY / f"docker/Dockerfile.{kind}"
+    text = path.read_text()
     for script in re.findall(r"\bdeploy/[\w./-]+\.sh", text):
         assert (ROOT / script).exists(), script
-    check_environment(set(re.findall(r"\b(BANYAN_\w+)=", text)) - {"BANYAN_CACHE"})
+    said = (ROOT / "deploy/setup.sh").read_text()
+    for flag in re.findall(r"setup\.sh (--\w+)", text):
+        assert f"\n        {flag}) " in said, flag
+    check_environment(set(re.findall(r"\b(BANYAN_\w+)=", text)) - {"BANYAN_CACHE"} - set(re.findall(r"-D(\w+)=", text)))
     assert "BANYAN_CACHE" in (ROOT / "common/base/file.h").read_text()
-    cmake = (ROOT / "CMakeLists.txt").read_text() + " BUILD_TESTING "
+    cmake = " BUILD_TESTING ".join((ROOT / f).read_text() for f in ("CMakeLists.txt", "gpu_worker/cuda/CMakeLists.txt"))
     for flag in re.findall(r"-D(\w+)=", text):
         assert flag in cmake, flag
-    stages = text.split("\nFROM ")
-    assert len(stages) == 3 and "USER 990:990" in stages[-1] and "COPY . ." not in stages[-1]
+    assert path.with_name(path.name + ".dockerignore").exists()
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_the_image_has_no_compiler_and_no_root(kind):
+    (_, _, build), (_, base, last) = rehearse.read(DEPLOY / f"docker/Dockerfile.{kind}")
+    words = dict(last)
+    assert ("COPY", ". .") in build and ("COPY", ". .") not in last
+    assert base.endswith("-slim") and words["USER"] == "990:990" and not any("setup.sh" in rest for _, rest in last)
+    assert {"ENTRYPOINT", "CMD", "HEALTHCHECK", "VOLUME", "STOPSIGNAL"} <= words.keys()
+    for word in ("ENTRYPOINT", "HEALTHCHECK"):
+        [program] = json.loads(words[word][words[word].index("["):])
+        assert program in PROGRAMS
+    assert all("rm -rf" in rest and "/var/lib/apt/lists/*" in rest for word, rest in last if word == "RUN" and "apt-get" in rest)
+    assert last.index(("USER", "990:990")) > max(i for i, (word, _) in enumerate(last) if word in ("RUN", "COPY"))
+
+
+@pytest.mark.skipif(os.environ.get("BANYAN_TEST_LONG") != "yes", reason="the images' own steps in an empty root (--long)")
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("debootstrap"), reason="a chroot, for which it takes root and debootstrap")
+def test_the_steps_of_the_image_make_a_server(tmp_path):
+    subprocess.run([ROOT / "tests/images/rehearse.py", "cpu", "--work", tmp_path], check=True)
 
 
 def test_it_builds_without_the_tests(tmp_path):

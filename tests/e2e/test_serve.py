@@ -43,6 +43,22 @@ def test_two_servers_in_one_run_directory(serve, worker, tmp_path):
         assert third.generate("again", 4)[2]["completion_tokens"] == 4
 
 
+def test_a_server_that_died_whole_is_started_again(worker, tmp_path):
+    """A container or a machine that is killed leaves nobody to tidy up: a socket that lay there once kept the next one from starting."""
+    run_dir = tmp_path / "run"
+    with Serve(*FLAGS, worker=worker, run_dir=run_dir) as first:
+        pids = [first.process.pid, *first.pids().values()]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                os.kill(pid, number)
+        first.process.wait()
+        wait_for("all to be gone", lambda: not any(map(alive, pids)))
+        left = {p.name for p in run_dir.iterdir()}
+        assert "notify-scheduler" in left and "scheduler.sock" in left, left
+    with Serve(*FLAGS, worker=worker, run_dir=run_dir) as second:
+        assert second.generate("again", 4)[2]["completion_tokens"] == 4
+
+
 def left_of(s):
     """What a server left behind: processes, files of its run directory."""
     return [n for n, pid in s.pids().items() if alive(pid)], sorted(str(p) for p in s.own.rglob("*") if p != s.log)
