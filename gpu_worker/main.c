@@ -103,6 +103,13 @@ static uint32_t whole_rows(const struct by_model_dir *dir) {
                                   : by_model_dir_info(dir)->context;
 }
 
+/* Before the model's files are looked at, and when the device is open: a CUDA driver starts programs until then, and has
+ * sockets of its own, as NCCL has. */
+static void shut_in(void) {
+    bool is_local = strcmp(shell.o.device, "cpu") == 0 && !shell.o.scheduler_endpoint;
+    by_sandbox_enter(shell.o.sandbox, is_local ? BY_SANDBOX_LOCAL : BY_SANDBOX_NETWORK);
+}
+
 static int load(struct by_err *err) {
     struct by_options *o = &shell.o;
     struct by_model_dir *dir = NULL;
@@ -113,7 +120,9 @@ static int load(struct by_err *err) {
                        (long long)o->page_size);
     uint32_t rows_max = (uint32_t)BY_MAX(o->chunked_prefill_size, (int64_t)ROWS_MIN) + n_slots;
     int rc = device_open(&shell.backend, o, err);
-    if (!rc) rc = by_model_dir_open(&dir, o->model_path, err);
+    if (rc) goto done;
+    shut_in();
+    rc = by_model_dir_open(&dir, o->model_path, err);
     if (rc) goto done;
     rows_max = BY_MAX(rows_max, whole_rows(dir));
     struct model_options *mo = &shell.model_options;
@@ -360,13 +369,6 @@ static int serve(struct by_err *err) {
     return 0;
 }
 
-/* Before the model's files are looked at. A CUDA driver starts programs and opens sockets of its own: there it is off. */
-static void shut_in(void) {
-    bool is_cpu = strcmp(shell.o.device, "cpu") == 0;
-    bool is_far = shell.o.scheduler_endpoint != NULL;
-    if (is_cpu) by_sandbox_enter(shell.o.sandbox, is_far ? BY_SANDBOX_NETWORK : BY_SANDBOX_LOCAL);
-}
-
 int main(int argc, char **argv) {
     static const struct by_options_program program = {
         .name = "banyan-gpu-worker",
@@ -379,7 +381,6 @@ int main(int argc, char **argv) {
     if (!by_log_level_parse(shell.o.log_level, &log.level)) log.level = BY_LOG_INFO;
     by_log_init(&log);
     by_proc_init("gpu-worker");
-    shut_in();
     shell.started_ns = by_now_ns();
     if (!shell.o.model_path) by_die("--model-path is needed; `banyan serve` names it for you");
     by_notify("STATUS=loading the model");

@@ -365,6 +365,10 @@ def is_shut_in(pid, log):
     return states == {"2"} or "takes no seccomp filter" in log or is_sanitized is not None
 
 
+def can_gain_no_rights(pid):
+    return "\nNoNewPrivs:\t1\n" in Path(f"/proc/{pid}/status").read_text()
+
+
 def rss_kib(pid):
     return int(re.search(r"^VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.M)[1])
 

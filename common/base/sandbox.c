@@ -34,8 +34,6 @@ enum { IS_SANITIZED = false };
 
 /* Serving needs none of these. */
 static const uint32_t denied[] = {
-    __NR_execve,
-    __NR_execveat,
     __NR_ptrace,
     __NR_process_vm_readv,
     __NR_process_vm_writev,
@@ -45,8 +43,6 @@ static const uint32_t denied[] = {
     __NR_chroot,
     __NR_setns,
     __NR_unshare,
-    __NR_init_module,
-    __NR_finit_module,
     __NR_delete_module,
     __NR_kexec_load,
     __NR_bpf,
@@ -70,26 +66,27 @@ static const uint32_t denied[] = {
     __NR_setdomainname,
     __NR_syslog,
     __NR_vhangup,
-    __NR_mknodat,
     __NR_fanotify_init,
-    __NR_setuid,
-    __NR_setgid,
-    __NR_setreuid,
-    __NR_setregid,
-    __NR_setresuid,
-    __NR_setresgid,
-    __NR_setgroups,
 #ifdef __NR_kexec_file_load
     __NR_kexec_file_load,
 #endif
-#ifdef __NR_fork
-    __NR_fork,
-    __NR_vfork,
-    __NR_mknod,
+#ifdef __NR_pidfd_getfd
+    __NR_pidfd_getfd,
+#endif
+#ifdef __NR_iopl
     __NR_iopl,
     __NR_ioperm,
     __NR_modify_ldt,
     __NR_uselib,
+#endif
+};
+
+/* Only who starts programs needs them; nvidia-modprobe, which a CUDA driver may start, brings a module and makes device files. */
+static const uint32_t of_programs[] = {
+    __NR_execve, __NR_execveat, __NR_init_module, __NR_finit_module, __NR_mknodat,   __NR_setuid,
+    __NR_setgid, __NR_setreuid, __NR_setregid,    __NR_setresuid,    __NR_setresgid, __NR_setgroups,
+#ifdef __NR_fork
+    __NR_fork,   __NR_vfork,    __NR_mknod,
 #endif
 };
 
@@ -144,7 +141,7 @@ static void filter_clone(struct program *p) {
 static void filter_socket(struct program *p, enum by_sandbox_use use) {
     /* Netlink: how libzmq and getaddrinfo look at the machine's interfaces. */
     static const uint32_t families[] = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
-    uint32_t n = use == BY_SANDBOX_NETWORK ? BY_COUNTOF(families) : 1;
+    uint32_t n = use == BY_SANDBOX_LOCAL ? 1 : BY_COUNTOF(families);
     put(p, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_socket, 0,
                                         (uint8_t)(2 + 2 * n)));
     load(p, offsetof(struct seccomp_data, args[0]));
@@ -166,13 +163,16 @@ static void write_program(struct program *p, enum by_sandbox_use use) {
         deny(p, denied[i], EPERM);
     for (size_t i = 0; i < BY_COUNTOF(absent); i++)
         deny(p, absent[i], ENOSYS);
-    filter_socket(p, use);
-    filter_clone(p); /* last: it loads another word */
+    if (use != BY_SANDBOX_PROGRAMS) {
+        for (size_t i = 0; i < BY_COUNTOF(of_programs); i++)
+            deny(p, of_programs[i], EPERM);
+    }
+    filter_socket(p, use); /* these load another word, when the call is theirs */
+    if (use != BY_SANDBOX_PROGRAMS) filter_clone(p);
     answer(p, SECCOMP_RET_ALLOW);
 }
 
-/* 0, or an errno. */
-static int install(enum by_sandbox_use use) {
+int by_sandbox_install(enum by_sandbox_use use) {
     struct program p = {.n = 0};
     if (ARCH == 0) return ENOSYS;
     write_program(&p, use);
@@ -186,7 +186,7 @@ static int install(enum by_sandbox_use use) {
 void by_sandbox_enter(const char *mode, enum by_sandbox_use use) {
     bool is_strict = strcmp(mode, "strict") == 0;
     if (strcmp(mode, "off") == 0 || (IS_SANITIZED && !is_strict)) return;
-    int error = install(use);
+    int error = by_sandbox_install(use);
     if (!error) return;
     if (is_strict)
         by_die("--sandbox strict: the kernel takes no seccomp filter: %s", strerror(error));

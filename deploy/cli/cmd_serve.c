@@ -5,6 +5,7 @@
 #include "common/base/mem.h"
 #include "common/base/options.h"
 #include "common/base/proc.h"
+#include "common/base/sandbox.h"
 #include "deploy/cli/choose_parsers.h"
 #include "deploy/cli/fetch_model.h"
 #include "deploy/cli/supervise.h"

@@ -1,5 +1,6 @@
 #include "gpu_worker/kernels/kernels.h"
 
+#include "common/base/sandbox.h"
 #include "gpu_worker/cpu/slot_attention.h"
 #include "gpu_worker/sampler.h"
 #include "proto/limits.h"
@@ -90,4 +91,8 @@ void banyan_sampler_pick_all(struct sampler *s, const struct banyan_sampling *co
     for (uint32_t r = 0; r < n; r++)
         failed[r] = banyan_sampler_pick(s, p[r], logits + (size_t)r * sampler_n_vocab(s), &out[r],
                                         chosen[r]) != 0;
+}
+
+int banyan_shut_in(int may_call) {
+    return by_sandbox_install(may_call ? BY_SANDBOX_NETWORK : BY_SANDBOX_LOCAL);
 }

@@ -177,6 +177,9 @@ BANYAN_EXPORT int banyan_group_sum(struct tp *group, float *x, size_t n);
 /* all [world, n] from each rank's x [n]. */
 BANYAN_EXPORT int banyan_group_gather(struct tp *group, const float *x, size_t n, float *all);
 
+/* common/base/sandbox.h for every thread of the process, which may call other hosts or not. 0, or the errno for which there is none. */
+BANYAN_EXPORT int banyan_shut_in(int may_call);
+
 BANYAN_EXPORT uint32_t banyan_kernels_version(void); /* changes with any struct above */
 
 #endif

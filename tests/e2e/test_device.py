@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from harness import BIN, BUILD, ROOT, Serve, wait_for
+from harness import BIN, BUILD, ROOT, Serve, can_gain_no_rights, is_shut_in, wait_for
 
 EMULATED = BUILD / "tests/banyan-cuda-emu.so"
 REAL = BUILD / "lib/banyan-cuda.so"
@@ -101,7 +101,10 @@ def test_two_ranks_on_emulated_devices_stay_of_one_mind():
     with Serve(*FLAGS, "--device", "cuda", "--tp-size", "2", env=DEVICE) as s:
         first = s.generate(PROMPT, 70)[:2]
         assert s.generate(PROMPT, 70)[:2] == first and len(first[1]) == 70
-        assert {"gpu-worker-0.0", "gpu-worker-0.1"} <= set(s.pids())
+        pids = s.pids()
+        assert {"gpu-worker-0.0", "gpu-worker-0.1"} <= set(pids)
+        for name, pid in pids.items():  # the filter comes when the device is open, and its ioctls go through
+            assert is_shut_in(pid, s.logs()) and can_gain_no_rights(pid), name
         assert "another rank" not in s.logs()
 
 

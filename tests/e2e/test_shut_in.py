@@ -6,7 +6,7 @@ import signal
 import pytest
 
 import tiny_llama
-from harness import Serve, is_shut_in, wait_for
+from harness import Serve, can_gain_no_rights, is_shut_in, wait_for
 
 PROMPT = list(range(20, 60))
 
@@ -29,10 +29,10 @@ def server(model):
 
 def test_the_engine_is_shut_in(server):
     assert len(answer(server)) == 24
-    pids = server.pids()
-    assert {"gpu-worker-0.0", "gpu-worker-0.1", "router", "scheduler"} <= set(pids)
+    pids = {**server.pids(), "serve": server.process.pid}
+    assert {"gpu-worker-0.0", "gpu-worker-0.1", "router", "scheduler", "tokenizer-worker", "detokenizer"} <= set(pids)
     for name, pid in pids.items():
-        assert is_shut_in(pid, server.logs()), name
+        assert is_shut_in(pid, server.logs()) and can_gain_no_rights(pid), name
 
 
 def test_it_answers_as_it_does_without(server, model):

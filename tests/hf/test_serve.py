@@ -15,7 +15,7 @@ from banyan_hf_worker import loader, parallel
 from banyan_hf_worker.__main__ import prepare
 
 import models
-from harness import BIN, ROOT, Serve, alive, environment, in_threads, wait_for
+from harness import BIN, ROOT, Serve, alive, can_gain_no_rights, environment, in_threads, is_shut_in, wait_for
 
 START = ["--impl", "transformers", "--max-total-tokens", "8192", "--threads", "1"]
 PROMPT = list(range(40, 90))
@@ -67,6 +67,8 @@ def test_each_tier_answers_as_transformers_does(name):
         info = s.get("/server_info").json
         assert f"tier {tier}: " in info["impl"] and info["impl"].startswith(f"transformers {models.transformers.__version__}")
         assert f"tier {tier}: " in s.logs()
+        for who, pid in {**s.pids(), "serve": s.process.pid}.items():
+            assert is_shut_in(pid, s.logs()) and can_gain_no_rights(pid), who
         chat = s.ok("/v1/completions", {"model": "x", "prompt": PROMPT, "max_tokens": 5, "temperature": 0})
         assert chat["usage"]["completion_tokens"] >= 1
         assert isinstance(s.ok("/generate", {"text": "The capital of France is", "sampling_params": SAMPLED})["text"], str)
@@ -148,6 +150,7 @@ def test_two_ranks_answer_as_one_and_either_may_die():
     case = models.golden("llama-gqa")["cases"]["len17"]
     with serve(models.path_of("llama-gqa"), "--dtype", "float32", "--tp-size", "2") as s:
         assert greedy(s, case["prompt_ids"], 32)[1] == case["greedy_ids"]
+        assert all(is_shut_in(pid, s.logs()) for pid in s.pids().values())
         assert "rank 1 of 2: " in s.logs() and "modules are shared out" in s.logs()
         for rank in (1, 0):
             name, killed = f"gpu-worker-0.{rank}", []

@@ -76,6 +76,23 @@ static int look_at_the_rest(void) {
     return n;
 }
 
+/* banyan serve: programs start, and are held as well. */
+static int look_at_a_supervisor(void) {
+    char *const argv[] = {"true", NULL};
+    int n = 0, status = -1;
+    pid_t pid = fork();
+    n += wrong(pid >= 0, "(fork)");
+    if (pid == 0) {
+        if (!is_denied(ptrace(PTRACE_TRACEME, 0, NULL, NULL), EPERM)) _exit(9);
+        execv("/bin/true", argv);
+        _exit(8);
+    }
+    n += wrong(waitpid(pid, &status, 0) == pid && status == 0, "(a program), or its ptrace");
+    n += wrong(is_denied(syscall(SYS_bpf, 0, NULL, 0), EPERM), "bpf");
+    n += wrong(is_denied(unshare(CLONE_NEWUSER), EPERM), "unshare");
+    return n + wrong(is_denied(socket(AF_PACKET, SOCK_RAW, 0), EAFNOSUPPORT), "a packet socket");
+}
+
 static int look_at_local_sockets(void) {
     int n = 0;
     n += wrong(socket(AF_UNIX, SOCK_STREAM, 0) >= 0, "(a Unix socket)");
@@ -116,6 +133,11 @@ TEST(no_program_can_be_started) {
 TEST(what_serving_never_needs_is_gone) {
     UNUSED_STATE;
     hold(BY_SANDBOX_NETWORK, look_at_the_rest);
+}
+
+TEST(a_supervisor_starts_programs_and_little_else) {
+    UNUSED_STATE;
+    hold(BY_SANDBOX_PROGRAMS, look_at_a_supervisor);
 }
 
 TEST(sockets_are_of_the_families_that_it_has_business_with) {
@@ -172,5 +194,6 @@ TEST(off_is_off) {
 }
 
 TESTS(RUN(no_program_can_be_started), RUN(what_serving_never_needs_is_gone),
+      RUN(a_supervisor_starts_programs_and_little_else),
       RUN(sockets_are_of_the_families_that_it_has_business_with), RUN(work_goes_on),
       RUN(where_it_is_forbidden_auto_goes_on_and_strict_ends), RUN(off_is_off));

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 EXIT_PERMANENT = 78  # as banyan's other programs: starting again would not help (EX_CONFIG)
 HF_STEP_TOKENS = 512
 UNSUPPORTED = -6  # BY_EUNSUPPORTED
@@ -48,6 +48,27 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != int(parent):
         sys.exit(0)
+
+
+def give_up_rights():
+    """Whatever happens to us, no set-uid program will help it."""
+    ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def shut_in(o):
+    """The filter of the other processes (common/base/sandbox.h), once the libraries are here and before the model's files are looked at.
+
+    A model's own code may lie in another repository, which transformers then fetches."""
+    if o.sandbox == "off":
+        return
+    from . import kernels
+
+    error = kernels.load().banyan_shut_in(bool(o.scheduler_endpoint or o.trust_remote_code))
+    if error and o.sandbox == "strict":
+        log("error", f"--sandbox strict: the kernel takes no seccomp filter: {os.strerror(error)}")
+        sys.exit(1)
+    if error:
+        log("warn", f"the kernel takes no seccomp filter ({os.strerror(error)}): serving goes on without one")
 
 
 def stop_fd():
@@ -128,6 +149,7 @@ def start(o):
     torch.set_num_threads(threads)
     attention.context.n_threads = threads
     loader.quiet()
+    shut_in(o)
     notify("STATUS=loading the model")
     model = loader.load(
         o.model_path, dtype=o.dtype, trust_remote_code=o.trust_remote_code, allow_pickle=o.allow_pickle,
@@ -237,6 +259,7 @@ def main():
 
     o = parse()
     die_with_parent()
+    give_up_rights()
     if not o.model_path or not (o.run_dir or o.scheduler_endpoint):
         sys.exit("gpu-worker: --model-path and --run-dir are needed; `banyan serve` starts this worker for you")
     try:
