@@ -1,4 +1,4 @@
-/* Any text as a model's answer, the first byte says in which form: for every split what the shorter gives begins what the longer
+/* Any text as a model's answer, the first byte says in which form: for splits of it what the shorter gives begins what the longer
  * gives, and arguments are JSON. */
 #include "common/base/check.h"
 #include "common/base/json.h"
@@ -7,7 +7,7 @@
 #include "router/parse_tools.h"
 #include "tests/fuzz/fuzz.h"
 
-enum { TEXT_MAX = 600 };
+enum { TEXT_MAX = 256, SPLITS = 6, STRIDE_MAX = 16 };
 
 static void check_begins(const struct parse_tools_result *a, const struct parse_tools_result *b) {
     by_assert(by_str_starts(by_buf_str(&b->content), by_buf_str(&a->content)));
@@ -52,25 +52,37 @@ static void check_pieces(enum parse_tools kind, struct by_str s, size_t first, s
     parse_tools_release(&steps);
 }
 
+/* Some places of the text, by its own bytes: all of them in each execution would cost the square of its length. */
+static void check_splits(enum parse_tools kind, struct by_str s, uint32_t seed,
+                         const struct parse_tools_result *whole) {
+    for (int i = 0; i < SPLITS; i++) {
+        seed = seed * 1664525 + 1013904223;
+        check_pieces(kind, s, (seed >> 8) % s.n, s.n, whole);
+    }
+    check_pieces(kind, s, (seed >> 16) % STRIDE_MAX, 1 + (seed >> 24) % STRIDE_MAX, whole);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2) return 0;
     enum parse_tools kind = data[0] % (PARSE_TOOLS_JSON + 1);
     size_t n = by_utf8_clean_len((const char *)data + 1, BY_MIN(size - 1, (size_t)TEXT_MAX));
     struct by_str s = {(const char *)data + 1, n};
-    struct parse_tools_result was = {0}, now, steps;
+    uint32_t seed = (uint32_t)by_str_hash(s);
+    size_t stride = 1 + seed % STRIDE_MAX;
+    struct parse_tools_result was, now, steps;
     parse_tools_init(&steps);
-    for (n = 0; n <= s.n + 1; n++) {
+    parse_tools_init(&was);
+    for (n = 0; n <= s.n + 1; n = BY_MAX(BY_MIN(n + stride, s.n + 1), n + 1)) {
         parse_tools_read(kind, by_str_sub(s, 0, n), n > s.n, &now);
-        if (n) check_begins(&was, &now);
+        check_begins(&was, &now);
         parse_tools_advance(kind, by_str_sub(s, 0, n), n > s.n, &steps);
         check_begins(&now, &steps);
         check_begins(&steps, &now);
-        if (n) parse_tools_release(&was);
+        parse_tools_release(&was);
         was = now;
     }
     check_arguments(&was);
-    for (size_t i = 0; i < s.n; i++)
-        check_pieces(kind, s, i, i % 2 ? s.n : 1u + data[1] % 16, &was);
+    if (s.n) check_splits(kind, s, seed, &was);
     parse_tools_release(&was);
     parse_tools_release(&steps);
     check_reasoning(data[0] % 3, s);
