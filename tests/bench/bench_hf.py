@@ -228,7 +228,26 @@ def native(plain, packed, o):
             row(f"packed, {str(dtype).split('.')[1]}, a step of {n}; the native worker", *pair, "<= 1.5")
 
 
-ROWS = {f.__name__: f for f in (decodes, host, loop, batch, prefix, native)}
+def ranks(plain, packed, o):
+    """A sum over two ranks, of which both do nothing else: half a decode's row of SmolLM2, four rows of a large model."""
+    from banyan_hf_worker import parallel
+
+    for n in (576, 16384):
+        first, n_sums = parallel.Ranks(0, 2), 2000
+        address, child = first.open(), os.fork()
+        mine = first if child else parallel.Ranks(1, 2)
+        if not child:
+            mine.join(address)
+        x = torch.ones(n)
+        times = [clock(lambda: mine.sum(x)) for _ in range(n_sums)]
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+        first.close()
+        print(f"a sum of {n} numbers over 2 ranks,{1e6 * statistics.median(times):.1f} us,,,<= 50 us", flush=True)
+
+
+ROWS = {f.__name__: f for f in (decodes, host, loop, batch, prefix, native, ranks)}
 
 
 def main():

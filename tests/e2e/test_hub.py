@@ -102,6 +102,21 @@ def test_a_folder_comes_in_the_hubs_own_layout(hub, world):
     assert hub.fetched()[-1] == "model.safetensors", "weights come last"
 
 
+def test_how_a_model_pools_comes_with_it(hub, world):
+    """sentence-transformers' files; without them a decoder's embeddings would be of its last token, whatever it was trained for."""
+    pooling = b'{"word_embedding_dimension": 8, "pooling_mode_mean_tokens": true}'
+    files = {"modules.json": b'[{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]', "1_Pooling/config.json": pooling,
+             "1_Pooling/notes.txt": b"x", "2_Dense/model.safetensors": b"x", "2_Dense/config.json": b"{}"}
+    model = hub.add("org/tiny", folder(**files), lfs={"model.safetensors"})
+    done = run(world, "model", "org/tiny")
+    assert done.returncode == 0, done.stderr
+    snapshot = model_dir(world) / "snapshots" / model.commit
+    assert (snapshot / "1_Pooling/config.json").read_bytes() == pooling
+    assert os.readlink(snapshot / "1_Pooling/config.json") == f"../../../blobs/{model.etag('1_Pooling/config.json')}"
+    assert (snapshot / "modules.json").read_bytes() == files["modules.json"]
+    assert not (snapshot / "2_Dense").exists() and not (snapshot / "1_Pooling/notes.txt").exists()
+
+
 def test_a_second_start_asks_once_and_fetches_nothing(hub, world):
     hub.add("org/tiny", folder(), lfs={"model.safetensors"})
     assert run(world, "model", "org/tiny").returncode == 0

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 import banyan
 import banyan.compat.sglang as sgl
@@ -70,6 +71,15 @@ def test_its_ids_its_cache_and_a_killed_worker(engine):
     got = e.generate(input_ids=prompts, sampling_params=params)
     timer.join()
     assert [g["output_ids"] for g in got] == [w["output_ids"] for w in want]
+
+
+@torch.inference_mode()
+def test_encode_gives_the_last_state(engine):
+    model, ids = models.load("llama-gqa"), [PROMPT, PROMPT[:7]]
+    for given, got in zip(ids, engine.encode(input_ids=ids)):
+        want = model.model(input_ids=torch.tensor([given]), use_cache=False).last_hidden_state[0, -1]
+        assert (torch.tensor(got["embedding"]) - want / want.norm()).abs().max() < 1e-5
+    assert engine.get_model_info()["model_path"] and engine.get_server_info()["impl"].startswith("transformers ")
 
 
 @pytest.mark.both_lines

@@ -127,6 +127,13 @@ def llama():
         yield s
 
 
+def test_it_makes_embeddings_and_says_that_it_makes_no_scores(llama):
+    (made,) = llama.ok("/v1/embeddings", {"input": PROMPT})["data"]
+    assert len(made["embedding"]) == 64 and abs(sum(x * x for x in made["embedding"]) - 1) < 1e-5
+    refused = llama.post("/v1/rerank", {"query": "a", "documents": ["b"]})
+    assert refused.status == 400 and "makes no scores; it makes text" in refused.body.decode(), refused
+
+
 @pytest.mark.parametrize("victim", ["gpu-worker", "scheduler", "detokenizer"])
 def test_a_kill_under_16_streams_changes_no_answer(llama, victim):
     prompts = [[i + 20, *PROMPT] for i in range(16)]

@@ -133,6 +133,25 @@ def prepare(o, model, ranks, threads):
     return whole, check
 
 
+def pooling_of(o, model, verdict, ranks=None):
+    """How embeddings are made, or None, which the log explains."""
+    from . import embedding
+    from .batch import Batch
+    from .pool import Pool
+    from .runner import Runner
+
+    try:
+        if ranks:  # they meet later; alone, one's states are partial sums
+            raise embedding.NoEmbeddings("--tp-size is more than 1")
+        found = embedding.plan(o.model_path, o.pooling, Runner(model, verdict.tier, Pool(2, 4), verdict.own),
+                               Batch([([3, 4, 5], 0, [1], {})], 4))
+        log("info", f"embeddings of {found.width} numbers, pooling by {found.kind}")
+        return found
+    except embedding.NoEmbeddings as why:
+        log("warn", f"no embeddings are made: {why}")
+        return None
+
+
 def start(o):
     """(worker, model record, capacity record) from the options."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
@@ -162,15 +181,18 @@ def start(o):
     longest = o.context_length or loader.longest(model.config)
     n_pages = count_pages(o, verdict.bytes_per_slot, longest)
     pool = Pool(n_pages, o.page_size)
+    pooling = pooling_of(o, model, verdict, ranks)
     worker = Worker(
         Runner(model, verdict.tier, pool, verdict.own), n_pages=n_pages, page_size=o.page_size, n_slots=o.max_running_requests,
         n_vocab=n_vocab, reuses_prefixes=verdict.tier in ("A", "B"), ranks=ranks, check=check,
+        pooling=pooling,
     )
     impl = f"transformers {transformers.__version__}, {verdict}"
     log("info", f"{impl} model={type(model).__name__} error={verdict.error:.2g} bytes_per_token={verdict.bytes_per_slot}")
     record = messages.Model(
         path=str(o.model_path), type=model.config.model_type, arch=type(model).__name__, n_vocab=n_vocab,
         context_len=min(longest, n_pages * o.page_size), impl=impl, weights_id=loader.fingerprint(o.model_path),
+        n_embed=pooling.width if pooling else 0, pools_all=bool(pooling and pooling.is_of_all),
     )
     capacity = messages.Capacity(
         page_size=o.page_size, n_pages=n_pages, n_slots=o.max_running_requests,

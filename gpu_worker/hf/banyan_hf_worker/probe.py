@@ -74,7 +74,8 @@ def refuse_what_is_not_causal(config):
     if getattr(config, "is_encoder_decoder", False):
         raise Refused(f"{config.model_type} is an encoder-decoder model; Banyan serves decoders")
     if getattr(config, "is_decoder", None) is not True and config.model_type in _ENCODERS:
-        raise Refused(f"{config.model_type} is an encoder: every token sees every other, nothing can be generated")
+        raise Refused(f"{config.model_type} is an encoder: every token sees every other, nothing can be generated; "
+                      "for its embeddings serve it with --model-impl native")
 
 
 _ENCODERS = {"bert", "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "electra", "ernie",

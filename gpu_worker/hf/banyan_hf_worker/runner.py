@@ -21,6 +21,7 @@ class Runner:
         self._cache_name = "cache" if "cache" in takes else "past_key_values"  # renamed in transformers 5.24
         self._takes_mask = "attention_mask" in takes or is_open
         self.n_layers = n_layers(model.config)
+        self._inputs = self._states = None  # what the output layer got, while somebody wants to know
         if tier == "A":
             use_hook(model)
             attention.context.chunk_of = attention.chunks_of(model.config.get_text_config(decoder=True))
@@ -38,6 +39,18 @@ class Runner:
         finally:
             attention.context.turns = False
 
+    def logits_and_states(self, batch, rows):
+        """(logits, states), each float32 [len(rows), …] on the CPU: the states are what the output layer gets."""
+        head = self.model.get_output_embeddings()
+        self._inputs = []
+        hook = head.register_forward_pre_hook(lambda module, args: self._inputs.append(args[0]))
+        try:
+            logits = self.logits(batch, rows)
+            return logits, self._states.float().cpu().contiguous()
+        finally:
+            hook.remove()
+            self._inputs = self._states = None
+
     # ---- tier A ----
 
     def _flat(self, batch, rows):
@@ -52,6 +65,9 @@ class Runner:
             out = self.model(input_ids=batch.ids[None], use_cache=False, **extra).logits[0]
         finally:
             context.batch = None
+        if self._inputs:
+            states = self._inputs[0].reshape(-1, self._inputs[0].shape[-1])
+            self._states = states if states.shape[0] == len(rows) else states[keep]
         return out if self._takes_rows and out.shape[0] == len(rows) else out[keep]
 
     # ---- tiers B and C ----
@@ -67,7 +83,8 @@ class Runner:
             view = shim.View(self.pool, table, int(lens[group[0]]))
             out = self._call(batch, group, shim.SlotCache(self.n_layers, view), mask)
             parts.update({i: out[j] for j, i in enumerate(group)})
-        return _pick(batch, rows, parts)
+            self._note(group)
+        return self._pick(batch, rows, parts)
 
     def _alone(self, batch, rows):
         """Each sequence by itself: its recurrent state is a cache of its own, kept in the row's state."""
@@ -79,7 +96,8 @@ class Runner:
             table = batch.slots(i)[None]
             view = shim.View(self.pool, table, int(batch.q_start[i + 1] - batch.q_start[i]))
             parts[i] = self._call(batch, [i], state["cache"].look_at(view), torch.ones_like(table))[0]
-        return _pick(batch, rows, parts)
+            self._note([i])
+        return self._pick(batch, rows, parts)
 
     def _again(self, batch, rows):
         """The whole sequence, whose ids so far are kept in the row's state."""
@@ -90,6 +108,17 @@ class Runner:
             state["ids"] = torch.cat([before, torch.as_tensor(np.asarray(new, np.int64))])
             out = self.model(input_ids=state["ids"][None].to(batch.device), use_cache=False).logits[0]
             parts[i] = out[n_done:]
+            self._note([i], n_done)
+        return self._pick(batch, rows, parts)
+
+    def _note(self, group, first=0):
+        """Of the sequences of a call, the states from `first` on."""
+        if self._inputs:
+            self._states = {**(self._states or {}), **{i: self._inputs[-1][j][first:] for j, i in enumerate(group)}}
+
+    def _pick(self, batch, rows, parts):
+        if self._inputs:
+            self._states = _pick(batch, rows, self._states)
         return _pick(batch, rows, parts)
 
     def _call(self, batch, group, cache, mask):

@@ -58,11 +58,13 @@ class Sequence:
 
 
 class Worker:
-    def __init__(self, runner, *, n_pages, page_size, n_slots, n_vocab, reuses_prefixes=True, ranks=None, check=None):
-        """ranks, check: of a model that is shared out (parallel.py); the first step of a session checks it."""
+    def __init__(self, runner, *, n_pages, page_size, n_slots, n_vocab, reuses_prefixes=True, ranks=None, check=None,
+                 pooling=None):
+        """ranks, check: of a model that is shared out (parallel.py); the first step of a session checks it. pooling: of
+        embeddings, if it makes them."""
         self.runner = runner
         self.n_pages, self.page_size, self.n_slots, self.n_vocab = n_pages, page_size, n_slots, n_vocab
-        self.reuses_prefixes = reuses_prefixes
+        self.reuses_prefixes, self.pooling = reuses_prefixes, pooling
         self.sampler = sampling.Sampler(n_vocab)
         self.ranks, self._check_ranks = ranks, check
         self.reset()
@@ -110,8 +112,13 @@ class Worker:
         self._need(all(i < self.n_vocab for i in admit.ids), f"slot {slot} has an id beyond {self.n_vocab}")
         self._need(all(i < self.n_vocab for i in admit.output_ids), f"slot {slot} has an output id beyond {self.n_vocab}")
         self._need(len(admit.pages) * self.page_size >= admit.n_cached, f"slot {slot} has too few pages for its cached tokens")
+        self._need(not admit.sampling.vector or self._embeds(admit), f"slot {slot} wants a vector that this model does not make")
         self._need(len(admit.ids) > 0, f"slot {slot} is admitted without a token to run")
         self._need(self.reuses_prefixes or admit.n_cached == 0, f"slot {slot} starts at {admit.n_cached}; this model starts at 0")
+
+    def _embeds(self, admit):
+        is_whole = admit.n_cached == 0 or not self.pooling.is_of_all if self.pooling else False
+        return admit.sampling.vector == messages.VECTOR_EMBEDDING and is_whole
 
     # ---- doing ----
 
@@ -157,7 +164,11 @@ class Worker:
         wanted = [self._rows_of(s, int(batch.q_start[i]), n, samples) for i, (s, (_, n, samples)) in
                   enumerate(zip(sequences, rows))]
         flat = np.array([r for w in wanted for r in w], np.int64)
-        logits = self.runner.logits(batch, flat)
+        if any(s.params.sampling.vector for s in sequences) and len(flat):
+            logits, states = self.runner.logits_and_states(batch, flat)
+            self._embed(done, rows, sequences, wanted, states.numpy())
+        else:
+            logits = self.runner.logits(batch, flat)
         self._score_prompts(done, rows, sequences, wanted, logits)
         sampled = [(slot, s) for s, (slot, _, samples) in zip(sequences, rows) if samples]
         if sampled and len(sampled) < len(flat):  # rows of prompts between them
@@ -178,10 +189,24 @@ class Worker:
 
     def _rows_of(self, sequence, q_start, n, samples):
         """Flat rows whose logits are needed: one before each scored position, and the last one of a sampling row."""
+        if sequence.params.sampling.vector:
+            return self.pooling.rows(sequence, q_start, n)
         first, end = self._scored(sequence, n)
         rows = [q_start + p - 1 - sequence.n_done for p in range(first, end)]
         last = q_start + n - 1
         return rows + [last] if samples and (not rows or rows[-1] != last) else rows
+
+    def _embed(self, done, rows, sequences, wanted, states):
+        """The vectors of prompts that end in this step."""
+        at = 0
+        for (slot, n, _), sequence, mine in zip(rows, sequences, wanted):
+            if sequence.params.sampling.vector and mine:
+                values = self.pooling.vector(sequence, states[at : at + len(mine)], n)
+                if values is not None and np.isfinite(values).all():
+                    done.vectors.append(messages.SlotVector(slot=slot, values=array("f", values.tobytes())))
+                elif values is not None:
+                    done.failed_slots.append(slot)
+            at += len(mine)
 
     def _score_prompts(self, done, rows, sequences, wanted, logits):
         """The log probabilities of prompts that were asked for; then every sequence is as long as its row has made it."""
