@@ -3,6 +3,7 @@ included."""
 
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -120,3 +121,14 @@ def test_streams_go_on_when_the_device_fails(tmp_path):
         assert s.generate(PROMPT, 40)[:2] == want
         assert not once.exists()
         wait_for("the next worker", lambda: s.pids().get("gpu-worker", first) != first)
+
+
+@has_model
+def test_the_check_of_two_ranks_on_one_card_runs():
+    """`make gpu-check` on a device that both ranks share; what torch is needed for is told where it is not."""
+    script = ROOT / "tests/gpu/check_server.py"
+    env = {**os.environ, **DEVICE, "BANYAN_BUILD": str(BUILD)}
+    got = subprocess.run([sys.executable, script, "ranks", MODEL], capture_output=True, text=True, timeout=300, env=env)
+    assert got.returncode == 0 and got.stdout.count("ids") == 3, got.stdout + got.stderr
+    got = subprocess.run([sys.executable, script, "attention"], capture_output=True, text=True, timeout=300, env=env)
+    assert got.returncode == 0 and ("not here: " in got.stdout or "TFLOP/s" in got.stdout), got.stdout + got.stderr

@@ -1,16 +1,22 @@
-# What check.sh runs on a machine with a GPU: the tests of tests/cuda over the module's own objects, and the ceilings of a card.
+# What check.sh runs on a machine with a GPU: the tests of tests/cuda and the ops' speed over the module's own objects, and the
+# ceilings of a card.
 # Included where the CUDA language is known (gpu_worker/cuda).
 find_library(CMOCKA_LIBRARY cmocka REQUIRED)
 add_executable(bench_gpu ${PROJECT_SOURCE_DIR}/tests/gpu/bench_gpu.cu)
 set_target_properties(bench_gpu PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bench)
-foreach(name test_cuda_ops test_cuda_sample test_cuda_models_shared)
+foreach(name test_cuda_ops test_cuda_sample test_cuda_models_shared bench_ops)
   if(name MATCHES "_shared$" AND NOT EXISTS ${PROJECT_SOURCE_DIR}/../shared/data)
     continue()
   endif()
   string(REPLACE test_cuda gpu program ${name})
-  add_executable(${program} ${PROJECT_SOURCE_DIR}/tests/cuda/${name}.c ${PROJECT_SOURCE_DIR}/tests/kernels/ops_world.c
-    $<TARGET_OBJECTS:banyan_cuda>)
-  set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests LINKER_LANGUAGE C)
+  set(folder tests)
+  set(sources ${PROJECT_SOURCE_DIR}/tests/cuda/${name}.c ${PROJECT_SOURCE_DIR}/tests/kernels/ops_world.c)
+  if(name STREQUAL "bench_ops")
+    set(folder bench)
+    set(sources ${PROJECT_SOURCE_DIR}/tests/gpu/bench_ops.c)
+  endif()
+  add_executable(${program} ${sources} $<TARGET_OBJECTS:banyan_cuda>)
+  set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/${folder} LINKER_LANGUAGE C)
   target_link_libraries(${program} PRIVATE room_gpu_worker room_models room_cpu ${CMOCKA_LIBRARY} CUDA::cudart)
   if(cuBLASLt_FOUND)
     target_link_libraries(${program} PRIVATE CUBLAS::cublasLt)
