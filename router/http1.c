@@ -484,6 +484,10 @@ bool http1_is_fresh(const struct http1 *h) {
     return h->n_framing == 0;
 }
 
+size_t http1_n_body(const struct http1 *h) {
+    return h->body.n;
+}
+
 const struct http1_request *http1_request(const struct http1 *h) {
     return &h->req;
 }

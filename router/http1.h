@@ -64,6 +64,7 @@ void http1_clear(struct http1 *h); /* ready for the next request; large buffers 
  * Feeding after HTTP1_DONE or HTTP1_BAD uses nothing and says the same again. */
 enum http1_result http1_feed(struct http1 *h, struct by_str bytes, size_t *used);
 bool http1_is_fresh(const struct http1 *h); /* no byte of a request has come yet */
+size_t http1_n_body(const struct http1 *h); /* bytes of its body that have come */
 const struct http1_request *http1_request(const struct http1 *h);
 
 /* Header by name (any case); false when it is not there. */

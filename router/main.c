@@ -106,6 +106,7 @@ static int open_all(struct shell *s, const struct by_options *o, struct by_err *
                                 .body_bytes_max = (size_t)o->max_body_bytes,
                                 .connections_max = (uint32_t)o->max_connections,
                                 .stall_seconds = (uint32_t)ceil(o->slow_client_timeout),
+                                .request_seconds = (uint32_t)ceil(o->slow_request_timeout),
                                 .handle = routes_handle,
                                 .ctx = r};
     struct server_options ao = so;

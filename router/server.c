@@ -20,10 +20,9 @@ enum {
     OUT_MAX = 256 * 1024 * 1024, /* one whole answer */
     BACKLOG = 1024,
     TICK_MS = 1000,
-    HEAD_SECONDS =
-        30, /* from the first byte of a request to its last; a body may take longer if it flows */
-    IDLE_SECONDS = 120, /* a kept connection without a request */
-    LINGER_SECONDS = 5, /* a refused client's time to stop sending and read why */
+    BODY_A_SECOND = 2048, /* bytes of a body that give its client a second more to send it */
+    IDLE_SECONDS = 120,   /* a kept connection without a request */
+    LINGER_SECONDS = 5,   /* a refused client's time to stop sending and read why */
 };
 
 enum conn_state { CONN_READING, CONN_BUSY, CONN_LINGERING, CONN_CLOSING };
@@ -42,8 +41,8 @@ struct conn {
     struct by_buf waiting; /* bytes behind the request in hand */
     struct by_buf out;     /* being put together */
     bool is_streaming, keep_alive, is_http10;
-    bool is_refused; /* in the middle of a request: more of it may come */
-    uint32_t idle_ticks;
+    bool is_refused;        /* in the middle of a request: more of it may come */
+    uint32_t idle_ticks;    /* since the last request, or since the first byte of this one */
     uint32_t stalled_ticks; /* while busy: since the client last took a byte of what waits for it */
     uint64_t n_put;         /* bytes that have been sent or wait … */
     uint64_t n_taken;       /* … and those that had gone out at the last tick */
@@ -267,20 +266,18 @@ const char *conn_peer(const struct conn *c) {
 
 /* ---- reading ---- */
 
-static void refuse(struct conn *c) {
-    const struct http1_request *r = http1_request(c->http);
+static void refuse(struct conn *c, int status, const char *text) {
     struct by_buf body;
     by_buf_init(&body, 4096);
     c->trace = (struct trace_context){0};
     by_buf_addz(&body, "{\"error\":{\"message\":");
-    by_buf_add_json_str(&body, by_str_of(r->bad_text ? r->bad_text : "not an HTTP request"));
-    by_buf_addf(&body, ",\"type\":\"invalid_request_error\",\"param\":null,\"code\":%d}}",
-                r->bad_status);
+    by_buf_add_json_str(&body, by_str_of(text));
+    by_buf_addf(&body, ",\"type\":\"invalid_request_error\",\"param\":null,\"code\":%d}}", status);
     c->keep_alive = false;
     c->is_refused = true;
     set_busy(c, true);
-    conn_respond(c, r->bad_status ? r->bad_status : 400, "application/json", by_buf_str(&body),
-                 r->bad_status == 405 ? "Allow: GET, HEAD, POST, PUT, DELETE\r\n" : NULL);
+    conn_respond(c, status, "application/json", by_buf_str(&body),
+                 status == 405 ? "Allow: GET, HEAD, POST, PUT, DELETE\r\n" : NULL);
     by_buf_release(&body);
 }
 
@@ -315,7 +312,9 @@ static void feed(struct conn *c, struct by_str bytes) {
             flush(c);
         }
         if (result == HTTP1_BAD) {
-            refuse(c);
+            const struct http1_request *r = http1_request(c->http);
+            refuse(c, r->bad_status ? r->bad_status : 400,
+                   r->bad_text ? r->bad_text : "not an HTTP request");
             return;
         }
         if (result == HTTP1_DONE)
@@ -339,7 +338,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b) {
         return;
     }
     if (c->state == CONN_LINGERING) return;
-    c->idle_ticks = 0;
+    if (http1_is_fresh(c->http)) c->idle_ticks = 0;
     feed(c, (struct by_str){b->base, (size_t)n});
 }
 
@@ -395,6 +394,14 @@ static bool is_stalled(struct conn *c) {
     return c->server->o.stall_seconds && c->stalled_ticks > c->server->o.stall_seconds;
 }
 
+/* A body that flows may take longer than a head; one that drips may not. */
+static uint64_t patience(const struct conn *c) {
+    if (c->state == CONN_LINGERING) return LINGER_SECONDS;
+    if (http1_is_fresh(c->http)) return IDLE_SECONDS;
+    if (!c->server->o.request_seconds) return UINT64_MAX;
+    return c->server->o.request_seconds + http1_n_body(c->http) / BODY_A_SECOND;
+}
+
 /* Once a second: a request that does not get finished, a client that takes nothing, a kept connection that nobody uses.
  * Unreferenced when there is no connection, so that an idle server sleeps. */
 static void on_tick(uv_timer_t *t) {
@@ -408,10 +415,11 @@ static void on_tick(uv_timer_t *t) {
             close_conn(c);
         }
         if (c->state != CONN_READING && c->state != CONN_LINGERING) continue;
-        uint32_t limit = c->state == CONN_LINGERING ? LINGER_SECONDS
-                         : http1_is_fresh(c->http)  ? IDLE_SECONDS
-                                                    : HEAD_SECONDS;
-        if (++c->idle_ticks > limit) close_conn(c);
+        if (++c->idle_ticks <= patience(c)) continue;
+        if (c->state == CONN_READING && !http1_is_fresh(c->http))
+            refuse(c, 408, "the request did not come in its time (--slow-request-timeout)");
+        else
+            close_conn(c);
     }
 }
 

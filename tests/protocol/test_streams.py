@@ -3,7 +3,9 @@
 import json
 import random
 import re
+import select
 import socket
+import time
 
 import pytest
 
@@ -86,6 +88,32 @@ def test_a_client_that_never_reads_is_cut_off():
         except ConnectionError:
             pass
         s.close()
+
+
+def drip(s, until):
+    """A byte every tenth of a second, until the server has something to say."""
+    while not select.select([s], [], [], 0.1)[0]:
+        assert time.monotonic() < until, "a dripping request is waited for"
+        s.sendall(b"x")
+    return s.recv(65536)
+
+
+def test_a_request_that_drips_is_refused():
+    """408 for a head and for a body that come byte by byte; a body that takes as long, but brings something, is served."""
+    with Daemons(router=["--slow-request-timeout", "1"]) as server:
+        head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        body = b" " * 40_000 + json.dumps({"text": "x", "sampling_params": {"max_new_tokens": 1}}).encode()
+        for begin in (f"{head}X-Long: ", f"{head}Content-Length: 100000\r\n\r\n"):
+            with socket.create_connection(("127.0.0.1", server.port), DEADLINE) as s:
+                s.sendall(begin.encode())
+                answer = drip(s, time.monotonic() + DEADLINE)
+                assert answer.startswith(b"HTTP/1.1 408 ") and b"--slow-request-timeout" in answer
+        with socket.create_connection(("127.0.0.1", server.port), DEADLINE) as s:
+            s.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-12])
+            for byte in body[-12:]:
+                time.sleep(0.15)
+                s.sendall(bytes([byte]))
+            assert s.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_300_hang_ups():

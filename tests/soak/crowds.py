@@ -37,7 +37,7 @@ def slowloris(scale):
                 seen, rss = quantile(first_bytes(d.client, SHORT, n_probes), 0.99), rss_kib(d.pid("router"))
                 if mode == "drip":
                     began = time.monotonic()
-                    wait_for("the server to close them", lambda: n_fds(d.pid("router")) < n / 2 + 30, 60)
+                    wait_for("the server to close them", lambda: n_fds(d.pid("router")) < 60, 120)
                     closed = f", closed after {time.monotonic() - began:.0f} s more"
                 else:
                     closed = f", {(rss - before) / n:.0f} KiB each"
