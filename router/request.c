@@ -115,6 +115,7 @@ struct request *request_new(struct router *r, struct conn *c, const struct diale
     q->started_ns = by_now_ns();
     q->model = request_model_name(r);
     q->trace = *conn_trace(c);
+    by_list_init(&q->held);
     by_arena_init(&q->arena, 0);
     snprintf(q->id, sizeof q->id, "%016llx%016llx", (unsigned long long)by_rand_u64(),
              (unsigned long long)by_rand_u64());
@@ -260,9 +261,26 @@ static void set_paused(struct request *q, bool is_paused) {
     }
 }
 
+/* Until a pause has come through to the scheduler tokens still come, and each event may repeat the whole text: for a
+ * client that lags none is written any more; what it missed becomes one event when it has read what waits for it. */
+static bool lags(const struct request *q) {
+    return q->is_paused && outlet_n_pending(&q->outlet) > PENDING_GO_ON;
+}
+
+static void release_held(struct request *q) {
+    for (struct by_list *node; (node = by_list_first(&q->held)) != NULL;) {
+        by_list_remove(node);
+        by_list_push(&q->router->unwritten, node);
+    }
+}
+
 static void on_drained(void *owner) {
     struct request *q = owner;
-    if (outlet_n_pending(&q->outlet) <= PENDING_GO_ON) set_paused(q, false);
+    struct router *r = q->router;
+    if (outlet_n_pending(&q->outlet) > PENDING_GO_ON) return;
+    set_paused(q, false);
+    release_held(q);
+    request_write_news(r); /* may be the end of q */
 }
 
 static void refuse(struct request *q, const struct by_err *err, uint32_t retry_ms) {
@@ -453,12 +471,19 @@ void request_on_news(void *router, struct journal_entry *e, uint32_t sample) {
 
 void request_write_news(void *router) {
     struct router *r = router;
+    if (r->is_writing)
+        return; /* a client that left made room for others: their news come in their turn */
+    r->is_writing = true;
     for (struct by_list *node; (node = by_list_first(&r->unwritten)) != NULL;) {
         struct journal_sample *s = BY_CONTAINER_OF(node, struct journal_sample, unwritten);
         struct request *q = s->entry->owner;
         by_list_remove(node);
-        if (write_news(q, s)) close_sample(q, s);
+        if (lags(q))
+            by_list_push(&q->held, node);
+        else if (write_news(q, s))
+            close_sample(q, s);
     }
+    r->is_writing = false;
 }
 
 void request_on_failed(void *router, struct journal_entry *e, const struct msg_failed *f) {
@@ -466,6 +491,8 @@ void request_on_failed(void *router, struct journal_entry *e, const struct msg_f
     struct request *q = e->owner;
     char text[BY_ERR_TEXT_MAX];
     int code = by_err_known(f->code) && f->code ? f->code : BY_EINTERNAL;
+    q->is_paused = false;
+    release_held(q);
     request_write_news(r); /* what came before the error goes out before it */
     if (!journal_find(&r->journal, f->name)) return;
     snprintf(text, sizeof text, "%.*s", (int)BY_MIN(f->text.n, sizeof text - 1),

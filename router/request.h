@@ -44,6 +44,7 @@ struct router { /* what every handler may see */
     uint32_t n_requests;                     /* in flight */
     struct by_buf scratch; /* of the event that is being written: no memory is asked for a token */
     struct by_list unwritten; /* samples of streams with news, by journal_sample.unwritten */
+    bool is_writing;          /* request_write_news is at work on them */
 };
 
 struct request;
@@ -75,7 +76,9 @@ struct request {
     uint32_t n_entries;
     uint32_t n_open; /* samples whose end the client has not been sent */
     bool is_stream, has_begun, is_paused;
-    bool is_list;            /* the prompt was a list: so is the native answer */
+    struct by_list
+        held;     /* samples whose news wait for a client that lags, by journal_sample.unwritten */
+    bool is_list; /* the prompt was a list: so is the native answer */
     bool wants_usage;        /* stream_options.include_usage */
     bool wants_usage_always; /* stream_options.continuous_usage_stats */
     bool is_echo;
