@@ -25,7 +25,7 @@ enum {
     HELLO_AGAIN_MS = 1000,                /* a hello that nobody answered is said again */
     RETRY_MS = 5,                         /* a socket that took nothing is tried again */
     CREDIT_STEP = LIMIT_CREDIT_BYTES / 4, /* consumed bytes are given back in such steps */
-    FRAMES_AT_ONCE = 1024,                /* then the loop sees to others, and comes back */
+    PUMP_MS = 5, /* of frames at once: then the loop sees to others, and comes back */
     QUEUE_BYTES_MAX =
         512 * 1024 * 1024, /* more waiting than this: the peer is not keeping up, start over */
     ARENA_BYTES_MAX = 2 * LIMIT_FRAME_BYTES, /* decoded lists of one frame */
@@ -483,17 +483,18 @@ static void on_disconnected(struct wire *w) {
                 "the connection is gone");
 }
 
-static void take_some(struct wire *w, uint64_t now, int *n_left) {
-    while (*n_left > 0) {
-        --*n_left;
+/* False: there may be more. */
+static bool take_some(struct wire *w, uint64_t now, uint64_t until_ns) {
+    do {
         struct by_str identity, frame;
         enum by_channel_event event = by_channel_recv(w->channel, &identity, &frame);
-        if (event == BY_CHANNEL_NOTHING) return;
+        if (event == BY_CHANNEL_NOTHING) return true;
         if (event == BY_CHANNEL_FRAME) on_frame(w, identity, frame, now);
         if (event == BY_CHANNEL_CONNECTED) on_connected(w, now);
         if (event == BY_CHANNEL_DISCONNECTED) on_disconnected(w);
         end_marked(w, now);
-    }
+    } while (by_now_ns() < until_ns);
+    return false;
 }
 
 uint64_t wire_pump(struct wire *w, uint64_t now) {
@@ -502,18 +503,19 @@ uint64_t wire_pump(struct wire *w, uint64_t now) {
     if (read(w->wake_fd, &count, sizeof count) < 0 && errno != EAGAIN) by_die("eventfd: %m");
     w->is_pumping = true;
     w->retry_due_ns = 0;
-    int n_left = FRAMES_AT_ONCE;
+    const uint64_t until_ns = by_now_ns() + PUMP_MS * BY_NS_PER_MS;
+    bool is_empty;
     do {
-        take_some(w, now, &n_left);
+        is_empty = take_some(w, now, until_ns);
         for (BY_LIST_EACH(node, &w->peers)) {
             struct peer *p = BY_CONTAINER_OF(node, struct peer, node);
             if (p->is_up) flush_queue(p, now);
         }
         end_marked(w, now);
         if (w->hello_due_ns && w->hello_due_ns <= now) say_hello(w, now);
-    } while (n_left > 0 && by_channel_has_input(w->channel));
+    } while (is_empty && by_channel_has_input(w->channel));
     w->is_pumping = false;
-    if (n_left == 0) return now;
+    if (!is_empty) return now;
     uint64_t due = w->hello_due_ns ? w->hello_due_ns : UINT64_MAX;
     if (w->retry_due_ns) due = BY_MIN(due, w->retry_due_ns);
     return due == UINT64_MAX ? 0 : due;
