@@ -309,8 +309,8 @@ static bool preempt(struct core *c, struct replica *r, const struct seq *s) {
 
 uint32_t admit_waiting(struct core *c, struct replica *r, uint32_t budget) {
     bool may_preempt = c->policy.kind == POLICY_FAIR || c->policy.kind == POLICY_PRIORITY;
-    if (by_list_empty(&c->waiting) || budget == 0 || (r->n_free_slots == 0 && !may_preempt))
-        return 0;
+    if (by_list_empty(&c->waiting) || budget == 0) return 0;
+    if (r->n_free_slots == 0 && !may_preempt && !retract_has_paused(c, r)) return 0;
     struct room room = room_of(c, r, budget);
     uint32_t n = 0;
     policy_begin(c, r);
@@ -319,8 +319,11 @@ uint32_t admit_waiting(struct core *c, struct replica *r, uint32_t budget) {
         if (!s) break;
         if (s->req->n_deaths >= CORE_SUSPECT_DEATHS) continue; /* alone, or later */
         enum verdict v = consider(c, r, s, &room);
+        /* Who is not read keeps nothing from those who are. */
+        while (v == NO_ROOM && retract_paused(c, r))
+            v = consider(c, r, s, &room);
         if (v == NO_ROOM && n == 0 && preempt(c, r, s)) v = consider(c, r, s, &room);
-        /* Nobody runs who would give pages back in time: paused ones and pins give way. */
+        /* Nobody runs who would give pages back in time: pins give way. */
         while (v == NO_ROOM && r->n_running == 0 && retract_one(c, r))
             v = consider(c, r, s, &room);
         n += v == ENTERS;

@@ -104,21 +104,33 @@ static bool let_go_of_copies(struct core *c, struct replica *r) {
     return any;
 }
 
-bool retract_one(struct core *c, struct replica *r) {
-    if (let_go_of_copies(c, r)) return true;
-    if (!by_list_empty(&r->leaving)) return false; /* pages are on their way */
-    struct seq *victim = pick_paused(c, r);
-    bool is_paused = victim != NULL;
-    if (!victim) victim = pick_running(c, r);
-    if (!victim) return pin_give_way(c, r); /* it runs alone, and a pin never stops it */
+static bool give_way(struct core *c, struct seq *victim, enum seq_state to) {
     by_debug("retracted rid=%llu sample=%u output=%u", (unsigned long long)victim->req->name.rid,
              victim->sample, req_n_output(victim));
     victim->req->n_retractions++;
     c->counts.n_retractions++;
     by_count(BY_M_RETRACTED, 1);
-    if (!is_paused) admit_ratio_bump(c, r);
-    retract_leave(c, victim, is_paused ? SEQ_PAUSED : SEQ_WAITING);
+    retract_leave(c, victim, to);
     return !seq_has_slot(victim);
+}
+
+bool retract_has_paused(struct core *c, const struct replica *r) {
+    return pick_paused(c, r) != NULL;
+}
+
+bool retract_paused(struct core *c, struct replica *r) {
+    struct seq *victim = by_list_empty(&r->leaving) ? pick_paused(c, r) : NULL;
+    return victim && give_way(c, victim, SEQ_PAUSED);
+}
+
+bool retract_one(struct core *c, struct replica *r) {
+    if (let_go_of_copies(c, r)) return true;
+    if (!by_list_empty(&r->leaving)) return false; /* pages are on their way */
+    if (retract_has_paused(c, r)) return retract_paused(c, r);
+    struct seq *victim = pick_running(c, r);
+    if (!victim) return pin_give_way(c, r); /* it runs alone, and a pin never stops it */
+    admit_ratio_bump(c, r);
+    return give_way(c, victim, SEQ_WAITING);
 }
 
 /* ---- suspects (DESIGN D5) ---- */

@@ -90,6 +90,17 @@ def test_a_client_that_never_reads_is_cut_off():
         s.close()
 
 
+def test_clients_that_do_not_read_keep_nobody_out():
+    """They hold every slot, and paused as they are they give it to the first who wants it."""
+    with Daemons(gpu_worker=["--step-us", "300", "--slots", "4"]) as server:
+        slow = [open_stream(server, 8000) for _ in range(4)]
+        wait_for("them to be paused", lambda: server.load()["num_running_reqs"] == 0)
+        assert server.generate("others", 8)[2]["completion_tokens"] == 8
+        for s in slow:
+            s.close()
+        wait_for("their pages to be free", server.is_idle)
+
+
 def drip(s, until):
     """A byte every tenth of a second, until the server has something to say."""
     while not select.select([s], [], [], 0.1)[0]:

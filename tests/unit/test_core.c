@@ -226,6 +226,34 @@ TEST(the_paused_give_way_when_nobody_runs) {
     world_stop(&w);
 }
 
+/* Clients that do not read held every slot, and then most of the pages, while others waited behind the few that ran. */
+TEST(the_paused_give_way_to_those_who_wait) {
+    UNUSED_STATE;
+    struct world w = {.n_pages = 110, .n_slots = 3, .opt = {.conservativeness = 0.05}};
+    world_start(&w);
+    for (uint32_t rid = 1; rid <= 3; rid++)
+        w_submit(&w, rid, 0, 100, 60);
+    for (int i = 0; i < 30; i++) {
+        w_step(&w);
+        w_work(&w, 0, 0);
+    }
+    for (uint32_t rid = 1; rid <= 2; rid++)
+        w_router_says(&w, MSG_pause, rid, 0, 0, false);
+    w_submit(&w, 4, 0, 120, 10);
+    for (int i = 0; i < 20 && !w.req[4].sample[0].finish; i++) {
+        w_step(&w);
+        w_work(&w, 0, 0);
+    }
+    w_assert_whole(&w, 4);
+    assert_false(w.req[3].sample[0].finish); /* 4 did not wait for it */
+    for (uint32_t rid = 1; rid <= 2; rid++)
+        w_router_says(&w, MSG_unpause, rid, 0, 0, false);
+    w_run(&w);
+    for (uint32_t rid = 1; rid <= 3; rid++)
+        w_assert_whole(&w, rid);
+    world_stop(&w);
+}
+
 TEST(a_pin_gives_way_to_one_who_runs_alone) {
     UNUSED_STATE;
     struct world w = {.n_pages = 40};
@@ -749,11 +777,12 @@ TESTS(RUN(a_request_runs_to_its_length), RUN(a_stop_id_ends_it_and_the_overrun_i
       RUN(an_earlier_stop_in_the_text_wins), RUN(a_cancel_frees_within_the_steps_in_flight),
       RUN(a_cancel_that_overtakes_its_request_holds), RUN(one_too_many_is_refused_with_a_time),
       RUN(memory_pressure_retracts_and_nobody_notices), RUN(a_copy_of_a_run_does_not_hold_its_twin),
-      RUN(the_paused_give_way_when_nobody_runs), RUN(a_pin_gives_way_to_one_who_runs_alone),
-      RUN(prompt_logprobs_begin_at_position_one), RUN(a_prompt_beyond_the_cache_is_refused),
-      RUN(a_lost_worker_is_only_a_pause), RUN(a_lost_detokenizer_gets_it_all_again),
-      RUN(a_copy_of_a_live_request_replays_it), RUN(a_new_scheduler_goes_on_from_the_journal),
-      RUN(a_lost_router_takes_its_requests_along), RUN(an_orphan_waits_ten_seconds_for_its_router),
+      RUN(the_paused_give_way_when_nobody_runs), RUN(the_paused_give_way_to_those_who_wait),
+      RUN(a_pin_gives_way_to_one_who_runs_alone), RUN(prompt_logprobs_begin_at_position_one),
+      RUN(a_prompt_beyond_the_cache_is_refused), RUN(a_lost_worker_is_only_a_pause),
+      RUN(a_lost_detokenizer_gets_it_all_again), RUN(a_copy_of_a_live_request_replays_it),
+      RUN(a_new_scheduler_goes_on_from_the_journal), RUN(a_lost_router_takes_its_requests_along),
+      RUN(an_orphan_waits_ten_seconds_for_its_router),
       RUN(an_orphan_is_told_again_when_its_router_comes),
       RUN(a_failure_is_told_to_a_router_that_was_away),
       RUN(a_poison_request_is_found_and_nobody_else), RUN(a_broken_session_is_no_death),
