@@ -1,11 +1,14 @@
 """`banyan serve --tp-size 2` and `--dp-size 2` with the real model: several gpu workers are one server."""
 
+import contextlib
 import os
 import signal
 import threading
+import time
 
 import pytest
 
+import tiny_llama
 from harness import Serve, wait_for
 
 PROMPT = "Once upon a time there were two little foxes who"
@@ -43,6 +46,37 @@ def test_kill_9_of_a_rank_in_the_middle_of_a_stream(ranks, alone, rank):
     assert ranks.generate(PROMPT, 40, on_event=on_event)[:2] == alone
     assert killed
     wait_for("it to be back", lambda: ranks.pids()[f"gpu-worker-0.{rank}"] != pid)
+
+
+@contextlib.contextmanager
+def slowed(pid, share=0.9, period=0.01):
+    """The process runs a tenth of the time."""
+    over = threading.Event()
+
+    def brake():
+        while not over.is_set():
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(period * share)
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(period * (1 - share))
+
+    thread = threading.Thread(target=brake)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_slow_rank_makes_the_answer_late_and_nothing_else(tmp_path):
+    with Serve("--model-path", tiny_llama.write(tmp_path / "m", 1), "--threads", "1", "--tp-size", "2", "--max-total-tokens", "4096") as s:
+        answer = lambda: s.generate([20 + i for i in range(40)], 30, sampling={"ignore_eos": True})[1]  # noqa: E731
+        before, pids = answer(), s.pids()
+        for rank in (0, 1):
+            with slowed(pids[f"gpu-worker-0.{rank}"]):
+                assert answer() == before
+        assert s.pids() == pids  # nobody was taken for dead
 
 
 def test_two_replicas_share_the_work_and_one_may_die(alone):

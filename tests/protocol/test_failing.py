@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from engine import engine as engine_on_a_tiny_model
 from harness import BUILD, PROGRAMS, Daemons, in_threads, wait_for
 
 SHIM = BUILD / "tests/libfail-nth.so"
@@ -41,6 +42,13 @@ def undisturbed(server):
     return answers(server)
 
 
+@pytest.fixture(scope="module")
+def engine():
+    """With the native engine in place of the stand-in."""
+    with engine_on_a_tiny_model() as d:
+        yield d
+
+
 class Keeper(threading.Thread):
     """Starts a process again when it ends, as systemd would; without the shim."""
 
@@ -65,6 +73,16 @@ class Keeper(threading.Thread):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", sorted(set(PROGRAMS) - {"gpu-worker"}))
 def test_the_nth_call_fails(server, undisturbed, name, kind, nth):
+    fail(server, undisturbed, name, kind, nth)
+
+
+@pytest.mark.parametrize("nth", NTH)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_nth_call_of_the_engine_fails(engine, kind, nth):
+    fail(engine, answers(engine), "gpu-worker", kind, nth)
+
+
+def fail(server, undisturbed, name, kind, nth):
     server.kill(name, signal.SIGTERM)
     server.start(name, LD_PRELOAD=str(SHIM), FAIL_NTH=f"{kind}:{nth}")
     wait_for("it to be back", lambda: serves(server))
@@ -78,7 +96,7 @@ def test_the_nth_call_fails(server, undisturbed, name, kind, nth):
         results = wait_for("the answers of who asks again", lambda: try_answers(server), 60)
     else:
         results = answers(server)
-    if kind == "alloc":  # each request takes some: the nth comes
+    if kind == "alloc" and (name != "gpu-worker" or nth < 3):  # each request takes some: the nth comes; a warm engine takes few
         wait_for("it to die", lambda: keeper.status is not None or not try_answers(server))
     wait_for("it to be back", lambda: serves(server))
     status = keeper.end()

@@ -1,6 +1,5 @@
 """Processes that die or hang under 32 open streams of all kinds: nobody but a router's own clients may notice."""
 
-import contextlib
 import os
 import random
 import signal
@@ -11,12 +10,16 @@ import time
 from pathlib import Path
 
 import history
+from engine import engine
 import tiny_llama
 from clients import at_least, first_bytes, http, n_fds, play, quantile
-from harness import BIN, CHATML, PROGRAMS, TINY, Client, Daemons, Notify, Serve, alive, environment, in_threads, rss_kib, stand_in, wait_for
+from harness import BIN, CHATML, TINY, Client, Daemons, Notify, Serve, alive, environment, in_threads, rss_kib, stand_in, wait_for
 from table import check, row
 from test_faults import ALL, kinds
+from test_ranks import slowed
 
+# A detokenizer remembers ended requests for a minute: before that its memory grows whatever happens.
+WARM_S = 70
 BARS = {"gpu-worker": 0.5, "scheduler": 0.5, "tokenizer-worker": 0.2, "detokenizer": 0.2}
 REQUESTS = [http({**body, "stream": True}) for body in kinds()]
 
@@ -69,26 +72,32 @@ def kept(server, name):
             sorted(os.listdir(server.dir)), sorted(os.listdir("/dev/shm")))
 
 
+def warm_up(streams, n_kills):
+    """Until what all processes keep for a while is what it always is: remembered names, buffers, and what each kill allocates once."""
+    began = time.monotonic()
+    while time.monotonic() < began + WARM_S:
+        streams.disturbed(30, lambda: None)
+    for name in ALL:
+        for _ in range(n_kills):
+            streams.disturbed(30, lambda: streams.server.restart(name))
+
+
 def kill_rows(server, which, n_kills, seed):
     streams, rng = Streams(server), random.Random(seed)
     rate = prefill_rate(server)
-    for _ in range(3):
-        streams.disturbed(30, lambda: None)
+    warm_up(streams, max(10, n_kills // 2))
     calm = kept(server, "")[0]
-    for _ in range(n_kills):  # ended requests are remembered for a while, for frames that come late
+    for _ in range(n_kills):  # the scheduler remembers names for ten minutes
         streams.disturbed(30, lambda: None)
     calm = {k: m - calm[k] for k, m in kept(server, "")[0].items()}
     for name in ALL:
-        n_wrong, why, gaps = 0, "", []
-        for _ in range(3):  # what each allocates once
-            streams.disturbed(30, lambda: server.restart(name))
-        before = kept(server, name)
+        n_wrong, why, gaps, before = 0, "", [], kept(server, name)
         for _ in range(n_kills):
-            n, said, silence = streams.disturbed(rng.randint(2, 60), lambda: server.restart(name))
+            n, said, silence = streams.disturbed(rng.randint(2, 40), lambda: server.restart(name))
             n_wrong, why, gaps = n_wrong + n, why or said, gaps + silence
         is_idle = wait_for("all pages to be free or in the tree", server.is_idle)
         after = kept(server, name)
-        growth = max((after[0][k] - m - max(calm[k], 0)) / m for k, m in before[0].items())
+        growth, who = max(((after[0][k] - m - max(calm[k], 0)) / m, k) for k, m in before[0].items())
         fds = max(after[1][k] - n for k, n in before[1].items())
         redo = streams.n_tokens / rate if BARS[name] == 0.5 else 0
         gap, bar = quantile(gaps, 0.99), BARS[name] + redo
@@ -96,32 +105,32 @@ def kill_rows(server, which, n_kills, seed):
             f"{n_wrong} streams fail or differ{' (' + why[:80] + ')' if why else ''}, gap p99 {gap * 1e3:.0f} ms (undisturbed at most {streams.calm * 1e3:.0f} ms)",
             f"0; {bar * 1e3:.0f} ms", n_wrong == 0 and gap <= bar)
         row(f"kill -9 {name}, {which}: what the others keep", f"{n_kills} times",
-            f"memory {growth:+.1%} beyond what as many undisturbed rounds add, files {fds:+d}, pages {'none' if is_idle else 'some'}, names {len(after[2]) - len(before[2]):+d}, "
-            f"in /dev/shm {len(after[3]) - len(before[3]):+d}",
+            f"memory {growth:+.1%} ({who}) beyond what as many undisturbed rounds add, files {fds:+d}, pages {'none' if is_idle else 'some'}, "
+            f"names {len(after[2]) - len(before[2]):+d}, in /dev/shm {len(after[3]) - len(before[3]):+d}",
             "+2 %, +4, none, 0, 0", growth < 0.02 and fds <= 4 and is_idle and before[2:] == after[2:])
 
 
-@contextlib.contextmanager
-def engine():
-    """The daemons with the native engine on a tiny model."""
-    with tempfile.TemporaryDirectory(prefix="soak-") as top:
-        model = tiny_llama.write(Path(top) / "model", 1)
-        before = PROGRAMS["gpu-worker"]
-        PROGRAMS["gpu-worker"] = BIN / "banyan-gpu-worker"
-        try:
-            with Engine(model=model, gpu_worker=["--model-path", model, "--threads", "1", "--max-total-tokens", "65536", "--context-length", "512"]) as d:
-                yield d
-        finally:
-            PROGRAMS["gpu-worker"] = before
+def growing(n, act):
+    """KiB of each process at the start, in the middle and at the end of n rounds, of which act(server) disturbs each."""
+    with Daemons(gpu_worker=["--step-us", "1000"]) as d:
+        streams, seen, rng = Streams(d), [], random.Random(6)
+        for i in range(n):
+            streams.disturbed(rng.randint(2, 40), lambda: act(d))
+            if i + 1 in (1, n // 2, n):
+                seen.append({name: rss_kib(pid) for name, pid in d.pids().items() if name != "gpu-worker"})
+    return seen
 
 
-class Engine(Daemons):
-    def _argv(self, name):
-        words = super()._argv(name)
-        return [w for w in words if name != "gpu-worker" or w not in STAND_IN_WORDS]
-
-
-STAND_IN_WORDS = ("--vocab", "640", "--first-id", "10", "--ids-end", "636")
+@check
+def growth(scale):
+    """F1 again and again: is what the others add a leak, or the warm-up of a process of a few MiB? The second half of the kills tells."""
+    n = at_least(400, scale, 40)
+    calm, killed = growing(n, lambda d: None), growing(n, lambda d: d.restart("gpu-worker"))
+    for name, first in killed[0].items():
+        (c0, c1, c2), (k0, k1, k2) = ([s[name] for s in seen] for seen in (calm, killed))
+        beyond = (k2 - k1 - max(c2 - c1, 0)) / k1
+        row(f"kill -9 gpu-worker: the {name} grows", f"{n} times", f"{k1 - k0:+d} KiB in the first half, {k2 - k1:+d} in the second; undisturbed "
+            f"{c1 - c0:+d} and {c2 - c1:+d}; {beyond:+.1%} beyond in {n // 2}", "+2 % in the second half", beyond < 0.02)
 
 
 @check
@@ -252,3 +261,40 @@ def stop(scale):
                 row(f"SIGSTOP {name} {seconds} s", "32 streams", f"{n_wrong} streams fail or differ {why[:80]}; {late}", "0; 6 s if it lasts",
                     n_wrong == 0 and (seconds < 7 or bool(told and told[0] < 6)))
                 wait_for("it to be ready again", lambda: d.get("/ready").status == 200)
+
+
+@check
+def ranks(scale):
+    """F10: of two ranks one dies, one is ten times slower, one stands still for longer than a sum may take: the streams go on with the same bytes."""
+    n = at_least(20, scale, 2)
+    with tempfile.TemporaryDirectory(prefix="soak-") as top:
+        model = tiny_llama.write(Path(top) / "model", 1)
+        with Serve("--model-path", model, "--threads", "1", "--tp-size", "2", "--max-total-tokens", "65536", "--context-length", "512") as s:
+            bodies = [{"input_ids": [20 + i * 7 % 600 for i in range(10 + 5 * k)], "sampling_params": {"temperature": 0, "max_new_tokens": 100, "ignore_eos": True}}
+                      for k in range(8)]
+            ask = lambda: in_threads([lambda b=b: s.post("/generate", b, timeout=120).json["output_ids"] for b in bodies])  # noqa: E731
+            whole = ask()
+            for what, act in (("is killed", _kill), ("is ten times slower", _slow), ("stands still for 8 s", _stand)):
+                n_wrong, longest = 0, 0.0
+                for i in range(n if act is not _stand else max(2, n // 4)):
+                    s.post("/flush_cache")
+                    began = time.monotonic()
+                    n_wrong += sum(a != b for a, b in zip(in_threads([ask, lambda: act(s, i % 2)])[0], whole))
+                    longest = max(longest, time.monotonic() - began)
+                    wait_for("both ranks to be there", lambda: s.get("/health_generate").status == 200)
+                row(f"of two ranks one {what}", f"{i + 1} times, 8 streams each", f"{n_wrong} streams fail or differ; all over after at most {longest:.1f} s", "0", n_wrong == 0)
+
+
+def _kill(s, rank):
+    wait_for("them to run", lambda: s.load()["num_running_reqs"])
+    os.kill(s.pids()[f"gpu-worker-0.{rank}"], signal.SIGKILL)
+
+
+def _slow(s, rank):
+    with slowed(s.pids()[f"gpu-worker-0.{rank}"]):
+        time.sleep(2)
+
+
+def _stand(s, rank):
+    with slowed(s.pids()[f"gpu-worker-0.{rank}"], 1, 8):
+        time.sleep(1)

@@ -3,12 +3,13 @@
 import collections
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
 import time
 
-from clients import anon_kib, at_least, n_fds
+from clients import anon_kib, at_least, http, n_fds
 from harness import BUILD, ROOT, Daemons, in_threads, wait_for
 from history import History
 from table import check, row
@@ -168,6 +169,51 @@ def cuts(scale):
         is_idle = wait_for("all pages to be free or in the tree", d.is_idle, 60)
     row("histories of clients that come back", f"{n[0]} streams, {n_cuts[0]} cuts, {n_kills[0]} kills in {seconds:.0f} s",
         f"{len(wrong)} break a rule {'; '.join(wrong[:2])}", "0", n[0] > 0 and not wrong and is_idle)
+
+
+@check
+def storm(scale):
+    """B12: a thousand requests a second, each of which hangs up after 0 to 20 ms; others stream meanwhile."""
+    seconds, rate, n_threads = max(5.0, 60 * scale), 1000, 20
+    request = http({"input_ids": [30] * 20, "stream": True, "sampling_params": {"max_new_tokens": 8000, "ignore_eos": True}})
+    with Daemons(gpu_worker=["--step-us", "1000"]) as d:
+        whole = [one_run(d, body) for body in kinds()]
+        n, errors, over = [0], [], threading.Event()
+        before = {name: anon_kib(pid) for name, pid in d.pids().items()}
+
+        def leaver(seed):
+            mine, began, i = random.Random(seed), time.monotonic(), 0
+            while (now := time.monotonic()) < began + seconds:
+                if now < (due := began + i * n_threads / rate):
+                    time.sleep(due - now)
+                i += 1
+                with socket.create_connection(("127.0.0.1", d.client.port)) as c:
+                    c.sendall(request)
+                    time.sleep(mine.random() * 0.02)
+                n[0] += 1
+
+        def stayer():
+            while not over.is_set():
+                for body, expected in zip(kinds(), whole):
+                    try:
+                        assert one_run(d, body) == expected, "other bytes than undisturbed"
+                    except Exception as e:  # noqa: BLE001 - counted
+                        errors.append(f"{type(e).__name__}: {e}"[:200])
+
+        def storm_and_calm():
+            try:
+                in_threads([lambda s=s: leaver(s) for s in range(n_threads)])
+            finally:
+                over.set()
+
+        in_threads([storm_and_calm, *[stayer] * 4])
+        began = time.monotonic()
+        wait_for("all to be gone", lambda: d.load()["num_running_reqs"] == 0)
+        freed = time.monotonic() - began
+        is_idle = wait_for("all pages to be free or in the tree", d.is_idle)
+        grown = max(anon_kib(pid) - before[name] for name, pid in d.pids().items())
+    row("clients that leave at once", f"{n[0]} in {seconds:.0f} s, {n[0] / seconds:.0f} a second", f"{len(errors)} of the others fail or differ {'; '.join(errors[:2])}; "
+        f"slots free {freed * 1e3:.0f} ms after the last; the largest grew by {grown} KiB", "0; pages free", not errors and is_idle)
 
 
 # ---- programs of their own ----
