@@ -482,6 +482,7 @@ static void set_globals(struct by_jrun *r, const struct by_chat_template *t,
                         const struct by_jval *chat, const struct by_jval value[N_VARS]) {
     const struct vars *v = r->prog == &t->tool_prog ? &t->tool_vars : &t->vars;
     const struct by_jval *kwargs = member(r, chat, "kwargs");
+    if (!kwargs) kwargs = member(r, chat, "chat_template_kwargs"); /* as clients spell it */
     for (uint32_t i = 0; i < t->n_special; i++) {
         if (v->asks_special[i]) r->globals[v->special[i]] = by_jval_str(t->special[i].value, false);
     }

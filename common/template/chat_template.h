@@ -4,7 +4,8 @@
  *     list of named ones: "tool_use" with tools, else "default")          GGUF: tokenizer.chat_template
  *     none of these: the built-in one of its family (builtin.h)
  *
- *     {messages, tools, documents, add_generation_prompt, continue_final_message, kwargs} ─▶ prompt, and who wrote each
+ *     {messages, tools, documents, add_generation_prompt, continue_final_message, kwargs (or, as
+ *     clients spell it, chat_template_kwargs)}                              ─▶ prompt, and who wrote each
  *     byte of it: mark 1 came with the request, mark 0 stands in the template (jval.h)
  *
  * The result is transformers 5's apply_chat_template, byte for byte, its own changes to the messages included

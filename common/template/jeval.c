@@ -159,7 +159,8 @@ static struct by_jval eval_concat(struct by_jrun *r, const struct by_jnode *n) {
 
 static inline bool compare(struct by_jrun *r, enum by_jcmp op, const struct by_jval *a,
                            const struct by_jval *b) {
-    if (op == BY_JCMP_EQ && a->type == BY_J_STR && b->type == BY_J_STR) return by_jval_same(a, b);
+    if (op == BY_JCMP_EQ && a->type == BY_J_STR && b->type == BY_J_STR && a->n < 64)
+        return by_jval_same(a, b);
     return by_jops_compare(r, op, a, b);
 }
 

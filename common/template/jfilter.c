@@ -163,6 +163,7 @@ static struct by_jval f_wordcount(struct by_jrun *r, const struct by_jval *v,
     struct by_jval s = by_jtext_to_str(r, *v);
     int64_t n = 0;
     bool in_word = false;
+    by_jrun_charge_bytes(r, s.n);
     for (uint32_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.s[i];
         bool is_word =

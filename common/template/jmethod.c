@@ -45,13 +45,15 @@ struct by_jval by_jmethod_strip(struct by_jrun *r, struct by_jval str, const str
     }
     if (!need_str(r, chars, "strip")) return (struct by_jval){0};
     struct by_str set = by_jval_bytes(chars);
-    while ((sides & 1) && from < to) {
+    while ((sides & 1) && from < to && !r->code) {
+        by_jrun_charge_bytes(r, set.n);
         by_utf8_decode(s.p + from, to - from, &len);
         if (!is_among(set, s.p + from, len)) break;
         from += len;
     }
-    while ((sides & 2) && to > from) {
+    while ((sides & 2) && to > from && !r->code) {
         size_t start = to - 1;
+        by_jrun_charge_bytes(r, set.n);
         while (start > from && ((unsigned char)s.p[start] & 0xc0) == 0x80)
             start--;
         if (!is_among(set, s.p + start, to - start)) break;
@@ -226,10 +228,20 @@ static struct by_jval str_split(struct by_jrun *r, struct by_jval self, const st
     return out;
 }
 
-/* Last position of needle that ends at or before `to`; SIZE_MAX when there is none. */
-static size_t find_last(struct by_str s, struct by_str needle, size_t to) {
-    for (size_t at = to >= needle.n ? to - needle.n + 1 : 0; at-- > 0;)
-        if (memcmp(s.p + at, needle.p, needle.n) == 0) return at;
+/* Last position of needle that ends at or before `to`; SIZE_MAX when there is none. Charged by the bytes it looks at: a
+ * text of one letter makes each place look like a beginning. */
+static size_t find_last(struct by_jrun *r, struct by_str s, struct by_str needle, size_t to) {
+    size_t looked = 0;
+    for (size_t at = to >= needle.n ? to - needle.n + 1 : 0; at-- > 0 && !r->code;) {
+        size_t n = 0;
+        while (n < needle.n && s.p[at + n] == needle.p[n])
+            n++;
+        if (n == needle.n) return at;
+        looked += n;
+        if (looked < 4096) continue;
+        by_jrun_charge_bytes(r, looked);
+        looked = 0;
+    }
     return SIZE_MAX;
 }
 
@@ -246,7 +258,7 @@ static struct by_jval str_rsplit(struct by_jrun *r, struct by_jval self,
     size_t to = s.n, at;
     by_jrun_charge(r, 1 + self.n / 8);
     while (max-- > 0 && !r->code) {
-        at = find_last(s, sep, to);
+        at = find_last(r, s, sep, to);
         if (at == SIZE_MAX) break;
         by_jval_push(r, back.list, by_jval_cut(self, at + sep.n, to));
         to = at;
@@ -284,12 +296,14 @@ static struct by_jval str_splitlines(struct by_jrun *r, struct by_jval self,
 /* startswith/endswith: one str or a tuple of them. */
 static struct by_jval test_end(struct by_jrun *r, struct by_jval self, const struct by_jval *what,
                                bool (*test)(struct by_str, struct by_str), const char *who) {
+    if (what->type == BY_J_STR) by_jrun_charge_bytes(r, what->n);
     if (what->type != BY_J_TUPLE) {
         if (!need_str(r, what, who)) return (struct by_jval){0};
         return by_jval_bool(test(by_jval_bytes(&self), by_jval_bytes(what)));
     }
     for (uint32_t i = 0; i < what->list->n && !r->code; i++) {
         const struct by_jval *one = &what->list->at[i];
+        by_jrun_charge(r, 1 + (one->type == BY_J_STR ? one->n / 64 : 0));
         if (need_str(r, one, who) && test(by_jval_bytes(&self), by_jval_bytes(one)))
             return by_jval_bool(true);
     }
@@ -308,6 +322,7 @@ static struct by_jval str_endswith(struct by_jrun *r, struct by_jval self,
 static struct by_jval str_removeprefix(struct by_jrun *r, struct by_jval self,
                                        const struct by_jval v[V]) {
     if (!need_str(r, &v[0], "removeprefix")) return (struct by_jval){0};
+    by_jrun_charge_bytes(r, v[0].n);
     return by_str_starts(by_jval_bytes(&self), by_jval_bytes(&v[0]))
                ? by_jval_cut(self, v[0].n, self.n)
                : self;
@@ -315,6 +330,7 @@ static struct by_jval str_removeprefix(struct by_jrun *r, struct by_jval self,
 static struct by_jval str_removesuffix(struct by_jrun *r, struct by_jval self,
                                        const struct by_jval v[V]) {
     if (!need_str(r, &v[0], "removesuffix")) return (struct by_jval){0};
+    by_jrun_charge_bytes(r, v[0].n);
     return by_str_ends(by_jval_bytes(&self), by_jval_bytes(&v[0]))
                ? by_jval_cut(self, 0, self.n - v[0].n)
                : self;
@@ -325,7 +341,7 @@ static int64_t find_char(struct by_jrun *r, struct by_jval self, const struct by
     if (!need_str(r, what, "find")) return -1;
     by_jrun_charge(r, 1 + self.n / 64);
     struct by_str s = by_jval_bytes(&self), needle = by_jval_bytes(what);
-    size_t at = is_last ? find_last(s, needle, s.n) : by_str_find(s, needle, 0);
+    size_t at = is_last ? find_last(r, s, needle, s.n) : by_str_find(s, needle, 0);
     return at == SIZE_MAX ? -1 : (int64_t)by_jchar_count((struct by_str){s.p, at});
 }
 
@@ -367,7 +383,8 @@ static struct by_jval partition(struct by_jrun *r, struct by_jval self, const st
     if (!need_str(r, sep, "partition")) return (struct by_jval){0};
     if (sep->n == 0) return by_jrun_fail(r, BY_EINVAL, "empty separator");
     struct by_str s = by_jval_bytes(&self), needle = by_jval_bytes(sep);
-    size_t at = is_last ? find_last(s, needle, s.n) : by_str_find(s, needle, 0);
+    by_jrun_charge_bytes(r, s.n);
+    size_t at = is_last ? find_last(r, s, needle, s.n) : by_str_find(s, needle, 0);
     struct by_jval out = by_jval_list(r, BY_J_TUPLE, 3), empty = by_jval_lit("");
     if (r->code) return out;
     bool is_found = at != SIZE_MAX;

@@ -65,6 +65,7 @@ int by_jops_order(struct by_jrun *r, const struct by_jval *a, const struct by_jv
     }
     if (a->type == BY_J_STR &&
         b->type == BY_J_STR) { /* the order of UTF-8 bytes is that of code points */
+        by_jrun_charge_bytes(r, BY_MIN(a->n, b->n));
         int c = by_str_cmp(by_jval_bytes(a), by_jval_bytes(b));
         return (c > 0) - (c < 0);
     }
@@ -97,6 +98,7 @@ bool by_jops_contains(struct by_jrun *r, const struct by_jval *in, const struct 
     case BY_J_TUPLE:
     case BY_J_ITER: {
         const struct by_jlist *l = by_jops_iterate(r, in);
+        if (l) by_jrun_charge(r, l->n / 4);
         for (uint32_t i = 0; l && i < l->n && !r->code; i++)
             if (by_jval_equal(r, &l->at[i], what)) return true;
         return false;

@@ -104,10 +104,11 @@ static size_t repr_escape(uint32_t cp, char quote, char out[12]) {
     return (size_t)snprintf(out, 12, cp < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)cp);
 }
 
-static void repr_str(struct by_jbuild *b, const struct by_jval *v) {
+static void repr_str(struct by_jrun *r, struct by_jbuild *b, const struct by_jval *v) {
     bool has_single = v->n && memchr(v->s, '\'', v->n),
          has_double = v->n && memchr(v->s, '"', v->n);
     char quote = has_single && !has_double ? '"' : '\'';
+    by_jrun_charge(r, v->n / 16);
     by_jbuild_bytes(b, &quote, 1, false);
     size_t start = 0, len;
     for (size_t i = 0; i < v->n; i += len) {
@@ -158,7 +159,7 @@ static void repr_at(struct by_jrun *r, struct by_jbuild *b, const struct by_jval
     if (r->code) return;
     switch (v->type) {
     case BY_J_STR:
-        repr_str(b, v);
+        repr_str(r, b, v);
         break;
     case BY_J_LIST:
     case BY_J_TUPLE:

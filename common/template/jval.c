@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "common/base/rand.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -309,7 +310,12 @@ static bool as_number(const struct by_jval *v, double *out) {
 /* Equal keys hash alike: 1, 1.0 and true are one key. */
 static uint64_t hash_key(struct by_jrun *r, const struct by_jval *k, uint32_t depth) {
     double f;
-    if (k->type == BY_J_STR || k->type == BY_J_BIG) return by_str_hash(by_jval_bytes(k));
+    static uint64_t seed; /* else a request could bring keys that all fall into one place */
+    if (!seed) seed = by_rand_u64() | 1;
+    if (k->type == BY_J_STR || k->type == BY_J_BIG) {
+        by_jrun_charge_bytes(r, k->n);
+        return (by_str_hash(by_jval_bytes(k)) * seed) >> 32;
+    }
     if (as_number(k, &f)) return by_str_hash((struct by_str){(const char *)&f, sizeof(f)});
     uint64_t h = k->type;
     if (k->type != BY_J_TUPLE || depth >= BY_JVAL_DEPTH_MAX) return h;
@@ -342,6 +348,7 @@ static uint32_t find(struct by_jrun *r, const struct by_jdict *d, const struct b
                      uint64_t hash) {
     if (!d->index) {
         bool is_str = key->type == BY_J_STR;
+        if (is_str) by_jrun_charge_bytes(r, (size_t)key->n * d->n);
         for (uint32_t i = 0; i < d->n; i++) {
             const struct by_jval *k = &d->at[i].key;
             if (is_str ? k->type == BY_J_STR && by_jval_same(k, key) : by_jval_equal(r, k, key))
@@ -439,6 +446,7 @@ static bool equal_at(struct by_jrun *r, const struct by_jval *a, const struct by
     switch (a->type) {
     case BY_J_STR:
     case BY_J_BIG:
+        if (a->n == b->n) by_jrun_charge_bytes(r, a->n);
         return by_jval_same(a, b);
     case BY_J_LIST:
     case BY_J_TUPLE:
@@ -454,6 +462,5 @@ static bool equal_at(struct by_jrun *r, const struct by_jval *a, const struct by
 }
 
 bool by_jval_equal(struct by_jrun *r, const struct by_jval *a, const struct by_jval *b) {
-    if (a->type == BY_J_STR && b->type == BY_J_STR) return by_jval_same(a, b);
     return equal_at(r, a, b, 0);
 }

@@ -127,6 +127,10 @@ static inline void by_jrun_charge(struct by_jrun *r, uint64_t steps) {
     r->steps_left -= (int64_t)BY_MIN(steps, (uint64_t)BY_JVAL_STEPS_MAX + 1);
     if (r->steps_left < 0) (void)by_jrun_is_short(r);
 }
+/* For a look at n bytes that may be looked at again and again: a step for each 64. */
+static inline void by_jrun_charge_bytes(struct by_jrun *r, size_t n) {
+    if (n >= 64) by_jrun_charge(r, n / 64);
+}
 /* One step, and whether the run goes on. */
 static inline bool by_jrun_step(struct by_jrun *r) {
     return --r->steps_left >= 0 || !by_jrun_is_short(r);
@@ -223,6 +227,7 @@ const struct by_jval *by_jval_get(struct by_jrun *r, const struct by_jdict *d,
 static inline const struct by_jval *by_jval_get_str(struct by_jrun *r, const struct by_jdict *d,
                                                     const struct by_jval *key) {
     if (d->index) return by_jval_get(r, d, *key);
+    by_jrun_charge_bytes(r, (size_t)key->n * d->n);
     for (uint32_t i = 0; i < d->n; i++) {
         const struct by_jval *k = &d->at[i].key;
         if (k->n == key->n && k->type == BY_J_STR && by_jval_same(k, key)) return &d->at[i].val;

@@ -62,6 +62,43 @@ TEST(a_template_that_does_not_end_is_ended) {
                          0);
 }
 
+/* Few nodes, but each looks at megabytes: without a charge for those these take from seconds to hours. */
+TEST(a_template_that_looks_at_much_is_ended_too) {
+    UNUSED_STATE;
+    static const char *const bodies[] = {
+        "", /* what is around is within the budget */
+        "{% if long == other %}{% endif %}",
+        "{% if long < other %}{% endif %}",
+        "{% if -1 in many %}{% endif %}",
+        "{% if long.startswith(other) %}{% endif %}",
+        "{% if long.endswith((other, other)) %}{% endif %}",
+        "{{ long.removeprefix(other) | length }}",
+        "{{ long.rfind(half ~ 'b' ~ half) }}",
+        "{{ long.rsplit('b' ~ half, 1) | length }}",
+        "{{ long.partition('b') | length }}",
+        "{{ long.strip(half ~ 'b')[:1] }}",
+        "{{ long | wordcount }}",
+        "{{ {long: 1}[other] }}",
+        "{{ dict(a=1, b=2, c=3, d=4, e=5, f=6, g=7, h=8, i=9)[long] }}",
+        "{{ [long, other, long] | sort | length }}",
+        "{{ [long, other, long] | unique | list | length }}",
+    };
+    for (size_t i = 0; i < BY_COUNTOF(bodies); i++) {
+        struct by_err err = {0};
+        struct by_buf source;
+        by_buf_init(&source, 10000);
+        by_buf_addf(&source,
+                    "{%% set half = ('a' * 1000) * 500 %%}{%% set long = half * 2 %%}"
+                    "{%% set other = half ~ half %%}{%% set many = range(100000) %%}"
+                    "{%% for i in range(20000) %%}%s{%% endfor %%}",
+                    bodies[i]);
+        int rc = render(source.p, "{\"messages\":[]}", &err);
+        if (rc ? i == 0 || !strstr(err.text, "steps") : i > 0)
+            fail_msg("%s: %s", bodies[i], rc ? err.text : "no error");
+        by_buf_release(&source);
+    }
+}
+
 TEST(a_refusal_of_the_template_is_told_in_its_words) {
     UNUSED_STATE;
     struct by_err err = {0};
@@ -168,6 +205,6 @@ TESTS(RUN(every_vector_renders_as_transformers_does),
       RUN(sums_go_left_to_right_and_say_what_cannot_be_added),
       RUN(a_chat_that_was_read_renders_again_and_again_in_the_same_memory),
       RUN(what_a_user_wrote_is_marked_whatever_filters_it_went_through),
-      RUN(a_template_that_does_not_end_is_ended),
+      RUN(a_template_that_does_not_end_is_ended), RUN(a_template_that_looks_at_much_is_ended_too),
       RUN(a_refusal_of_the_template_is_told_in_its_words),
       RUN(what_is_not_supported_is_refused_by_name_when_parsed));
