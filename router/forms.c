@@ -217,6 +217,8 @@ static const struct form_field template_[] = {
     {"tools", ANYTHING, "as the template is given them", false},
     {"add_generation_prompt", ANYTHING, "true: ends where the answer begins", false},
     {"continue_final_message", ANYTHING, "true: the last message is begun, not over", false},
+    {"documents", ANYTHING, "as the template is given them", false},
+    {"chat_template_kwargs", ANYTHING, "variables of the template", false},
 };
 const struct form form_template = {"ApplyTemplate", "messages to be made a prompt",
                                    FIELDS(template_)};
