@@ -187,11 +187,11 @@ static inline float by_bf16_to_f32(uint16_t h) {
     return by_bits_f32((uint32_t)h << 16);
 }
 
-/* Nearest, ties to even; NaN stays NaN. */
+/* Nearest, ties to even; NaN stays NaN. Without a branch, for loops of vectors. */
 static inline uint16_t by_f32_to_bf16(float f) {
-    uint32_t b = by_f32_bits(f);
-    if ((b & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((b >> 16) | 0x40);
-    return (uint16_t)((b + 0x7fffu + ((b >> 16) & 1)) >> 16);
+    uint32_t b = by_f32_bits(f), nan = (b >> 16) | 0x40;
+    uint32_t rounded = (b + 0x7fffu + ((b >> 16) & 1)) >> 16;
+    return (uint16_t)((b & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
 }
 
 /* The exponent is moved by a multiplication, which also normalises subnormals; exact for every f16. */

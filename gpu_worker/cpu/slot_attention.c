@@ -1,6 +1,7 @@
 #include "gpu_worker/cpu/slot_attention.h"
 
 #include "common/base/base.h"
+#include "common/modelfile/dtype.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -44,14 +45,6 @@ struct scratch {
     int first_seen[ROWS]; /* first position it may see */
 };
 
-INLINE float from_bf16(uint16_t b) {
-    union {
-        uint32_t u;
-        float f;
-    } x = {.u = (uint32_t)b << 16};
-    return x.f;
-}
-
 typedef uint16_t halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
 typedef unsigned words __attribute__((vector_size(LANES * sizeof(unsigned))));
 
@@ -64,7 +57,7 @@ INLINE void widen(const uint16_t *from, float *to, int n) {
         memcpy(to + d, &w, sizeof w);
     }
     for (; d < n; d++)
-        to[d] = from_bf16(from[d]);
+        to[d] = by_bf16_to_f32(from[d]);
 }
 
 INLINE size_t size_of(int32_t dtype) {

@@ -109,21 +109,13 @@ static void multiply(struct lane *lane, void *ctx) {
 }
 
 FOR_EACH_ISA void linear_widen(const uint16_t *from, float *to, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits = (uint32_t)from[i] << 16;
-        memcpy(to + i, &bits, sizeof bits);
-    }
+    for (size_t i = 0; i < n; i++)
+        to[i] = by_bf16_to_f32(from[i]);
 }
 
-/* by_f32_to_bf16 without a branch. */
 FOR_EACH_ISA void linear_narrow(const float *from, uint16_t *to, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t b;
-        memcpy(&b, from + i, sizeof b);
-        uint32_t rounded = (b + 0x7fffu + ((b >> 16) & 1)) >> 16;
-        uint32_t nan = (b >> 16) | 0x40;
-        to[i] = (uint16_t)((b & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
-    }
+    for (size_t i = 0; i < n; i++)
+        to[i] = by_f32_to_bf16(from[i]);
 }
 
 bool linear_make_room(struct banyan_team *t, size_t n) {

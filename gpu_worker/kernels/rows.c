@@ -1,6 +1,8 @@
 /* RMS norm and rotation over rows of tensors, as transformers computes them: operation by operation, rounded where it rounds. */
 #include "gpu_worker/kernels/kernels.h"
 
+#include "common/modelfile/dtype.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -10,23 +12,8 @@
 
 enum { LANES = 16 }; /* partial sums of a sum of squares */
 
-INLINE float wide(uint16_t b) {
-    uint32_t bits = (uint32_t)b << 16;
-    float f;
-    memcpy(&f, &bits, sizeof f);
-    return f;
-}
-
-/* To the nearest, ties to even; without a branch. */
-INLINE uint16_t narrow(float f) {
-    uint32_t b;
-    memcpy(&b, &f, sizeof b);
-    uint32_t rounded = (b + 0x7fffu + ((b >> 16) & 1)) >> 16, nan = (b >> 16) | 0x40;
-    return (uint16_t)((b & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
-}
-
 INLINE float rounded(float f) {
-    return wide(narrow(f));
+    return by_bf16_to_f32(by_f32_to_bf16(f));
 }
 
 /* ---- norm ---- */
@@ -56,16 +43,16 @@ FOR_EACH_ISA static void norm_bf16(const struct banyan_norm *n, const uint16_t *
     uint32_t d = 0;
     for (; d + LANES <= n->width; d += LANES)
         for (int j = 0; j < LANES; j++)
-            lane[j] += wide(x[d + j]) * wide(x[d + j]);
+            lane[j] += by_bf16_to_f32(x[d + j]) * by_bf16_to_f32(x[d + j]);
     for (uint32_t j = 0; d + j < n->width; j++)
-        lane[j] += wide(x[d + j]) * wide(x[d + j]);
+        lane[j] += by_bf16_to_f32(x[d + j]) * by_bf16_to_f32(x[d + j]);
     float scale = inverse_rms(lane, n->width, n->eps);
     if (n->is_early)
         for (d = 0; d < n->width; d++)
-            y[d] = narrow(rounded(wide(x[d]) * scale) * n->w[d]);
+            y[d] = by_f32_to_bf16(rounded(by_bf16_to_f32(x[d]) * scale) * n->w[d]);
     else
         for (d = 0; d < n->width; d++)
-            y[d] = narrow(wide(x[d]) * scale * n->w[d]);
+            y[d] = by_f32_to_bf16(by_bf16_to_f32(x[d]) * scale * n->w[d]);
 }
 
 void banyan_norm_run(const struct banyan_norm *n, const void *x, void *y, uint32_t n_rows) {
@@ -90,9 +77,11 @@ FOR_EACH_ISA static void turn_f32(const float *x, float *y, const float *cos, co
 FOR_EACH_ISA static void turn_bf16(const uint16_t *x, uint16_t *y, const uint16_t *cos,
                                    const uint16_t *sin, int half) {
     for (int i = 0; i < half; i++) {
-        float a = wide(x[i]), b = wide(x[i + half]);
-        y[i] = narrow(rounded(a * wide(cos[i])) + rounded(-b * wide(sin[i])));
-        y[i + half] = narrow(rounded(b * wide(cos[i + half])) + rounded(a * wide(sin[i + half])));
+        float a = by_bf16_to_f32(x[i]), b = by_bf16_to_f32(x[i + half]);
+        y[i] = by_f32_to_bf16(rounded(a * by_bf16_to_f32(cos[i])) +
+                              rounded(-b * by_bf16_to_f32(sin[i])));
+        y[i + half] = by_f32_to_bf16(rounded(b * by_bf16_to_f32(cos[i + half])) +
+                                     rounded(a * by_bf16_to_f32(sin[i + half])));
     }
 }
 
