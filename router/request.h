@@ -76,9 +76,8 @@ struct request {
     uint32_t n_entries;
     uint32_t n_open; /* samples whose end the client has not been sent */
     bool is_stream, has_begun, is_paused;
-    struct by_list
-        held;     /* samples whose news wait for a client that lags, by journal_sample.unwritten */
-    bool is_list; /* the prompt was a list: so is the native answer */
+    struct by_list held;     /* samples whose news wait for a slow client, as unwritten */
+    bool is_list;            /* the prompt was a list: so is the native answer */
     bool wants_usage;        /* stream_options.include_usage */
     bool wants_usage_always; /* stream_options.continuous_usage_stats */
     bool is_echo;

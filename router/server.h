@@ -27,9 +27,8 @@ struct server_options {
     bool is_private;       /* of mode 0600 */
     size_t body_bytes_max;
     uint32_t connections_max;
-    uint32_t stall_seconds; /* that a client may take nothing of what waits for it; 0: for ever */
-    uint32_t
-        request_seconds; /* from a request's first byte to its last, besides its body's; 0: for ever */
+    uint32_t stall_seconds;   /* that a client may take nothing of what waits for it; 0: for ever */
+    uint32_t request_seconds; /* from its first byte to its last, besides its body's; 0: for ever */
     /* A whole request; the slices live until the answer is complete. */
     void (*handle)(void *ctx, struct conn *c, const struct http1_request *r);
     void *ctx;

@@ -143,8 +143,9 @@ void retract_landed(struct core *c,
                     struct seq *s); /* one flight with rows of s is over; s may be freed */
 /* One sequence of r gives way: a paused one, or the last in the policy's order. True if its pages are free now. */
 bool retract_one(struct core *c, struct replica *r);
-/* Is there a paused one of r that keeps its place? The one that is paused longest gives it up: true if it is free now. */
-bool retract_has_paused(struct core *c, const struct replica *r);
+/* Nobody is about to leave r, and a paused one keeps its place: the one that is paused longest gives it up. True if it is
+ * free now. */
+bool retract_has_paused(const struct replica *r);
 bool retract_paused(struct core *c, struct replica *r);
 void retract_blame(struct core *c, const struct flight *f);
 void retract_replica_lost(struct core *c, struct replica *r);

@@ -114,19 +114,20 @@ static bool give_way(struct core *c, struct seq *victim, enum seq_state to) {
     return !seq_has_slot(victim);
 }
 
-bool retract_has_paused(struct core *c, const struct replica *r) {
-    return pick_paused(c, r) != NULL;
+/* Who has a slot, and neither runs nor leaves, is paused. */
+bool retract_has_paused(const struct replica *r) {
+    return by_list_empty(&r->leaving) && r->n_slots - r->n_free_slots > r->n_running;
 }
 
 bool retract_paused(struct core *c, struct replica *r) {
-    struct seq *victim = by_list_empty(&r->leaving) ? pick_paused(c, r) : NULL;
+    struct seq *victim = retract_has_paused(r) ? pick_paused(c, r) : NULL;
     return victim && give_way(c, victim, SEQ_PAUSED);
 }
 
 bool retract_one(struct core *c, struct replica *r) {
     if (let_go_of_copies(c, r)) return true;
     if (!by_list_empty(&r->leaving)) return false; /* pages are on their way */
-    if (retract_has_paused(c, r)) return retract_paused(c, r);
+    if (retract_has_paused(r)) return retract_paused(c, r);
     struct seq *victim = pick_running(c, r);
     if (!victim) return pin_give_way(c, r); /* it runs alone, and a pin never stops it */
     admit_ratio_bump(c, r);
