@@ -376,11 +376,7 @@ int main(int argc, char **argv) {
         .summary = "computes the model; `banyan serve` starts it for you",
     };
     struct by_err err = {0};
-    if (by_options_parse(&shell.o, &program, argc, argv, &err)) by_die("%s", err.text);
-    struct by_log_options log = {.process = "gpu-worker", .json = shell.o.log_json};
-    if (!by_log_level_parse(shell.o.log_level, &log.level)) log.level = BY_LOG_INFO;
-    by_log_init(&log);
-    by_proc_init("gpu-worker");
+    by_proc_start(&shell.o, &program, argc, argv);
     shell.started_ns = by_now_ns();
     if (!shell.o.model_path) by_die("--model-path is needed; `banyan serve` names it for you");
     by_notify("STATUS=loading the model");

@@ -150,12 +150,6 @@ static void watch_stop(struct shell *s) {
     if (alive_ms) uv_timer_start(&s->alive, on_alive, 0, alive_ms);
 }
 
-static void start_log(const struct by_options *o) {
-    struct by_log_options log = {.process = "router", .json = o->log_json};
-    by_assert(by_log_level_parse(o->log_level, &log.level)); /* the table knows no other words */
-    by_log_init(&log);
-}
-
 int main(int argc, char **argv) {
     static struct shell shell;
     struct by_options o;
@@ -166,9 +160,7 @@ int main(int argc, char **argv) {
         .summary = "answers HTTP and streams what the other processes make; `banyan serve` starts "
                    "it for you",
     };
-    if (by_options_parse(&o, &program, argc, argv, &err)) by_die("%s", err.text);
-    start_log(&o);
-    by_proc_init("router");
+    by_proc_start(&o, &program, argc, argv);
     by_sandbox_enter(o.sandbox, BY_SANDBOX_NETWORK);
     struct router *r = &shell.router;
     r->loop = uv_default_loop();

@@ -219,14 +219,7 @@ int main(int argc, char **argv) {
         .summary = "Decides who computes what, and when; holds the prefix tree.",
     };
     struct by_options opt;
-    struct by_err err;
-    by_proc_init("scheduler");
-    if (by_options_parse(&opt, &program, argc, argv, &err) != 0) by_die("%s", err.text);
-    struct by_log_options log = {
-        .process = "scheduler", .level = BY_LOG_INFO, .json = opt.log_json};
-    if (!by_log_level_parse(opt.log_level, &log.level))
-        by_die("--log-level %s: no such level", opt.log_level);
-    by_log_init(&log);
+    by_proc_start(&opt, &program, argc, argv);
     by_sandbox_enter(opt.sandbox, opt.scheduler_endpoint ? BY_SANDBOX_NETWORK : BY_SANDBOX_LOCAL);
     if (opt.print_trace)
         print(opt.print_trace);

@@ -129,11 +129,7 @@ int main(int argc, char **argv) {
     };
     struct by_options o;
     struct by_err err = {0};
-    if (by_options_parse(&o, &program, argc, argv, &err)) by_die("%s", err.text);
-    struct by_log_options log = {.process = "tokenizer-worker", .json = o.log_json};
-    if (!by_log_level_parse(o.log_level, &log.level)) log.level = BY_LOG_INFO;
-    by_log_init(&log);
-    by_proc_init("tokenizer-worker");
+    by_proc_start(&o, &program, argc, argv);
     by_sandbox_enter(o.sandbox,
                      o.scheduler_endpoint || o.bind ? BY_SANDBOX_NETWORK : BY_SANDBOX_LOCAL);
     if (!o.model_path) by_die("--model-path is needed; `banyan serve` names it for you");

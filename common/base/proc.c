@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 #include "common/base/file.h"
+#include "common/base/log.h"
 #include "common/base/rand.h"
 
 #include <dirent.h>
@@ -80,6 +81,17 @@ void by_proc_init(const char *name) {
         sigaction(crashes[i], &crash, NULL);
     raise_fd_limit();
     follow_parent();
+}
+
+void by_proc_start(struct by_options *out, const struct by_options_program *program, int argc,
+                   char **argv) {
+    struct by_err err;
+    if (by_options_parse(out, program, argc, argv, &err) != 0) by_die("%s", err.text);
+    struct by_log_options log = {.process = program->name + strlen("banyan-"),
+                                 .json = out->log_json};
+    by_assert(by_log_level_parse(out->log_level, &log.level)); /* the table knows no other words */
+    by_log_init(&log);
+    by_proc_init(log.process);
 }
 
 int by_proc_stop_fd(void) {

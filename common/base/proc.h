@@ -1,11 +1,11 @@
 /* proc.h - what a process sets up once: signals, parent death, limits, titles, crash lines.
  *
- * Always: by_proc_init is the first call in a daemon's main. SIGTERM and SIGINT set a flag and wake by_proc_stop_fd.
+ * Always: by_proc_start is the first call in a daemon's main. SIGTERM and SIGINT set a flag and wake by_proc_stop_fd.
  * Owner: the process's main thread. */
 #ifndef COMMON_BASE_PROC_H
 #define COMMON_BASE_PROC_H
 
-#include "common/base/base.h"
+#include "common/base/options.h"
 
 /* Exit status of a gpu worker that could run, but does not know this model: banyan serve then asks transformers. */
 enum { BY_EXIT_UNSUPPORTED = 79 };
@@ -13,6 +13,10 @@ enum { BY_EXIT_UNSUPPORTED = 79 };
 /* Logs, SIGPIPE ignored, fd limit raised to the hard limit, a one-line report on SIGSEGV & co, and death when the
  * parent dies if the environment says BANYAN_PARENT=<pid> (banyan serve sets it). */
 void by_proc_init(const char *name);
+/* The first lines of every daemon: its options into *out (yours), or a sentence about them and the end; its log, as they want
+ * it, in the name of the program without "banyan-"; and by_proc_init. */
+void by_proc_start(struct by_options *out, const struct by_options_program *program, int argc,
+                   char **argv);
 int by_proc_stop_fd(void);      /* readable once SIGTERM or SIGINT came; poll it */
 bool by_proc_should_stop(void); /* has it come? */
 uint32_t by_proc_n_stops(void); /* how many times: the second one means "now" */
