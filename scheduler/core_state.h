@@ -1,6 +1,7 @@
-/* core_state.h - what is behind core.h; only the core's own files (core, admit, batch, retract, deliver, dump) see it.
+/* core_state.h - what is behind core.h; only the core's own files see it.
  *
- *     core.c     peers, names, acks, cancels, deadlines        admit.c    may this one enter now?
+ *     core.c     ends of requests, deadlines, what holds       admit.c    may this one enter now?
+ *     peers.c    who is here, who may come in                  intake.c   what the others say about requests
  *     batch.c    builds a step, takes its result               retract.c  gives a place back, loses a replica
  *     deliver.c  log -> tokens frames, replays                 update.c   other weights for all workers
  *
@@ -85,7 +86,7 @@ struct core {
 };
 
 /* core.c */
-struct core_peer *core_peer(const struct core *c, uint32_t id); /* NULL: gone */
+void core_see_time(struct core *c, uint64_t now_ns); /* as the shell tells it; never back */
 void core_send_router(struct core *c, uint64_t epoch, const struct msg *m);
 /* Ends a live request with an error: the router is told, the detokenizer forgets it. */
 void core_fail(struct core *c, struct req *req, int code, const char *text);
@@ -97,10 +98,17 @@ void core_req_changed(struct core *c,
                       struct req *req); /* frees it when nobody needs it and nothing is in flight */
 void core_set_timer(struct core *c, struct req *req);
 void core_strange(struct core *c, const struct core_peer *peer, const char *what);
-void core_end_peer(struct core *c, struct core_peer *peer, const char *why);
 void core_clear_suspect(struct core *c, struct req *req);
 void core_seq_ended(struct core *c,
                     struct seq *s); /* its finish is set: the place goes, the log stays */
+
+/* peers.c */
+struct core_peer *core_peer(const struct core *c, uint32_t id); /* NULL: gone */
+void core_end_peer(struct core *c, struct core_peer *peer, const char *why);
+void peers_tell(struct core *c); /* routers: who is here, and whether all that is needed is */
+/* Who was needed and left had its time to come back: the server is not ready. Due at peers_next_due, UINT64_MAX: never. */
+void peers_expire(struct core *c);
+uint64_t peers_next_due(const struct core *c);
 
 /* intake.c: what routers, tokenizer workers and detokenizers say about requests */
 void intake_tokenized(struct core *c, struct core_peer *from, const struct msg_tokenized *m);
