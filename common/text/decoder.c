@@ -65,6 +65,7 @@ static int replace_regex(const struct step *s, struct by_str *text, struct by_bu
                          struct by_err *err) {
     by_buf_clear(b);
     size_t done = 0, at = 0, start, end;
+    by_regex_more(s->regex, text->n);
     while (at <= text->n) {
         int rc = by_regex_find(s->regex, *text, at, &start, &end, err);
         if (rc < 0) return rc;

@@ -130,6 +130,7 @@ static void replace(const struct step *s, struct by_str text, struct by_buf *out
 static int replace_regex(const struct step *s, struct by_str text, struct by_buf *out,
                          struct by_err *err) {
     size_t done = 0, at = 0, start, end;
+    by_regex_more(s->regex, text.n);
     while (at <= text.n) {
         int rc = by_regex_find(s->regex, text, at, &start, &end, err);
         if (rc < 0) return rc;
@@ -196,6 +197,12 @@ static int run_one(const struct by_normalize *z, const struct step *s, struct by
     }
     *text = by_buf_str(b);
     return 0;
+}
+
+void by_normalize_begin(struct by_normalize *z) {
+    for (unsigned i = 0; i < z->n; i++) {
+        if (z->steps[i].kind == REPLACE_REGEX) by_regex_begin(z->steps[i].regex);
+    }
 }
 
 int by_normalize_run(struct by_normalize *z, struct by_str text, size_t max, struct by_str *out,

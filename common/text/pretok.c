@@ -116,6 +116,7 @@ static int add_range(struct splitter *s, size_t from, size_t to, bool is_match) 
 static int split_regex(struct splitter *s, struct step *step) {
     size_t done = 0, at = 0, start, end;
     size_t last_end = SIZE_MAX;
+    by_regex_more(step->regex, s->text.n);
     while (at <= s->text.n) {
         int rc = by_regex_find(step->regex, s->text, at, &start, &end, s->r->err);
         if (rc < 0) return rc;
@@ -295,6 +296,12 @@ static int run_step(const struct run *r, unsigned at, struct by_str text, bool i
         break;
     }
     return rc ? rc : flush(&s);
+}
+
+void by_pretok_begin(struct by_pretok *p) {
+    for (unsigned i = 0; i < p->n; i++) {
+        if (p->steps[i].kind == REGEX) by_regex_begin(p->steps[i].regex);
+    }
 }
 
 int by_pretok_run(struct by_pretok *p, struct by_str text, bool is_first, by_pretok_sink *sink,

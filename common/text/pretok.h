@@ -27,6 +27,8 @@ BY_MUST_USE int by_pretok_parse(struct by_pretok **out, const struct by_json *j,
                                 const struct by_uni *u, struct by_err *err);
 void by_pretok_free(struct by_pretok *p); /* NULL is fine */
 /* Is its last step ByteLevel? Then words stand for bytes and the model's pieces are spelled in GPT-2's alphabet. */
+/* A text begins, whatever its parts: what it may take starts anew (regex.h). */
+void by_pretok_begin(struct by_pretok *p);
 bool by_pretok_is_byte_level(const struct by_pretok *p);
 /* is_first: text begins where the whole input does (Metaspace "first"). */
 BY_MUST_USE int by_pretok_run(struct by_pretok *p, struct by_str text, bool is_first,

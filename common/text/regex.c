@@ -7,7 +7,8 @@
 #include <pcre2.h>
 
 enum {
-    STEPS_MAX = 6 * 1000 * 1000, /* of one search: less than a tenth of a second */
+    STEPS_BASE = 200 * 1000, /* that a text may take, short as it is; a step is 10 to 40 ns */
+    STEPS_A_BYTE = 64,       /* and for each of its bytes: known patterns take up to 27 */
     DEPTH_MAX = 100 * 1000,
     HEAP_KIB_MAX = 64 * 1024,
     NESTING_MAX = 16, /* character classes in character classes */
@@ -17,6 +18,9 @@ struct by_regex {
     pcre2_code *code;
     pcre2_match_data *match;
     pcre2_match_context *limits;
+    int64_t steps, steps_max; /* of the text under way */
+    size_t seen_to;           /* where the last callout of the search under way was */
+    size_t longest_run;       /* of x{n}: characters that may be looked at without a callout */
 };
 
 /* ---- from Oniguruma to pcre2 ---- */
@@ -26,6 +30,7 @@ struct translator {
     size_t i;
     struct by_buf *out;
     const char *trouble; /* what cannot be said in pcre2 */
+    size_t longest_run;
 };
 
 #define SPACES \
@@ -154,9 +159,20 @@ static void char_class(struct translator *t) {
     by_buf_release(&parts);
 }
 
-static int translate(struct by_str in, struct by_buf *out, struct by_err *err) {
+/* The n of x{n}, x{n,} and x{n,m}. */
+static void note_count(struct translator *t) {
+    size_t n = 0;
+    for (size_t i = t->i + 1; i < t->in.n && t->in.p[i] >= '0' && t->in.p[i] <= '9' && n < 1 << 20;
+         i++)
+        n = n * 10 + (size_t)(t->in.p[i] - '0');
+    t->longest_run = BY_MAX(t->longest_run, n);
+}
+
+static int translate(struct by_str in, struct by_buf *out, size_t *longest_run,
+                     struct by_err *err) {
     struct translator t = {.in = in, .out = out};
     while (t.i < in.n && !t.trouble) {
+        if (peek(&t, 0) == '{') note_count(&t);
         if (peek(&t, 0) == '\\')
             escape(&t, false);
         else if (peek(&t, 0) == '[')
@@ -168,10 +184,20 @@ static int translate(struct by_str in, struct by_buf *out, struct by_err *err) {
         return by_fail(err, BY_EUNSUPPORTED, "regular expression %.*s: %s is not supported",
                        (int)BY_MIN(in.n, (size_t)200), in.p, t.trouble);
     if (out->is_full) return by_fail(err, BY_ELIMIT, "regular expression too long");
+    *longest_run = t.longest_run;
     return 0;
 }
 
 /* ---- */
+
+/* Before each item of the pattern, wherever the search tries it. What lies between two of these was looked at. */
+static int count_steps(pcre2_callout_block *at, void *ctx) {
+    struct by_regex *r = ctx;
+    size_t moved = at->current_position > r->seen_to ? at->current_position - r->seen_to : 0;
+    r->seen_to = at->current_position;
+    r->steps += (int64_t)(1 + moved + r->longest_run);
+    return r->steps > r->steps_max ? PCRE2_ERROR_MATCHLIMIT : 0;
+}
 
 int by_regex_new(struct by_regex **out, struct by_str pattern, struct by_err *err) {
     if (pattern.n > BY_REGEX_BYTES_MAX)
@@ -180,11 +206,13 @@ int by_regex_new(struct by_regex **out, struct by_str pattern, struct by_err *er
     struct by_regex *r = by_alloc(sizeof *r);
     struct by_buf text;
     by_buf_init(&text, BY_REGEX_BYTES_MAX * 8);
-    int rc = translate(pattern, &text, err);
+    int rc = translate(pattern, &text, &r->longest_run, err);
     if (rc) goto done;
     int number;
     PCRE2_SIZE offset;
-    r->code = pcre2_compile((PCRE2_SPTR)text.p, text.n, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE,
+    r->code = pcre2_compile((PCRE2_SPTR)text.p, text.n,
+                            PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_AUTO_CALLOUT |
+                                PCRE2_NEVER_BACKSLASH_C,
                             &number, &offset, NULL);
     if (!r->code) {
         char why[128];
@@ -199,9 +227,11 @@ int by_regex_new(struct by_regex **out, struct by_str pattern, struct by_err *er
         rc = by_fail(err, BY_ENOMEM, "no memory for a regular expression");
         goto done;
     }
-    pcre2_set_match_limit(r->limits, STEPS_MAX);
+    pcre2_set_match_limit(r->limits, UINT32_MAX); /* of each start by itself: no bound */
     pcre2_set_depth_limit(r->limits, DEPTH_MAX);
     pcre2_set_heap_limit(r->limits, HEAP_KIB_MAX);
+    pcre2_set_callout(r->limits, count_steps, r);
+    by_regex_begin(r);
     *out = r;
     r = NULL;
 done:
@@ -218,16 +248,33 @@ void by_regex_free(struct by_regex *r) {
     by_free(r);
 }
 
+void by_regex_begin(struct by_regex *r) {
+    r->steps = 0;
+    r->steps_max = STEPS_BASE;
+}
+
+void by_regex_more(struct by_regex *r, size_t n) {
+    r->steps_max += (int64_t)n * STEPS_A_BYTE;
+}
+
+uint64_t by_regex_steps(const struct by_regex *r) {
+    return (uint64_t)r->steps;
+}
+
 int by_regex_find(struct by_regex *r, struct by_str s, size_t from, size_t *start, size_t *end,
                   struct by_err *err) {
+    r->seen_to = from;
     int n = pcre2_match(r->code, (PCRE2_SPTR)(s.p ? s.p : ""), s.n, from, PCRE2_NO_UTF_CHECK,
                         r->match, r->limits);
     if (n == PCRE2_ERROR_NOMATCH) return 0;
     if (n < 0) {
         char why[128];
         pcre2_get_error_message(n, (PCRE2_UCHAR *)why, sizeof why);
-        return by_fail(err, BY_ELIMIT,
-                       "the tokenizer's regular expression gave up on this text: %s", why);
+        return by_fail(
+            err, BY_ELIMIT,
+            "the tokenizer's regular expression gave up on this text (%s); send a shorter text, or "
+            "mend the pattern in tokenizer.json",
+            why);
     }
     const PCRE2_SIZE *at = pcre2_get_ovector_pointer(r->match);
     *start = at[0];

@@ -3,8 +3,9 @@
  * They are written for Oniguruma (Ruby's syntax, Unicode); what it means differently is translated or refused:
  *     \s \S \w \W \h   as lists of properties      [a&&[^b]]   as a look-ahead      [a[b]]   flattened
  *     \uHHHH           as \x{HHHH}                 ^ $         at every line
- * Always: a search is limited in steps and depth; a limit that is hit is an error, never a wrong answer. A hostile
- * pattern costs at most the limit.
+ * Always: the searches of a text are limited in steps together, a step being one try of one item of the pattern or one
+ * character that was looked at; so no pattern costs more than some multiple of the text, exponential and square ones included.
+ * A limit that is hit is an error, never a wrong answer.
  * Owner: one thread. Subjects must be valid UTF-8. */
 #ifndef COMMON_TEXT_REGEX_H
 #define COMMON_TEXT_REGEX_H
@@ -18,6 +19,11 @@ struct by_regex;
 
 BY_MUST_USE int by_regex_new(struct by_regex **out, struct by_str pattern, struct by_err *err);
 void by_regex_free(struct by_regex *r); /* NULL is fine */
+/* A text begins: what the one before has used up is forgotten. */
+void by_regex_begin(struct by_regex *r);
+/* n bytes are going to be searched: what they may cost on top. */
+void by_regex_more(struct by_regex *r, size_t n);
+uint64_t by_regex_steps(const struct by_regex *r); /* of this text so far, for tests */
 /* The first match at or after `from`: 1 and [*start, *end), 0 when there is none, or a negative code. */
 BY_MUST_USE int by_regex_find(struct by_regex *r, struct by_str s, size_t from, size_t *start,
                               size_t *end, struct by_err *err);

@@ -220,6 +220,8 @@ static int encode_own(struct by_tokenizer *t, struct by_str text, const struct b
     if (!by_utf8_valid(text.p, text.n)) return by_fail(err, BY_EFORMAT, "the text is not UTF-8");
     struct encoding e = {.t = t, .out = out};
     size_t n_before = out->n;
+    by_normalize_begin(t->normalize);
+    by_pretok_begin(t->pretok);
     int rc = encode_text(&e, text, o, err);
     if (o->n_max && !rc && !out->is_full && out->n - from + n_behind > o->n_max) {
         size_t end = from + (o->n_max > n_behind ? o->n_max - n_behind : 0);

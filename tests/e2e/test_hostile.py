@@ -155,6 +155,8 @@ RUNAWAY = {
     "loop": tokenizer({"a": 0, "aa": 1, "aaaa": 2}, ["a a", "aa aa", "a a"]),  # rounds that feed each other
     "bomb": tokenizer({"a": 0}, pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"}),
     "bomb2": tokenizer({"a": 0}, pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a|a)*b"}, "behavior": "Removed"}),
+    "square": tokenizer({"a": 0}, pre_tokenizer={"type": "Split", "pattern": {"Regex": "\\w+[0-9]"}, "behavior": "Isolated"}),
+    "starts": tokenizer({"a": 0}, normalizer={"type": "Replace", "pattern": {"Regex": "a*a*a*[bd]"}, "content": "x"}),
     "grow": tokenizer({"a": 0}, normalizer={"type": "Replace", "pattern": {"Regex": "a|(?=a)"}, "content": "aa"}),
     "grow6": tokenizer({"a": 0}, normalizer={"type": "Sequence", "normalizers": [
         {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 50}] * 6}),
