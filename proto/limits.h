@@ -21,6 +21,8 @@ enum {
     LIMIT_TOP_LOGPROBS = 128,
     LIMIT_PEERS = 256,
     LIMIT_JSON_DEPTH = 64,
+    LIMIT_JSON_VALUES = 1 << 20, /* of a request: reading a million takes a router 0.2 s */
+    LIMIT_JSON_MEMBERS = 65536,
     LIMIT_CREDIT_BYTES = 256 * 1024 * 1024, /* window of one session: a few of the largest frames */
 };
 

@@ -118,6 +118,9 @@ int api_add_prompt(struct request *q, const struct by_json *v, const char *key, 
                    const struct msg_generate *base, struct by_err *err) {
     static const char *const wanted[] = {"", "a string", "token ids", "a string or token ids"};
     struct msg_generate m = *base;
+    if (q->n_open + BY_MAX(m.sampling.n, 1u) > REQUEST_SAMPLES_MAX)
+        return by_fail(err, BY_ELIMIT, "n: of all prompts more than %d answers are asked for",
+                       REQUEST_SAMPLES_MAX);
     if (by_json_type(v) == BY_JSON_STRING && allowed & API_TEXT) {
         m.text = by_json_str(v);
         if (!m.text.n) return by_fail(err, BY_EINVAL, "%s: the prompt is empty", key);

@@ -98,7 +98,7 @@ static void write_server_info(const struct router *r, struct by_str loads, struc
                 (unsigned long long)s->capacity.kv_bytes);
     by_buf_addf(out, ",\"startup_time\":%llu,\"uptime_s\":%llu,\"internal_states\":",
                 (unsigned long long)r->started_s,
-                (unsigned long long)(by_wall_ns() / BY_NS_PER_S - r->started_s));
+                (unsigned long long)((by_now_ns() - r->started_ns) / BY_NS_PER_S));
     by_buf_add_str(out, loads);
     by_buf_addc(out, '}');
 }

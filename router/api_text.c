@@ -1,10 +1,13 @@
 #include "router/api.h"
+#include "common/base/clock.h"
 #include "common/base/mem.h"
 
 /* Text service: the body goes to a tokenizer worker as it is, its answer comes back as it is. */
 
 struct pending {
-    struct conn *conn;                                             /* NULL: the client has left */
+    struct conn *conn; /* NULL: the client has left */
+    struct auth_key
+        *caller; /* it runs, and counts, until it is answered, whether or not anybody waits */
     void (*error)(struct by_buf *out, int code, const char *text); /* NULL: OpenAI's form */
 };
 
@@ -14,6 +17,7 @@ static void gone(void *owner) {
 
 static void on_answer(void *ctx, int code, struct by_str json) {
     struct pending *p = ctx;
+    auth_end(p->caller, 0);
     if (p->conn) {
         conn_set_owner(p->conn, NULL, NULL, NULL);
         if (code) {
@@ -32,8 +36,17 @@ static void on_answer(void *ctx, int code, struct by_str json) {
 
 void api_ask_tokenizer(struct router *r, struct conn *c, const char *what, struct by_str json,
                        void (*error)(struct by_buf *out, int code, const char *text)) {
+    struct by_err err = {0};
+    uint32_t retry_ms = 0;
+    if (auth_start(r->caller, by_now_ns(), &retry_ms, &err)) {
+        if (error)
+            request_error_as(c, error, err.code, err.text);
+        else
+            request_error(c, err.code, err.text, retry_ms);
+        return;
+    }
     struct pending *p = by_alloc(sizeof *p);
-    *p = (struct pending){c, error};
+    *p = (struct pending){.conn = c, .caller = r->caller, .error = error};
     conn_set_owner(c, p, gone, NULL);
     uplink_ask_tokenizer(r->uplink, what, json, on_answer, p);
 }

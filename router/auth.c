@@ -45,7 +45,9 @@ static struct auth_key *add(struct auth *a, struct by_str key) {
 
 void auth_add(struct auth *a, const char *key, bool is_admin) {
     if (!key) return;
-    add(a, by_str_of(key))->is_admin = is_admin;
+    struct auth_key *k = add(a, by_str_of(key));
+    k->is_admin = is_admin;
+    k->priority_max = INT32_MAX;
     a->n_admins += is_admin;
 }
 
@@ -57,7 +59,7 @@ static bool is_name(struct by_str s) {
     return true;
 }
 
-/* "name=alice", "rate=60", "running=8", "tokens=1000" or "admin". */
+/* "name=alice", "rate=60", "running=8", "tokens=1000", "priority=5" or "admin". */
 static bool take_word(struct auth_key *k, struct by_str word) {
     struct by_str value = word, name;
     double limit = 0;
@@ -69,6 +71,12 @@ static bool take_word(struct auth_key *k, struct by_str word) {
     if (by_str_eqz(name, "name")) {
         if (!is_name(value)) return false;
         snprintf(k->name, sizeof k->name, BY_STR_FMT, BY_STR_ARG(value));
+        return true;
+    }
+    if (by_str_eqz(name, "priority")) {
+        if (!by_str_to_f64(value, &limit) || limit != floor(limit) || fabs(limit) > INT32_MAX)
+            return false;
+        k->priority_max = (int32_t)limit;
         return true;
     }
     if (!by_str_to_f64(value, &limit) || limit < 1 || limit > 1e12) return false;
@@ -97,11 +105,12 @@ static int take_line(struct auth *a, struct by_str line, const char *path, unsig
             return by_fail(
                 err, BY_EFORMAT,
                 "%s: line %u: behind the key stand name=WORD, rate=N, running=N, tokens=N, "
-                "admin; not '%.*s'",
+                "priority=N, admin; not '%.*s'",
                 path, n, (int)BY_MIN(word.n, (size_t)40), word.p);
     }
     if (!k->name[0]) snprintf(k->name, sizeof k->name, "key-%u", n);
     a->n_admins += k->is_admin;
+    if (k->is_admin) k->priority_max = INT32_MAX;
     return 0;
 }
 
@@ -142,6 +151,7 @@ static void take_limits(struct auth_key *k, const struct auth_key *now) {
     k->rate = now->rate;
     k->tokens = now->tokens;
     k->running = now->running;
+    k->priority_max = now->priority_max;
 }
 
 static void free_gone(struct auth *a) {
@@ -195,11 +205,12 @@ int auth_reread(struct auth *a, const char *path, struct by_err *err) {
 
 /* ---- who may ---- */
 
+/* As long for every key that is given: what is not there is compared as something else. */
 static bool is_same(struct by_str given, const char *key) {
     size_t n = strlen(key);
     unsigned char differs = given.n != n;
-    for (size_t i = 0; i < given.n; i++)
-        differs |= (unsigned char)(given.p[i] ^ key[n ? i % n : 0]);
+    for (size_t i = 0; i < n; i++)
+        differs |= (unsigned char)((i < given.n ? given.p[i] : ~key[i]) ^ key[i]);
     return !differs;
 }
 

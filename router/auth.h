@@ -3,6 +3,7 @@
  *     # --api-key-file: one a line; everything behind the key may be missing
  *     sk-5f0c…   name=alice   rate=60   running=8   tokens=100000
  *     sk-91aa…   name=ops     admin
+ *     sk-c011…   name=batch   priority=-5         highest priority that its requests may have: 0, if it does not say
  *
  *     rate: requests a minute    running: requests at a time    tokens: prompt and output tokens a minute, paid when known
  *
@@ -25,6 +26,7 @@ struct auth_key {
     bool is_admin;
     double rate, tokens; /* a minute; 0: no limit */
     uint32_t running;    /* at a time; 0: no limit */
+    int32_t priority_max;
     double rate_left, tokens_left;
     uint64_t filled_ns;
     uint32_t n_running;

@@ -230,11 +230,12 @@ static bool take_url(struct http1 *h) {
     }
     struct http_parser_url u;
     http_parser_url_init(&u);
-    if (url.n > HTTP1_URL_BYTES_MAX || http_parser_parse_url(url.p, url.n, 0, &u)) {
-        if (!by_str_eqz(url, "*")) return refuse(h, 400, "the URL is not valid");
+    if (by_str_eqz(url, "*")) { /* OPTIONS *: no path, and none of its bytes may be written over */
         h->req.path = url;
         return true;
     }
+    if (url.n > HTTP1_URL_BYTES_MAX || http_parser_parse_url(url.p, url.n, 0, &u))
+        return refuse(h, 400, "the URL is not valid");
     if (u.field_set & (1 << UF_QUERY)) {
         h->req.query =
             (struct by_str){url.p + u.field_data[UF_QUERY].off, u.field_data[UF_QUERY].len};
@@ -244,6 +245,7 @@ static bool take_url(struct http1 *h) {
         return true;
     }
     char *p = h->head.p + h->url.at + u.field_data[UF_PATH].off;
+    if (*p != '/') return refuse(h, 400, "the path does not begin with a slash");
     size_t n = unescape((struct by_str){p, u.field_data[UF_PATH].len}, p, false);
     if (n == SIZE_MAX) return refuse(h, 400, "the URL holds a broken % escape");
     h->req.path = (struct by_str){p, remove_dots(p, n)};

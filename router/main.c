@@ -166,6 +166,7 @@ int main(int argc, char **argv) {
     r->loop = uv_default_loop();
     r->epoch = by_proc_epoch();
     r->started_s = by_wall_ns() / BY_NS_PER_S;
+    r->started_ns = by_now_ns();
     r->model_name = o.served_model_name;
     r->auth = auth_new();
     auth_add(r->auth, o.api_key, false);

@@ -133,8 +133,11 @@ void request_free(struct request *q) {
 }
 
 int request_read_body(struct by_json **out, const struct http1_request *r, struct by_err *err) {
-    const struct by_json_limits lim = {
-        .bytes_max = SIZE_MAX, .depth_max = LIMIT_JSON_DEPTH, .refuse_duplicates = true};
+    const struct by_json_limits lim = {.bytes_max = SIZE_MAX,
+                                       .depth_max = LIMIT_JSON_DEPTH,
+                                       .values_max = LIMIT_JSON_VALUES,
+                                       .members_max = LIMIT_JSON_MEMBERS,
+                                       .refuse_duplicates = true};
     struct by_str type;
     if (http1_header(r, "content-type", &type) && type.n &&
         !by_str_ieqz(by_str_sub(type, 0, 16), "application/json"))
@@ -166,11 +169,13 @@ bool request_parse(struct request *q, const struct http1_request *r) {
     return false;
 }
 
-/* Its share of the machine goes by the key's name, and under --isolate-cache its prefixes are its own. */
+/* Its share of the machine goes by the key's name, its priority as far as the key may; under --isolate-cache its prefixes
+ * are its own. */
 static void mark_caller(struct request *q, struct msg_routing *routing) {
     struct by_buf key;
     if (!q->caller) return;
     routing->tenant = by_str_of(q->caller->name);
+    routing->priority = BY_MIN(routing->priority, q->caller->priority_max);
     if (!q->router->isolates_cache) return;
     by_buf_init(&key, LIMIT_CONTROL_STR_BYTES);
     by_buf_addf(&key, "%s\n",

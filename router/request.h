@@ -18,7 +18,11 @@
 #include "router/parse_tools.h"
 #include "router/uplink.h"
 
-enum { REQUEST_PROMPTS_MAX = 4096, REQUEST_ANSWER_MAX = 256 * 1024 * 1024 };
+enum {
+    REQUEST_PROMPTS_MAX = 4096,
+    REQUEST_SAMPLES_MAX = 16384, /* of all its prompts */
+    REQUEST_ANSWER_MAX = 256 * 1024 * 1024
+};
 
 struct router { /* what every handler may see */
     uv_loop_t *loop;
@@ -27,6 +31,7 @@ struct router { /* what every handler may see */
     struct resume *resume;
     struct journal journal;
     uint64_t epoch, started_s;
+    uint64_t started_ns;    /* by the clock that nobody sets */
     const char *model_name; /* --served-model-name, or NULL: the model's path */
     struct auth *auth;
     struct auth_key *caller;       /* of the request whose handler is running; NULL: no key */

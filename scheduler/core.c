@@ -91,6 +91,7 @@ void core_clear_suspect(struct core *c, struct req *req) {
 
 void core_unqueue(struct core *c, struct req *req) {
     c->n_queued -= req->is_queued;
+    req->tenant->n_queued -= req->is_queued;
     req->is_queued = false;
 }
 

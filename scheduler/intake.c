@@ -155,6 +155,7 @@ static void start(struct core *c, const struct msg_tokenized *m) {
     }
     req->is_queued = req->n_open > 0;
     c->n_queued += req->is_queued;
+    req->tenant->n_queued += req->is_queued;
     core_set_timer(c, req);
     deliver_assign(c, req);
     if (intake_check(c, req, &err) != 0) core_fail(c, req, err.code, err.text);
@@ -202,7 +203,8 @@ void intake_tokenized(struct core *c, struct core_peer *from, const struct msg_t
         refuse(c, &m->name, BY_EDRAINING, by_err_sentence(BY_EDRAINING), RETRY_LEAST_MS);
     } else if (!is_replay && book_is_taken(&c->book, &m->name, m->routing.client_id)) {
         refuse(c, &m->name, BY_EINUSE, by_err_sentence(BY_EINUSE), 0);
-    } else if (c->n_queued >= c->opt.max_queued && !is_replay) {
+    } else if (!is_replay &&
+               !tenants_may_queue(&c->tenants, m->routing.tenant, c->n_queued, c->opt.max_queued)) {
         refuse(c, &m->name, BY_EFULL, by_err_sentence(BY_EFULL), retry_after_ms(c));
     } else {
         start(c, m);

@@ -3,7 +3,7 @@
 #include "common/base/check.h"
 #include "common/base/mem.h"
 
-enum { PROMPT_WEIGHT = 1, OUTPUT_WEIGHT = 2 };
+enum { PROMPT_WEIGHT = 1, OUTPUT_WEIGHT = 2, SHARE_OF_FREE = 4 };
 
 bool tenant_before(const struct tenant *a, const struct tenant *b) {
     if (a->counter != b->counter) return a->counter < b->counter;
@@ -42,6 +42,16 @@ void tenants_release(struct tenants *t) {
         tenant_free(t, BY_CONTAINER_OF(by_list_first(&t->idle), struct tenant, link));
     by_strmap_release(&t->by_name);
     by_heap_release(&t->heap);
+}
+
+bool tenants_may_queue(const struct tenants *t, struct by_str name, uint32_t n_queued,
+                       uint32_t queue_max) {
+    uint64_t value;
+    if (n_queued >= queue_max) return false;
+    name.n = BY_MIN(name.n, (size_t)TENANT_NAME_MAX);
+    if (!name.n || !by_strmap_get(&t->by_name, name, &value)) return true;
+    const struct tenant *tenant = (const struct tenant *)(uintptr_t)value;
+    return tenant->n_queued < (uint64_t)SHARE_OF_FREE * (queue_max - n_queued);
 }
 
 static struct tenant *find_or_add(struct tenants *t, struct by_str name) {

@@ -24,6 +24,7 @@ struct tenant {
     struct by_str name;          /* owned */
     double counter, weight;
     uint32_t n_reqs;    /* live ones */
+    uint32_t n_queued;  /* of those: not admitted yet */
     uint32_t n_waiting; /* sequences */
     uint32_t n_running;
     /* the ledger */
@@ -49,6 +50,10 @@ void tenants_give(struct tenants *t, struct tenant *tenant); /* one request less
 void tenants_wait(struct tenants *t, struct tenant *tenant); /* one more of its sequences waits */
 void tenants_unwait(struct tenants *t, struct tenant *tenant);
 void tenants_charge(struct tenants *t, struct tenant *tenant, uint32_t n_prompt, uint32_t n_output);
+/* May a tenant of that name have one more in a queue of `queue_max` places, n_queued of which are taken? Whoever has a name
+ * leaves a fifth of them free at least, and the fewer are free the less is theirs: a flood fills no one else's place. */
+bool tenants_may_queue(const struct tenants *t, struct by_str name, uint32_t n_queued,
+                       uint32_t queue_max);
 /* Does a go before b? Less used; then fewer running. */
 bool tenant_before(const struct tenant *a, const struct tenant *b);
 bool tenants_check(const struct tenants *t);

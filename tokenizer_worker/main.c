@@ -1,5 +1,6 @@
 /* banyan-tokenizer-worker: a socket for routers, one to the scheduler, and the worker between them. */
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/options.h"
 #include "common/base/proc.h"
@@ -26,6 +27,11 @@ static void generate(void *ctx, const struct msg_generate *m, struct msg *out) {
     worker_generate(shell.worker, m, out);
 }
 
+static void answer(void *ctx, const struct msg_text_ask *m, struct msg *out) {
+    (void)ctx;
+    worker_text_ask(shell.worker, m, out);
+}
+
 static void send_to_router(void *ctx, void *router, const struct msg *m) {
     (void)ctx;
     wire_send(router, m);
@@ -44,6 +50,16 @@ static void end_router(void *ctx, void *router, const char *why) {
 
 /* ---- sessions ---- */
 
+/* A timer that is due: the loop comes to it once it has seen to all sockets. */
+static void read_large(void *ctx, uint64_t now) {
+    (void)ctx;
+    if (desk_later(&shell.desk)) by_loop_set_timer(shell.loop, now, read_large, NULL);
+}
+
+static void read_large_soon(void) {
+    if (desk_has_more(&shell.desk)) by_loop_set_timer(shell.loop, by_now_ns(), read_large, NULL);
+}
+
 static void on_router_up(void *ctx, struct wire_peer *peer) {
     (void)ctx;
     by_info("router joined instance=%s", peer->instance);
@@ -60,6 +76,7 @@ static void on_scheduler_up(void *ctx, struct wire_peer *peer) {
     (void)ctx;
     (void)peer;
     desk_scheduler_up(&shell.desk);
+    read_large_soon();
 }
 
 static void on_scheduler_down(void *ctx, struct wire_peer *peer, const char *why) {
@@ -70,14 +87,12 @@ static void on_scheduler_down(void *ctx, struct wire_peer *peer, const char *why
 }
 
 static void on_router_msg(void *ctx, struct wire_peer *peer, const struct msg *m) {
-    struct msg out;
     (void)ctx;
-    if (m->kind == MSG_generate) {
+    if (m->kind == MSG_generate)
         desk_generate(&shell.desk, peer, &m->generate);
-    } else if (m->kind == MSG_text_ask) {
-        worker_text_ask(shell.worker, &m->text_ask, &out);
-        wire_send(peer, &out);
-    }
+    else if (m->kind == MSG_text_ask)
+        desk_ask(&shell.desk, peer, &m->text_ask);
+    read_large_soon();
 }
 
 static void on_scheduler_msg(void *ctx, struct wire_peer *peer, const struct msg *m) {
@@ -139,6 +154,7 @@ int main(int argc, char **argv) {
                                 .context_len = (uint32_t)o.context_length};
     if (worker_open(&shell.worker, &wo, &err)) by_die("%s", err.text);
     desk_init(&shell.desk, &(struct desk_options){.generate = generate,
+                                                  .answer = answer,
                                                   .to_router = send_to_router,
                                                   .to_scheduler = send_to_scheduler,
                                                   .end_router = end_router});

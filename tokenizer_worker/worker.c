@@ -10,7 +10,10 @@
 
 #include <stdio.h>
 
-enum { STOP_IDS_MAX = LIMIT_STOP_IDS + BY_EOS_MAX + 1 };
+enum {
+    STOP_IDS_MAX = LIMIT_STOP_IDS + BY_EOS_MAX + 1,
+    IDS_BEYOND = 1024, /* of a prompt over the context: then nobody reads on only to refuse it */
+};
 
 struct worker {
     struct by_tokenizer *tokenizer;
@@ -21,7 +24,8 @@ struct worker {
         cut_len; /* where a text that may be cut is: the context, or what sentence-transformers says */
     uint32_t eos[BY_EOS_MAX + 1], n_eos;
     /* the answer in hand */
-    struct by_ids ids;
+    struct by_ids ids;        /* of the text service, and of what may be cut */
+    struct by_ids prompt_ids; /* full a little beyond the context */
     struct by_chat_prompt prompt;
     struct by_buf json;
     struct by_err err;
@@ -92,6 +96,7 @@ int worker_open(struct worker **out, const struct worker_options *o, struct by_e
     int rc = open_model(w, o, err);
     if (o->context_len) w->context_len = o->context_len;
     if (!w->context_len) w->context_len = LIMIT_TOKENS;
+    by_ids_init(&w->prompt_ids, BY_MIN((size_t)w->context_len + IDS_BEYOND, (size_t)LIMIT_TOKENS));
     w->cut_len = w->cut_len ? BY_MIN(w->cut_len, w->context_len) : w->context_len;
     if (rc) {
         worker_close(w);
@@ -107,6 +112,7 @@ void worker_close(struct worker *w) {
     by_tokenizer_close(w->tokenizer);
     by_chat_prompt_release(&w->prompt);
     by_ids_release(&w->ids);
+    by_ids_release(&w->prompt_ids);
     by_buf_release(&w->json);
     by_free(w);
 }
@@ -126,11 +132,11 @@ static int render(struct worker *w, struct by_str chat, uint64_t clock_s, struct
     return by_chat_template_render(w->chat, chat, clock_s, &w->prompt, err);
 }
 
-static int encode_chat(struct worker *w, struct by_err *err) {
+static int encode_chat(struct worker *w, struct by_ids *out, struct by_err *err) {
     bool has_user = w->prompt.marks.n == w->prompt.text.n && w->prompt.marks.n;
     struct by_encode_options o = {
         .allow_special = true, .user_marks = has_user ? (const uint8_t *)w->prompt.marks.p : NULL};
-    return by_tokenizer_encode(w->tokenizer, by_buf_str(&w->prompt.text), &o, &w->ids, err);
+    return by_tokenizer_encode(w->tokenizer, by_buf_str(&w->prompt.text), &o, out, err);
 }
 
 static int check_ids(const struct worker *w, struct msg_u32s ids, const char *what,
@@ -147,7 +153,8 @@ static int check_ids(const struct worker *w, struct msg_u32s ids, const char *wh
 static int find_ids(struct worker *w, const struct msg_generate *m, struct msg_u32s *out,
                     uint32_t *pair_at, struct by_err *err) {
     int rc;
-    by_ids_clear(&w->ids);
+    struct by_ids *ids = m->truncate ? &w->ids : &w->prompt_ids;
+    by_ids_clear(ids);
     if (m->ids.n) {
         *out = m->ids;
         if (m->truncate) out->n = BY_MIN(out->n, w->cut_len);
@@ -155,17 +162,22 @@ static int find_ids(struct worker *w, const struct msg_generate *m, struct msg_u
     }
     if (m->chat.n) {
         rc = render(w, m->chat, m->clock_s, err);
-        if (!rc) rc = encode_chat(w, err);
+        if (!rc) rc = encode_chat(w, ids, err);
     } else {
         struct by_encode_options o = {.add_special_tokens = m->add_special_tokens,
                                       .allow_special = true,
                                       .n_max = m->truncate ? w->cut_len : 0};
-        rc = m->is_pair ? by_tokenizer_encode_pair(w->tokenizer, m->text, m->pair, &o, &w->ids,
-                                                   pair_at, err)
-                        : by_tokenizer_encode(w->tokenizer, m->text, &o, &w->ids, err);
+        rc = m->is_pair
+                 ? by_tokenizer_encode_pair(w->tokenizer, m->text, m->pair, &o, ids, pair_at, err)
+                 : by_tokenizer_encode(w->tokenizer, m->text, &o, ids, err);
     }
-    if (!rc && !w->ids.n) rc = by_fail(err, BY_EINVAL, "the prompt is empty: it has no tokens");
-    *out = (struct msg_u32s){w->ids.p, (uint32_t)w->ids.n};
+    if (rc && ids->is_full && !m->truncate)
+        rc = by_fail(err, BY_ETOOLONG,
+                     "the input (more than %zu tokens) is longer than the model's context length "
+                     "(%u tokens)",
+                     ids->max, w->context_len);
+    if (!rc && !ids->n) rc = by_fail(err, BY_EINVAL, "the prompt is empty: it has no tokens");
+    *out = (struct msg_u32s){ids->p, (uint32_t)ids->n};
     return rc;
 }
 
@@ -286,7 +298,7 @@ static int answer_template(struct worker *w, struct by_str chat, struct by_err *
 /* How long the prompt of a chat is. */
 static int answer_count(struct worker *w, struct by_str chat, struct by_err *err) {
     int rc = render(w, chat, by_wall_ns() / BY_NS_PER_S, err);
-    if (!rc) rc = encode_chat(w, err);
+    if (!rc) rc = encode_chat(w, &w->ids, err);
     if (!rc) by_buf_addf(&w->json, "{\"input_tokens\":%zu}", w->ids.n);
     return rc;
 }

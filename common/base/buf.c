@@ -93,7 +93,10 @@ static void add_json_char(struct by_buf *b, unsigned char c) {
         by_buf_addc(b, '\\');
         by_buf_addc(b, short_of[c]);
     } else {
-        by_buf_addf(b, "\\u%04x", c);
+        char code[] = "\\u00xx";
+        code[4] = "0123456789abcdef"[c >> 4];
+        code[5] = "0123456789abcdef"[c & 15];
+        by_buf_add(b, code, 6);
     }
 }
 
@@ -104,7 +107,7 @@ void by_buf_add_json_str(struct by_buf *b, struct by_str s) {
         size_t run = i;
         while (run < s.n) { /* plain ASCII goes in one copy */
             unsigned char c = (unsigned char)s.p[run];
-            if (c < 0x20 || c >= 0x7f || c == '"' || c == '\\') break;
+            if (c < 0x20 || c > 0x7f || c == '"' || c == '\\') break;
             run++;
         }
         by_buf_add(b, s.p + i, run - i);

@@ -14,7 +14,14 @@ enum { DEPTH_HARD_MAX = 512 };
 struct scan {
     struct by_str s;
     size_t i, n_nuls; /* \u0000 so far */
+    uint32_t values_max, n_values, members_max;
     struct by_err *err;
+};
+
+/* What is open around the place that is read. */
+struct level {
+    char open;          /* { or [ */
+    uint32_t n_members; /* so far */
 };
 
 static int bad(struct scan *c, const char *what) {
@@ -99,12 +106,14 @@ static int scan_number(struct scan *c) {
         c->i++;
         if (!scan_digits(c)) return bad(c, "digits were expected after the point");
     }
-    if (peek(c) == 'e' || peek(c) == 'E') {
+    bool has_exponent = peek(c) == 'e' || peek(c) == 'E';
+    if (has_exponent) {
         c->i++;
         if (peek(c) == '+' || peek(c) == '-') c->i++;
         if (!scan_digits(c)) return bad(c, "digits were expected in the exponent");
     }
-    double v;
+    double v; /* few digits without an exponent are always within */
+    if (!has_exponent && c->i - from < 300) return 0;
     if (!by_str_to_f64(by_str_sub(c->s, from, c->i - from), &v))
         return bad(c, "a number out of range");
     return 0;
@@ -134,17 +143,24 @@ static int scan_key(struct scan *c) {
     return 0;
 }
 
+static int scan_member(struct scan *c, struct level *in) {
+    if (c->members_max && ++in->n_members > c->members_max)
+        return by_fail(c->err, BY_ELIMIT, "an object of the JSON text has more than %u members",
+                       c->members_max);
+    return scan_key(c);
+}
+
 /* After a value: closes what ends here. *more: another value follows. */
-static int scan_after(struct scan *c, char *open, uint32_t *depth, bool *more) {
+static int scan_after(struct scan *c, struct level *levels, uint32_t *depth, bool *more) {
     *more = false;
     while (*depth) {
         skip_blanks(c);
-        bool is_object = open[*depth - 1] == '{';
+        bool is_object = levels[*depth - 1].open == '{';
         char ch = peek(c);
         if (ch == ',') {
             c->i++;
             *more = true;
-            return is_object ? scan_key(c) : 0;
+            return is_object ? scan_member(c, &levels[*depth - 1]) : 0;
         }
         if (ch != (is_object ? '}' : ']'))
             return bad(c, is_object ? "',' or '}' was expected" : "',' or ']' was expected");
@@ -155,28 +171,31 @@ static int scan_after(struct scan *c, char *open, uint32_t *depth, bool *more) {
 }
 
 static int scan_text(struct scan *c, uint32_t depth_max) {
-    char open[DEPTH_HARD_MAX];
+    struct level levels[DEPTH_HARD_MAX];
     uint32_t depth = 0;
     bool more = true;
     while (more) {
         skip_blanks(c);
         char ch = peek(c);
         int rc = 0;
+        if (c->values_max && ++c->n_values > c->values_max)
+            return by_fail(c->err, BY_ELIMIT, "the JSON text has more than %u values",
+                           c->values_max);
         if (ch == '{' || ch == '[') {
             if (depth == depth_max)
                 return by_fail(c->err, BY_ELIMIT, "the JSON text is nested deeper than %u levels",
                                depth_max);
-            open[depth++] = ch;
+            levels[depth++] = (struct level){.open = ch};
             c->i++;
             skip_blanks(c);
             if (peek(c) == (ch == '{' ? '}' : ']')) {
-                rc = scan_after(c, open, &depth, &more);
+                rc = scan_after(c, levels, &depth, &more);
             } else if (ch == '{') {
-                rc = scan_key(c);
+                rc = scan_member(c, &levels[depth - 1]);
             }
         } else {
             rc = scan_scalar(c);
-            if (!rc) rc = scan_after(c, open, &depth, &more);
+            if (!rc) rc = scan_after(c, levels, &depth, &more);
         }
         if (rc) return rc;
     }
@@ -283,7 +302,8 @@ int by_json_parse(struct by_json **out, struct by_str text, const struct by_json
     }
     if (!by_utf8_valid(text.p, text.n))
         return by_fail(err, BY_EFORMAT, "the JSON text is not valid UTF-8");
-    struct scan c = {.s = text, .err = err};
+    struct scan c = {
+        .s = text, .values_max = lim->values_max, .members_max = lim->members_max, .err = err};
     int rc = scan_text(&c, BY_MIN(lim->depth_max, (uint32_t)DEPTH_HARD_MAX));
     if (rc) return rc;
     cJSON *j = read_text(text, c.n_nuls > 0);

@@ -1,6 +1,6 @@
 /* json.h - the one door to cJSON: parse hostile text safely, read it with typed getters that name the path.
  *
- *     by_json_parse: our own scan first (size, depth <= max_depth, UTF-8, no raw control characters, lone
+ *     by_json_parse: our own scan first (size, depth, how many values, UTF-8, no raw control characters, lone
  *     surrogates refused, duplicate keys refused when asked), then cJSON.
  *     err->text: "sampling_params.top_p: expected a number, got a string"
  *
@@ -19,6 +19,8 @@ struct by_json; /* one value; is a cJSON underneath */
 struct by_json_limits {
     size_t bytes_max;
     uint32_t depth_max;
+    uint32_t values_max;  /* in all of it: each costs a node; 0: no ceiling of its own */
+    uint32_t members_max; /* of one object: a look-up walks them; 0: likewise */
     bool refuse_duplicates;
 };
 enum by_json_type {

@@ -151,6 +151,8 @@ static int ask_model(struct by_tokenizer *t, struct by_str word, struct by_ids *
 
 static int encode_word(void *ctx, struct by_str word, struct by_err *err) {
     struct encoding *e = ctx;
+    if (e->out->is_full)
+        return by_fail(err, BY_ELIMIT, "the text has more than %zu tokens", e->out->max);
     struct by_cached_word *slot = by_word_cache_slot(e->t->cache, word);
     if (slot && by_word_cache_hit(slot, word)) {
         for (unsigned i = 0; i < slot->n_ids; i++)

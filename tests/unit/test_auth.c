@@ -201,10 +201,40 @@ TEST(nobody_counts_without_a_key) {
     auth_end(NULL, 5);
 }
 
+TEST(no_length_makes_two_keys_the_same) {
+    UNUSED_STATE;
+    struct auth *a = with("sk-alice-1\n");
+    char text[2000] = "sk-alice-1";
+    for (size_t n = 0; n < 10; n++)
+        assert_null(auth_find(a, (struct by_str){text, n}));
+    assert_non_null(auth_find(a, (struct by_str){text, 10}));
+    assert_null(auth_find(a, (struct by_str){text, 11})); /* with the NUL */
+    for (size_t n = 10; n + 10 < sizeof text; n += 10)
+        memcpy(text + n, "sk-alice-1", 10);
+    assert_null(auth_find(a, (struct by_str){text, 20}));
+    assert_null(auth_find(a, (struct by_str){text, 1990}));
+    auth_free(a);
+}
+
+TEST(a_key_has_the_highest_priority_that_its_line_says) {
+    UNUSED_STATE;
+    struct auth *a =
+        with("sk-alice-1\nsk-bob-222 priority=7\nsk-carol-3 priority=-2\nsk-ops-444 admin\n");
+    auth_add(a, "the-api-key", false);
+    assert_int_equal(auth_find(a, BY_STR("sk-alice-1"))->priority_max, 0);
+    assert_int_equal(auth_find(a, BY_STR("sk-bob-222"))->priority_max, 7);
+    assert_int_equal(auth_find(a, BY_STR("sk-carol-3"))->priority_max, -2);
+    assert_int_equal(auth_find(a, BY_STR("sk-ops-444"))->priority_max, INT32_MAX);
+    assert_int_equal(auth_find(a, BY_STR("the-api-key"))->priority_max, INT32_MAX);
+    auth_free(a);
+}
+
 TESTS(RUN(without_keys_all_is_open), RUN(one_key_opens_all_until_there_is_an_admins),
       RUN(an_admins_key_alone_leaves_the_rest_open), RUN(a_file_has_names_limits_and_admins),
       RUN(one_of_many_is_no_admin_even_when_there_is_none),
       RUN(a_broken_file_names_the_line_and_never_the_key),
       RUN(a_rate_is_a_minutes_worth_then_steady),
       RUN(a_file_read_again_takes_nothing_from_what_runs), RUN(so_many_at_a_time),
-      RUN(tokens_are_paid_when_known_and_refill), RUN(nobody_counts_without_a_key));
+      RUN(tokens_are_paid_when_known_and_refill), RUN(nobody_counts_without_a_key),
+      RUN(no_length_makes_two_keys_the_same),
+      RUN(a_key_has_the_highest_priority_that_its_line_says));

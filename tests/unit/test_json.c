@@ -162,6 +162,48 @@ TEST(getters_name_the_path) {
     by_json_free(j);
 }
 
+/* A body of ten million numbers once held a router for 2.7 s, one of four million keys as long. */
+TEST(values_and_members_have_ceilings) {
+    UNUSED_STATE;
+    const struct by_json_limits few = {
+        .bytes_max = 1 << 20, .depth_max = 8, .values_max = 6, .members_max = 3};
+    static const struct {
+        const char *text;
+        int rc;
+    } cases[] = {
+        {"[1,2,3,4,5]", 0},
+        {"[1,2,3,4,5,6]", BY_ELIMIT},
+        {"[[],[],{},[],[]]", 0},
+        {"[[],[],{},[],[],[]]", BY_ELIMIT},
+        {"{\"a\":{\"b\":[1,2,3]}}", 0},
+        {"{\"a\":{\"b\":[1,2,3,4]}}", BY_ELIMIT},
+        {"{\"a\":1,\"b\":2,\"c\":3}", 0},
+        {"{\"a\":1,\"b\":2,\"c\":3,\"d\":4}", BY_ELIMIT},
+        {"{\"a\":{\"a\":1,\"b\":2,\"c\":3},\"b\":2}", 0},
+    };
+    for (size_t i = 0; i < BY_COUNTOF(cases); i++) {
+        struct by_json *j = NULL;
+        assert_int_equal(by_json_parse(&j, by_str_of(cases[i].text), &few, NULL), cases[i].rc);
+        by_json_free(j);
+    }
+}
+
+TEST(numbers_out_of_range_are_refused_whichever_way_they_are_written) {
+    UNUSED_STATE;
+    char digits[400];
+    struct by_json *j;
+    struct by_err err;
+    memset(digits, '9', sizeof digits - 1);
+    digits[sizeof digits - 1] = '\0';
+    assert_int_equal(parse(digits, &j, &err), BY_EFORMAT);
+    assert_int_equal(parse("1e309", &j, &err), BY_EFORMAT);
+    digits[299] = '\0';
+    assert_int_equal(parse(digits, &j, &err), 0);
+    assert_true(by_json_f64(j) > 1e298);
+    by_json_free(j);
+}
+
 TESTS(RUN(good_text_comes_back_the_same), RUN(a_string_may_hold_a_nul), RUN(bad_text_is_refused),
       RUN(depth_and_size_have_ceilings), RUN(every_truncation_is_refused),
-      RUN(getters_name_the_path));
+      RUN(getters_name_the_path), RUN(values_and_members_have_ceilings),
+      RUN(numbers_out_of_range_are_refused_whichever_way_they_are_written));

@@ -354,6 +354,30 @@ TEST(a_lost_replicas_requests_move) {
     world_stop(&w);
 }
 
+/* One key's flood once filled the queue, and every other key was answered 429. */
+TEST(a_tenant_with_a_name_leaves_room_for_others) {
+    UNUSED_STATE;
+    struct tenants t;
+    struct tenant *alice;
+    tenants_init(&t);
+    alice = tenants_take(&t, BY_STR("alice"));
+    uint32_t n = 0;
+    for (; tenants_may_queue(&t, BY_STR("alice"), n, 100); n++)
+        alice->n_queued++;
+    assert_int_equal(n, 80);
+    struct tenant *bob = tenants_take(&t, BY_STR("bob"));
+    for (; tenants_may_queue(&t, BY_STR("bob"), n, 100); n++)
+        bob->n_queued++;
+    assert_int_equal(n, 96);
+    assert_true(tenants_may_queue(&t, BY_STR("carol"), n, 100));
+    assert_true(tenants_may_queue(&t, BY_STR("carol"), 99, 100));
+    assert_false(tenants_may_queue(&t, BY_STR("carol"), 100, 100));
+    assert_true(tenants_may_queue(&t, (struct by_str){0}, 99, 100)); /* without keys: all of it */
+    tenants_give(&t, alice);
+    tenants_give(&t, bob);
+    tenants_release(&t);
+}
+
 TESTS(RUN(fcfs_goes_by_arrival), RUN(lpm_takes_the_longest_match_first),
       RUN(lof_takes_the_longest_output_first), RUN(shortest_prefill_counts_only_what_is_not_cached),
       RUN(dfs_weight_walks_the_heaviest_branch_first),
@@ -364,4 +388,5 @@ TESTS(RUN(fcfs_goes_by_arrival), RUN(lpm_takes_the_longest_match_first),
       RUN(fair_takes_turns_between_tenants), RUN(a_flood_does_not_drown_the_other_tenant),
       RUN(the_gap_between_busy_tenants_is_bounded), RUN(being_alone_earns_no_credit),
       RUN(a_long_stream_earns_no_credit), RUN(a_request_goes_where_its_prefix_is),
-      RUN(a_hot_prefix_spreads_to_the_idle_replica), RUN(a_lost_replicas_requests_move));
+      RUN(a_hot_prefix_spreads_to_the_idle_replica), RUN(a_lost_replicas_requests_move),
+      RUN(a_tenant_with_a_name_leaves_room_for_others));
