@@ -66,10 +66,13 @@ enum act_kind {
 
 /* ---- ops: rows `first` … first + n - 1 of the named buffers ---- */
 
+enum { EMBED_LAST = INT32_MIN }; /* the highest bit of an id: no vocabulary is so large */
+
 /* out[r] = table[ids[r]] * scale (+ positions table, + types table) */
 struct op_embed {
     const struct weight *table;
-    const uint32_t *ids; /* [first + n] */
+    /* [first + n]. EMBED_LAST | slot: the id in last[slot], backend memory that op_sample wrote; NULL on a host */
+    const uint32_t *ids, *last;
     float scale;
     const struct weight *pos_table; /* learned positions, or NULL */
     const uint32_t *positions;      /* [first + n]; pos_offset is added to each */
@@ -241,6 +244,7 @@ struct op_gate {
 /* The pick of sampler.h for one row of logits, for a device that holds them. Lists are host memory. */
 struct sample_row {
     uint32_t row, at; /* at: word of out where its answer begins */
+    uint32_t slot;    /* last[slot] becomes the id, or 0 of broken logits; UINT32_MAX: none */
     bool is_greedy, wants_report;
     bool is_score; /* no pick: score_id is reported */
     uint32_t score_id;
@@ -263,7 +267,8 @@ struct op_sample {
     uint32_t ld, n_vocab;
     const struct sample_row *rows; /* host memory */
     uint32_t n;
-    uint32_t *out; /* backend memory */
+    uint32_t *out;  /* backend memory */
+    uint32_t *last; /* backend memory, or NULL: see op_embed */
 };
 
 /* What a rotation needs: inv_freq already scaled by its kind; cos and sin times mscale. */
@@ -290,6 +295,15 @@ struct backend {
     float *(*get)(struct backend *b, const float *p, size_t n);
     /* Until all that was run is done. BY_EUNAVAILABLE: the device failed or is late, and is of no more use. */
     int (*wait)(struct backend *b, struct by_err *err);
+    /* Steps in flight, of a device; NULL: it has none. Between hold and go what is run is kept, and go hands it over as one; n
+     * bytes of backend memory then come to `to`, which is of host_new. go names the point where all that is done. */
+    void (*hold)(struct backend *b);
+    uint64_t (*go)(struct backend *b, void *to, const void *from, size_t n);
+    /* 1: the point is reached, 0: not yet. BY_EUNAVAILABLE: the device failed or is late, and is of no more use. */
+    int (*reached)(struct backend *b, uint64_t point, struct by_err *err);
+    void *(*host_new)(struct backend *b,
+                      size_t n); /* host memory that a device can fill by itself; NULL: none */
+    void (*host_free)(struct backend *b, void *p);
     uint64_t (*free_bytes)(struct backend *b); /* of the device's memory; NULL: the host's */
 
     /* Memory; 64-byte aligned, zeroed; NULL when there is none. `what` for the accounts of backend_memory. */

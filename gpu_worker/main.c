@@ -18,6 +18,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 enum { ROWS_MIN = 512 }; /* rows of a step besides one for each running sequence */
 
@@ -31,6 +32,8 @@ static struct shell {
     char *path;         /* of the weights that were taken; NULL: still those of --model-path */
     struct worker *worker;
     struct wire *wire;
+    struct by_loop *loop;
+    uint64_t looked_ns;           /* since when a step in flight is looked at; 0: none is */
     struct tp *tp;                /* the group of this session; NULL: a rank of one, or not yet */
     char address[TP_ADDRESS_MAX]; /* the same where devices reach each other */
     bool has_joined;
@@ -258,17 +261,61 @@ static int meet(struct by_err *err) {
     return rc;
 }
 
-static void on_step(struct wire_peer *peer, const struct msg_step *m) {
-    struct msg out = {.kind = MSG_step_done};
-    struct by_err err = {0};
-    int rc = meet(&err);
-    if (!rc) rc = worker_step(shell.worker, m, &out.step_done, &err);
-    if (rc) {
-        by_error("step %llu: %s", (unsigned long long)m->step, err.text);
-        wire_end(peer, err.text);
-    } else if (shell.o.tp_rank == 0 || out.step_done.crc) {
-        wire_send(peer, &out); /* other ranks only tell that their slots are the same */
+/* Other ranks only tell that their slots are the same. */
+static void tell(struct wire_peer *peer, const struct msg *done) {
+    if (shell.o.tp_rank == 0 || done->step_done.crc) wire_send(peer, done);
+}
+
+/* Answers of steps in flight, until only `left` of them are. */
+static void collect(struct wire_peer *peer, uint32_t left) {
+    struct msg done = {.kind = MSG_step_done};
+    while (worker_n_flying(shell.worker) > left) {
+        if (worker_collect(shell.worker, true, &done.step_done)) tell(peer, &done);
     }
+}
+
+/* Between the loop's rounds, while a step is in flight. What is late is looked at less often, as most steps end soon. */
+static void on_flight(void *ctx, uint64_t now) {
+    enum { SPIN_NS = 200000, REST_NS = 20000 };
+    struct wire_peer *peer = wire_peer_only(shell.wire);
+    struct msg done = {.kind = MSG_step_done};
+    while (peer && worker_n_flying(shell.worker) &&
+           worker_collect(shell.worker, false, &done.step_done)) {
+        shell.looked_ns = now;
+        tell(peer, &done);
+    }
+    if (!peer || !worker_n_flying(shell.worker)) {
+        shell.looked_ns = 0;
+        return;
+    }
+    if (now - shell.looked_ns > SPIN_NS) nanosleep(&(struct timespec){.tv_nsec = REST_NS}, NULL);
+    by_loop_set_timer(shell.loop, 1, on_flight, ctx);
+}
+
+/* Done at once, or begun, so that its answer comes by on_flight. */
+static int do_step(struct wire_peer *peer, const struct msg_step *m, struct by_err *err) {
+    struct msg done = {.kind = MSG_step_done};
+    while (worker_must_collect(shell.worker, m))
+        collect(peer, worker_n_flying(shell.worker) - 1);
+    int rc = meet(err);
+    if (rc) return rc;
+    if (!worker_can_begin(shell.worker, m)) {
+        rc = worker_step(shell.worker, m, &done.step_done, err);
+        if (!rc) tell(peer, &done);
+        return rc;
+    }
+    rc = worker_begin(shell.worker, m, err);
+    if (rc || shell.looked_ns) return rc;
+    shell.looked_ns = by_now_ns();
+    by_loop_set_timer(shell.loop, 1, on_flight, NULL);
+    return 0;
+}
+
+static void on_step(struct wire_peer *peer, const struct msg_step *m) {
+    struct by_err err = {0};
+    if (do_step(peer, m, &err) == 0) return;
+    by_error("step %llu: %s", (unsigned long long)m->step, err.text);
+    wire_end(peer, err.text);
 }
 
 /* Between two steps: the scheduler sends none until all workers have answered. */
@@ -295,6 +342,7 @@ static void on_update(struct wire_peer *peer, const struct msg_update *m) {
     struct msg done = {.kind = MSG_updated, .updated = {.id = m->id}};
     struct by_err err = {0};
     bool is_late = m->phase == UPDATE_CATCH_UP;
+    collect(peer, 0);
     if (m->phase == UPDATE_DROP) {
         reload_drop(&shell.next);
         return;
@@ -325,7 +373,8 @@ static void on_down(void *ctx, struct wire_peer *peer, const char *why) {
     (void)ctx;
     (void)peer;
     struct by_err err;
-    by_warn("lost the scheduler: %s", why);
+    by_warn("lost the scheduler: %s; %llu steps began while another was in flight", why,
+            (unsigned long long)worker_n_ahead(shell.worker));
     worker_reset(shell.worker);
     leave_group();
     if (open_group(&err)) by_die("%s", err.text);
@@ -359,13 +408,13 @@ static int serve(struct by_err *err) {
     by_notify("STATUS=waiting for the scheduler");
     rc = wire_open(&shell.wire, &w, err);
     if (rc) return rc;
-    struct by_loop *loop = by_loop_new();
-    wire_attach(shell.wire, loop);
-    by_loop_run(loop);
+    shell.loop = by_loop_new();
+    wire_attach(shell.wire, shell.loop);
+    by_loop_run(shell.loop);
     wire_close(shell.wire);
     leave_group();
     by_proc_tidy(shell.o.run_dir);
-    by_loop_free(loop);
+    by_loop_free(shell.loop);
     return 0;
 }
 

@@ -47,6 +47,7 @@ static void push(uint32_t **to, uint32_t *n_to, size_t *cap, const uint32_t *fro
 void mirror_push(struct slot *s, uint32_t id) {
     push(&s->ids, &s->n_ids, &s->ids_cap, &id, 1);
     sampler_seq_note(&s->pick, id);
+    if (s->n_pending) s->n_pending--;
 }
 
 /* The first of n words that is not below `limit`; n when all are. */
@@ -89,7 +90,7 @@ static int admit(struct mirror *m, const struct msg_admit *a, struct by_err *err
     s->is_used = true;
     s->n_prompt = a->n_prompt;
     s->base = s->n_done = a->n_cached;
-    s->n_ids = s->n_pages = 0;
+    s->n_ids = s->n_pages = s->n_pending = 0;
     s->row_step = 0;
     push(&s->ids, &s->n_ids, &s->ids_cap, a->ids.p, a->ids.n);
     push(&s->pages, &s->n_pages, &s->pages_cap, a->pages.p, a->pages.n);
@@ -138,7 +139,7 @@ static int check_rows(struct mirror *m, const struct msg_step *step, struct by_e
             return by_fail(err, BY_EFORMAT, "slot %u has %s", step->row_slots.p[i],
                            s ? "two rows" : "a row, but is not in use");
         s->row_step = step->step;
-        uint32_t n_known = s->base + s->n_ids;
+        uint32_t n_known = s->base + s->n_ids + s->n_pending;
         if (!n || n > n_known - s->n_done)
             return by_fail(err, BY_EFORMAT, "slot %u is to run %u tokens, %u are known",
                            step->row_slots.p[i], n, n_known - s->n_done);

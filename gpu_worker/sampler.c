@@ -76,6 +76,10 @@ void sampler_seq_release(struct sampler_seq *q) {
     *q = (struct sampler_seq){0};
 }
 
+bool sampler_seq_counts(const struct sampler_seq *q) {
+    return has_penalty(q->params);
+}
+
 void sampler_seq_note(struct sampler_seq *q, uint32_t id) {
     q->n_output++;
     if (!has_penalty(q->params)) return;

@@ -28,6 +28,8 @@ void sampler_seq_init(struct sampler_seq *q, const struct msg_sampling *params, 
 void sampler_seq_restart(struct sampler_seq *q, const struct msg_sampling *params, uint32_t sample);
 void sampler_seq_release(struct sampler_seq *q);
 void sampler_seq_note(struct sampler_seq *q, uint32_t id); /* one more output id */
+/* Does the next pick depend on which ids came before, not on their number alone? */
+bool sampler_seq_counts(const struct sampler_seq *q);
 
 /* Some ids with their log probabilities; borrowed until the next call on the sampler. */
 struct sampler_ids {

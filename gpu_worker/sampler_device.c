@@ -1,5 +1,6 @@
 #include "gpu_worker/sampler_device.h"
 
+#include "common/base/check.h"
 #include "common/base/rand.h"
 
 #include <math.h>
@@ -32,9 +33,11 @@ static void ask_counts(const struct sampler_seq *q, struct by_arena *arena,
     out->counts = counts;
 }
 
-void sampler_device_ask(const struct sampler_seq *q, struct by_arena *arena,
+void sampler_device_ask(const struct sampler_seq *q, uint32_t n_ahead, struct by_arena *arena,
                         struct sample_row *out) {
     const struct msg_sampling *p = q->params;
+    uint32_t n_output = q->n_output + n_ahead;
+    by_assert(!n_ahead || !sampler_seq_counts(q));
     bool is_cold = p->temperature < 1e-6f;
     *out = (struct sample_row){.is_greedy = is_cold || p->top_k == 1,
                                .wants_report = p->logprobs || p->top_logprobs || p->logprob_ids.n,
@@ -42,12 +45,12 @@ void sampler_device_ask(const struct sampler_seq *q, struct by_arena *arena,
                                .top_p = p->top_p,
                                .min_p = p->min_p,
                                .top_k = p->top_k > 0 ? (uint32_t)p->top_k : 0,
-                               .random = by_rand_word(p->seed, q->n_output, q->sample, 0),
+                               .random = by_rand_word(p->seed, n_output, q->sample, 0),
                                .frequency_penalty = p->frequency_penalty,
                                .presence_penalty = p->presence_penalty,
                                .repetition_penalty = p->repetition_penalty};
     ask_counts(q, arena, out);
-    if (q->n_output < p->min_new_tokens) {
+    if (n_output < p->min_new_tokens) {
         out->banned = p->stop_ids.p;
         out->n_banned = p->stop_ids.n;
     }

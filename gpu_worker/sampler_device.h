@@ -12,8 +12,9 @@
 #include "gpu_worker/backend.h"
 #include "gpu_worker/sampler.h"
 
-/* Row and place of the answer are the caller's to fill. Lists are of the arena, or q's own. */
-void sampler_device_ask(const struct sampler_seq *q, struct by_arena *arena,
+/* Row, slot and place of the answer are the caller's to fill. Lists are of the arena, or q's own. n_ahead: output ids that q
+ * has not been told of, because nobody here knows them yet; not for one that counts them. */
+void sampler_device_ask(const struct sampler_seq *q, uint32_t n_ahead, struct by_arena *arena,
                         struct sample_row *out);
 void sampler_device_ask_score(const struct msg_sampling *params, uint32_t id,
                               struct sample_row *out);

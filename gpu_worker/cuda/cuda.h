@@ -95,6 +95,7 @@ struct cuda {
     struct port_device device;
     struct queue *queue;
     struct lane lane;
+    bool is_held; /* what is run is of one list, from hold to go */
     struct cuda_options options;
     char name[160];
     float *prepared; /* [CUDA_BLOCK_ROWS, widest k_pad]: rows normed and padded, f32 or bf16 */

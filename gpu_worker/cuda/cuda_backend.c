@@ -76,11 +76,40 @@ static struct rope_table *rope_new(struct backend *b, const struct rope_source *
 
 static void backend_run(struct backend *b, void (*fn)(struct lane *l, void *ctx), void *ctx) {
     struct cuda *c = cuda_of(b);
-    queue_begin(c->queue);
+    if (!c->is_held) queue_begin(c->queue);
     c->lane.n_taken = 0;
     fn(&c->lane, ctx);
     /* A failure is kept, and found by the wait that follows. */
-    if (queue_end(c->queue)) return;
+    if (!c->is_held && queue_end(c->queue)) return;
+}
+
+static void backend_hold(struct backend *b) {
+    struct cuda *c = cuda_of(b);
+    queue_begin(c->queue);
+    c->is_held = true;
+}
+
+static uint64_t backend_go(struct backend *b, void *to, const void *from, size_t n) {
+    struct cuda *c = cuda_of(b);
+    c->is_held = false;
+    queue_fetch(c->queue, to, from, n);
+    int rc = queue_end(c->queue); /* a failure is kept, and found by reached */
+    (void)rc;
+    return queue_counted(c->queue).n_runs;
+}
+
+static int backend_reached(struct backend *b, uint64_t point, struct by_err *err) {
+    struct cuda *c = cuda_of(b);
+    int rc = queue_reached(c->queue, point, c->options.deadline_ms);
+    return rc >= 0 ? rc : by_fail(err, BY_EUNAVAILABLE, "%s: %s", c->name, port_error(c->port));
+}
+
+static void *backend_host_new(struct backend *b, size_t n) {
+    return port_pinned(cuda_of(b)->port, n);
+}
+
+static void backend_host_free(struct backend *b, void *p) {
+    if (p) port_pinned_free(cuda_of(b)->port, p);
 }
 
 static int backend_wait(struct backend *b, struct by_err *err) {
@@ -99,9 +128,8 @@ static float *backend_get(struct backend *b, const float *p, size_t n) {
     }
     if (!c->host) return NULL;
     queue_begin(c->queue);
-    if (port_to_host(c->port, c->host, p, bytes) || queue_end(c->queue) ||
-        queue_wait(c->queue, c->options.deadline_ms))
-        return NULL;
+    queue_fetch(c->queue, c->host, p, bytes);
+    if (queue_end(c->queue) || queue_wait(c->queue, c->options.deadline_ms)) return NULL;
     return c->host;
 }
 
@@ -187,6 +215,11 @@ static const struct backend table = {
     .put = backend_put,
     .get = backend_get,
     .wait = backend_wait,
+    .hold = backend_hold,
+    .go = backend_go,
+    .reached = backend_reached,
+    .host_new = backend_host_new,
+    .host_free = backend_host_free,
     .free_bytes = backend_free_bytes,
     .weight_new = cuda_weight_new,
     .weight_free = cuda_weight_free,

@@ -8,7 +8,7 @@ struct embed_args {
     const uint8_t *rows;
     uint64_t row_bytes;
     uint32_t scale_at, n_in;
-    const uint32_t *ids; /* NULL: row 0 */
+    const uint32_t *ids, *last; /* ids NULL: row 0 */
     uint32_t offset;
     float scale;
     bool is_add;
@@ -18,7 +18,9 @@ struct embed_args {
 
 template <int F> static __global__ void embed_kernel(const struct embed_args a) {
     uint32_t r = a.first + blockIdx.x;
-    uint32_t id = a.ids ? a.ids[r] + a.offset : 0;
+    uint32_t id = a.ids ? a.ids[r] : 0;
+    if (a.last && id & (uint32_t)EMBED_LAST) id = a.last[id & ~(uint32_t)EMBED_LAST];
+    id += a.offset;
     const uint8_t *row = a.rows + id * a.row_bytes;
     float *out = a.out + (size_t)r * a.ld;
     for (uint32_t k = 8 * threadIdx.x; k < a.n_in; k += 8 * blockDim.x) {
@@ -35,7 +37,8 @@ static void embed_table(struct cuda *c, const struct op_embed *o, const struct w
     memset(&a, 0, sizeof a);
     a.rows = w->rows, a.row_bytes = w->row_bytes, a.scale_at = w->scale_at, a.n_in = w->n_in;
     if (ids) a.ids = (const uint32_t *)queue_stage(c->queue, ids, (o->first + o->n) * sizeof *ids);
-    a.offset = offset, a.scale = scale, a.is_add = is_add;
+    if (ids == o->ids) a.last = o->last;
+    a.offset = ids ? offset : 0, a.scale = scale, a.is_add = is_add;
     a.out = o->out, a.ld = o->ld, a.first = o->first;
     BY_FORMATS(w->format, LAUNCH(c, embed_kernel<F>, a, GRID(o->n, 1, 1), 128, 0));
 }

@@ -69,6 +69,8 @@ void port_graph_free(struct port *p, struct port_graph *g);
 enum { PORT_MARKS = 4 };
 BY_MUST_USE int port_mark(struct port *p, uint32_t mark);
 BY_MUST_USE int port_wait(struct port *p, uint32_t mark, uint32_t deadline_ms);
+/* Without waiting: 1 when the mark is reached, 0 when it is not yet, -1 when the device failed. */
+BY_MUST_USE int port_reached(struct port *p, uint32_t mark);
 
 /* How long what fn enqueues takes on the device, once all before it is done. fn returns non-zero: it could not be enqueued, and
  * so does this, with *ms infinite; the device is as good as before. At load: waits. */

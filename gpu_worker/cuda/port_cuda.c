@@ -246,6 +246,12 @@ int port_wait(struct port *p, uint32_t mark, uint32_t deadline_ms) {
     return wait_for(p, p->marks[mark], deadline_ms);
 }
 
+int port_reached(struct port *p, uint32_t mark) {
+    cudaError_t e = cudaEventQuery(p->marks[mark]);
+    if (e == cudaErrorNotReady) return 0;
+    return check(p, e, "a step") ? -1 : 1;
+}
+
 int port_time(struct port *p, int (*fn)(void *ctx), void *ctx, uint32_t deadline_ms, float *ms) {
     *ms = INFINITY;
     if (check(p, cudaEventRecord(p->from, p->stream), "recording an event")) return -1;

@@ -1,6 +1,7 @@
 #include "gpu_worker/cuda/queue.h"
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "common/base/str.h"
 
@@ -56,6 +57,14 @@ struct queue {
     uint32_t ring; /* which of a block's pinned parts is being filled */
     struct room rooms[ROOMS_MAX];
     uint32_t n_rooms;
+    struct {
+        void *to;
+        const void *from;
+        size_t n; /* 0: nothing is fetched */
+    } fetch;
+    uint64_t
+        reached_ns; /* when a run was last seen to be done, or was handed over to an idle device */
+    uint64_t n_reached; /* runs up to this one are done */
 
     struct known known[GRAPHS_MAX];
     uint32_t n_known;
@@ -94,6 +103,7 @@ void queue_begin(struct queue *q) {
     for (uint32_t i = 0; i < q->n_blocks; i++)
         q->blocks[i].n_used = 0;
     q->block = q->n_rooms = 0;
+    q->fetch.n = 0;
     q->ring = (q->ring + 1) % PORT_MARKS;
     if (port_wait(q->port, q->ring, 60000)) q->has_failed = true;
 }
@@ -259,8 +269,16 @@ static int hand_over(struct queue *q) {
     return port_graph_run(q->port, k->graph);
 }
 
+void queue_fetch(struct queue *q, void *to, const void *from, size_t n) {
+    by_assert(!q->fetch.n);
+    q->fetch.to = to;
+    q->fetch.from = from;
+    q->fetch.n = n;
+}
+
 int queue_end(struct queue *q) {
     int rc = q->has_failed ? -1 : 0;
+    if (q->n_reached == q->counts.n_runs) q->reached_ns = by_now_ns();
     q->counts.n_runs++;
     q->counts.n_commands += q->n_commands;
     for (uint32_t i = 0; i < q->n_blocks && !rc; i++) {
@@ -268,6 +286,7 @@ int queue_end(struct queue *q) {
         if (b->n_used) rc = port_to_device(q->port, b->device, b->pinned[q->ring], b->n_used);
     }
     if (!rc) rc = hand_over(q);
+    if (!rc && q->fetch.n) rc = port_to_host(q->port, q->fetch.to, q->fetch.from, q->fetch.n);
     if (!rc) rc = port_mark(q->port, q->ring);
     if (rc) q->has_failed = true;
     return rc;
@@ -277,6 +296,25 @@ int queue_wait(struct queue *q, uint32_t deadline_ms) {
     if (q->has_failed) return -1;
     int rc = port_wait(q->port, q->ring, deadline_ms);
     if (rc) q->has_failed = true;
+    q->n_reached = q->counts.n_runs;
+    return rc;
+}
+
+int queue_reached(struct queue *q, uint64_t n, uint32_t deadline_ms) {
+    uint64_t n_later = q->counts.n_runs - n;
+    by_assert(n && n <= q->counts.n_runs);
+    if (q->has_failed) return -1;
+    if (n <= q->n_reached || n_later >= PORT_MARKS)
+        return 1; /* its mark serves another run already */
+    int rc = port_reached(q->port, (q->ring + PORT_MARKS - (uint32_t)n_later) % PORT_MARKS);
+    uint64_t now = by_now_ns();
+    if (rc == 0 && now - q->reached_ns > (uint64_t)deadline_ms * 1000000)
+        rc = port_fail(q->port, "a step is not done after %u ms", deadline_ms);
+    if (rc < 0) q->has_failed = true;
+    if (rc > 0) {
+        q->n_reached = n;
+        q->reached_ns = now;
+    }
     return rc;
 }
 

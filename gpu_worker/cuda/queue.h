@@ -41,8 +41,13 @@ const void *queue_stage(struct queue *q, const void *host, size_t n);
  * one's address and a number of its own; *is_new is false when it was made in this run already. */
 void *queue_room(struct queue *q, const void *of, uint64_t variant, size_t n, const void **device,
                  bool *is_new);
+/* After the commands of this run n bytes are copied to `to`, pinned memory; once a run. */
+void queue_fetch(struct queue *q, void *to, const void *from, size_t n);
 /* Hands all over to the device; does not wait. */
 BY_MUST_USE int queue_end(struct queue *q);
+/* Is the run done that was the n-th to end? 1: yes, 0: not yet, -1: the device failed, or took longer than deadline_ms for it since
+ * the one before it was seen to be done. */
+BY_MUST_USE int queue_reached(struct queue *q, uint64_t n, uint32_t deadline_ms);
 /* Until all that was handed over is done. */
 BY_MUST_USE int queue_wait(struct queue *q, uint32_t deadline_ms);
 void queue_forget(struct queue *q); /* all graphs, what is under way included */

@@ -15,7 +15,7 @@ struct sample_args {
     float *logits;
     uint32_t ld, n_vocab;
     const struct sample_row *rows; /* lists point to the device */
-    uint32_t *out;
+    uint32_t *out, *last;
 };
 
 struct shared {
@@ -276,6 +276,7 @@ static __global__ void __launch_bounds__(THREADS) sample_kernel(const struct sam
     if (threadIdx.x == 0) {
         out[0] = bad ? 0 : id, out[1] = bad, out[2] = as_u32(max), out[3] = bad ? 0 : as_u32(l[id]);
         out[4] = (uint32_t)total, out[5] = (uint32_t)(total >> 32);
+        if (a.last && r.slot != UINT32_MAX) a.last[r.slot] = bad ? 0 : id;
     }
     if (!bad && r.wants_report) report(s, r, l, n, out);
 }
@@ -319,6 +320,6 @@ extern "C" void cuda_sample(struct lane *l, const struct op_sample *o) {
     struct sample_args a;
     memset(&a, 0, sizeof a);
     a.logits = o->logits, a.ld = o->ld, a.n_vocab = o->n_vocab;
-    a.rows = (const struct sample_row *)device, a.out = o->out;
+    a.rows = (const struct sample_row *)device, a.out = o->out, a.last = o->last;
     LAUNCH(c, sample_kernel, a, GRID(o->n, 1, 1), THREADS, sizeof(struct shared));
 }

@@ -13,6 +13,7 @@ static void embed(const struct pass *p) {
     const struct decoder *d = p->d;
     d->b->embed(p->lane, &(struct op_embed){.table = d->embed,
                                             .ids = p->s->ids,
+                                            .last = p->s->last,
                                             .scale = (float)d->info.embed_scale,
                                             .pos_table = d->positions,
                                             .positions = p->s->positions,

@@ -273,6 +273,10 @@ void model_set_group(struct model *m, struct tp *tp) {
     m->d.tp_rc = 0;
 }
 
+bool model_has_group(const struct model *m) {
+    return m->d.tp;
+}
+
 int model_forward(struct model *m, const struct model_step *s) {
     by_assert(m->n_pages > 0);
     m->n_rows = s->n_rows;

@@ -35,6 +35,7 @@ void model_close(struct model *m); /* NULL is fine */
 /* The group that sums are made with, from now on; borrowed. Ranks of several need one before their first step. */
 struct tp;
 void model_set_group(struct model *m, struct tp *tp);
+bool model_has_group(const struct model *m); /* false too where devices sum by themselves */
 
 const char *model_family(const struct model *m);
 uint32_t model_n_vocab(const struct model *m);
@@ -46,6 +47,7 @@ BY_MUST_USE int model_kv_new(struct model *m, uint32_t n_pages, struct by_err *e
 /* One step: rows in order, grouped by sequence. */
 struct model_step {
     const uint32_t *ids, *positions; /* [n_rows] */
+    const uint32_t *last;            /* of op_embed */
     uint32_t n_rows;
     const struct seq_rows *seqs; /* [n_seqs], rows ascending, none empty */
     uint32_t n_seqs;

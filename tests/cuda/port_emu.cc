@@ -1,5 +1,5 @@
-/* The emulator as a device (port.h). Work is kept until somebody waits for it, and host memory is read only then: who forgets
- * to wait, or changes memory too early, computes with poison.
+/* The emulator as a device (port.h). Work is kept until somebody waits for it, or looks: each look carries out a few commands. Host
+ * memory is read only then: who forgets to wait, or changes memory too early, computes with poison.
  *
  *     BANYAN_EMU_BYTES=n     memory of the device            BANYAN_EMU_FAIL=n     command n fails, as an illegal address does
  *     BANYAN_EMU_HANG=n      command n never ends            BANYAN_EMU_REVERSE=1  the last lane first
@@ -8,12 +8,15 @@
 
 #include "gpu_worker/cuda/port.h"
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
 #include <vector>
+
+enum { COMMANDS_A_LOOK = 16 }; /* as far as this device gets between two looks at it */
 
 struct command {
     struct port_launch launch;
@@ -27,7 +30,8 @@ struct port_graph {
 };
 
 struct port {
-    std::vector<command> pending, recorded;
+    std::deque<command> pending;
+    std::vector<command> recorded;
     std::map<void *, size_t> sizes;
     uint64_t limit, used, n_done, fail_at, hang_at;
     uint32_t n_pending_marks[PORT_MARKS];
@@ -126,16 +130,23 @@ static void carry_out(struct port *p, const command &c) {
                 c.args.data());
 }
 
+static void advance(struct port *p) {
+    command c = std::move(p->pending.front());
+    p->pending.pop_front();
+    carry_out(p, c);
+}
+
 static void drain(struct port *p) {
-    std::vector<command> all;
-    all.swap(p->pending);
-    for (const command &c : all)
-        carry_out(p, c);
+    while (!p->pending.empty())
+        advance(p);
 }
 
 static int give(struct port *p, command c) {
     if (p->has_failed) return -1;
-    (p->is_recording ? p->recorded : p->pending).push_back(std::move(c));
+    if (p->is_recording)
+        p->recorded.push_back(std::move(c));
+    else
+        p->pending.push_back(std::move(c));
     return 0;
 }
 
@@ -246,6 +257,14 @@ int port_time(struct port *p, int (*fn)(void *), void *ctx, uint32_t, float *ms)
     drain(p);
     *ms = (float)(p->n_done - before);
     return p->has_failed || p->hangs ? -1 : 0;
+}
+
+int port_reached(struct port *p, uint32_t mark) {
+    for (int i = 0; i < COMMANDS_A_LOOK && p->n_pending_marks[mark]; i++)
+        advance(p);
+    if (p->hangs) return port_wait(p, mark, 0);
+    if (p->has_failed) return -1;
+    return p->n_pending_marks[mark] == 0;
 }
 
 int port_wait(struct port *p, uint32_t mark, uint32_t deadline_ms) {

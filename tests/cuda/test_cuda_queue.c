@@ -108,6 +108,50 @@ TEST(more_lists_than_graphs_are_kept_still_run) {
     check(array);
 }
 
+TEST(what_a_run_fetches_is_there_when_the_run_is_reached) {
+    UNUSED_STATE;
+    uint32_t array[64], n_looks = 0;
+    uint64_t runs[3];
+    uint32_t *to = port_pinned(port, 3 * sizeof *to);
+    for (uint32_t i = 0; i < 3; i++) {
+        array[0] = 10 + i;
+        queue_begin(queue);
+        const uint32_t *staged = queue_stage(queue, array, sizeof array);
+        for (uint32_t k = 0; k < COMMANDS; k++) {
+            struct copy c;
+            memset(&c, 0, sizeof c);
+            c.from = staged;
+            queue_call(queue, copy_command, NULL, &c, sizeof c);
+        }
+        queue_fetch(queue, to + i, there, sizeof *to);
+        assert_int_equal(queue_end(queue), 0);
+        runs[i] = queue_counted(queue).n_runs;
+    }
+    assert_int_equal(queue_reached(queue, runs[1], 60000), 0); /* some of it is done, not all */
+    while (!queue_reached(queue, runs[1], 60000))
+        n_looks++;
+    assert_true(n_looks < 100);
+    assert_int_equal(queue_reached(queue, runs[0], 60000), 1);
+    assert_int_equal(to[0], 10);
+    assert_int_equal(to[1], 11);
+    assert_int_equal(to[2], UINT32_MAX); /* not reached: as it was */
+    assert_int_equal(queue_wait(queue, 60000), 0);
+    assert_int_equal(queue_reached(queue, runs[2], 60000), 1);
+    assert_int_equal(to[2], 12);
+    port_pinned_free(port, to);
+}
+
+/* The first look finds 16 commands done, and no more time. */
+TEST(a_run_that_is_late_fails) {
+    UNUSED_STATE;
+    uint32_t array[64] = {0};
+    for (int turn = 0; turn < 3; turn++)
+        run(array, 20, 0);
+    assert_int_equal(queue_reached(queue, 3, 0), -1);
+    assert_non_null(strstr(port_error(port), "not done after 0 ms"));
+    assert_int_not_equal(queue_wait(queue, 1000), 0);
+}
+
 TEST(after_a_failure_nothing_is_done_any_more) {
     UNUSED_STATE;
     uint32_t array[64] = {0};
@@ -153,5 +197,6 @@ TESTS(ALONE(a_list_that_comes_again_is_a_graph_with_new_contents),
       ALONE(a_list_that_differs_in_one_argument_is_another),
       ALONE(arrays_larger_than_all_before_find_room),
       ALONE(more_lists_than_graphs_are_kept_still_run),
+      ALONE(what_a_run_fetches_is_there_when_the_run_is_reached), ALONE(a_run_that_is_late_fails),
       cmocka_unit_test_setup_teardown(after_a_failure_nothing_is_done_any_more, set_up_to_fail,
                                       tear_down));

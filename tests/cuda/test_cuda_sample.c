@@ -46,14 +46,14 @@ static void check(struct row *rows, uint32_t n, uint32_t n_vocab) {
         if (rows[i].is_score)
             sampler_device_ask_score(&rows[i].params, i, &asks[i]);
         else
-            sampler_device_ask(&rows[i].seq, &arena, &asks[i]);
+            sampler_device_ask(&rows[i].seq, 0, &arena, &asks[i]);
         asks[i].row = i;
         asks[i].at = at;
         at += sampler_device_words(&asks[i]);
     }
     float *there = (float *)(uintptr_t)gpu->put(gpu, all, (size_t)n * ld);
     uint32_t *out = gpu->alloc(gpu, WORDS * sizeof *out);
-    struct op_sample op = {there, ld, n_vocab, asks, n, out};
+    struct op_sample op = {there, ld, n_vocab, asks, n, out, NULL};
     gpu->run(gpu, sample_lane, &op);
     uint32_t *words = (uint32_t *)gpu->get(gpu, (const float *)out, at);
     assert_non_null(words);

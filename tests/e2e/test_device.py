@@ -1,13 +1,16 @@
 """--device: what a worker says when it cannot have a GPU, and a whole server on an emulated one (tests/cuda), its failures
 included."""
 
+import itertools
 import os
+import re
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from harness import BIN, BUILD, ROOT, Serve, can_gain_no_rights, is_shut_in, wait_for
+from harness import BIN, BUILD, ROOT, Serve, can_gain_no_rights, in_threads, is_shut_in, wait_for
 
 EMULATED = BUILD / "tests/banyan-cuda-emu.so"
 REAL = BUILD / "lib/banyan-cuda.so"
@@ -121,6 +124,50 @@ def test_streams_go_on_when_the_device_fails(tmp_path):
         assert s.generate(PROMPT, 40)[:2] == want
         assert not once.exists()
         wait_for("the next worker", lambda: s.pids().get("gpu-worker", first) != first)
+
+
+def talk(server, stop_id, on_event=None):
+    """Text and ids of streams side by side: one that a stop id ends, one that its text ends, one drawn, one that counts its tokens."""
+    samplings = [{}, {"stop_token_ids": [stop_id]}, {"stop": ["e", " "]}, {"temperature": 1, "seed": 7}, {"frequency_penalty": 0.5}]
+    lengths = [40, 40, 40, 40, 6]
+    return in_threads([lambda i=i: server.generate(PROMPT + " " * i, lengths[i], on_event, sampling=samplings[i])[:2] for i in range(5)])
+
+
+def ahead_of_time(server):
+    """How many steps its worker says it began while another was in flight, when it lost the scheduler."""
+    os.kill(server.pids()["scheduler"], signal.SIGKILL)
+    found = wait_for("the worker to notice", lambda: re.search(r"lost the scheduler.*; (\d+) steps began", server.logs()))
+    return int(found[1])
+
+
+@has_model
+def test_two_steps_in_flight_answer_as_one():
+    """What ends while its next step is in flight included (a stop id, a stop text, a client that leaves), and kill -9 of the worker."""
+    flags = [*FLAGS, "--device", "cuda", "--deterministic"]
+    with Serve(*flags, "--steps-in-flight", "1", env=DEVICE) as s:
+        stop_id = s.generate(PROMPT + " ", 12)[1][9]
+        want = talk(s, stop_id)
+        assert len(want[0][1]) == 40 and len(want[1][1]) <= 10 and len(want[2][1]) < 40
+        assert ahead_of_time(s) == 0
+    with Serve(*flags, env=DEVICE) as s:
+        assert talk(s, stop_id) == want
+        wait_for("all pages to be free or in the tree", s.is_idle)
+        gone = s.client._open("POST", "/generate", {"text": PROMPT, "stream": True, "sampling_params": {"max_new_tokens": 100}})
+        response = gone.getresponse()
+        response.readline()
+        response.close()
+        gone.close()
+        wait_for("its pages to be free", s.is_idle)
+        assert ahead_of_time(s) > 0
+        first, events = s.pids()["gpu-worker"], itertools.count()
+
+        def kill_once(_):
+            if next(events) == 15:
+                os.kill(first, signal.SIGKILL)
+
+        assert talk(s, stop_id, kill_once) == want
+        wait_for("the next worker", lambda: s.pids()["gpu-worker"] != first)
+        wait_for("all pages to be free or in the tree", s.is_idle)
 
 
 @has_model

@@ -74,6 +74,25 @@ TEST(a_sampled_token_is_the_next_to_run) {
     mirror_release(&m);
 }
 
+/* Two steps in flight: the second runs the token that the first is sampling. */
+TEST(a_token_that_is_being_sampled_may_run_once) {
+    UNUSED_STATE;
+    start();
+    struct msg_admit a = admit_of(0, 0, 3, 1);
+    struct slot *s = &m.slots[0];
+    assert_int_equal(admit_at(1, &a), 0);
+    assert_int_equal(row_at(2, 0, 3), 0);
+    s->n_done += 3;
+    s->n_pending++;
+    assert_int_equal(row_at(3, 0, 1), 0);
+    s->n_done++;
+    assert_int_equal(row_at(4, 0, 1), BY_EFORMAT);
+    mirror_push(s, 42);
+    assert_int_equal(s->n_pending, 0);
+    assert_int_equal(s->ids[3], 42);
+    mirror_release(&m);
+}
+
 TEST(output_ids_count_wherever_they_lie) {
     UNUSED_STATE;
     static const uint32_t before[] = {50, 51};
@@ -172,7 +191,8 @@ TEST(the_crc_tells_mirrors_apart) {
 }
 
 TESTS(RUN(takes_an_admit_and_its_rows), RUN(a_sampled_token_is_the_next_to_run),
-      RUN(output_ids_count_wherever_they_lie), RUN(a_gap_in_the_steps_is_refused),
-      RUN(an_admit_that_makes_no_sense_is_refused), RUN(a_slot_is_admitted_once),
-      RUN(rows_beyond_pages_or_slots_are_refused), RUN(a_slot_has_one_row_a_step),
-      RUN(more_rows_than_fit_are_refused), RUN(the_crc_tells_mirrors_apart));
+      RUN(a_token_that_is_being_sampled_may_run_once), RUN(output_ids_count_wherever_they_lie),
+      RUN(a_gap_in_the_steps_is_refused), RUN(an_admit_that_makes_no_sense_is_refused),
+      RUN(a_slot_is_admitted_once), RUN(rows_beyond_pages_or_slots_are_refused),
+      RUN(a_slot_has_one_row_a_step), RUN(more_rows_than_fit_are_refused),
+      RUN(the_crc_tells_mirrors_apart));
