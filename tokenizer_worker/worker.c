@@ -255,8 +255,10 @@ static int answer_tokenize(struct worker *w, const struct by_json *args, struct 
     if (!rc) rc = by_tokenizer_encode(w->tokenizer, text, &o, &w->ids, err);
     if (rc) return rc;
     by_buf_addz(&w->json, "{\"tokens\":[");
-    for (size_t i = 0; i < w->ids.n; i++)
-        by_buf_addf(&w->json, i ? ",%u" : "%u", w->ids.p[i]);
+    for (size_t i = 0; i < w->ids.n; i++) {
+        if (i) by_buf_addc(&w->json, ',');
+        by_buf_add_u64(&w->json, w->ids.p[i]);
+    }
     by_buf_addf(&w->json, "],\"count\":%zu,\"max_model_len\":%u}", w->ids.n, w->context_len);
     return 0;
 }

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import tiny_llama
-from harness import Serve, wait_for
+from harness import Serve, in_threads, wait_for
 
 PROMPT = "Once upon a time there were two little foxes who"
 
@@ -77,6 +77,32 @@ def test_a_slow_rank_makes_the_answer_late_and_nothing_else(tmp_path):
             with slowed(pids[f"gpu-worker-0.{rank}"]):
                 assert answer() == before
         assert s.pids() == pids  # nobody was taken for dead
+
+
+def test_a_rank_that_stands_still_is_noticed_while_it_does(tmp_path):
+    """In the middle of a sum one of two stops and stays so: the other gives the group up by itself, the group comes together again
+    when it can, and the streams go on with the same bytes."""
+    with Serve("--model-path", tiny_llama.write(tmp_path / "m", 1), "--threads", "1", "--tp-size", "2", "--max-total-tokens", "16384") as s:
+        answer = lambda: s.generate([20 + i for i in range(40)], 400, sampling={"ignore_eos": True})[1]  # noqa: E731
+        before, says = answer(), "another rank of the group is lost"
+        for rank in (1, 0):
+            stopped, seen, over = s.pids()[f"gpu-worker-0.{rank}"], s.logs().count(says), threading.Event()
+
+            def streams():
+                while not over.is_set():
+                    assert answer() == before
+
+            def act():
+                wait_for("it to run", lambda: s.load()["num_running_reqs"])
+                os.kill(stopped, signal.SIGSTOP)
+                try:
+                    wait_for("the other to give it up", lambda: s.logs().count(says) > seen, 60)
+                finally:
+                    os.kill(stopped, signal.SIGCONT)
+                    over.set()
+
+            in_threads([streams, streams, act])
+            assert answer() == before
 
 
 def test_two_replicas_share_the_work_and_one_may_die(alone):

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/protocol"), str(ROOT / "tests/e2e")]
 
 import table  # noqa: E402
-import kills, crowds, mixed  # noqa: E401, E402, F401 - each brings its checks
+import kills, crowds, abuse, mixed  # noqa: E401, E402, F401 - each brings its checks
 
 
 def main():
