@@ -1,4 +1,5 @@
 /* The table of backend.h for a CUDA device: one lane, whose ops add commands to the queue. */
+#include "common/base/file.h"
 #include "common/base/mem.h"
 #include "gpu_worker/cuda/cuda.h"
 #include "gpu_worker/cuda/cuda_group.h"
@@ -157,7 +158,13 @@ static int open_gemm(struct cuda *c, struct by_err *err) {
     void *room = bytes ? cuda_alloc(c, bytes, CUDA_MEM_OTHER) : NULL;
     if (bytes && !room)
         return by_fail(err, BY_ENOMEM, "%s: no memory for %zu bytes of workspace", c->name, bytes);
-    return gemm_open(&c->gemm, c->port, room, err);
+    char *folder = by_path_cache(), *path = by_path_join(folder, "cublaslt-choices");
+    const struct gemm_place at = {
+        .port = c->port, .workspace = room, .device = c->device.name, .choices = path};
+    int rc = gemm_open(&c->gemm, &at, err);
+    by_free(path);
+    by_free(folder);
+    return rc;
 }
 
 static void backend_close(struct backend *b) {

@@ -2,7 +2,7 @@
  *
  *     y[m][n_out] = alpha * x[m][n_in] · w[n_out][n_in]^T + beta * y        bf16 times bf16, sums and y in f32
  *
- *     load:  gemm_tune ─ for each class of rows: the library's best guesses, timed ─▶ one algorithm, for good
+ *     load:  gemm_tune ─ for each class of rows: the library's best guesses, timed ─▶ one algorithm, for good, and into a file
  *     step:  gemm_run ─▶ that of (class of m, n_out, n_in); a shape that was not tuned: the library's first guess
  *
  *     gemm_lt.c   cuBLASLt            gemm_none.c   a build without it opens none, tiles.cu does it all
@@ -39,8 +39,14 @@ static inline uint32_t gemm_class_of(uint32_t m) {
 }
 
 size_t gemm_workspace_bytes(void);
-/* workspace: so many bytes of the device, the caller's. *out may become NULL with 0: there is no library. */
-BY_MUST_USE int gemm_open(struct gemm **out, struct port *p, void *workspace, struct by_err *err);
+struct gemm_place {
+    struct port *port;
+    void *workspace;     /* so many bytes of the device, the caller's */
+    const char *device;  /* its name: choices are of one kind of device */
+    const char *choices; /* a file of them, gemm_choices.h; NULL: none */
+};
+/* *out may become NULL with 0: there is no library. */
+BY_MUST_USE int gemm_open(struct gemm **out, const struct gemm_place *at, struct by_err *err);
 void gemm_close(struct gemm *g);
 /* Chooses for the call and its class of rows, unless that was done. w and x hold real numbers, y is scratch; what lies in the
  * n_cold bytes at cold is cleared before each run, so that it starts from memory and not from a cache. At load. */

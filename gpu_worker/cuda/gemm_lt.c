@@ -1,7 +1,9 @@
 #include "common/base/mem.h"
 #include "gpu_worker/cuda/gemm.h"
+#include "gpu_worker/cuda/gemm_choices.h"
 
 #include <cublasLt.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +29,7 @@ struct gemm {
     struct port *port;
     cublasLtHandle_t handle;
     void *workspace;
+    struct gemm_choices *choices; /* of this library on such a device, from earlier processes */
     struct plan plans[PLANS_MAX];
     uint32_t n_plans;
 };
@@ -52,15 +55,19 @@ size_t gemm_workspace_bytes(void) {
     return WORKSPACE;
 }
 
-int gemm_open(struct gemm **out, struct port *p, void *workspace, struct by_err *err) {
+int gemm_open(struct gemm **out, const struct gemm_place *at, struct by_err *err) {
     struct gemm *g = by_alloc(sizeof *g);
-    *g = (struct gemm){.port = p, .workspace = workspace};
+    char maker[160];
+    *g = (struct gemm){.port = at->port, .workspace = at->workspace};
     cublasStatus_t s = cublasLtCreate(&g->handle);
     if (s) {
         by_free(g);
         return by_fail(err, BY_EUNAVAILABLE, "cuBLASLt %zu cannot be used: %s",
                        cublasLtGetVersion(), cublasLtGetStatusString(s));
     }
+    snprintf(maker, sizeof maker, "cuBLASLt %zu, %zu bytes of workspace, %.100s",
+             cublasLtGetVersion(), (size_t)WORKSPACE, at->device);
+    g->choices = gemm_choices_new(at->choices, maker);
     *out = g;
     return 0;
 }
@@ -68,6 +75,7 @@ int gemm_open(struct gemm **out, struct port *p, void *workspace, struct by_err 
 void gemm_close(struct gemm *g) {
     if (!g) return;
     cublasLtDestroy(g->handle);
+    gemm_choices_free(g->choices);
     by_free(g);
 }
 
@@ -212,6 +220,27 @@ static int time_of(struct trial *t, void *cold, size_t n_cold, float *ms) {
     return 0;
 }
 
+static struct gemm_choice choice_of(const struct plan *p) {
+    struct gemm_choice x = {p->m, p->n_out, p->n_in, p->y_align, {0}};
+    static_assert(sizeof x.algo == sizeof p->algo, "the library's struct of words");
+    memcpy(x.algo, &p->algo, sizeof x.algo);
+    return x;
+}
+
+/* What an earlier process chose, if the library takes it for this shape. */
+static bool was_chosen(struct gemm *g, struct operands *o, struct plan *p) {
+    const struct gemm_choice like = choice_of(p), *x = gemm_choices_find(g->choices, &like);
+    cublasLtMatmulHeuristicResult_t fits;
+    cublasLtMatmulAlgo_t algo;
+    if (!x) return false;
+    memcpy(&algo, x->algo, sizeof algo);
+    if (cublasLtMatmulAlgoCheck(g->handle, &o->desc, &o->a, &o->b, &o->d, &o->d, &algo, &fits) ||
+        fits.workspaceSize > WORKSPACE)
+        return false;
+    p->algo = algo;
+    return true;
+}
+
 int gemm_tune(struct gemm *g, const struct gemm_call *c, void *cold, size_t n_cold) {
     struct plan plan = {.m = gemm_class_of(c->m),
                         .n_out = c->n_out,
@@ -224,7 +253,12 @@ int gemm_tune(struct gemm *g, const struct gemm_call *c, void *cold, size_t n_co
     float best_ms = 0;
     if (find(g, &plan)) return 0;
     /* What the library cannot do is told when a step asks for it. */
-    if (describe(&o, c, c->m) || ask(g, &o, &plan, guesses, GUESSES, &n)) return 0;
+    if (describe(&o, c, c->m)) return 0;
+    if (was_chosen(g, &o, &plan)) {
+        add(g, &plan);
+        return 0;
+    }
+    if (ask(g, &o, &plan, guesses, GUESSES, &n)) return 0;
     for (int i = 0; i < n && n > 1; i++) {
         struct trial t = {g, &o, c, &guesses[i].algo};
         float ms;
@@ -236,5 +270,7 @@ int gemm_tune(struct gemm *g, const struct gemm_call *c, void *cold, size_t n_co
     }
     plan.algo = guesses[best].algo;
     add(g, &plan);
+    const struct gemm_choice x = choice_of(&plan);
+    gemm_choices_add(g->choices, &x);
     return 0;
 }

@@ -7,9 +7,8 @@ size_t gemm_workspace_bytes(void) {
     return 0;
 }
 
-int gemm_open(struct gemm **out, struct port *p, void *workspace, struct by_err *err) {
-    (void)p;
-    (void)workspace;
+int gemm_open(struct gemm **out, const struct gemm_place *at, struct by_err *err) {
+    (void)at;
     (void)err;
     *out = NULL;
     return 0;

@@ -25,9 +25,9 @@ size_t gemm_workspace_bytes(void) {
     return 64;
 }
 
-int gemm_open(struct gemm **out, struct port *p, void *, struct by_err *) {
+int gemm_open(struct gemm **out, const struct gemm_place *at, struct by_err *) {
     const char *flag = getenv("BANYAN_EMU_GEMM");
-    *out = flag && *flag == '0' ? NULL : new gemm{p};
+    *out = flag && *flag == '0' ? NULL : new gemm{at->port};
     return 0;
 }
 

@@ -1,12 +1,16 @@
 /* gemm_lt.c, which is made for cuBLASLt, over a library of this file: the calls and structs are the real header's, the products
  * are loops, and the time of an algorithm is the number of commands that it gives to the emulated device. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cublasLt.h>
 
+#include "common/base/file.h"
 #include "common/modelfile/dtype.h"
 #include "gpu_worker/cuda/gemm.h"
+#include "gpu_worker/cuda/gemm_choices.h"
 #include "tests/unit/test.h"
 
 enum { GUESSES = 4, M = 40, N_OUT = 24, N_IN = 16 };
@@ -18,6 +22,7 @@ static struct {
     uint64_t refuses; /* rows for which no algorithm serves but one that was asked for with them */
     struct port *port;
     uint8_t *scratch;
+    size_t version;
 } lib;
 
 struct layout {
@@ -139,7 +144,7 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t h) {
 }
 
 size_t cublasLtGetVersion(void) {
-    return 0;
+    return lib.version;
 }
 
 const char *cublasLtGetStatusString(cublasStatus_t s) {
@@ -149,8 +154,19 @@ const char *cublasLtGetStatusString(cublasStatus_t s) {
 /* ---- a device with one product ---- */
 
 static struct gemm *gemm;
+static char folder[] = "/tmp/banyan-gemm-XXXXXX", path[64];
+static const char *device_name = "a device";
 static uint16_t *w, *x;
 static float *y;
+
+/* As the next process does. */
+static void open_again(void) {
+    struct by_err err;
+    gemm_close(gemm);
+    const struct gemm_place at = {lib.port, lib.scratch, device_name, path};
+    if (gemm_open(&gemm, &at, &err)) fail_msg("%s", err.text);
+    lib.n_asked = lib.n_run = 0;
+}
 
 static int set_up(void **state) {
     struct port_device device;
@@ -169,12 +185,17 @@ static int set_up(void **state) {
         w[i] = by_f32_to_bf16((float)(i * 7 % 11) - 5);
         x[i] = by_f32_to_bf16((float)(i * 5 % 13) - 6);
     }
-    return gemm_open(&gemm, lib.port, lib.scratch, &err);
+    (void)unlink(path);
+    open_again();
+    return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
     gemm_close(gemm);
+    gemm = NULL;
+    device_name = "a device";
+    lib.version = 0;
     void *all[] = {lib.scratch, w, x, y};
     for (size_t i = 0; i < BY_COUNTOF(all); i++)
         port_free(lib.port, all[i]);
@@ -315,10 +336,132 @@ TEST(a_library_that_knows_no_way_is_told_of_with_the_shape) {
     assert_string_equal(port_error(lib.port), "cuBLASLt: [40, 16] times [24, 16]: not supported");
 }
 
+/* ---- choices of an earlier process ---- */
+
+static void tune_two(void) {
+    lib.cost[2] = 80;
+    tune(N_OUT, 64);
+    lib.cost[2] = 100;
+    lib.cost[1] = 50;
+    tune(N_OUT, 128);
+    lib.cost[1] = 100;
+}
+
+TEST(the_next_process_times_nothing_and_goes_the_same_way) {
+    UNUSED_STATE;
+    tune_two();
+    for (int i = 0; i < 2; i++) {
+        open_again();
+        lib.cost[3] = 1; /* what it would choose */
+        tune(N_OUT, 64);
+        tune(N_OUT, 128);
+        assert_int_equal(lib.n_asked, 0);
+        assert_int_equal(lib.n_run, 0);
+        assert_int_equal(used(N_OUT, 64), 2);
+        assert_int_equal(used(N_OUT, 128), 1);
+    }
+}
+
+static void timed_anew(void) {
+    lib.cost[3] = 1;
+    tune(N_OUT, 64);
+    assert_int_equal(lib.n_asked, 1);
+    assert_int_equal(used(N_OUT, 64), 3);
+    lib.cost[3] = 100;
+}
+
+TEST(another_library_or_device_chooses_for_itself) {
+    UNUSED_STATE;
+    tune_two();
+    lib.version = 130200;
+    open_again();
+    timed_anew();
+    lib.version = 0;
+    device_name = "another device";
+    open_again();
+    timed_anew();
+    device_name = "a device"; /* all have their lines in one file */
+    open_again();
+    tune(N_OUT, 64);
+    assert_int_equal(lib.n_asked, 0);
+    assert_int_equal(used(N_OUT, 64), 2);
+}
+
+TEST(what_the_library_no_longer_takes_is_timed_anew) {
+    UNUSED_STATE;
+    tune(N_OUT, 64);
+    struct gemm_choices *c = gemm_choices_new(NULL, "nobody");
+    assert_int_equal(gemm_choices_count(c), 0);
+    gemm_choices_free(c);
+    c = gemm_choices_new(path, "cuBLASLt 0, 33554432 bytes of workspace, a device");
+    assert_int_equal(gemm_choices_count(c), 1);
+    /* A line that is in order, and names an algorithm that does not serve these rows. */
+    const struct gemm_choice bad = {128, N_OUT, N_IN, 16, {2, 64}};
+    gemm_choices_add(c, &bad);
+    gemm_choices_free(c);
+    open_again();
+    lib.refuses = 128;
+    lib.cost[1] = 5;
+    tune(N_OUT, 128);
+    assert_int_equal(lib.n_asked, 1);
+    assert_int_equal(used(N_OUT, 128), 1);
+}
+
+static struct by_buf whole_file(void) {
+    struct by_buf b;
+    struct by_err err;
+    by_buf_init(&b, 1 << 20);
+    if (by_file_read(&b, path, &err)) fail_msg("%s", err.text);
+    return b;
+}
+
+/* Each byte in turn becomes another one, and the file ends at each byte: nothing but whole lines as they were written counts. */
+TEST(a_damaged_file_costs_the_timing_only) {
+    UNUSED_STATE;
+    struct by_err err;
+    tune_two();
+    struct by_buf good = whole_file(), bad = whole_file();
+    for (size_t i = 0; i < good.n; i++) {
+        bad.p[i] = (char)(good.p[i] ^ 1);
+        assert_int_equal(by_file_write(path, (struct by_str){bad.p, bad.n}, &err), 0);
+        bad.p[i] = good.p[i];
+        open_again();
+        tune(N_OUT, 64);
+        tune(N_OUT, 128);
+        assert_true(lib.n_asked <= 1);
+        assert_int_equal(by_file_write(path, (struct by_str){good.p, i}, &err), 0);
+        open_again();
+        tune(N_OUT, 64);
+        tune(N_OUT, 128);
+        assert_true(lib.n_asked <= 2);
+        open_again(); /* what was lost is there again, behind the torn line */
+        tune(N_OUT, 64);
+        tune(N_OUT, 128);
+        assert_int_equal(lib.n_asked, 0);
+    }
+    by_buf_release(&good);
+    by_buf_release(&bad);
+}
+
+TEST(a_file_that_cannot_be_is_done_without) {
+    UNUSED_STATE;
+    char kept[sizeof path];
+    memcpy(kept, path, sizeof kept);
+    snprintf(path, sizeof path, "/proc/none/choices");
+    open_again();
+    timed_anew();
+    memcpy(path, kept, sizeof path);
+}
+
 #define ONE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        ONE(the_next_process_times_nothing_and_goes_the_same_way),
+        ONE(another_library_or_device_chooses_for_itself),
+        ONE(what_the_library_no_longer_takes_is_timed_anew),
+        ONE(a_damaged_file_costs_the_timing_only),
+        ONE(a_file_that_cannot_be_is_done_without),
         ONE(a_product_is_what_it_says),
         ONE(the_quickest_guess_is_taken_and_stays),
         ONE(what_may_be_noise_changes_nothing),
@@ -328,5 +471,10 @@ int main(void) {
         ONE(rows_that_the_algorithm_of_their_class_does_not_serve_have_one),
         ONE(a_full_table_forgets_nothing_that_was_tuned),
         ONE(a_library_that_knows_no_way_is_told_of_with_the_shape)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    if (!mkdtemp(folder)) return 1;
+    snprintf(path, sizeof path, "%s/cache/choices", folder);
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    (void)unlink(path);
+    path[strlen(path) - strlen("/choices")] = '\0';
+    return rmdir(path) || rmdir(folder) ? 1 : rc;
 }
