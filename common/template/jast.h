@@ -39,11 +39,12 @@ enum by_jkind {
     BY_JK_POS,
     BY_JK_AND,
     BY_JK_OR,
-    BY_JK_BINARY,  /* a op b */
-    BY_JK_SUM,     /* kids with + between them; texts that stand side by side are one already */
-    BY_JK_CONCAT,  /* kids joined with ~ */
-    BY_JK_COMPARE, /* a, then kids of COMPARE with op and b: a < b < c */
-    BY_JK_COND,    /* a if b else c; c may be NULL */
+    BY_JK_BINARY, /* a op b */
+    BY_JK_SUM,    /* kids with + between them; texts that stand side by side are one already */
+    BY_JK_CONCAT, /* kids joined with ~ */
+    /* a, then kids of COMPARE with op and b: a < b < c. Its own b: a is_member, there is one kid, == and this text */
+    BY_JK_COMPARE,
+    BY_JK_COND, /* a if b else c; c may be NULL */
     /* statements */
     BY_JK_TEXT,         /* val */
     BY_JK_OUTPUT,       /* a */
@@ -102,6 +103,7 @@ struct by_jnode {
     uint8_t kind;                                /* enum by_jkind */
     uint8_t op;                                  /* BINARY: enum by_jop; COMPARE: enum by_jcmp */
     bool uses_caller, uses_varargs, uses_kwargs; /* MACRO, CALL_BLOCK */
+    bool is_member; /* ATTR, NAMED: of a NAME, and what a dict holds comes before any method */
     uint16_t depth;
     uint32_t line;
     uint32_t name;

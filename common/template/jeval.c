@@ -180,6 +180,9 @@ static bool eval_chain(struct by_jrun *r, const struct by_jnode *n) {
 /* a < b, or a < b < c … */
 static inline bool eval_compare(struct by_jrun *r, const struct by_jnode *n) {
     struct by_jval room[2];
+    const struct by_jval *found = n->b ? by_jeval_member(r, n->a) : NULL;
+    if (found && found->type == BY_J_STR && n->b->val.n < 64)
+        return by_jval_same(found, &n->b->val);
     if (n->kids.n > 1) return eval_chain(r, n);
     const struct by_jnode *last = n->kids.at[0];
     const struct by_jval *left = by_jeval_operand(r, n->a, &room[0]),
@@ -224,9 +227,9 @@ static struct by_jval eval_binary(struct by_jrun *r, const struct by_jnode *n) {
 /* eval and its truth, without the value in between where it is a bool anyway. */
 bool by_jeval_is_true(struct by_jrun *r, const struct by_jnode *n) {
     struct by_jval room;
+    if (n->kind == BY_JK_COMPARE)
+        return by_jrun_step(r) && eval_compare(r, n); /* the most by far */
     switch (n->kind) {
-    case BY_JK_COMPARE:
-        return by_jrun_step(r) && eval_compare(r, n);
     case BY_JK_TEST:
         return by_jrun_step(r) && eval_test(r, n);
     case BY_JK_NOT:

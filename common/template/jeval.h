@@ -38,12 +38,24 @@ struct by_jval by_jeval(struct by_jrun *r, const struct by_jnode *n);
 bool by_jeval_is_true(struct by_jrun *r, const struct by_jnode *n);
 const struct by_jval *by_jeval_operand_of(struct by_jrun *r, const struct by_jnode *n,
                                           struct by_jval *room);
+/* message['role'] of a variable that holds a dict: what most of a template consists of. NULL: anything else. */
+static inline const struct by_jval *by_jeval_member(struct by_jrun *r, const struct by_jnode *n) {
+    const struct by_jval *of = by_jeval_find(r, n->a->name);
+    if (!of || of->type != BY_J_DICT || of->dict->index || r->steps_left <= 0) return NULL;
+    const struct by_jval *found = by_jval_get_str(r, of->dict, &n->val);
+    r->steps_left -= found != NULL;
+    return found;
+}
 /* The value of n where it lies: a constant, a variable, what a dict holds, none of which changes while an expression is
  * computed. Else it is computed into *room. */
 static inline const struct by_jval *by_jeval_operand(struct by_jrun *r, const struct by_jnode *n,
                                                      struct by_jval *room) {
+    const struct by_jval *v = NULL;
     if (n->kind == BY_JK_CONST) return &n->val;
-    const struct by_jval *v = n->kind == BY_JK_NAME ? by_jeval_find(r, n->name) : NULL;
+    if (n->kind == BY_JK_NAME)
+        v = by_jeval_find(r, n->name);
+    else if (n->is_member)
+        v = by_jeval_member(r, n);
     return v ? v : by_jeval_operand_of(r, n, room);
 }
 

@@ -155,7 +155,7 @@ static struct by_jval make_macro(struct by_jrun *r, const struct by_jnode *n) {
 static void print(struct by_jrun *r, const struct by_jval *v) {
     if (r->code) return;
     if (v->type == BY_J_STR)
-        by_jbuild_add(r->out, *v);
+        by_jbuild_put(r->out, v);
     else
         by_jtext_str(r, r->out, v);
 }
@@ -172,14 +172,14 @@ static void emit_sum(struct by_jrun *r, const struct by_jnode *n) {
         print(r, &room);
         return;
     }
-    by_jbuild_add(r->out, *v);
+    by_jbuild_put(r->out, v);
     for (uint32_t i = 1; i < n->kids.n; i++) {
         v = by_jeval_operand(r, n->kids.at[i], &room);
         if (r->code) return;
         r->line = n->line;
         if (v->type != BY_J_STR) (void)by_jops_binary(r, BY_JOP_ADD, &empty, v); /* says so */
         if (r->code) return;
-        by_jbuild_add(r->out, *v);
+        by_jbuild_put(r->out, v);
     }
 }
 
@@ -331,7 +331,7 @@ static enum flow exec(struct by_jrun *r, const struct by_jnode *n) {
     r->line = n->line;
     switch (n->kind) {
     case BY_JK_TEXT:
-        by_jbuild_add(r->out, n->val);
+        by_jbuild_put(r->out, &n->val);
         break;
     case BY_JK_OUTPUT:
         emit(r, n->a);

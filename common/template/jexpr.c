@@ -260,6 +260,7 @@ static struct by_jnode *parse_dot(struct by_jparse *p, struct by_jnode *of) {
     if (p->tok->type != BY_JTOK_NAME) return unexpected(p);
     n->val = by_jval_str(p->tok->text, false);
     n->builtin = find_attr(p, p->tok->text);
+    n->is_member = of->kind == BY_JK_NAME && !n->builtin;
     by_jparse_next(p);
     return by_jparse_done(p, n);
 }
@@ -271,6 +272,7 @@ static struct by_jnode *parse_item(struct by_jparse *p, struct by_jnode *of,
     if (!n) return NULL;
     n->val = index->val;
     n->builtin = find_attr(p, by_jval_bytes(&index->val));
+    n->is_member = of->kind == BY_JK_NAME;
     return n;
 }
 
@@ -466,6 +468,14 @@ static int take_comparison(struct by_jparse *p) {
     return -1;
 }
 
+/* message['role'] == 'user' is known by its b. */
+static struct by_jnode *done_compare(struct by_jparse *p, struct by_jnode *n) {
+    if (!by_jparse_done(p, n)) return NULL;
+    struct by_jnode *only = n->kids.n == 1 && n->a->is_member ? n->kids.at[0] : NULL;
+    if (only && only->op == BY_JCMP_EQ && is_text(only->b)) n->b = only->b;
+    return n;
+}
+
 static struct by_jnode *parse_compare(struct by_jparse *p) {
     struct by_jnode *first = parse_sum(p), *n = NULL;
     while (first && !p->rc) {
@@ -480,7 +490,7 @@ static struct by_jnode *parse_compare(struct by_jparse *p) {
         operand->b = parse_sum(p);
         by_jparse_kid(p, &n->kids, operand->b ? by_jparse_done(p, operand) : NULL);
     }
-    return n ? by_jparse_done(p, n) : first;
+    return n ? done_compare(p, n) : first;
 }
 
 static struct by_jnode *parse_not(struct by_jparse *p) {

@@ -143,11 +143,14 @@ struct by_jval by_jrun_built(struct by_jrun *r, struct by_jbuild *b);
 BY_MUST_USE bool by_jbuild_grow(struct by_jbuild *b, size_t n); /* false: is_full */
 void by_jbuild_bytes(struct by_jbuild *b, const char *p, size_t n, bool is_user);
 void by_jbuild_mixed(struct by_jbuild *b, const struct by_jval *str); /* one that has marks */
-static inline void by_jbuild_add(struct by_jbuild *b, struct by_jval str) {
-    if (str.marks)
-        by_jbuild_mixed(b, &str);
+static inline void by_jbuild_put(struct by_jbuild *b, const struct by_jval *str) {
+    if (str->marks)
+        by_jbuild_mixed(b, str);
     else
-        by_jbuild_bytes(b, str.s, str.n, str.is_user);
+        by_jbuild_bytes(b, str->s, str->n, str->is_user);
+}
+static inline void by_jbuild_add(struct by_jbuild *b, struct by_jval str) {
+    by_jbuild_put(b, &str);
 }
 /* All of them, str each, as one. */
 struct by_jval by_jrun_join(struct by_jrun *r, const struct by_jval *strs, uint32_t n);
