@@ -3,7 +3,7 @@
  *     a strip = 16 rows of a weight. Per block of 32 columns, lines of 64 bytes: byte 4r + t of line j belongs to row r,
  *     column 4j + t; 4-bit weights put columns 0 … 15 into low nibbles and 16 … 31 into high ones of the same 4 lines:
  *
- *         | block 0: 4 lines (nibbles), 8 (bytes), + 1 (fifth bits) or + 2 (bit pairs) | block 1 | … | their scales | …
+ *         | scales of the blocks | block 0: 4 lines (nibbles), 8 (bytes), + 1 (fifth bits) or + 2 (bit pairs) | block 1 | … |
  *         f32, f16: [column][16]        bf16: [column / 2][16][2]
  *
  *     an activation tile = T rows side by side. Per block of 32 columns, words of 4 bytes:

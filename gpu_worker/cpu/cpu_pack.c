@@ -213,17 +213,17 @@ static void put_quant_row(const struct weight *w, const uint8_t *src, enum by_dt
     const int bits = CPU_FORMAT_BITS(w->format);
     struct parts p;
     for (uint32_t b = 0; b < w->n_in / 32; b += is_super(w->format) ? 8 : 1, src += bytes) {
-        uint8_t *group = strip + (size_t)(b / n_group) * (size_t)CPU_FORMAT_GROUP_BYTES(w->format);
-        uint8_t *sc = group + n_group * block_bytes;
+        uint8_t *sc = strip + (size_t)(b / n_group) * (size_t)CPU_FORMAT_GROUP_BYTES(w->format);
+        uint8_t *blocks = sc + CPU_FORMAT_SCALE_BYTES(w->format);
         if (!is_super(w->format)) {
             part_small(w->format, src, &p);
-            put_block(bits, p.q, group + b % n_group * block_bytes, r);
+            put_block(bits, p.q, blocks + b % n_group * block_bytes, r);
             put_small_scales(w->format, &p, sc, b % n_group, r);
             continue;
         }
         part_super(w->format, src, &p);
         for (uint32_t i = 0; i < 8; i++)
-            put_block(bits, p.q + 32 * i, group + i * block_bytes, r);
+            put_block(bits, p.q + 32 * i, blocks + i * block_bytes, r);
         put_super_scales(w->format, &p, sc, r);
     }
 }
@@ -395,10 +395,11 @@ static float quant_at(const struct weight *w, const uint8_t *strip, uint32_t r, 
     enum cpu_format f = w->format;
     uint32_t n_group = (uint32_t)CPU_FORMAT_GROUP(f), b = k / 32 % n_group;
     uint32_t block_bytes = (uint32_t)CPU_FORMAT_BLOCK(f);
-    const uint8_t *group = strip + (size_t)(k / 32 / n_group) * (size_t)CPU_FORMAT_GROUP_BYTES(f);
-    int q = get_q(CPU_FORMAT_BITS(f), group + b * block_bytes, r, k % 32);
+    const uint8_t *sc = strip + (size_t)(k / 32 / n_group) * (size_t)CPU_FORMAT_GROUP_BYTES(f);
+    const uint8_t *blocks = sc + CPU_FORMAT_SCALE_BYTES(f);
+    int q = get_q(CPU_FORMAT_BITS(f), blocks + b * block_bytes, r, k % 32);
     float d, m;
-    get_scales(f, group + n_group * block_bytes, b, k % 32 / 16, r, &d, &m);
+    get_scales(f, sc, b, k % 32 / 16, r, &d, &m);
     if (f == CPU_IQ4_NL) return d * (float)by_iq4_values[q];
     if (f == CPU_MXFP4) return d * (float)by_fp4_values_x2[q];
     d *= (float)(q - CPU_FORMAT_OFFSET(f));

@@ -70,14 +70,17 @@ INLINE void quant_tile(const enum cpu_format fmt, const int T, const int p0, con
     const int fits = BY_MIN(CPU_FORMAT_FITS(fmt), steps);
     const int n_group = CPU_FORMAT_GROUP(fmt);
     const int n_blocks = (int)(n_in / 32);
+    const uint8_t *sc = NULL;
     vf f[2 * CPU_TILE_MAX];
     UNROLL(24)
     for (int i = 0; i < T * np; i++)
         f[i] = v_set1(0);
     for (int done = 0; done < n_blocks; done++, strip += CPU_FORMAT_BLOCK(fmt), a += words * T) {
         const int b = done % n_group;
-        if (b == 0 && done) strip += CPU_FORMAT_SCALE_BYTES(fmt);
-        const uint8_t *sc = strip + (n_group - b) * CPU_FORMAT_BLOCK(fmt);
+        if (b == 0) {
+            sc = strip;
+            strip += CPU_FORMAT_SCALE_BYTES(fmt);
+        }
         UNROLL(2)
         for (int h = 0; h < halves; h++) {
             vi c[2 * CPU_TILE_MAX];
