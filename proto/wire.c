@@ -25,7 +25,8 @@ enum {
     HELLO_AGAIN_MS = 1000,                /* a hello that nobody answered is said again */
     RETRY_MS = 5,                         /* a socket that took nothing is tried again */
     CREDIT_STEP = LIMIT_CREDIT_BYTES / 4, /* consumed bytes are given back in such steps */
-    PUMP_MS = 5, /* of frames at once: then the loop sees to others, and comes back */
+    REST_MS = 1000, /* after a session's begin or end, what the peak has left is given back */
+    PUMP_MS = 5,    /* of frames at once: then the loop sees to others, and comes back */
     QUEUE_BYTES_MAX =
         512 * 1024 * 1024, /* more waiting than this: the peer is not keeping up, start over */
     ARENA_BYTES_MAX = 2 * LIMIT_FRAME_BYTES, /* decoded lists of one frame */
@@ -67,6 +68,7 @@ struct wire {
     bool is_connected; /* connector: somebody is there */
     uint64_t hello_due_ns;
     uint64_t retry_due_ns;
+    uint64_t rest_due_ns; /* by_mem_give_back */
     bool is_pumping;
     int wake_fd, set_fd; /* eventfd: something to do; epoll over it and the monitor */
     struct by_buf out;
@@ -193,6 +195,18 @@ static int send_plain(struct wire *w, struct by_str identity, const struct msg *
 
 /* ---- sessions ---- */
 
+/* A lost peer makes everybody hold what is under way, and a new one takes all of it at once. glibc would keep the pages of
+ * each such peak: every kill in a hundred that is worse than those before it would stay in the resident memory of all. */
+static void expect_rest(struct wire *w) {
+    w->rest_due_ns = by_now_ns() + REST_MS * BY_NS_PER_MS;
+}
+
+static void rest(struct wire *w, uint64_t now) {
+    if (!w->rest_due_ns || w->rest_due_ns > now) return;
+    w->rest_due_ns = 0;
+    by_mem_give_back();
+}
+
 static void start_session(struct peer *p, uint64_t session, uint64_t credit) {
     p->face.session = session;
     p->seq_in = p->seq_out = 0;
@@ -200,6 +214,7 @@ static void start_session(struct peer *p, uint64_t session, uint64_t credit) {
     p->n_consumed = 0;
     p->is_up = true;
     p->is_ending = false;
+    expect_rest(p->face.wire);
 }
 
 static void say_hello(struct wire *w, uint64_t now) {
@@ -224,6 +239,7 @@ static void finish_session(struct wire *w, struct peer *p, uint64_t now) {
     p->is_up = p->is_ending = false;
     drop_queue(p);
     w->o.down(w->o.ctx, &p->face, p->why);
+    expect_rest(w);
     if (w->o.is_bind) {
         by_list_remove(&p->node);
         w->n_peers--;
@@ -516,8 +532,10 @@ uint64_t wire_pump(struct wire *w, uint64_t now) {
     } while (is_empty && by_channel_has_input(w->channel));
     w->is_pumping = false;
     if (!is_empty) return now;
+    rest(w, now);
     uint64_t due = w->hello_due_ns ? w->hello_due_ns : UINT64_MAX;
     if (w->retry_due_ns) due = BY_MIN(due, w->retry_due_ns);
+    if (w->rest_due_ns) due = BY_MIN(due, w->rest_due_ns);
     return due == UINT64_MAX ? 0 : due;
 }
 

@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,6 +88,14 @@ uint64_t by_mem_n_live(void) {
 
 uint64_t by_mem_n_allocs(void) {
     return atomic_load(&n_allocs);
+}
+
+void by_mem_one_heap(void) {
+    (void)mallopt(M_ARENA_MAX, 1);
+}
+
+void by_mem_give_back(void) {
+    (void)malloc_trim(0);
 }
 
 void by_mem_fail_nth(uint64_t n) {

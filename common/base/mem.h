@@ -28,6 +28,10 @@ void by_free(void *p); /* NULL is fine */
 
 uint64_t by_mem_n_live(void);   /* allocations alive now */
 uint64_t by_mem_n_allocs(void); /* allocations ever made: tests hold steps to 0 */
+/* One heap for all threads; before there are any. With one each, what libzmq's thread had at its worst moment helps nobody else. */
+void by_mem_one_heap(void);
+/* What is free goes back to the machine, from between what is in use too. Reads the whole free list: after a peak, not in a step. */
+void by_mem_give_back(void);
 /* the nth by_try_* from now returns NULL, the nth by_* ends; 0 switches it off */
 void by_mem_fail_nth(uint64_t n);
 

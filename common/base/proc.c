@@ -3,6 +3,7 @@
 #include "common/base/check.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/mem.h"
 #include "common/base/rand.h"
 
 #include <dirent.h>
@@ -66,6 +67,7 @@ static void follow_parent(void) {
 }
 
 void by_proc_init(const char *name) {
+    by_mem_one_heap();
     prctl(PR_SET_NAME, name);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0,
           0); /* whatever happens to us, no set-uid program will help it */
