@@ -20,6 +20,8 @@ from test_ranks import slowed
 
 # A detokenizer remembers ended requests for a minute: before that its memory grows whatever happens.
 WARM_S = 70
+PACE_S = 0.5  # a round begins no sooner after the one before: a busier minute would be more to remember, killed or not
+REST_S = 3
 BARS = {"gpu-worker": 0.5, "scheduler": 0.5, "tokenizer-worker": 0.2, "detokenizer": 0.2}
 REQUESTS = [http({**body, "stream": True}) for body in kinds()]
 
@@ -28,7 +30,8 @@ class Streams:
     """All kinds of streams at one server; whole: what came undisturbed, which every other round must give."""
 
     def __init__(self, server):
-        self.server, self.n_events = server, 0
+        self.server, self.n_events, self.next = server, 0, 0.0  # next: when a round may begin
+        self.n_names = 0  # that the scheduler remembers
         raw = self._play(None)
         self.n_events = sum(history.body_of(r).count(b"\n\n") for r, _ in raw)
         self.whole = [history.of_bytes(r) for r, _ in raw]
@@ -36,26 +39,36 @@ class Streams:
         self.n_tokens = sum(s[3] + s[4] for stream in self.whole for s in stream)
 
     def _play(self, on_share):
+        time.sleep(max(0.0, self.next - time.monotonic()))
+        self.next = time.monotonic() + PACE_S
         self.server.post("/flush_cache")
+        self.n_names += len(REQUESTS)
         return play(self.server.client, REQUESTS, self.n_events or 1 << 40, on_share)
+
+    def kill(self, name):
+        self.server.restart(name)
+        if name == "scheduler":
+            self.n_names = len(REQUESTS)
 
     def disturbed(self, share, act):
         """(how many streams differ or fail, why the first does; the longest silence of each); act() is called at share percent."""
         n_acts = []
 
         def on_share(percent):
-            if percent == share:
+            if percent >= share and not n_acts:
                 n_acts.append(act())
 
         n_wrong, why, gaps = 0, "", []
-        for (raw, gap), expected in zip(self._play(on_share), self.whole):
-            gaps.append(gap)
-            try:
-                assert history.of_bytes(raw) == expected, "other bytes than undisturbed"
-            except AssertionError as e:
-                n_wrong, why = n_wrong + 1, why or str(e)
-        assert n_acts, "the streams were over before it was done"
-        return n_wrong, why, gaps
+        for _ in range(5):  # on a busy machine an event holds several tokens: few come, and a round may be over before its time
+            for (raw, gap), expected in zip(self._play(on_share), self.whole):
+                gaps.append(gap)
+                try:
+                    assert history.of_bytes(raw) == expected, "other bytes than undisturbed"
+                except AssertionError as e:
+                    n_wrong, why = n_wrong + 1, why or str(e)
+            if n_acts:
+                return n_wrong, why, gaps
+        raise AssertionError("the streams were always over before it was done")
 
 
 def prefill_rate(server):
@@ -72,42 +85,57 @@ def kept(server, name):
             sorted(os.listdir(server.dir)), sorted(os.listdir("/dev/shm")))
 
 
-def warm_up(streams, n_kills):
-    """Until what all processes keep for a while is what it always is: remembered names, buffers, and what each kill allocates once."""
-    began = time.monotonic()
-    while time.monotonic() < began + WARM_S:
+def at_rest(streams, name):
+    """kept() once a kill is over and everybody has given back what its peak left (proto/wire.c: a second later)."""
+    streams.disturbed(30, lambda: streams.kill(name))
+    wait_for("all pages to be free or in the tree", streams.server.is_idle)
+    time.sleep(REST_S)
+    return kept(streams.server, name)
+
+
+def warm_up(streams, name, n_kills):
+    """Until what all keep for a while is what it always is: remembered names, buffers, and what each kill allocates once."""
+    began, n_to_come = time.monotonic(), len(REQUESTS) * (3 * n_kills + 3)
+    while time.monotonic() < began + WARM_S or doubles_within(streams.n_names, n_to_come):
         streams.disturbed(30, lambda: None)
-    for name in ALL:
-        for _ in range(n_kills):
-            streams.disturbed(30, lambda: streams.server.restart(name))
+    for _ in range(max(5, n_kills // 2)):
+        streams.disturbed(30, lambda: streams.kill(name))
+
+
+def doubles_within(n_names, n_to_come):
+    """Does the scheduler's table of names grow meanwhile? At 3/4 of each power of two it takes twice the memory, killed or not."""
+    limit = 3 << 10
+    while limit < n_names:
+        limit *= 2
+    return n_names + n_to_come > limit
 
 
 def kill_rows(server, which, n_kills, seed):
     streams, rng = Streams(server), random.Random(seed)
     rate = prefill_rate(server)
-    warm_up(streams, max(10, n_kills // 2))
-    calm = kept(server, "")[0]
-    for _ in range(n_kills):  # the scheduler remembers names for ten minutes
-        streams.disturbed(30, lambda: None)
-    calm = {k: m - calm[k] for k, m in kept(server, "")[0].items()}
     for name in ALL:
-        n_wrong, why, gaps, before = 0, "", [], kept(server, name)
+        warm_up(streams, name, n_kills)
+        first = at_rest(streams, name)
         for _ in range(n_kills):
-            n, said, silence = streams.disturbed(rng.randint(2, 40), lambda: server.restart(name))
+            streams.disturbed(30, lambda: None)
+        n_wrong, why, gaps, before = 0, "", [], at_rest(streams, name)
+        for _ in range(n_kills):
+            n, said, silence = streams.disturbed(rng.randint(2, 40), lambda: streams.kill(name))
             n_wrong, why, gaps = n_wrong + n, why or said, gaps + silence
-        is_idle = wait_for("all pages to be free or in the tree", server.is_idle)
-        after = kept(server, name)
-        growth, who = max(((after[0][k] - m - max(calm[k], 0)) / m, k) for k, m in before[0].items())
+        after = at_rest(streams, name)
+        calm = {k: max(0, m - first[0][k]) for k, m in before[0].items()}  # as many undisturbed rounds; the scheduler remembers names for ten minutes
+        growth, who = max(((after[0][k] - m - calm[k]) / m, k) for k, m in before[0].items())
         fds = max(after[1][k] - n for k, n in before[1].items())
         redo = streams.n_tokens / rate if BARS[name] == 0.5 else 0
         gap, bar = quantile(gaps, 0.99), BARS[name] + redo
         row(f"kill -9 {name}, {which}", f"{n_kills} times, 32 streams each",
             f"{n_wrong} streams fail or differ{' (' + why[:80] + ')' if why else ''}, gap p99 {gap * 1e3:.0f} ms (undisturbed at most {streams.calm * 1e3:.0f} ms)",
             f"0; {bar * 1e3:.0f} ms", n_wrong == 0 and gap <= bar)
+        sizes = ", ".join(f"{k} {m}{after[0][k] - m:+d}" + (f" (undisturbed {calm[k]:+d})" if calm[k] else "") for k, m in before[0].items())
         row(f"kill -9 {name}, {which}: what the others keep", f"{n_kills} times",
-            f"memory {growth:+.1%} ({who}) beyond what as many undisturbed rounds add, files {fds:+d}, pages {'none' if is_idle else 'some'}, "
+            f"memory {growth:+.1%} ({who}) beyond what as many undisturbed rounds add; KiB: {sizes}; files {fds:+d}, pages none, "
             f"names {len(after[2]) - len(before[2]):+d}, in /dev/shm {len(after[3]) - len(before[3]):+d}",
-            "+2 %, +4, none, 0, 0", growth < 0.02 and fds <= 4 and is_idle and before[2:] == after[2:])
+            "+2 %, +4, none, 0, 0", growth < 0.02 and fds <= 4 and before[2:] == after[2:])
 
 
 def growing(n, act):
@@ -135,9 +163,14 @@ def growth(scale):
 
 @check
 def kill(scale):
-    """F1 to F3: kill -9 of each kind of process at a random moment under 32 streams, of the stand-in and of the native engine."""
+    """F1 to F3: kill -9 of each kind of process at a random moment under 32 streams; a stand-in computes."""
     with Daemons(gpu_worker=["--step-us", "1000"]) as d:
         kill_rows(d, "stand-in", at_least(50, scale, 2), 1)
+
+
+@check
+def kill_engine(scale):
+    """F1 to F3 once more, of the native engine: kill -9 of each kind of process at a random moment under 32 streams."""
     with engine() as d:
         kill_rows(d, "engine", at_least(50, scale, 2), 2)
 
@@ -169,7 +202,7 @@ def router(scale):
             client, share, seen = d.start_other(), rng.randint(2, 40), []
 
             def kill_other(percent):
-                if percent == share:
+                if percent >= share and not n_acts:
                     d.other.kill()
                     began = time.monotonic()
                     wait_for("its streams to be gone", lambda: d.load()["num_running_reqs"] <= 20)
