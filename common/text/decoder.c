@@ -64,18 +64,19 @@ static void replace(struct by_str what, struct by_str with, struct by_str *text,
 static int replace_regex(const struct step *s, struct by_str *text, struct by_buf *b,
                          struct by_err *err) {
     by_buf_clear(b);
-    size_t done = 0, at = 0, start, end;
+    size_t done = 0, at = 0, start, end, last_end = SIZE_MAX;
     by_regex_more(s->regex, text->n);
     while (at <= text->n) {
         int rc = by_regex_find(s->regex, *text, at, &start, &end, err);
         if (rc < 0) return rc;
         if (rc == 0) break;
-        by_buf_add(b, text->p + done, start - done);
-        by_buf_add(b, s->content, s->content_n);
-        done = end;
         size_t len = 1;
         if (end < text->n) by_utf8_decode(text->p + end, text->n - end, &len);
         at = end > start ? end : end + len;
+        if (end == start && end == last_end) continue;
+        by_buf_add(b, text->p + done, start - done);
+        by_buf_add(b, s->content, s->content_n);
+        done = last_end = end;
     }
     by_buf_add(b, text->p + done, text->n - done);
     *text = by_buf_str(b);

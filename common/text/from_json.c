@@ -243,7 +243,12 @@ static int read_model(struct by_tokenizer *t, struct slices *s, struct by_err *e
     if (!rc) rc = by_json_get_str(model, "model", "type", &type, err);
     if (rc) goto done;
     if (!type.n) type = guess_type(model, s);
-    if (by_str_eqz(type, "BPE"))
+    if (by_pretok_is_byte_level(t->pretok) && !by_str_eqz(type, "BPE"))
+        rc = by_fail(err, BY_EUNSUPPORTED,
+                     "pre_tokenizer ByteLevel before a model '" BY_STR_FMT
+                     "' is not supported; it may be a normalizer there",
+                     BY_STR_ARG(type));
+    else if (by_str_eqz(type, "BPE"))
         rc = read_bpe(t, model, s, err);
     else if (by_str_eqz(type, "Unigram"))
         rc = read_unigram(t, model, s, err);

@@ -129,18 +129,19 @@ static void replace(const struct step *s, struct by_str text, struct by_buf *out
 
 static int replace_regex(const struct step *s, struct by_str text, struct by_buf *out,
                          struct by_err *err) {
-    size_t done = 0, at = 0, start, end;
+    size_t done = 0, at = 0, start, end, last_end = SIZE_MAX;
     by_regex_more(s->regex, text.n);
     while (at <= text.n) {
         int rc = by_regex_find(s->regex, text, at, &start, &end, err);
         if (rc < 0) return rc;
         if (rc == 0) break;
-        by_buf_add(out, text.p + done, start - done);
-        by_buf_add(out, s->content, s->content_n);
-        done = end;
         size_t len = 1;
         if (end < text.n) by_uni_next(text.p + end, &len);
         at = end > start ? end : end + len;
+        if (end == start && end == last_end) continue; /* an empty match right behind one is none */
+        by_buf_add(out, text.p + done, start - done);
+        by_buf_add(out, s->content, s->content_n);
+        done = last_end = end;
     }
     by_buf_add(out, text.p + done, text.n - done);
     return 0;

@@ -36,7 +36,13 @@ struct translator {
 #define SPACES \
     "\\t-\\r\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}" \
     "\\x{3000}"
-#define WORDS "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200c}\\x{200d}"
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORDS \
+    WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" /* \w takes these six; [\w] and [:word:] do not */
+#define BEHIND "(?<=[" WORDS "])"
+#define NOT_BEHIND "(?<![" WORDS "])"
+#define AHEAD "(?=[" WORDS "])"
+#define NOT_AHEAD "(?![" WORDS "])"
 
 static char peek(const struct translator *t, size_t ahead) {
     return t->i + ahead < t->in.n ? t->in.p[t->i + ahead] : '\0';
@@ -51,7 +57,7 @@ static void escape(struct translator *t, bool is_in_class) {
         by_buf_addz(t->out, is_in_class ? SPACES : "[" SPACES "]");
         return;
     case 'w':
-        by_buf_addz(t->out, is_in_class ? WORDS : "[" WORDS "]");
+        by_buf_addz(t->out, is_in_class ? WORD : "[" WORDS "]");
         return;
     case 'h':
         by_buf_addz(t->out, is_in_class ? "0-9A-Fa-f" : "[0-9A-Fa-f]");
@@ -63,7 +69,24 @@ static void escape(struct translator *t, bool is_in_class) {
             by_buf_addf(t->out, "\\%c", c);
         else
             by_buf_addf(t->out, "[^%s]", c == 'S' ? SPACES : c == 'W' ? WORDS : "0-9A-Fa-f");
-        if (is_in_class && c == 'H') t->trouble = "\\H inside a class";
+        if (is_in_class && c != 'S')
+            t->trouble = c == 'H' ? "\\H inside a class" : "\\W inside a class";
+        return;
+    case 'b':
+    case 'B':
+        if (is_in_class)
+            by_buf_addf(t->out, "\\%c", c);
+        else if (c == 'b')
+            by_buf_addz(t->out, "(?:" BEHIND NOT_AHEAD "|" NOT_BEHIND AHEAD ")");
+        else
+            by_buf_addz(t->out, "(?:" BEHIND AHEAD "|" NOT_BEHIND NOT_AHEAD ")");
+        return;
+    case 'p':
+    case 'P': /* without braces: the letter */
+        by_buf_addf(t->out, peek(t, 0) == '{' ? "\\%c" : "%c", c);
+        return;
+    case 'X':
+        t->trouble = "\\X";
         return;
     case 'u':
         by_buf_addz(t->out, "\\x{");
@@ -80,6 +103,29 @@ static void escape(struct translator *t, bool is_in_class) {
     }
 }
 
+/* [:name:], whose names mean other sets in pcre2. */
+static void posix_class(struct translator *t) {
+    static const char *const sets[][2] = {{"[:alpha:]", "\\p{Alphabetic}"},
+                                          {"[:alnum:]", "\\p{Alphabetic}\\p{Nd}"},
+                                          {"[:punct:]", "\\p{P}\\p{S}"},
+                                          {"[:upper:]", "\\p{Uppercase}"},
+                                          {"[:lower:]", "\\p{Lowercase}"},
+                                          {"[:digit:]", "\\p{Nd}"},
+                                          {"[:xdigit:]", "0-9A-Fa-f"},
+                                          {"[:cntrl:]", "\\p{Cc}"},
+                                          {"[:blank:]", "\\p{Zs}\\t"},
+                                          {"[:space:]", SPACES},
+                                          {"[:word:]", WORD}};
+    struct by_str rest = by_str_sub(t->in, t->i, t->in.n);
+    for (size_t i = 0; i < BY_COUNTOF(sets); i++) {
+        if (!by_str_starts(rest, by_str_of(sets[i][0]))) continue;
+        by_buf_addz(t->out, sets[i][1]);
+        t->i += strlen(sets[i][0]);
+        return;
+    }
+    t->trouble = "this [:class:]";
+}
+
 /* The inside of a class from behind its '[' (and '^') up to its ']', which is taken. Nested classes that are not
  * negated are flattened. False at "&&", which is left for the caller. */
 static bool class_inside(struct translator *t, unsigned depth) {
@@ -94,9 +140,7 @@ static bool class_inside(struct translator *t, unsigned depth) {
         if (c == '\\') {
             escape(t, true);
         } else if (c == '[' && peek(t, 1) == ':') {
-            do
-                by_buf_addc(t->out, t->in.p[t->i++]);
-            while (t->i < t->in.n && t->in.p[t->i - 1] != ']');
+            posix_class(t);
         } else if (c == '[') {
             t->i++;
             if (peek(t, 0) == '^') t->trouble = "a negated class inside a class";
@@ -159,6 +203,13 @@ static void char_class(struct translator *t) {
     by_buf_release(&parts);
 }
 
+/* (?imx-imx): m is what pcre2 calls s, that a dot is any character. */
+static void group_options(struct translator *t) {
+    by_buf_addz(t->out, "(?");
+    for (t->i += 2; t->i < t->in.n && memchr("imx-", t->in.p[t->i], 4); t->i++)
+        by_buf_addc(t->out, t->in.p[t->i] == 'm' ? 's' : t->in.p[t->i]);
+}
+
 /* The n of x{n}, x{n,} and x{n,m}. */
 static void note_count(struct translator *t) {
     size_t n = 0;
@@ -177,6 +228,8 @@ static int translate(struct by_str in, struct by_buf *out, size_t *longest_run,
             escape(&t, false);
         else if (peek(&t, 0) == '[')
             char_class(&t);
+        else if (peek(&t, 0) == '(' && peek(&t, 1) == '?')
+            group_options(&t);
         else
             by_buf_addc(out, in.p[t.i++]);
     }

@@ -1,0 +1,85 @@
+"""Each part that a tokenizer.json can name, in a small tokenizer of its own, beside PyPI's tokenizers: the ids of odd texts."""
+
+import json
+import subprocess
+
+import pytest
+import tokenizers
+
+from harness import BIN
+
+TEXTS = ["", "a", " a", "a ", "  a  b ", "Hello, the World!", "ＡＢＣ１２３ ﬁ ½ ²", "İstanbul ıſ ΣΑΣ ς", "e\u0301 é a\u0323\u0308\u0301 \u0301x",
+         "中文 English日本語text", "한국각 ㄱ가ᄀ", "x\u0085y\u2028z\u00a0w\u3000v", "\ufeff\u200b\u200dq\x1c", "tab\tnl\ncr\r\n\n  end\n",
+         "abc123def 4567٣½", "don't I'll THE'RE", "a--b__c!!d?", "🦀👨\u200d👩🏽\ufe0f", "कि्क กำ", "▁the▁a ▁ b", "«x»—y…", "Ⓐⓑ Ⅷ", "  ", "\n",
+         "..a..b..", "\u0301", "thethe in the"]
+WORDISH = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+BEHAVIORS = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
+REGEXES = [r"\s+", r"[aeiou]", r"(?i)THE", "^", "$", r"\b", r"\B", "a|", r"(?<=a)b*", ".", "(?m).", r"\d", r"\D", r"\w", r"[\w-]", r"\W", r"\S",
+           r"[^\w\s]", r"\h", r"\R", r"[a-c&&[^b]]", r"\A.", r".\z", r".\Z", r"a{2,}", r"\p{Han}", r"\p{^L}", r"\P{L}", r"\pL", r"\x{4e2d}",
+           *(f"[[:{name}:]]" for name in ("alpha", "alnum", "punct", "upper", "lower", "digit", "xdigit", "cntrl", "blank", "space", "word"))]
+
+
+def plain(kind):
+    return {"type": kind}
+
+
+NORMALIZERS = [
+    *map(plain, ["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "ByteLevel"]),
+    *({"type": "Strip", "strip_left": a, "strip_right": b} for a in (True, False) for b in (True, False)),
+    *({"type": "BertNormalizer", "clean_text": c, "handle_chinese_chars": not c, "strip_accents": s, "lowercase": low}
+      for c in (True, False) for s in (None, True, False) for low in (True, False)),
+    *({"type": "Replace", "pattern": {"Regex": r}, "content": "x"} for r in REGEXES),
+    {"type": "Replace", "pattern": {"String": "ab"}, "content": "é"}, {"type": "Prepend", "prepend": "▁"},
+    {"type": "Sequence", "normalizers": [plain("NFD"), plain("StripAccents"), plain("Lowercase")]}, {"type": "Sequence", "normalizers": []}]
+PRE_TOKENIZERS = [
+    *map(plain, ["BertPreTokenizer", "Whitespace", "WhitespaceSplit"]),
+    *({"type": "Metaspace", "replacement": "▁", "prepend_scheme": s, "split": cut} for s in ("always", "first", "never") for cut in (True, False)),
+    *({"type": "Digits", "individual_digits": one} for one in (True, False)),
+    *({"type": "Punctuation", "behavior": b} for b in BEHAVIORS),
+    *({"type": "CharDelimiterSplit", "delimiter": c} for c in " a中"), {"type": "FixedLength", "length": 2},
+    *({"type": "Split", "pattern": p, "behavior": b, "invert": i} for b in BEHAVIORS for i in (True, False)
+      for p in ({"String": " "}, {"Regex": r"\b"}, {"Regex": "a|"}, {"Regex": WORDISH})),
+    {"type": "Sequence", "pretokenizers": [plain("WhitespaceSplit"), {"type": "Punctuation", "behavior": "Isolated"}]}]
+REFUSED = [("pre_tokenizer", plain("UnicodeScripts"), "UnicodeScripts"), ("normalizer", plain("Nonsense"), "Nonsense"),
+           ("decoder", plain("Nonsense"), "Nonsense"), ("post_processor", plain("Nonsense"), "Nonsense"),
+           ("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}, "ByteLevel"),
+           *(("normalizer", {"type": "Replace", "pattern": {"Regex": r}, "content": "x"}, r) for r in (r"\X", r"[\W]", "[[:print:]]"))]
+
+
+def tokenizer_of(**parts):
+    """Every character is a piece, and another where it stands inside a word: the ids show where words end."""
+    letters = dict.fromkeys("".join(TEXTS) + "".join(map(chr, range(0x21, 0x17F))) + "".join(unfold for t in TEXTS for unfold in folded(t)))
+    pieces = ["<unk>", *letters, *("##" + c for c in letters)]
+    model = {"type": "WordPiece", "unk_token": "<unk>", "continuing_subword_prefix": "##", "max_input_chars_per_word": 200,
+             "vocab": {p: i for i, p in enumerate(pieces)}}
+    return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None, "pre_tokenizer": None,
+            "post_processor": None, "decoder": None, "model": model, **parts}
+
+
+def folded(text):
+    return (f(text) for f in (tokenizers.normalizers.NFKD().normalize_str, tokenizers.normalizers.Lowercase().normalize_str))
+
+
+def tokenize(folder, file):
+    (folder / "tokenizer.json").write_text(json.dumps(file))
+    lines = "".join(json.dumps({"text": t}) + "\n" for t in TEXTS)
+    return subprocess.run([BIN / "banyan", "tokenize", "--model-path", folder], input=lines.encode(), capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("part, rows", [("normalizer", NORMALIZERS), ("pre_tokenizer", PRE_TOKENIZERS)], ids=["normalizers", "pre_tokenizers"])
+def test_a_part_does_what_theirs_does(tmp_path, part, rows):
+    wrong = []
+    for row in rows:
+        file = tokenizer_of(**{part: row})
+        theirs = tokenizers.Tokenizer.from_str(json.dumps(file))
+        done = tokenize(tmp_path, file)
+        got = [json.loads(line)["ids"] for line in done.stdout.splitlines()]
+        want = [theirs.encode(t).ids for t in TEXTS]
+        wrong += [(row, t, g, w) for t, g, w in zip(TEXTS, got, want) if g != w] if got else [(row, done.stderr)]
+    assert not wrong, f"{len(wrong)}, the first: {wrong[0]}"
+
+
+@pytest.mark.parametrize("part, row, name", REFUSED, ids=[name for _, _, name in REFUSED])
+def test_what_is_not_done_is_refused_by_name(tmp_path, part, row, name):
+    done = tokenize(tmp_path, tokenizer_of(**{part: row}))
+    assert done.returncode == 1 and not done.stdout and name in done.stderr.decode(), done
