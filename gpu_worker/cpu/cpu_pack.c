@@ -175,9 +175,8 @@ static void put_block(int bits, const uint8_t *q, uint8_t *block, uint32_t r) {
             continue;
         }
         or_four(block + 64 * (j % 4) + 4 * r, (four & 0x0f0f0f0f) << (j / 4 * 4));
-        if (bits == 5) { /* the four bits, one a byte, side by side */
-            uint8_t *bit = block + 256 + 8 * j + r / 2;
-            *bit = (uint8_t)(*bit | (high * 0x01020408u >> 24 & 15) << (r % 2 * 4));
+        if (bits == 5) {
+            or_four(block + 256 + 4 * r, high << j);
         } else if (bits == 6) {
             or_four(block + 256 + 64 * (j / 4) + 4 * r, high << (2 * (j % 4)));
         }
@@ -352,7 +351,7 @@ static int get_q(int bits, const uint8_t *block, uint32_t r, uint32_t k) {
     uint32_t j = k / 4, at = 4 * r + k % 4;
     if (bits == 8) return block[64 * j + at];
     int q = block[64 * (j % 4) + at] >> (j / 4 * 4) & 15;
-    if (bits == 5) q |= (block[256 + 8 * j + at / 8] >> (at % 8) & 1) << 4;
+    if (bits == 5) q |= (block[256 + at] >> j & 1) << 4;
     if (bits == 6) q |= (block[256 + 64 * (j / 4) + at] >> (2 * (j % 4)) & 3) << 4;
     return q;
 }

@@ -27,7 +27,7 @@ INLINE vb weights_at(const enum cpu_format fmt, const uint8_t *block, int j, int
     v = j < 4 ? vb_low(v) : vb_high(v);
     if (fmt == CPU_IQ4_NL) return vb_lookup(iq4_levels, v);
     if (fmt == CPU_MXFP4) return vb_lookup(fp4_levels, v);
-    if (bits == 5) v = vb_or(v, vb_sixteens(block - part * 4 * VN + 256 + 8 * j, part));
+    if (bits == 5) v = vb_or(v, vb_bit(vb_load(block + 256), j));
     if (bits == 6) v = vb_or(v, vb_pair(vb_load(block + 256 + 64 * (j / 4)), j % 4));
     return v;
 }

@@ -182,15 +182,9 @@ INLINE vb vb_pair(vb v, int i) {
     return _mm256_and_si256(moved, _mm256_set1_epi8(0x30));
 }
 
-INLINE vb vb_sixteens(const uint8_t *bits, int part) {
-    int32_t word;
-    memcpy(&word, bits + 4 * part, sizeof word);
-    __m256i each = _mm256_shuffle_epi8(
-        _mm256_set1_epi32(word),
-        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
-    __m256i mask = _mm256_set1_epi64x((long long)0x8040201008040201);
-    each = _mm256_cmpeq_epi8(_mm256_and_si256(each, mask), mask);
-    return _mm256_and_si256(each, _mm256_set1_epi8(16));
+INLINE vb vb_bit(vb v, int i) {
+    __m256i moved = i < 4 ? _mm256_slli_epi16(v, 4 - i) : _mm256_srli_epi16(v, i - 4);
+    return _mm256_and_si256(moved, _mm256_set1_epi8(0x10));
 }
 
 INLINE vb vb_or(vb a, vb b) {

@@ -178,11 +178,10 @@ INLINE vb vb_pair(vb v, int i) {
     return _mm512_and_si512(moved, _mm512_set1_epi8(0x30));
 }
 
-INLINE vb vb_sixteens(const uint8_t *bits, int part) {
-    __mmask64 m;
-    (void)part;
-    memcpy(&m, bits, sizeof m);
-    return _mm512_maskz_mov_epi8(m, _mm512_set1_epi8(16));
+INLINE vb vb_bit(vb v, int i) {
+    __m512i moved =
+        i < 4 ? _mm512_slli_epi16(v, (unsigned)(4 - i)) : _mm512_srli_epi16(v, (unsigned)(i - 4));
+    return _mm512_and_si512(moved, _mm512_set1_epi8(0x10));
 }
 
 INLINE vb vb_or(vb a, vb b) {

@@ -198,13 +198,9 @@ INLINE vb vb_pair(vb v, int i) {
     return (v >> (2 * i) & 3) << 4;
 }
 
-/* 16 in each byte whose bit is set; part: which vector of the strip's */
-INLINE vb vb_sixteens(const uint8_t *bits, int part) {
-    vb v;
-    (void)part;
-    for (int i = 0; i < 4 * VN; i++)
-        v[i] = (uint8_t)((bits[i / 8] >> (i % 8) & 1) << 4);
-    return v;
+/* bit i of each byte, as 16 or 0 */
+INLINE vb vb_bit(vb v, int i) {
+    return (v >> i & 1) << 4;
 }
 
 INLINE vb vb_or(vb a, vb b) {
