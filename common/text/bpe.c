@@ -247,6 +247,8 @@ struct by_bpe *by_bpe_new(const struct by_vocab *vocab, const struct by_vocab *w
                           const struct by_bpe_options *o, uint32_t n_merges) {
     struct by_bpe *b = by_alloc(sizeof *b);
     *b = (struct by_bpe){.vocab = vocab, .words = words, .o = *o};
+    b->o.prefix.p = o->prefix.n ? by_strndup(o->prefix.p, o->prefix.n) : NULL;
+    b->o.suffix.p = o->suffix.n ? by_strndup(o->suffix.p, o->suffix.n) : NULL;
     unsigned bits = 10;
     while ((uint64_t)n_merges * 3 >= (uint64_t)2 << bits)
         bits++;
@@ -267,7 +269,11 @@ void by_bpe_free(struct by_bpe *b) {
     by_free(b->s.merged);
     by_free(b->s.rank);
     by_free(b->s.id);
-    if (!b->is_borrowed) by_free(b->merges);
+    if (!b->is_borrowed) {
+        by_free(b->merges);
+        by_free((char *)b->o.prefix.p);
+        by_free((char *)b->o.suffix.p);
+    }
     by_free(b);
 }
 

@@ -23,7 +23,7 @@ struct by_bpe_options {
     bool fuse_unk;      /* a run of unknown characters is one unknown token */
     bool has_unk;       /* else unknown characters vanish */
     uint32_t unk_id;
-    struct by_str prefix; /* continuing_subword_prefix; borrowed while the vocabulary lives */
+    struct by_str prefix; /* continuing_subword_prefix; copied */
     struct by_str suffix; /* end_of_word_suffix; likewise */
 };
 

@@ -79,6 +79,22 @@ def test_a_part_does_what_theirs_does(tmp_path, part, rows):
     assert not wrong, f"{len(wrong)}, the first: {wrong[0]}"
 
 
+@pytest.mark.parametrize("prefix, suffix, merges", [("", "</w>", ["t h", "th e</w>", "a</w>"]), ("##", "", ["t ##h", "th ##e", "##t ##h"]),
+                                                    ("##", "</w>", ["t ##h", "th ##e</w>"]), ("", "", ["t h", "th e"])])
+def test_bpe_marks_where_words_begin_and_end(tmp_path, prefix, suffix, merges):
+    merges = [m.split(" ") for m in merges if " " in m]
+    letters = list(dict.fromkeys("".join(TEXTS)))[::2] + list("thea")
+    pieces = ["<unk>", *(p + c + s for p in ("", prefix) for c in letters for s in ("", suffix)), *(a + b.removeprefix(prefix) for a, b in merges)]
+    model = {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": prefix or None, "end_of_word_suffix": suffix or None,
+             "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": {p: i for i, p in enumerate(dict.fromkeys(pieces))},
+             "merges": merges}
+    file = tokenizer_of(pre_tokenizer=plain("WhitespaceSplit"), model=model)
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(file))
+    for _ in range(2):  # as it is read, and from its cached form
+        got = [json.loads(line)["ids"] for line in tokenize(tmp_path, file).stdout.splitlines()]
+        assert got == [theirs.encode(t).ids for t in TEXTS]
+
+
 @pytest.mark.parametrize("part, row, name", REFUSED, ids=[name for _, _, name in REFUSED])
 def test_what_is_not_done_is_refused_by_name(tmp_path, part, row, name):
     done = tokenize(tmp_path, tokenizer_of(**{part: row}))
