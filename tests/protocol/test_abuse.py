@@ -91,17 +91,17 @@ def keyed():
     keys = folder / "keys"
     keys.write_text(KEYS)
     keys.chmod(0o600)
-    with Daemons(router=["--api-key-file", str(keys)], tokenizer_worker=["--context-length", "8192"], gpu_worker=["--step-us", "1000"],
+    with Daemons(router=["--api-key-file", str(keys)], tokenizer_worker=["--context-length", "8192"], gpu_worker=["--step-us", "20000"],
                  scheduler=["--max-queued-requests", "20", "--max-running-requests", "1"]) as d:
         yield d
     shutil.rmtree(folder)
 
 
 class Held:
-    """A stream of a key that is open and not read."""
+    """A request of a key that runs for minutes, and whose answer comes whole: nothing of it can be read too slowly."""
 
     def __init__(self, d, key, **more):
-        body = {"input_ids": [30] * 20, "stream": True, "sampling_params": {"max_new_tokens": 8000, "ignore_eos": True}, **more}
+        body = {"input_ids": [30] * 20, "sampling_params": {"max_new_tokens": 8000, "ignore_eos": True}, **more}
         self.c = d.client._open("POST", "/generate", body, bearer(key))
 
     def close(self):
@@ -119,8 +119,10 @@ def idle(d):
 
 def test_a_flood_of_one_key_leaves_places_in_the_queue(keyed):
     """Alice once took all of them, and Bob's requests were answered 429."""
-    flood = [Held(keyed, ALICE) for _ in range(40)]
+    flood = [Held(keyed, ALICE)]
     try:
+        wait_for("the first to run", lambda: load(keyed)["num_running_reqs"] == 1)
+        flood += [Held(keyed, ALICE) for _ in range(39)]
         wait_for("alice to have what she may", lambda: load(keyed)["num_waiting_reqs"] >= 16)
         answer = keyed.post("/generate", {"input_ids": [31] * 20}, headers=bearer(ALICE))
         assert answer.status == 429, answer
