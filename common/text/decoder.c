@@ -61,26 +61,13 @@ static void replace(struct by_str what, struct by_str with, struct by_str *text,
     *text = by_buf_str(b);
 }
 
-static int replace_regex(const struct step *s, struct by_str *text, struct by_buf *b,
-                         struct by_err *err) {
+static int replace_matches(const struct step *s, struct by_str *text, struct by_buf *b,
+                           struct by_err *err) {
     by_buf_clear(b);
-    size_t done = 0, at = 0, start, end, last_end = SIZE_MAX;
-    by_regex_more(s->regex, text->n);
-    while (at <= text->n) {
-        int rc = by_regex_find(s->regex, *text, at, &start, &end, err);
-        if (rc < 0) return rc;
-        if (rc == 0) break;
-        size_t len = 1;
-        if (end < text->n) by_utf8_decode(text->p + end, text->n - end, &len);
-        at = end > start ? end : end + len;
-        if (end == start && end == last_end) continue;
-        by_buf_add(b, text->p + done, start - done);
-        by_buf_add(b, s->content, s->content_n);
-        done = last_end = end;
-    }
-    by_buf_add(b, text->p + done, text->n - done);
-    *text = by_buf_str(b);
-    return 0;
+    by_regex_begin(s->regex); /* each piece is a text: steps of a long stream must not add up */
+    int rc = by_regex_replace(s->regex, *text, (struct by_str){s->content, s->content_n}, b, err);
+    if (!rc) *text = by_buf_str(b);
+    return rc;
 }
 
 static const char *const cleanups[][2] = {
@@ -125,7 +112,7 @@ static int run_step(const struct step *s, bool is_first, struct by_str *text, ui
         replace(what, with, text, other(pad));
         return 0;
     case REPLACE_REGEX:
-        return replace_regex(s, text, other(pad), err);
+        return replace_matches(s, text, other(pad), err);
     case METASPACE:
         replace(what, is_first && s->flag ? BY_STR("") : BY_STR(" "), text, other(pad));
         return 0;

@@ -127,26 +127,6 @@ static void replace(const struct step *s, struct by_str text, struct by_buf *out
     by_buf_add(out, text.p + done, text.n - done);
 }
 
-static int replace_regex(const struct step *s, struct by_str text, struct by_buf *out,
-                         struct by_err *err) {
-    size_t done = 0, at = 0, start, end, last_end = SIZE_MAX;
-    by_regex_more(s->regex, text.n);
-    while (at <= text.n) {
-        int rc = by_regex_find(s->regex, text, at, &start, &end, err);
-        if (rc < 0) return rc;
-        if (rc == 0) break;
-        size_t len = 1;
-        if (end < text.n) by_uni_next(text.p + end, &len);
-        at = end > start ? end : end + len;
-        if (end == start && end == last_end) continue; /* an empty match right behind one is none */
-        by_buf_add(out, text.p + done, start - done);
-        by_buf_add(out, s->content, s->content_n);
-        done = last_end = end;
-    }
-    by_buf_add(out, text.p + done, text.n - done);
-    return 0;
-}
-
 static bool is_ascii(struct by_str s) {
     unsigned char all = 0;
     for (size_t i = 0; i < s.n; i++)
@@ -172,7 +152,8 @@ static int run_one(const struct by_normalize *z, const struct step *s, struct by
         replace(s, *text, b);
         break;
     case REPLACE_REGEX: {
-        int rc = replace_regex(s, *text, b, err);
+        int rc =
+            by_regex_replace(s->regex, *text, (struct by_str){s->content, s->content_n}, b, err);
         if (rc) return rc;
         break;
     }

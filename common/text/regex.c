@@ -1,7 +1,7 @@
 #include "common/text/regex.h"
 
-#include "common/base/buf.h"
 #include "common/base/mem.h"
+#include "common/base/utf8.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -333,4 +333,24 @@ int by_regex_find(struct by_regex *r, struct by_str s, size_t from, size_t *star
     *start = at[0];
     *end = BY_MAX(at[1], at[0]); /* \K may put the start behind the end */
     return 1;
+}
+
+int by_regex_replace(struct by_regex *r, struct by_str text, struct by_str with, struct by_buf *out,
+                     struct by_err *err) {
+    size_t done = 0, at = 0, start, end, last_end = SIZE_MAX;
+    by_regex_more(r, text.n);
+    while (at <= text.n) {
+        int rc = by_regex_find(r, text, at, &start, &end, err);
+        if (rc < 0) return rc;
+        if (rc == 0) break;
+        size_t len = 1;
+        if (end < text.n) by_utf8_decode(text.p + end, text.n - end, &len);
+        at = end > start ? end : end + len;
+        if (end == start && end == last_end) continue; /* an empty match right behind one is none */
+        by_buf_add(out, text.p + done, start - done);
+        by_buf_add_str(out, with);
+        done = last_end = end;
+    }
+    by_buf_add(out, text.p + done, text.n - done);
+    return 0;
 }

@@ -11,6 +11,7 @@
 #ifndef COMMON_TEXT_REGEX_H
 #define COMMON_TEXT_REGEX_H
 
+#include "common/base/buf.h"
 #include "common/base/err.h"
 #include "common/base/str.h"
 
@@ -28,5 +29,8 @@ uint64_t by_regex_steps(const struct by_regex *r); /* of this text so far, for t
 /* The first match at or after `from`: 1 and [*start, *end), 0 when there is none, or a negative code. */
 BY_MUST_USE int by_regex_find(struct by_regex *r, struct by_str s, size_t from, size_t *start,
                               size_t *end, struct by_err *err);
+/* Adds text to *out, with `with` in the place of each match; counts its bytes itself. */
+BY_MUST_USE int by_regex_replace(struct by_regex *r, struct by_str text, struct by_str with,
+                                 struct by_buf *out, struct by_err *err);
 
 #endif
