@@ -19,11 +19,17 @@
 #include "common/base/arena.h"
 #include "common/base/err.h"
 
+#ifndef BY_JVAL_SMALLER
+#define BY_JVAL_SMALLER \
+    1 /* what the budgets are divided by: more for fuzzing, which is to meet them */
+#endif
+
 enum {
-    BY_JVAL_STEPS_MAX = 500000, /* nodes evaluated, items walked, and 64-byte pieces copied */
-    BY_JVAL_OUTPUT_MAX =
-        4 * 1024 * 1024, /* bytes of the prompt, and of any one string built on the way */
-    BY_JVAL_ARENA_MAX = 128 * 1024 * 1024, /* bytes of all values of a run */
+    /* nodes evaluated, items walked, and 64-byte pieces copied */
+    BY_JVAL_STEPS_MAX = 500000 / BY_JVAL_SMALLER,
+    /* bytes of the prompt, and of any one string built on the way */
+    BY_JVAL_OUTPUT_MAX = 4 * 1024 * 1024 / BY_JVAL_SMALLER,
+    BY_JVAL_ARENA_MAX = 128 * 1024 * 1024 / BY_JVAL_SMALLER, /* bytes of all values of a run */
     BY_JVAL_DEPTH_MAX = 64, /* nested macro calls and blocks, and nested lists and dicts */
 };
 

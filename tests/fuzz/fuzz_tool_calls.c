@@ -7,7 +7,7 @@
 #include "router/parse_tools.h"
 #include "tests/fuzz/fuzz.h"
 
-enum { TEXT_MAX = 256, SPLITS = 6, STRIDE_MAX = 16 };
+enum { TEXT_MAX = 256, SPLITS = 2, STRIDE_MAX = 64 };
 
 static void check_begins(const struct parse_tools_result *a, const struct parse_tools_result *b) {
     by_assert(by_str_starts(by_buf_str(&b->content), by_buf_str(&a->content)));
@@ -18,12 +18,15 @@ static void check_begins(const struct parse_tools_result *a, const struct parse_
     }
 }
 
+/* JSON, but for what by_json_parse alone refuses: an escaped NUL in a key. */
 static void check_arguments(const struct parse_tools_result *r) {
     const struct by_json_limits lim = {.bytes_max = 1 << 24, .depth_max = 256};
     for (size_t i = 0; i < r->n_calls; i++) {
         struct by_json *j = NULL;
+        struct by_err err = {0};
         struct by_str text = r->calls[i].arguments;
-        if (text.n && text.p[0] == '{') by_assert(by_json_parse(&j, text, &lim, NULL) == 0);
+        if (text.n && text.p[0] == '{' && by_json_parse(&j, text, &lim, &err))
+            by_assert(strstr(err.text, "\\u0000 is not allowed in a key"));
         by_json_free(j);
     }
 }

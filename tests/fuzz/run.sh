@@ -30,7 +30,8 @@ for name in "$@"; do
         -artifact_prefix=build-fuzz/findings/"$name"-
     [ -z "${FUZZ_RUNS:-}" ] || set -- "$@" -runs="$FUZZ_RUNS"
     [ ! -f "$dict" ] || set -- "$@" -dict="$dict"
-    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+    # Without the stacks of allocations, which a finding run again alone has: a tenth of the time, and a small quarantine.
+    ASAN_OPTIONS=malloc_context_size=0:quarantine_size_mb=16 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
         build-fuzz/fuzz/fuzz_"$name" "$@" "$grown" "$seeds" >"$log" 2>&1 && rc=0 || rc=$?
     runs=$(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' "$log")
     if [ $rc = 0 ]; then
