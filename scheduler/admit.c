@@ -260,7 +260,7 @@ static void enter(struct core *c, struct replica *r, struct seq *s, struct room 
     s->n_charged = BY_MAX(s->n_charged, s->n_cached);
     seq_move(s, SEQ_PREFILL, &r->prefill);
     r->n_running++;
-    s->req->tenant->n_running++;
+    tenants_run(&c->tenants, s->req->tenant);
     put_admit(r, s);
     count_admission(c, s);
     uint32_t n = batch_prefill(c, r, s, room->budget);

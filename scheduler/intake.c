@@ -294,7 +294,7 @@ static void pause_seq(struct core *c, struct seq *s) {
     } else if (s->state == SEQ_PREFILL || s->state == SEQ_DECODE) {
         s->paused_from = s->state;
         s->replica->n_running--;
-        s->req->tenant->n_running--;
+        tenants_unrun(&c->tenants, s->req->tenant);
         seq_move(s, SEQ_PAUSED, &c->paused);
     }
 }
@@ -309,7 +309,7 @@ static void unpause_seq(struct core *c, struct seq *s) {
     struct replica *r = s->replica;
     seq_move(s, s->paused_from, s->paused_from == SEQ_PREFILL ? &r->prefill : &r->decode);
     r->n_running++;
-    s->req->tenant->n_running++;
+    tenants_run(&c->tenants, s->req->tenant);
 }
 
 void intake_pause(struct core *c, const struct msg_name *name, bool is_paused) {

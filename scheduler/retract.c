@@ -33,10 +33,10 @@ static void go(struct core *c, struct seq *s, enum seq_state to) {
     }
 }
 
-static void stop_running(struct seq *s) {
+static void stop_running(struct core *c, struct seq *s) {
     if (s->state != SEQ_PREFILL && s->state != SEQ_DECODE) return;
     s->replica->n_running--;
-    s->req->tenant->n_running--;
+    tenants_unrun(&c->tenants, s->req->tenant);
 }
 
 void retract_leave(struct core *c, struct seq *s, enum seq_state to) {
@@ -50,7 +50,7 @@ void retract_leave(struct core *c, struct seq *s, enum seq_state to) {
         go(c, s, to);
         return;
     }
-    stop_running(s);
+    stop_running(c, s);
     if (s->n_inflight > 0) {
         s->leave_to = to;
         seq_move(s, SEQ_LEAVING, &s->replica->leaving);
@@ -207,7 +207,7 @@ static void lose_list(struct core *c, struct by_list *list) {
     while (!by_list_empty(list)) {
         struct seq *s = BY_CONTAINER_OF(by_list_first(list), struct seq, link);
         enum seq_state to = s->state == SEQ_LEAVING ? s->leave_to : SEQ_WAITING;
-        stop_running(s);
+        stop_running(c, s);
         s->n_inflight = 0;
         s->is_void = true; /* nothing of it is filed: the pages behind are gone */
         strip(c, s);

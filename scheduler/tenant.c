@@ -10,10 +10,12 @@ bool tenant_before(const struct tenant *a, const struct tenant *b) {
     return a->n_running < b->n_running;
 }
 
+/* A newcomer has the counter of who floods: by name it would wait one more step whenever its name comes later. */
 static bool heap_before(const struct by_heap_node *x, const struct by_heap_node *y) {
     const struct tenant *a = BY_CONTAINER_OF(x, struct tenant, in_heap);
     const struct tenant *b = BY_CONTAINER_OF(y, struct tenant, in_heap);
-    return a->counter != b->counter ? a->counter < b->counter : by_str_cmp(a->name, b->name) < 0;
+    if (tenant_before(a, b) || tenant_before(b, a)) return tenant_before(a, b);
+    return by_str_cmp(a->name, b->name) < 0;
 }
 
 void tenants_init(struct tenants *t) {
@@ -117,6 +119,17 @@ void tenants_unwait(struct tenants *t, struct tenant *tenant) {
     if (tenant->in_heap.index != BY_HEAP_OUT) by_heap_remove(&t->heap, &tenant->in_heap);
     t->last = tenant;
     t->last_counter = tenant->counter;
+}
+
+void tenants_run(struct tenants *t, struct tenant *tenant) {
+    tenant->n_running++;
+    if (tenant->in_heap.index != BY_HEAP_OUT) by_heap_fix(&t->heap, &tenant->in_heap);
+}
+
+void tenants_unrun(struct tenants *t, struct tenant *tenant) {
+    by_assert(tenant->n_running > 0);
+    tenant->n_running--;
+    if (tenant->in_heap.index != BY_HEAP_OUT) by_heap_fix(&t->heap, &tenant->in_heap);
 }
 
 void tenants_charge(struct tenants *t, struct tenant *tenant, uint32_t n_prompt,

@@ -2,6 +2,7 @@
  *
  *     counter = prompt tokens computed + 2 x tokens generated, over weight        (Sheng et al., "Fairness in Serving
  *     the waiting tenant with the least counter goes next                          Large Language Models", OSDI 24)
+ *     of equals the one with fewer running
  *
  * A tenant that begins to wait starts at the least counter of those who want something, or of who did last: neither idling
  * nor a single long stream earns credit.
@@ -19,14 +20,14 @@ enum { TENANTS_MAX = 10000, TENANT_NAME_MAX = 256 };
 
 struct tenant {
     struct by_list link;         /* in tenants.busy or tenants.idle */
-    struct by_heap_node in_heap; /* by counter, while somebody waits */
+    struct by_heap_node in_heap; /* by tenant_before, while somebody waits */
     struct by_list waiting;      /* by seq.in_tenant, in order of arrival */
     struct by_str name;          /* owned */
     double counter, weight;
     uint32_t n_reqs;    /* live ones */
     uint32_t n_queued;  /* of those: not admitted yet */
     uint32_t n_waiting; /* sequences */
-    uint32_t n_running;
+    uint32_t n_running; /* sequences */
     /* the ledger */
     uint64_t n_requests, prompt_tokens, cached_tokens, output_tokens;
     uint64_t queue_ns; /* from arrival to first admission */
@@ -49,6 +50,8 @@ struct tenant *tenants_take(struct tenants *t, struct by_str name);
 void tenants_give(struct tenants *t, struct tenant *tenant); /* one request less */
 void tenants_wait(struct tenants *t, struct tenant *tenant); /* one more of its sequences waits */
 void tenants_unwait(struct tenants *t, struct tenant *tenant);
+void tenants_run(struct tenants *t, struct tenant *tenant); /* one more of its sequences runs */
+void tenants_unrun(struct tenants *t, struct tenant *tenant);
 void tenants_charge(struct tenants *t, struct tenant *tenant, uint32_t n_prompt, uint32_t n_output);
 /* May a tenant of that name have one more in a queue of `queue_max` places, n_queued of which are taken? Whoever has a name
  * leaves a fifth of them free at least, and the fewer are free the less is theirs: a flood fills no one else's place. */

@@ -236,6 +236,27 @@ TEST(a_flood_does_not_drown_the_other_tenant) {
                 2 * solo + 1); /* all slots are A's: one of them gives way */
 }
 
+/* A newcomer begins at the counter of who floods. Of equals the name decided, and b waited a step longer than a would have. */
+TEST(a_newcomer_is_in_the_next_step_whatever_its_name) {
+    UNUSED_STATE;
+    for (int i = 0; i < 2; i++) {
+        struct world w = {.n_pages = 2048, .step_tokens = 256, .opt = {.policy = POLICY_FAIR}};
+        world_start(&w);
+        for (uint32_t rid = 1; rid <= 20; rid++)
+            put(&w, rid, 0, 1000, 3, "m", 0);
+        w_step(&w);
+        w_work(&w, 0, 0);
+        w_step(&w); /* on its way when the newcomer comes */
+        put(&w, 30, 0, 20, 3, i ? "a" : "z", 0);
+        assert_true(w_work(&w, 0, 0));
+        w_step(&w);
+        assert_true(w_work(&w, 0, 0));
+        assert_int_equal(w.req[30].sample[0].n, 1);
+        w_run(&w);
+        world_stop(&w);
+    }
+}
+
 TEST(the_gap_between_busy_tenants_is_bounded) {
     UNUSED_STATE;
     struct world w = {.n_slots = 4, .n_pages = 2048, .opt = {.policy = POLICY_FAIR}};
@@ -386,6 +407,7 @@ TESTS(RUN(fcfs_goes_by_arrival), RUN(lpm_takes_the_longest_match_first),
       RUN(priority_above_the_gap_takes_a_running_place),
       RUN(nobody_gives_way_for_one_who_would_wait_all_the_same),
       RUN(fair_takes_turns_between_tenants), RUN(a_flood_does_not_drown_the_other_tenant),
+      RUN(a_newcomer_is_in_the_next_step_whatever_its_name),
       RUN(the_gap_between_busy_tenants_is_bounded), RUN(being_alone_earns_no_credit),
       RUN(a_long_stream_earns_no_credit), RUN(a_request_goes_where_its_prefix_is),
       RUN(a_hot_prefix_spreads_to_the_idle_replica), RUN(a_lost_replicas_requests_move),
