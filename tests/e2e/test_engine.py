@@ -128,6 +128,48 @@ def test_what_is_wrong_is_said(engine):
         engine.encode("hello")  # the stand-in's model
 
 
+def test_a_prompt_of_the_wrong_kind_is_named(engine):
+    for prompt in (5, b"hello", {"text": "hello"}, [1, 2, 3], ["hello", None]):
+        with pytest.raises(TypeError, match="^prompt"):
+            engine.generate(prompt, GREEDY)
+    for ids in ("hello", [1.5, 2], [[1], ["a"]]):
+        with pytest.raises(TypeError, match="^input_ids: a token id is a whole number"):
+            engine.generate(input_ids=ids, sampling_params=GREEDY)
+    with pytest.raises(TypeError, match="complex has no place in a request"):
+        engine.generate("hello", {"temperature": 1j})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        engine.generate("hello", {"temperature": float("nan")})
+
+
+def test_arrays_and_their_numbers_are_taken_as_lists(engine):
+    """What numpy and torch give: before, an array of ids of one dimension and a scalar among the parameters were refused."""
+    array = lambda value: type("array", (), {"tolist": lambda self: value})()  # noqa: E731
+    plain = engine.generate(input_ids=PROMPT, sampling_params=GREEDY)["output_ids"]
+    params = {**GREEDY, "max_new_tokens": array(8)}
+    assert engine.generate(input_ids=array(PROMPT), sampling_params=params)["output_ids"] == plain
+    assert [r["output_ids"] for r in engine.generate(input_ids=array([PROMPT, PROMPT]), sampling_params=params)] == [plain] * 2
+    assert engine.generate(input_ids=[array(i) for i in PROMPT], sampling_params=params)["output_ids"] == plain
+    assert [r["output_ids"] for r in engine.generate(input_ids=[array(PROMPT)], sampling_params=params)] == [plain]
+
+
+def test_a_forked_child_may_ask_and_its_end_is_not_the_engines(engine):
+    """A child has none of its parent's threads: asking hung for ever, and its exit removed the parent's folder."""
+    text = engine.generate("hello", GREEDY)["text"]
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, engine.generate("hello", GREEDY)["text"].encode())
+            engine.shutdown()
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        assert pipe.read().decode() == text
+    assert os.waitpid(child, 0)[1] == 0
+    assert Path(engine.run_dir).exists() and engine.generate("hello", GREEDY)["text"] == text
+
+
 def test_it_opens_no_port(engine):
     ports = subprocess.run(["ss", "-ltnp"], capture_output=True, text=True).stdout if Path("/usr/bin/ss").exists() else ""
     pids = [int(p) for p in Path(f"/proc/{engine._process.pid}/task/{engine._process.pid}/children").read_text().split()]
@@ -144,6 +186,10 @@ def test_sglangs_names_and_a_second_shutdown(engine):
     llm.shutdown()
     with pytest.raises(banyan.BanyanError, match="shut down"):
         llm.generate("hello")
+    with pytest.raises(banyan.BanyanError, match="shut down"):
+        list(llm.generate("hello", stream=True))
+    with pytest.raises(banyan.BanyanError, match="shut down"):
+        asyncio.run(llm.async_generate("hello"))
     assert not Path(llm.run_dir).exists()
 
 

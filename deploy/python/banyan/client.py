@@ -6,6 +6,7 @@ batch is a request of its own: the scheduler batches them, and one that fails na
 
 import asyncio
 import json
+import os
 import sys
 import threading
 import time
@@ -51,6 +52,14 @@ class _Loop:
 
         return self.run(run())
 
+    @classmethod
+    def forget(cls):
+        """In a forked child: threads stay behind in the parent, so this process makes a loop of its own."""
+        cls._one, cls._lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_Loop.forget)
+
 
 class _Bar:
     """`generating 17/200` on a terminal, once a batch takes longer than a moment."""
@@ -73,12 +82,29 @@ class _Bar:
             sys.stderr.write("\n")
 
 
-def _is_many(prompt, input_ids):
-    if (prompt is None) == (input_ids is None):
-        raise ValueError("exactly one of prompt and input_ids is needed")
-    if prompt is not None:
-        return not isinstance(prompt, str)
-    return bool(len(input_ids)) and not isinstance(input_ids[0], int)
+def _texts(prompt):
+    """The texts of a prompt, and whether it was a list of them."""
+    if isinstance(prompt, str):
+        return [prompt], False
+    if isinstance(prompt, (dict, set)) or not hasattr(prompt, "__iter__"):
+        raise TypeError(f"prompt: a text or a list of texts is needed, not {type(prompt).__name__}")
+    texts = list(prompt)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"prompt[{i}]: a text is needed, not {type(text).__name__} (token ids are given as input_ids)")
+    return texts, True
+
+
+def _ids(input_ids):
+    """The lists of token ids (numpy's and torch's arrays too), and whether there was more than one list."""
+    plain = lambda value: value.tolist() if hasattr(value, "tolist") else value  # noqa: E731
+    items = [plain(item) for item in plain(input_ids)]
+    many = bool(items) and not isinstance(items[0], int)
+    lists = [[plain(i) for i in ids] if hasattr(ids, "__iter__") else [ids] for ids in (items if many else [items])]
+    for i in (i for ids in lists for i in ids):
+        if not isinstance(i, int):
+            raise TypeError(f"input_ids: a token id is a whole number, not {i!r}")
+    return lists, many
 
 
 def _one_each(value, n, name):
@@ -100,10 +126,9 @@ class Client:
 
     def _bodies(self, prompt, sampling_params, input_ids, rid, more):
         """One request for each prompt, and whether a list is to come back."""
-        many = _is_many(prompt, input_ids)
-        key, prompts = ("text", prompt) if prompt is not None else ("input_ids", input_ids)
-        prompts = list(prompts) if many else [prompts]
-        prompts = [p if isinstance(p, str) else [int(i) for i in p] for p in prompts]
+        if (prompt is None) == (input_ids is None):
+            raise ValueError("exactly one of prompt and input_ids is needed")
+        key, (prompts, many) = ("text", _texts(prompt)) if prompt is not None else ("input_ids", _ids(input_ids))
         if not many and isinstance(sampling_params, (list, tuple)):
             raise ValueError("sampling_params: a list belongs to a list of prompts")
         params = _one_each(sampling_params, len(prompts), "sampling_params")

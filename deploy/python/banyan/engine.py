@@ -22,7 +22,7 @@ import weakref
 from pathlib import Path
 
 from .client import Client, _Loop
-from .wire import BanyanError
+from .wire import Address, BanyanError
 
 READY_S = 3600  # loading may take long; a server that cannot start ends by itself
 STOP_S = 20
@@ -58,6 +58,13 @@ def flags_of(options):
     return flags
 
 
+class _ShutDown(Address):
+    """Where an engine was."""
+
+    async def open(self):
+        raise BanyanError("this engine was shut down")
+
+
 class Engine(Client):
     """Engine(model_path, **options): every option of `banyan serve`, by its name with underscores.
 
@@ -73,7 +80,7 @@ class Engine(Client):
         base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
         if not os.access(base, os.W_OK) or len(base) > 30:  # a socket's path ends at 107 bytes
             base = "/tmp"
-        self._process = None
+        self._process, self._pid = None, os.getpid()
         self.run_dir = tempfile.mkdtemp(prefix=f"banyan-{os.getuid()}-{os.getpid()}-", dir=base)
         super().__init__(f"unix:{self.run_dir}/router.sock")
         _alive.add(self)
@@ -108,14 +115,10 @@ class Engine(Client):
         errors = [re.sub(r"^\S+ error +", "", line) for line in lines if re.match(r"\S+ error ", line)]
         return "; ".join(errors) or (lines[-1] if lines else "it said nothing")
 
-    def _run(self, work):
-        if self._process is None:
-            work.close()
-            raise BanyanError("this engine was shut down")
-        return super()._run(work)
-
     def shutdown(self):
-        """Stops the server and removes its folder. Again: nothing."""
+        """Stops the server and removes its folder. Again: nothing. In a forked child: nothing, it is the parent's."""
+        if self._pid != os.getpid():
+            return
         process, self._process = self._process, None
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -125,6 +128,7 @@ class Engine(Client):
                 process.kill()
                 process.wait()
         shutil.rmtree(self.run_dir, ignore_errors=True)
+        self.address = _ShutDown()
         _alive.discard(self)
 
     def __enter__(self):

@@ -61,6 +61,13 @@ def error_of(status, body):
     return (RequestError if 400 <= status < 500 and status not in (408, 429) else BanyanError)(text, status)
 
 
+def _plain(value):
+    """A number or an array of numpy or torch as Python's own."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no place in a request: {value!r:.100}")
+
+
 class _Connection:
     """One request and its answer."""
 
@@ -75,7 +82,7 @@ class _Connection:
         self.writer.close()
 
     async def send(self, method, path, body):
-        data = b"" if body is None else json.dumps(body).encode()
+        data = b"" if body is None else json.dumps(body, default=_plain, allow_nan=False).encode()
         key = f"Authorization: Bearer {self.address.key}\r\n" if self.address.key else ""
         self.writer.write(
             f"{method} {path} HTTP/1.1\r\nHost: {self.address.host or 'banyan'}\r\nConnection: close\r\n{key}"
