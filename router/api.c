@@ -91,7 +91,7 @@ int api_read_routing(struct request *q, struct msg_generate *m, struct by_err *e
                                    err);
 }
 
-bool api_is_off(const struct by_json *v) {
+static bool is_off(const struct by_json *v) {
     switch (by_json_type(v)) {
     case BY_JSON_NULL:
         return true;
@@ -105,6 +105,16 @@ bool api_is_off(const struct by_json *v) {
     default:
         return false;
     }
+}
+
+int api_refuse(const struct by_json *body, const char *const *names, size_t n, struct by_err *err) {
+    for (size_t i = 0; i < n; i++) {
+        const struct by_json *v = by_json_get(body, names[i]);
+        if (v && !is_off(v))
+            return by_fail(err, BY_EUNSUPPORTED, "%s: it is not supported yet; leave it out",
+                           names[i]);
+    }
+    return 0;
 }
 
 /* Prompts of one request that brings no seed are drawn apart, also when they are the same. */

@@ -60,8 +60,10 @@ BY_MUST_USE int api_read_limits(struct request *q, struct msg_generate *m, struc
 BY_MUST_USE int api_read_namespace(struct request *q, const struct by_json *extra_key,
                                    struct by_str *out, struct by_err *err);
 bool api_is_our_model(const struct router *r, struct by_str name); /* api_models.c */
-/* Does a field that we do not have ask for nothing? null, false, and what is empty do. */
-bool api_is_off(const struct by_json *v);
+/* Refuses the first of these fields that asks for something (null, false and what is empty ask for nothing), so that nobody
+ * takes silence for consent. */
+BY_MUST_USE int api_refuse(const struct by_json *body, const char *const *names, size_t n,
+                           struct by_err *err);
 /* What POST /generate asks for: api_native_read.c */
 BY_MUST_USE int api_generate_read(struct request *q, struct by_err *err);
 /* Reads `body`, a chat completion's, in place of the request's own: how other dialects are read. */

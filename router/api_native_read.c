@@ -190,7 +190,7 @@ static int read_rids(struct request *q, struct by_err *err) {
 
 /* ---- all of it ---- */
 
-/* What would change the answer, and is not there: refused by name, so that nobody takes silence for consent. */
+/* What would change the answer, and is not there. */
 static int refuse_unknown(const struct by_json *body, struct by_err *err) {
     static const char *const refused[] = {
         "input_embeds",         "image_data",     "video_data",
@@ -199,13 +199,7 @@ static int refuse_unknown(const struct by_json *body, struct by_err *err) {
         "return_bytes",         "bootstrap_room", "custom_logit_processor",
         "max_thinking_tokens",  "routed_dp_rank", "return_routed_experts",
         "return_sampling_mask", "mm_hashes",      "positional_embed_overrides"};
-    for (size_t i = 0; i < BY_COUNTOF(refused); i++) {
-        const struct by_json *v = by_json_get(body, refused[i]);
-        if (v && !api_is_off(v))
-            return by_fail(err, BY_EUNSUPPORTED, "%s: it is not supported yet; leave it out",
-                           refused[i]);
-    }
-    return 0;
+    return api_refuse(body, refused, BY_COUNTOF(refused), err);
 }
 
 int api_generate_read(struct request *q, struct by_err *err) {

@@ -164,15 +164,8 @@ static void add_member(struct by_buf *out, const struct by_json *obj, const char
 static int refuse_missing(const struct by_json *body, bool is_chat, struct by_err *err) {
     static const char *const refused[] = {"format",   "images", "suffix",
                                           "template", "raw",    "context"};
-    for (size_t i = 0; i < BY_COUNTOF(refused); i++) {
-        const struct by_json *v = by_json_get(body, refused[i]);
-        bool is_off = !v || by_json_type(v) == BY_JSON_NULL ||
-                      (by_json_type(v) == BY_JSON_BOOL && !by_json_bool(v)) ||
-                      (by_json_type(v) == BY_JSON_STRING && !by_json_str(v).n) ||
-                      (by_json_type(v) == BY_JSON_ARRAY && !by_json_first(v));
-        if (!is_off)
-            return by_fail(err, BY_EUNSUPPORTED, "%s: it is not supported yet", refused[i]);
-    }
+    int rc = api_refuse(body, refused, BY_COUNTOF(refused), err);
+    if (rc) return rc;
     const struct by_json *list = is_chat ? by_json_get(body, "messages") : NULL;
     unsigned i = 0;
     for (const struct by_json *m = by_json_first(list); m; m = by_json_next(m), i++) {

@@ -6,20 +6,41 @@
 
 #include <string.h>
 
-/* Fields that change the answer and that we do not have yet. */
-static const char *const refused[] = {"beam_width", "lora_path",     "prediction",
-                                      "audio",      "modalities",    "suffix",
-                                      "functions",  "function_call", "web_search_options"};
+/* Fields that change the answer and that we do not have yet: OpenAI's, SGLang's, vLLM's. */
+static const char *const refused[] = {"beam_width",
+                                      "use_beam_search",
+                                      "lora_path",
+                                      "prediction",
+                                      "audio",
+                                      "suffix",
+                                      "functions",
+                                      "function_call",
+                                      "web_search_options",
+                                      "guided_json",
+                                      "guided_regex",
+                                      "guided_choice",
+                                      "guided_grammar",
+                                      "structured_outputs",
+                                      "bad_words",
+                                      "allowed_token_ids",
+                                      "logits_processors",
+                                      "prompt_logprobs",
+                                      "return_token_ids",
+                                      "prompt_embeds",
+                                      "documents",
+                                      "truncate_prompt_tokens",
+                                      "chat_template"};
 
 static int refuse_unknown(const struct by_json *body, struct by_err *err) {
-    for (size_t i = 0; i < BY_COUNTOF(refused); i++) {
-        const struct by_json *v = by_json_get(body, refused[i]);
-        if (v && by_json_type(v) != BY_JSON_NULL)
-            return by_fail(err, BY_EUNSUPPORTED, "%s is not supported yet", refused[i]);
+    int rc = api_refuse(body, refused, BY_COUNTOF(refused), err);
+    for (const struct by_json *it = by_json_first(by_json_get(body, "modalities")); it && !rc;
+         it = by_json_next(it)) {
+        if (!by_str_eqz(by_json_str(it), "text"))
+            rc = by_fail(err, BY_EUNSUPPORTED, "modalities: only text is supported yet");
     }
     const struct by_json *format = NULL;
     struct by_str type = {0};
-    int rc = by_json_get_object(body, "", "response_format", &format, err);
+    if (!rc) rc = by_json_get_object(body, "", "response_format", &format, err);
     if (!rc && format) rc = by_json_get_str(format, "response_format", "type", &type, err);
     if (!rc && type.n && !by_str_eqz(type, "text"))
         return by_fail(err, BY_EUNSUPPORTED, "response_format: '%.*s' is not supported yet",

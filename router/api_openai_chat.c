@@ -225,6 +225,9 @@ static int check_messages(const struct by_json *body, struct by_err *err) {
         const struct by_json *role = by_json_get(it, "role"), *content = by_json_get(it, "content");
         if (!role || by_json_type(role) != BY_JSON_STRING)
             return by_fail(err, BY_EINVAL, "messages[%u].role: a string is needed", i);
+        if (by_str_eqz(by_json_str(role), "user") &&
+            (!content || by_json_type(content) == BY_JSON_NULL))
+            return by_fail(err, BY_EINVAL, "messages[%u].content: a text is needed", i);
         bool is_text = !content || by_json_type(content) == BY_JSON_NULL ||
                        by_json_type(content) == BY_JSON_STRING;
         if (!is_text && by_json_type(content) != BY_JSON_ARRAY)

@@ -9,6 +9,7 @@
 #define OBJECT "{'type':['object','null']}"
 #define ANYTHING "{}"
 #define COUNT "{'type':'integer','minimum':0}"
+#define LIST_OF(item) "{'type':'array','items':" item "}"
 #define STRING "{'type':'string'}"
 #define OR_NULL "{'type':['string','null']}"
 #define LISTED "{'type':'array'}"
@@ -201,13 +202,15 @@ const struct form form_ollama_generate = {"OllamaGenerate", "Ollama's generate",
 const struct form form_ollama_show = {"OllamaShow", "any body: there is one model", .schema = "{}"};
 
 static const struct form_field tokenize[] = {
-    {"prompt", STRING, "the text", true},
+    {"prompt", "{'anyOf':[" STRING "," LIST_OF(STRING) "]}", "a text, or a list of them", true},
     {"add_special_tokens", TRUTH, "false: without a beginning-of-text token", false},
 };
 const struct form form_tokenize = {"Tokenize", "a text to be made token ids", FIELDS(tokenize)};
 static const struct form_field detokenize[] = {
-    {"tokens", "{'type':'array','items':{'type':'integer','minimum':0}}",
-     "ids within the vocabulary", true},
+    {"tokens",
+     "{'anyOf':[" LIST_OF("{'type':'integer','minimum':0}") "," LIST_OF(
+         LIST_OF("{'type':'integer','minimum':0}")) "]}",
+     "ids within the vocabulary, or a list of such lists", true},
     {"skip_special_tokens", TRUTH, "false: their texts, too", false},
 };
 const struct form form_detokenize = {"Detokenize", "token ids to be made a text",
@@ -499,12 +502,14 @@ static const struct form_field ollama_version[] = {{"version", STRING, "of Banya
 const struct form form_ollama_version = {"OllamaVersion", "the server's version",
                                          FIELDS(ollama_version)};
 static const struct form_field tokens[] = {
-    {"tokens", "{'type':'array','items':" TOKEN_ID "}", "their ids", true},
-    {"count", COUNT, "how many", true},
+    {"tokens", "{'anyOf':[" LIST_OF(TOKEN_ID) "," LIST_OF(LIST_OF(TOKEN_ID)) "]}",
+     "ids, or of a list lists", true},
+    {"count", "{'anyOf':[" COUNT "," LIST_OF(COUNT) "]}", "how many", true},
     {"max_model_len", COUNT, "how many there may be", true},
 };
 const struct form form_tokens = {"Tokens", "token ids", FIELDS(tokens)};
-static const struct form_field words_of[] = {{"text", STRING, "what they say", true}};
+static const struct form_field words_of[] = {
+    {"text", "{'anyOf':[" STRING "," LIST_OF(STRING) "]}", "what they say", true}};
 const struct form form_text = {"Text", "a text", FIELDS(words_of)};
 static const struct form_field prompt[] = {{"prompt", STRING, "as the model reads it", true}};
 const struct form form_prompt = {"Prompt", "a rendered template", FIELDS(prompt)};

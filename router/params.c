@@ -200,7 +200,7 @@ static int read_row(const struct row *r, const char *key, const struct by_json *
     }
     if (by_json_type(v) == BY_JSON_STRING && !by_json_str(v).n)
         return 0; /* an empty grammar is none */
-    return by_fail(err, BY_EUNSUPPORTED, "%s is not supported yet", key);
+    return by_fail(err, BY_EUNSUPPORTED, "%s: it is not supported yet; leave it out", key);
 }
 
 static int read_max(const struct by_json *v, const char *key, struct params *p,
@@ -276,7 +276,7 @@ static int read_openai_logprobs(struct params *p, const struct by_json *body, bo
     p->sampling.logprobs = is_asked && by_json_bool(v);
     int rc = by_json_get_i64(body, "", "top_logprobs", 0, LIMIT_TOP_LOGPROBS, &top, err);
     if (!rc && top && !p->sampling.logprobs)
-        return by_fail(err, BY_EINVAL, "top_logprobs needs logprobs: true");
+        return by_fail(err, BY_EINVAL, "top_logprobs: it needs logprobs: true");
     p->sampling.top_logprobs = (uint32_t)top;
     return rc;
 }

@@ -12,6 +12,7 @@
 
 enum {
     STOP_IDS_MAX = LIMIT_STOP_IDS + BY_EOS_MAX + 1,
+    NONE_WITHIN = 24,  /* bytes behind "content": `message['content'] is not none` */
     IDS_BEYOND = 1024, /* of a prompt over the context: then nobody reads on only to refuse it */
 };
 
@@ -19,6 +20,7 @@ struct worker {
     struct by_tokenizer *tokenizer;
     struct by_chat_template *chat; /* NULL: the model has none, or a broken one … */
     char no_chat[BY_ERR_TEXT_MAX]; /* … and this is why */
+    bool knows_none;               /* the template asks whether a content is none */
     uint32_t n_vocab, context_len;
     uint32_t
         cut_len; /* where a text that may be cut is: the context, or what sentence-transformers says */
@@ -57,6 +59,18 @@ static void read_cut_len(struct worker *w, const struct by_model_dir *dir) {
     by_buf_release(&text);
 }
 
+static bool asks_for_none(struct by_str source) {
+    struct by_str word = by_str_of("content");
+    for (size_t at = by_str_find(source, word, 0); at < source.n;
+         at = by_str_find(source, word, at + word.n)) {
+        struct by_str behind = by_str_sub(source, at + word.n, NONE_WITHIN);
+        if (by_str_find(behind, by_str_of("none"), 0) < behind.n ||
+            by_str_find(behind, by_str_of("None"), 0) < behind.n)
+            return true;
+    }
+    return false;
+}
+
 static int open_model(struct worker *w, const struct worker_options *o, struct by_err *err) {
     struct by_model_dir *model = NULL, *text = NULL;
     int rc = by_model_dir_open_text(&model, o->model_path, err);
@@ -82,6 +96,7 @@ static int open_model(struct worker *w, const struct worker_options *o, struct b
         rc = no_chat;
     }
     snprintf(w->no_chat, sizeof w->no_chat, "%s", why.text);
+    w->knows_none = w->chat && asks_for_none(by_chat_template_source(w->chat));
 done:
     by_model_dir_close(text);
     by_model_dir_close(model);
@@ -127,9 +142,16 @@ bool worker_has_template(const struct worker *w) {
 
 /* ---- generate ---- */
 
+/* OpenAI's clients send content: null beside tool calls. A template that speaks of none gets it as it is, since some know a call
+ * by it; others would write "None" or fail, and get an empty text. */
 static int render(struct worker *w, struct by_str chat, uint64_t clock_s, struct by_err *err) {
+    struct by_err second = {0};
     if (!w->chat) return by_fail(err, BY_EUNSUPPORTED, "%s", w->no_chat);
-    return by_chat_template_render(w->chat, chat, clock_s, &w->prompt, err);
+    int rc = by_chat_prompt_read(&w->prompt, chat, err);
+    if (!rc && !w->knows_none) by_chat_prompt_fill(&w->prompt, false);
+    if (!rc) rc = by_chat_prompt_render(&w->prompt, w->chat, clock_s, err);
+    if (rc != BY_EINVAL || !by_chat_prompt_fill(&w->prompt, true)) return rc;
+    return by_chat_prompt_render(&w->prompt, w->chat, clock_s, &second) ? rc : 0;
 }
 
 static int encode_chat(struct worker *w, struct by_ids *out, struct by_err *err) {
@@ -245,46 +267,94 @@ void worker_generate(struct worker *w, const struct msg_generate *m, struct msg 
 
 /* ---- text service ---- */
 
-static int answer_tokenize(struct worker *w, const struct by_json *args, struct by_err *err) {
-    struct by_str text = {0};
-    struct by_encode_options o = {.add_special_tokens = true, .allow_special = true};
-    bool has_prompt = by_json_get(args, "prompt") != NULL;
-    int rc = by_json_get_str(args, "", has_prompt ? "prompt" : "text", &text, err);
-    if (!rc && !text.p) rc = by_fail(err, BY_EINVAL, "prompt: a text is needed");
-    if (!rc) rc = by_json_get_bool(args, "", "add_special_tokens", &o.add_special_tokens, err);
-    if (!rc) rc = by_tokenizer_encode(w->tokenizer, text, &o, &w->ids, err);
-    if (rc) return rc;
-    by_buf_addz(&w->json, "{\"tokens\":[");
-    for (size_t i = 0; i < w->ids.n; i++) {
-        if (i) by_buf_addc(&w->json, ',');
+static int add_ids(struct worker *w, struct by_str text, const struct by_encode_options *o,
+                   struct by_err *err) {
+    by_ids_clear(&w->ids);
+    int rc = by_tokenizer_encode(w->tokenizer, text, o, &w->ids, err);
+    for (size_t i = 0; !rc && i < w->ids.n; i++) {
+        by_buf_addc(&w->json, i ? ',' : '[');
         by_buf_add_u64(&w->json, w->ids.p[i]);
     }
-    by_buf_addf(&w->json, "],\"count\":%zu,\"max_model_len\":%u}", w->ids.n, w->context_len);
-    return 0;
+    by_buf_addz(&w->json, w->ids.n ? "]" : "[]");
+    return rc;
 }
 
-static int answer_detokenize(struct worker *w, const struct by_json *args, struct by_err *err) {
-    const struct by_json *list = NULL;
-    struct by_decode_options o = {.skip_special_tokens = true};
+/* {"tokens": ids, "count": n} of a text; of a list of texts, lists of both. */
+static int answer_tokenize(struct worker *w, const struct by_json *args, struct by_err *err) {
+    struct by_encode_options o = {.add_special_tokens = true, .allow_special = true};
+    const struct by_json *given = by_json_get(args, "prompt");
+    struct by_buf counts;
+    if (!given) given = by_json_get(args, "text");
+    bool is_list = given && by_json_type(given) == BY_JSON_ARRAY;
+    int rc = by_json_get_bool(args, "", "add_special_tokens", &o.add_special_tokens, err);
+    by_buf_init(&counts, LIMIT_STR_BYTES);
+    by_buf_addz(&w->json, is_list ? "{\"tokens\":[" : "{\"tokens\":");
+    for (const struct by_json *it = is_list ? by_json_first(given) : given; !rc && it;
+         it = is_list ? by_json_next(it) : NULL) {
+        if (by_json_type(it) != BY_JSON_STRING) {
+            rc = by_fail(err, BY_EINVAL, "prompt: expected a text or a list of texts, got %s",
+                         by_json_type_name(it));
+            break;
+        }
+        if (counts.n) by_buf_addc(&w->json, ',');
+        rc = add_ids(w, by_json_str(it), &o, err);
+        by_buf_addf(&counts, counts.n ? ",%zu" : "%zu", w->ids.n);
+    }
+    if (!rc && !given) rc = by_fail(err, BY_EINVAL, "prompt: a text is needed");
+    by_buf_addf(&w->json,
+                is_list ? "],\"count\":[%.*s],\"max_model_len\":%u}"
+                        : ",\"count\":%.*s,\"max_model_len\":%u}",
+                (int)counts.n, counts.n ? counts.p : "", w->context_len);
+    by_buf_release(&counts);
+    return rc;
+}
+
+static int add_text(struct worker *w, const struct by_json *list, const struct by_decode_options *o,
+                    struct by_err *err) {
+    struct by_buf text;
     int64_t id;
-    int rc = by_json_get_array(args, "", "tokens", &list, err);
-    if (!rc && !list) rc = by_fail(err, BY_EINVAL, "tokens: a list of token ids is needed");
-    if (!rc) rc = by_json_get_bool(args, "", "skip_special_tokens", &o.skip_special_tokens, err);
-    for (const struct by_json *it = rc ? NULL : by_json_first(list); it; it = by_json_next(it)) {
+    by_ids_clear(&w->ids);
+    for (const struct by_json *it = by_json_first(list); it; it = by_json_next(it)) {
+        if (by_json_type(it) != BY_JSON_NUMBER)
+            return by_fail(err, BY_EINVAL, "tokens: expected token ids, got %s",
+                           by_json_type_name(it));
         if (!by_json_to_i64(it, &id) || id < 0 || id >= (int64_t)w->n_vocab)
-            return by_fail(err, BY_EINVAL, "tokens: %g is not in the vocabulary of %u",
+            return by_fail(err, BY_EINVAL, "tokens: %.17g is not in the vocabulary of %u",
                            by_json_f64(it), w->n_vocab);
         by_ids_add(&w->ids, (uint32_t)id);
     }
-    if (rc) return rc;
-    struct by_buf text;
     by_buf_init(&text, LIMIT_STR_BYTES);
-    by_tokenizer_decode(w->tokenizer, w->ids.p, w->ids.n, &o, &text);
-    by_buf_addz(&w->json, "{\"text\":");
+    by_tokenizer_decode(w->tokenizer, w->ids.p, w->ids.n, o, &text);
     by_buf_add_json_str(&w->json, by_buf_str(&text));
-    by_buf_addc(&w->json, '}');
-    if (text.is_full) rc = by_fail(err, BY_ELIMIT, "tokens: their text is too long");
+    int rc = text.is_full ? by_fail(err, BY_ELIMIT, "tokens: their text is too long") : 0;
     by_buf_release(&text);
+    return rc;
+}
+
+/* {"text": …} of a list of ids; of a list of such lists, a list of texts. */
+static int answer_detokenize(struct worker *w, const struct by_json *args, struct by_err *err) {
+    const struct by_json *list = NULL;
+    struct by_decode_options o = {.skip_special_tokens = true};
+    int rc = by_json_get_array(args, "", "tokens", &list, err);
+    if (!rc && !list) rc = by_fail(err, BY_EINVAL, "tokens: a list of token ids is needed");
+    if (!rc) rc = by_json_get_bool(args, "", "skip_special_tokens", &o.skip_special_tokens, err);
+    if (rc) return rc;
+    const struct by_json *first = by_json_first(list);
+    by_buf_addz(&w->json, "{\"text\":");
+    if (!first || by_json_type(first) != BY_JSON_ARRAY) {
+        rc = add_text(w, list, &o, err);
+        by_buf_addc(&w->json, '}');
+        return rc;
+    }
+    for (const struct by_json *it = first; !rc && it; it = by_json_next(it)) {
+        by_buf_addc(&w->json, it == first ? '[' : ',');
+        if (by_json_type(it) != BY_JSON_ARRAY)
+            return by_fail(err, BY_EINVAL,
+                           "tokens: expected a list of lists of token ids, got %s in it",
+                           by_json_type_name(it));
+        rc = add_text(w, it, &o, err);
+    }
+    by_buf_addz(&w->json, "]}");
     return rc;
 }
 

@@ -91,11 +91,10 @@ static void add_special(struct by_chat_template *t, struct by_str name, struct b
 /* "bos_token": "<s>" or {"content": "<s>", …}; only names that end in _token. */
 static void add_specials(struct by_chat_template *t, const struct by_json *j) {
     for (const struct by_json *it = j ? by_json_first(j) : NULL; it; it = by_json_next(it)) {
-        struct by_str name = by_json_key(it);
-        if (name.n < 6 || !by_str_eqz(by_str_sub(name, name.n - 6, 6), "_token")) continue;
-        const struct by_json *v =
-            by_json_type(it) == BY_JSON_OBJECT ? by_json_get(it, "content") : it;
-        if (v && by_json_type(v) == BY_JSON_STRING) add_special(t, name, by_json_str(v));
+        const struct by_json *v = it;
+        if (!by_str_ends(by_json_key(it), by_str_of("_token"))) continue;
+        if (by_json_type(it) == BY_JSON_OBJECT) v = by_json_get(it, "content");
+        if (by_json_str(v).p) add_special(t, by_json_key(it), by_json_str(v));
     }
 }
 
@@ -107,12 +106,10 @@ static bool find_var(const struct by_jprog *p, struct by_str name, uint32_t *at)
 }
 
 static void find_vars(const struct by_chat_template *t, const struct by_jprog *p, struct vars *v) {
-    static const char *const names[N_VARS] = {
-        [VAR_MESSAGES] = "messages",
-        [VAR_TOOLS] = "tools",
-        [VAR_DOCUMENTS] = "documents",
-        [VAR_ADDS] = "add_generation_prompt",
-    };
+    static const char *const names[N_VARS] = {[VAR_MESSAGES] = "messages",
+                                              [VAR_TOOLS] = "tools",
+                                              [VAR_DOCUMENTS] = "documents",
+                                              [VAR_ADDS] = "add_generation_prompt"};
     for (int i = 0; i < N_VARS; i++)
         v->is_asked[i] = find_var(p, by_str_of(names[i]), &v->at[i]);
     for (uint32_t i = 0; i < t->n_special; i++)
@@ -573,6 +570,18 @@ int by_chat_prompt_read(struct by_chat_prompt *p, struct by_str chat, struct by_
     ready_run(&p->chat_run, err);
     if (!p->chat) p->chat = by_alloc(sizeof *p->chat);
     return by_jjson_read(p->chat_run, chat, p->chat, err);
+}
+
+bool by_chat_prompt_fill(struct by_chat_prompt *p, bool and_missing) {
+    const struct by_jval *messages = member(p->chat_run, p->chat, "messages");
+    bool has_filled = false;
+    for (uint32_t i = 0; messages && messages->type == BY_J_LIST && i < messages->list->n; i++) {
+        const struct by_jval *m = &messages->list->at[i];
+        if (m->type != BY_J_DICT || member(p->chat_run, m, "content")) continue;
+        if (and_missing || by_jval_getz(p->chat_run, m->dict, by_str_of("content")))
+            has_filled |= by_jval_put(p->chat_run, m->dict, lit("content"), lit(""));
+    }
+    return has_filled && !p->chat_run->code;
 }
 
 int by_chat_prompt_render(struct by_chat_prompt *p, const struct by_chat_template *t,

@@ -52,7 +52,9 @@ BY_MUST_USE int by_chat_prompt_read(struct by_chat_prompt *p, struct by_str chat
 /* The prompt of the chat that was read last; may be called again. clock_s is what strftime_now shows. */
 BY_MUST_USE int by_chat_prompt_render(struct by_chat_prompt *p, const struct by_chat_template *t,
                                       uint64_t clock_s, struct by_err *err);
-/* Both. */
+/* Gives the messages whose content is null, or which have none at all, an empty text in its place. False: there was nothing to do. */
+bool by_chat_prompt_fill(struct by_chat_prompt *p, bool and_missing);
+/* Reads and renders. */
 BY_MUST_USE int by_chat_template_render(const struct by_chat_template *t, struct by_str chat,
                                         uint64_t clock_s, struct by_chat_prompt *out,
                                         struct by_err *err);

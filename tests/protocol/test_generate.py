@@ -294,6 +294,24 @@ def test_the_prompts_ids_are_told_when_asked_for(server):
     assert "prompt_token_ids" not in server.ok("/generate", body)
 
 
+def test_lists_of_texts_and_of_ids(server):
+    """As SGLang's: a list of them gives lists."""
+    ask = lambda path, **body: server.ok(path, body)  # noqa: E731
+    texts = ["hello world", "", "hello"]
+    one = [ask("/tokenize", prompt=text) for text in texts]
+    many = ask("/tokenize", prompt=texts)
+    assert many["tokens"] == [o["tokens"] for o in one] and many["count"] == [o["count"] for o in one] == [len(t) for t in many["tokens"]]
+    assert ask("/tokenize", prompt=[])["tokens"] == [] and many["max_model_len"] == one[0]["max_model_len"]
+    assert ask("/detokenize", tokens=many["tokens"])["text"] == [ask("/detokenize", tokens=t)["text"] for t in many["tokens"]]
+    for path, body, named in (("/tokenize", {"prompt": ["a", 1]}, "a text or a list of texts, got a number"),
+                              ("/tokenize", {"prompt": None}, "a text or a list of texts, got null"), ("/tokenize", {}, "a text is needed"),
+                              ("/detokenize", {"tokens": [[1], 2]}, "lists of token ids, got a number"),
+                              ("/detokenize", {"tokens": [1, [2]]}, "token ids, got an array"), ("/detokenize", {"tokens": ["1"]}, "got a string"),
+                              ("/detokenize", {"tokens": [9999999]}, "9999999 is not in the vocabulary")):
+        error = server.post(path, body).json["error"]
+        assert error["code"] == 400 and named in error["message"] and error["param"] in ("prompt", "tokens")
+
+
 @pytest.mark.parametrize("field, value", [("image_data", ["x"]), ("lora_path", "a"), ("input_embeds", [[0.5]]), ("session_params", {"id": "x"}),
                                           ("custom_logit_processor", "x"), ("return_hidden_states", True), ("max_thinking_tokens", 5)])
 def test_what_is_not_there_is_refused_by_name(server, field, value):

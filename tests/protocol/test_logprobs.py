@@ -139,7 +139,7 @@ def test_native_text_in_logprobs(server):
     ("chat", {"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
     ("chat", {"response_format": {"type": "json_object"}}, "response_format"),
     ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages[0].content"),
-    ("chat", {"lora_path": "x"}, "lora_path"), ("chat", {"functions": []}, "functions"), ("chat", {"top_logprobs": 2}, "top_logprobs"),
+    ("chat", {"lora_path": "x"}, "lora_path"), ("chat", {"functions": [{"name": "f"}]}, "functions"), ("chat", {"top_logprobs": 2}, "top_logprobs"),
     ("chat", {"logprobs": True, "top_logprobs": 1000}, "top_logprobs"), ("chat", {"logprobs": 3}, "logprobs"),
     ("", {"best_of": 1, "n": 2}, "best_of"), ("", {"best_of": 3, "stream": True}, "best_of"), ("", {"best_of": 200}, "best_of"), ("", {"suffix": "x"}, "suffix"), ("", {"logprobs": -1}, "logprobs"), ("", {"echo": 1}, "echo"),
 ])

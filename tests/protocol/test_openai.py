@@ -154,3 +154,30 @@ def test_too_long_a_prompt(client):
     with pytest.raises(openai.BadRequestError) as e:
         client.completions.create(model="m", prompt=[20] * 8192)
     assert "context length (8192 tokens)" in e.value.message
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("field, value", [("guided_json", {"type": "object"}), ("guided_regex", "a+"), ("structured_outputs", {"regex": "a"}),
+                                          ("bad_words", ["x"]), ("prompt_logprobs", 1), ("chat_template", "{{ 1 }}"), ("regex", "a+"),
+                                          ("suffix", "x"), ("lora_path", "x"), ("modalities", ["text", "audio"])])
+def test_what_would_change_the_answer_is_refused_by_name(server, path, field, value):
+    """vLLM's names for constrained output were passed over, and the answer looked as if it had been constrained."""
+    body = {"messages": HELLO, "prompt": "hello", "max_tokens": 1}
+    answer = server.post(path, {**body, field: value})
+    assert answer.status == 400 and answer.json["error"]["param"] == field and "supported yet" in answer.json["error"]["message"]
+    off = {"modalities": ["text"]}.get(field)
+    assert server.post(path, {**body, field: off}).status == 200, "nothing is asked for"
+
+
+def test_a_message_without_content(server):
+    """Clients send null beside tool calls. The template here joins content to a text: an empty one takes its place; a user's is needed."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    prompts = []
+    for content in ({"content": None}, {}, {"content": ""}):
+        messages = [*HELLO, {"role": "assistant", **content, "tool_calls": [call]}, {"role": "tool", "content": "42"}]
+        prompts.append(server.ok("/apply_template", {"messages": messages})["prompt"])
+        server.ok("/v1/chat/completions", {"messages": messages, "max_tokens": 1})
+    assert len(set(prompts)) == 1 and "None" not in prompts[0]
+    for wrong in ({"role": "user"}, {"role": "user", "content": None}):
+        error = server.post("/v1/chat/completions", {"messages": [wrong]}).json["error"]
+        assert error["param"] == "messages[0].content" and error["code"] == 400

@@ -178,3 +178,13 @@ def test_reasoning_effort_reaches_the_template(tmp_path):
         for bad in ("much", 1, -0.1, True, ["low"]):
             answer = d.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "reasoning_effort": bad})
             assert answer.status == 400 and answer.json["error"]["param"] == "reasoning_effort"
+
+
+def test_a_template_that_asks_for_none_gets_it(tmp_path):
+    """Some know a message that calls by its content, which is none; test_a_message_without_content has the others."""
+    template = tmp_path / "none.jinja"
+    template.write_text("{% for m in messages %}{% if m['content'] is none %}calls{% else %}({{ m.content }}){% endif %}{% endfor %}")
+    quiet = ["--log-level", "warn"]
+    with Daemons(router=quiet, scheduler=quiet, tokenizer_worker=["--chat-template", str(template)]) as d:
+        messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": None}, {"role": "assistant", "content": ""}]
+        assert d.ok("/apply_template", {"messages": messages})["prompt"] == "(x)calls()"
