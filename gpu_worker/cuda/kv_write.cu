@@ -128,7 +128,7 @@ static __device__ void make_head(const struct kv_args &a, const float *x, uint32
     if (a.cos) turn_head(a, v + (is_q ? a.q_rot_col : a.k_rot_col), position);
 }
 
-static __global__ void __launch_bounds__(THREADS) kv_write_kernel(const struct kv_args a) {
+static __global__ void __launch_bounds__(THREADS, 4) kv_write_kernel(const struct kv_args a) {
     SHARED(float, shared);
     uint32_t r = a.first + blockIdx.x, warp = threadIdx.x / 32;
     float *x = a.x + (size_t)r * a.ld, *v = shared + 36 + warp * a.room;

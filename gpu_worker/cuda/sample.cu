@@ -249,7 +249,8 @@ static __device__ void report(struct shared *s, const struct sample_row &r, cons
         out[SAMPLE_WORDS + 2 * r.n_top + i] = as_u32(r.chosen[i] < n ? l[r.chosen[i]] : -INFINITY);
 }
 
-static __global__ void __launch_bounds__(THREADS) sample_kernel(const struct sample_args a) {
+/* Two blocks: told of one alone, ptxas keeps to 32 registers on sm_90 and spills. */
+static __global__ void __launch_bounds__(THREADS, 2) sample_kernel(const struct sample_args a) {
     SHARED(struct shared, s);
     const struct sample_row &r = a.rows[blockIdx.x];
     float *l = a.logits + (size_t)r.row * a.ld;
