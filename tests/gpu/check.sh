@@ -7,31 +7,56 @@
 # What it finds goes to tests/bench/results/gpu-<name>.md: ceilings of this card (copy, read, product), every op against the
 # CPU, compute-sanitizer over the same, whole models against their goldens, ops in the shapes of an 8B model, two ranks on this
 # one card against one, greedy ids against transformers, cuDNN's attention, graphs on and off. A part whose tool is missing
-# says "not here" and is no failure. Ends with the number of parts that failed. Nothing in it has run on a GPU so far: the
-# first run is also the test of this script.
+# says "not here" and is no failure. Each part has a deadline, and all that is measured has 10 minutes (BANYAN_GPU_SECONDS):
+# what is cut says CUT, and so does the last line; a part that is cut has failed. The build has its own 10 minutes: the
+# ceiling is of what needs the card.
+# Ways that must be proven on a card (gpu_worker/cuda/proven.h) are written down where their part passed. Ends with the number
+# of parts that failed. Nothing in it has run on a GPU so far: the first run is also the test of this script.
 set -u
 cd "$(dirname "$0")/../.."
 command -v nvidia-smi >/dev/null || { echo "gpu-check: no nvidia-smi here: no GPU, or no driver" >&2; exit 1; }
 name=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1 | tr -c 'A-Za-z0-9\n' '-' | tr -s '-')
 [ -n "$name" ] || { echo "gpu-check: nvidia-smi names no GPU" >&2; exit 1; }
+card=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)
+n_cards=$(nvidia-smi --query-gpu=name --format=csv,noheader | grep -cxF "$card")
+cache=${BANYAN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/banyan}
 build=build-gpu
 out=tests/bench/results/gpu-$name.md
-failed=0
+seconds_all=${BANYAN_GPU_SECONDS:-600}
+end=0 # second at which all is to be done; 0: not set yet
+cut=
 
-part() { # part TITLE COMMAND…: its output under a title, and whether it failed
-    title=$1
-    shift
+part() { # part SECONDS TITLE COMMAND…: its output under a title, whether it failed, whether it was cut
+    seconds=$1 title=$2
+    shift 2
     printf '\n## %s\n```\n' "$title"
-    "$@" 2>&1 || { failed=$((failed + 1)); printf 'FAILED (status above; command: %s)\n' "$*"; }
+    left=$seconds
+    if [ "$end" -gt 0 ]; then
+        left=$((end - $(date +%s)))
+        [ "$left" -le "$seconds" ] || left=$seconds
+    fi
+    rc=124
+    if [ "$left" -gt 0 ]; then
+        began=$(date +%s)
+        timeout -k 10 "$left" tests/gpu/check.sh --part "$@" 2>&1
+        rc=$?
+        printf '(%s of %s s)\n' "$(($(date +%s) - began))" "$left"
+    fi
+    case $rc in
+        0) ;;
+        124 | 137)
+            cut="$cut; $title"
+            printf 'FAILED: CUT after %s s (command: %s)\n' "$((left > 0 ? left : 0))" "$*"
+            ;;
+        *) printf 'FAILED (status %s; command: %s)\n' "$rc" "$*" ;;
+    esac
     printf '```\n'
+    last=$rc
 }
 
-tests_of() { # the test programs, on the device instead of the emulator
-    for program in "$build"/tests/gpu_*; do
-        [ -x "$program" ] && [ ! -d "$program" ] || continue
-        echo "== $program"
-        "$@" "$program" || return 1
-    done
+proven() { # proven WAY: the part before this one shows it right on this card
+    [ "$last" -eq 0 ] || return 0
+    mkdir -p "$cache" && printf '%s %s\n' "$1" "$card" >>"$cache/cuda-proven"
 }
 
 measure() { # measure MODEL FLAGS…: steps of decode and prompts
@@ -55,31 +80,58 @@ server() { # server PART …
     fi
 }
 
-sanitized() {
+two_cards() { # sums in windows of memory, which two ranks on one card cannot have
+    if [ "$n_cards" -ge 2 ]; then
+        BANYAN_TEST_CUDA_WAYS=windows server ranks "$1" two
+    else
+        echo "not here: a second card"
+    fi
+}
+
+sanitized() { # sanitized PROGRAM: with some models of each kind, it is many times slower
     if command -v compute-sanitizer >/dev/null; then
-        tests_of compute-sanitizer --error-exitcode 9 --leak-check full
+        compute-sanitizer --error-exitcode 9 --leak-check full "$1" few
     else
         echo "not here: compute-sanitizer"
     fi
 }
 
+# A part is this script once more, so that a deadline ends it with all that it started.
+if [ "${1:-}" = --part ]; then
+    shift
+    "$@"
+    exit
+fi
+
 {
     printf '# %s\n\n' "$name"
     nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv
-    part "Build" deploy/build.sh "$build" -DBANYAN_CUDA=ON -DBANYAN_CUDA_RELEASE=ON -DBANYAN_GPU_TESTS=ON
-    part "Ceilings of this card" "$build/bench/bench_gpu"
-    part "Every op against the CPU" tests_of env
-    part "The same under compute-sanitizer" sanitized
-    part "Ops in the shapes of an 8B model" "$build/bench/bench_ops"
-    part "Attention by cuDNN" server attention
-    part "Greedy ids against transformers" server ids 1b
-    for model in ${1:-../shared/data/tiny/llama-gqa}; do
-        part "Two NCCL ranks on this card against one, $model" server ranks "$model"
-        part "Steps of $model" measure "$model"
-        part "The same without graphs" measure "$model" --disable-cuda-graph
-        part "The same, deterministic" measure "$model" --deterministic
+    part 600 "Build" deploy/build.sh "$build" -DBANYAN_CUDA=ON -DBANYAN_CUDA_RELEASE=ON -DBANYAN_GPU_TESTS=ON
+    programs=$(cd "$build/tests" 2>/dev/null && ls -d gpu_* | grep -v '\.')
+    end=$(($(date +%s) + seconds_all))
+    part 30 "Ceilings of this card" "$build/bench/bench_gpu"
+    # The test programs, on the device instead of the emulator.
+    for program in $programs; do
+        part 60 "Against the CPU: $program" "$build/tests/$program"
     done
-    printf '\n%s parts failed\n' "$failed"
+    part 60 "Ops in the shapes of an 8B model" "$build/bench/bench_ops"
+    part 30 "Attention by cuDNN" server attention
+    part 90 "Greedy ids against transformers" server ids 1b
+    for model in ${1:-../shared/data/tiny/llama-gqa}; do
+        part 60 "Two NCCL ranks on this card against one, $model" server ranks "$model"
+        part 45 "Two ranks on two cards against one, $model" two_cards "$model"
+        [ "$n_cards" -lt 2 ] || proven windows
+        part 30 "Steps of $model" measure "$model"
+        part 30 "The same without graphs" measure "$model" --disable-cuda-graph
+        part 30 "The same, deterministic" measure "$model" --deterministic
+    done
+    # Last: they are the slowest, and take what time is left.
+    for program in $programs; do
+        part 150 "Under compute-sanitizer: $program" sanitized "$build/tests/$program"
+    done
+    printf '\nCut for time: %s\n' "${cut#; }"
 } >"$out"
+failed=$(grep -c '^FAILED' "$out")
+printf '%s parts failed\n' "$failed" >>"$out"
 cat "$out"
-exit "$(grep -c '^FAILED' "$out")"
+exit "$failed"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """check_server.py PART … - the parts of check.sh that need a server, or torch. What a machine lacks is said, and is no failure.
 
-    ranks MODEL      greedy ids of two ranks on one card against those of one
-    ids SHAPE        greedy ids of random weights of a Llama's shape (tiny, 1b, 8b) against transformers on the same card
-    attention        torch's SDPA by cuDNN in the shapes of bench_ops: what our prompts are held to
+    ranks MODEL [two]  greedy ids of two ranks on one card against those of one; two: on two cards
+    ids SHAPE          greedy ids of random weights of a Llama's shape (tiny, 1b, 8b) against transformers on the same card
+    attention          torch's SDPA by cuDNN in the shapes of bench_ops: what our prompts are held to
 
 BANYAN_BUILD names the build. Two ways of computing the same may part where two ids are nearly as likely: there, and only
 there, ids may differ.
@@ -53,8 +53,9 @@ def answers(model, *flags, env=None):
     return found
 
 
-def part_ranks(model):
-    one, two = answers(model), answers(model, "--tp-size", "2", env={"BANYAN_TEST_ONE_DEVICE": "1"})
+def part_ranks(model, cards="one"):
+    env = {"BANYAN_TEST_ONE_DEVICE": "1"} if cards == "one" else {}
+    one, two = answers(model), answers(model, "--tp-size", "2", env=env)
     failed = 0
     for prompt, (a, margins), (b, _) in zip(PROMPTS, one, two):
         at = next((i for i in range(N_IDS) if a[i] != b[i]), None)

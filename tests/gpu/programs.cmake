@@ -4,7 +4,7 @@
 find_library(CMOCKA_LIBRARY cmocka REQUIRED)
 add_executable(bench_gpu ${PROJECT_SOURCE_DIR}/tests/gpu/bench_gpu.cu)
 set_target_properties(bench_gpu PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bench)
-foreach(name test_cuda_ops test_cuda_sample test_cuda_ahead_shared test_cuda_models_shared bench_ops)
+foreach(name test_cuda_ops test_cuda_sample test_cuda_ranks test_cuda_ahead_shared test_cuda_models_shared bench_ops)
   if(name MATCHES "_shared$" AND NOT EXISTS ${PROJECT_SOURCE_DIR}/../shared/data)
     continue()
   endif()

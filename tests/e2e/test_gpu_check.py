@@ -1,0 +1,73 @@
+"""tests/gpu/check.sh on a machine that only looks as if it had a GPU: what passes, what fails, and what its deadline cuts."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from harness import ROOT
+
+NVIDIA_SMI = """#!/bin/sh
+case $* in *driver_version*) echo "name, driver" ;; *) printf 'Card 9000\\nCard 9000\\n' ;; esac
+"""
+BUILD_SH = """#!/bin/sh
+mkdir -p build-gpu/tests build-gpu/bench build-gpu/bin
+for p in bench/bench_gpu bench/bench_ops tests/gpu_ops tests/gpu_sample bin/banyan bin/banyan-gpu-worker; do
+    printf '#!/bin/sh\\necho %s was run, "$@"\\n' "$p" >build-gpu/$p
+    chmod +x build-gpu/$p
+done
+"""
+PASSES = "#!/bin/sh\nexit 0\n"
+
+
+def put(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Runs the script in a tree of its own; returns its status, the report, what was proven."""
+    put(tmp_path / "bin/nvidia-smi", NVIDIA_SMI)
+    put(tmp_path / "bin/compute-sanitizer", '#!/bin/sh\nshift 4\nexec "$@"\n')
+    put(tmp_path / "deploy/build.sh", BUILD_SH)
+    put(tmp_path / ".venv/bin/python", PASSES)
+    (tmp_path / "tests/bench/results").mkdir(parents=True)
+    (tmp_path / "tests/gpu").mkdir()
+    shutil.copy(ROOT / "tests/gpu/check.sh", tmp_path / "tests/gpu/check.sh")
+
+    def run(**env):
+        paths = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "BANYAN_CACHE": str(tmp_path / "cache")}
+        got = subprocess.run([tmp_path / "tests/gpu/check.sh"], env={**os.environ, **paths, **env}, capture_output=True, text=True, timeout=120)
+        proven = tmp_path / "cache/cuda-proven"
+        report = (tmp_path / "tests/bench/results/gpu-Card-9000.md").read_text()
+        return got.returncode, report, proven.read_text() if proven.exists() else ""
+
+    run.tree = tmp_path
+    return run
+
+
+def test_all_that_passes_is_reported_and_proven(check):
+    rc, report, proven = check()
+    assert rc == 0 and report.endswith("\n0 parts failed\n") and "CUT" not in report, report
+    for part in ("Against the CPU: gpu_ops", "Against the CPU: gpu_sample", "Under compute-sanitizer: gpu_ops"):
+        assert f"## {part}\n" in report
+    assert "tests/gpu_ops was run, few\n" in report and "tests/gpu_ops was run,\n" in report.replace("run, \n", "run,\n")
+    assert proven == "windows Card 9000\n"
+
+
+def test_what_fails_is_counted_and_proves_nothing(check):
+    put(check.tree / ".venv/bin/python", "#!/bin/sh\n[ $1 = -c ] || exit 3\n")
+    rc, report, proven = check()
+    assert rc == 4 and "FAILED (status 3; command: server attention)" in report and report.endswith("\n4 parts failed\n"), report
+    assert not proven
+
+
+def test_what_takes_too_long_is_cut_and_named(check):
+    put(check.tree / "deploy/build.sh", BUILD_SH + "printf '#!/bin/sh\\nsleep 600\\n' >build-gpu/tests/gpu_ops\n")
+    rc, report, proven = check(BANYAN_GPU_SECONDS="2")
+    assert rc > 4 and "was run" in report.split("## Against the CPU: gpu_ops")[0], report
+    cut = report[report.index("Cut for time: "):]
+    assert "Against the CPU: gpu_ops; Against the CPU: gpu_sample" in cut and not proven
