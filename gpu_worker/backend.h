@@ -100,7 +100,7 @@ struct op_linear {
     /* By x row (host memory), or NULL: rows that a backend which rounds activations (int8) shall round more finely. */
     const uint8_t *is_fine;
     /* Only outputs out_first … + out_n - 1 of a weight that is not gated; out_first: a multiple of 16, and column 0 of what is
-     * written. out_n 0: all, which is all that a device is asked for */
+     * written. out_n 0: all */
     uint32_t out_first, out_n;
     uint32_t first, n;
 };
@@ -241,6 +241,16 @@ struct op_gate {
     uint32_t first, n;
 };
 
+/* Columns that each rank of a group has computed come together on all of them: all[r, starts[k] … starts[k + 1] - 1] becomes
+ * what rank k has in own[r, 0 …]. */
+struct op_gather {
+    const float *own; /* [n, own_ld], own_ld the same on all ranks */
+    float *all;       /* [n, all_ld] */
+    uint32_t own_ld, all_ld;
+    const uint32_t *starts; /* [world + 1] */
+    uint32_t world, n;
+};
+
 /* The pick of sampler.h for one row of logits, for a device that holds them. Lists are host memory. */
 struct sample_row {
     uint32_t row, at; /* at: word of out where its answer begins */
@@ -308,6 +318,8 @@ struct backend {
 
     /* Memory; 64-byte aligned, zeroed; NULL when there is none. `what` for the accounts of backend_memory. */
     void *(*alloc)(struct backend *b, size_t bytes);
+    /* As alloc, for what sum adds up: where ranks can reach each other's, that is quicker. NULL: alloc's serves */
+    void *(*alloc_sums)(struct backend *b, size_t bytes);
     void (*free)(struct backend *b, void *p);
     /* n f32 into backend memory; free with free */
     const float *(*put)(struct backend *b, const float *host, size_t n);
@@ -356,6 +368,9 @@ struct backend {
      * quicker way; its code is returned. NULL: backend memory is host memory. */
     int (*sum)(struct lane *l, float *x, size_t n, int (*on_host)(void *ctx, float *x, size_t n),
                void *ctx);
+    /* In a run, the same way: all[world][n] from each rank's x[n] is what on_host makes. NULL: as sum. */
+    int (*gather)(struct lane *l, const struct op_gather *o,
+                  int (*on_host)(void *ctx, const float *x, size_t n, float *all), void *ctx);
 
     void (*memory)(const struct backend *b, struct backend_memory *out);
     void (*close)(struct backend *b);

@@ -107,6 +107,9 @@ struct cuda {
     size_t host_bytes;
     struct gemm *gemm;        /* NULL: no library for large products */
     struct cuda_group *group; /* NULL: none, or sums go through the host */
+    void *sums; /* NULL, or memory of the group's library, which ranks can read of each other */
+    size_t sums_bytes;
+    uint32_t proven; /* bits of enum proven_way */
     uint64_t n_bytes[3];
     struct chunk *chunks[3]; /* arenas by purpose */
 };
@@ -121,6 +124,9 @@ void cuda_free(struct cuda *c, void *p);
 void cuda_free_all(struct cuda *c);
 /* Scratch for weights this wide; false: no memory. */
 BY_MUST_USE bool cuda_reserve(struct cuda *c, uint32_t k_pad);
+/* n numbers as they are once all that was given before is done, in pinned memory with room for n_more behind them; until the
+ * next call. NULL: no memory, or the device failed. */
+float *cuda_get(struct cuda *c, const float *p, size_t n, size_t n_more);
 /* Device pointers to the rows of n weights, or to their biases (NULL: they have none). */
 const uint8_t *const *cuda_weights(struct cuda *c, const struct weight *const *w, uint32_t n);
 const float *const *cuda_biases(struct cuda *c, const struct weight *const *w, uint32_t n);
@@ -156,6 +162,10 @@ void cuda_route(struct lane *l, const struct op_route *o);
 void cuda_experts(struct lane *l, const struct op_experts *o);
 void cuda_gate(struct lane *l, const struct op_gate *o);
 void cuda_sample(struct lane *l, const struct op_sample *o);
+int cuda_sum(struct lane *l, float *x, size_t n, int (*on_host)(void *ctx, float *x, size_t n),
+             void *ctx);
+int cuda_gather(struct lane *l, const struct op_gather *o,
+                int (*on_host)(void *ctx, const float *x, size_t n, float *all), void *ctx);
 /* Fills cos and sin of t. */
 void cuda_rope_fill(struct cuda *c, const struct rope_table *t, const float *inv_freq,
                     float mscale);

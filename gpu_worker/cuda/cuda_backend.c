@@ -4,6 +4,7 @@
 #include "gpu_worker/cuda/cuda.h"
 #include "gpu_worker/cuda/cuda_group.h"
 #include "gpu_worker/cuda/cuda_module.h"
+#include "gpu_worker/cuda/proven.h"
 
 #include <stdio.h>
 
@@ -11,8 +12,30 @@ static void *backend_alloc(struct backend *b, size_t bytes) {
     return cuda_alloc(cuda_of(b), bytes, CUDA_MEM_OTHER);
 }
 
+#if defined(BANYAN_NCCL)
+#define WITH_NCCL(member, fn) .member = fn,
+static void *backend_alloc_sums(struct backend *b, size_t bytes) {
+    struct cuda *c = cuda_of(b);
+    void *p = c->proven & PROVEN_WINDOWS && !c->sums ? cuda_group_alloc(c, bytes) : NULL;
+    return p ? p : backend_alloc(b, bytes);
+}
+
+static bool free_sums(struct cuda *c, const void *p) {
+    bool is_ours = p && p == c->sums;
+    if (is_ours) cuda_group_free(c);
+    return is_ours;
+}
+#else
+#define WITH_NCCL(member, fn)
+static bool free_sums(struct cuda *c, const void *p) {
+    (void)c;
+    (void)p;
+    return false;
+}
+#endif
+
 static void backend_free(struct backend *b, void *p) {
-    cuda_free(cuda_of(b), p);
+    if (!free_sums(cuda_of(b), p)) cuda_free(cuda_of(b), p);
 }
 
 static const float *backend_put(struct backend *b, const float *host, size_t n) {
@@ -120,18 +143,7 @@ static int backend_wait(struct backend *b, struct by_err *err) {
 }
 
 static float *backend_get(struct backend *b, const float *p, size_t n) {
-    struct cuda *c = cuda_of(b);
-    size_t bytes = n * sizeof *p;
-    if (bytes > c->host_bytes) {
-        port_pinned_free(c->port, c->host);
-        c->host = port_pinned(c->port, bytes);
-        c->host_bytes = c->host ? bytes : 0;
-    }
-    if (!c->host) return NULL;
-    queue_begin(c->queue);
-    queue_fetch(c->queue, c->host, p, bytes);
-    if (queue_end(c->queue) || queue_wait(c->queue, c->options.deadline_ms)) return NULL;
-    return c->host;
+    return cuda_get(cuda_of(b), p, n, 0);
 }
 
 static uint32_t lane_id(const struct lane *l) {
@@ -182,36 +194,6 @@ static void backend_close(struct backend *b) {
     by_free(c);
 }
 
-#if defined(BANYAN_NCCL)
-#define WITH_NCCL(member, fn) .member = fn,
-static bool sum_there(struct cuda *c, float *x, size_t n) {
-    if (c->group) cuda_group_sum(c, x, n);
-    return c->group;
-}
-#else
-#define WITH_NCCL(member, fn)
-static bool sum_there(struct cuda *c, float *x, size_t n) {
-    (void)c;
-    (void)x;
-    (void)n;
-    return false;
-}
-#endif
-
-/* Through the host: what was given so far is handed over and waited for, then the run goes on. */
-static int backend_sum(struct lane *l, float *x, size_t n,
-                       int (*on_host)(void *ctx, float *x, size_t n), void *ctx) {
-    struct cuda *c = l->cuda;
-    if (sum_there(c, x, n)) return 0;
-    if (queue_end(c->queue)) return BY_EUNAVAILABLE;
-    float *host = backend_get(&c->b, x, n);
-    if (!host) return BY_EUNAVAILABLE;
-    int rc = on_host(ctx, host, n);
-    if (!rc && port_to_device(c->port, x, host, n * sizeof *x)) rc = BY_EUNAVAILABLE;
-    queue_begin(c->queue);
-    return rc;
-}
-
 static const struct backend table = {
     .n_lanes = 1,
     .is_device = true,
@@ -250,9 +232,10 @@ static const struct backend table = {
     .experts = cuda_experts,
     .gate = cuda_gate,
     .sample = cuda_sample,
-    .sum = backend_sum,
+    .sum = cuda_sum,
+    .gather = cuda_gather,
     WITH_NCCL(group_new, cuda_group_new) WITH_NCCL(group_join, cuda_group_join)
-        WITH_NCCL(group_leave, cuda_group_leave)
+        WITH_NCCL(group_leave, cuda_group_leave) WITH_NCCL(alloc_sums, backend_alloc_sums)
             .memory = backend_memory,
     .close = backend_close,
 };
@@ -265,6 +248,7 @@ static int backend_open(struct backend **out, const struct cuda_options *o, stru
     int rc = port_open(&c->port, o->device, &c->device, err);
     if (!rc) {
         c->queue = queue_new(c->port, !o->no_graphs);
+        c->proven = proven_ways(c->device.name);
         snprintf(c->name, sizeof c->name, "cuda:%u %s, sm_%u%u%s", o->device, c->device.name,
                  c->device.major, c->device.minor, o->is_deterministic ? ", deterministic" : "");
         c->b.name = c->name;

@@ -10,7 +10,7 @@
 
 #include "gpu_worker/backend.h"
 
-enum { CUDA_MODULE_ABI = 7 };
+enum { CUDA_MODULE_ABI = 8 };
 
 struct cuda_options {
     uint32_t device;

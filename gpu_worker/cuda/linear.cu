@@ -65,6 +65,10 @@ static void linear_rows(struct cuda *c, const struct op_linear *o, uint32_t from
     const struct weight *w = o->w;
     struct product p = product_of(w);
     p.first = o->first + from, p.n = n;
+    if (o->out_n) {
+        p.rows += o->out_first * w->row_bytes, p.n_out = o->out_n;
+        if (p.e.bias) p.e.bias += o->out_first;
+    }
     p.e.y = o->y, p.e.ld = o->y_ld, p.e.col = o->y_col, p.e.act = o->act;
     p.e.is_add = o->is_add, p.e.scale = o->scale, p.e.softcap = o->softcap;
     p.x = o->x + (size_t)p.first * o->x_ld + o->x_col, p.x_ld = o->x_ld;

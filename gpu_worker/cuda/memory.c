@@ -82,6 +82,21 @@ bool cuda_reserve(struct cuda *c, uint32_t k_pad) {
     return c->prepared && c->parts;
 }
 
+float *cuda_get(struct cuda *c, const float *p, size_t n, size_t n_more) {
+    if (n > SIZE_MAX / sizeof *p - n_more) return NULL;
+    size_t bytes = n * sizeof *p, room = (n + n_more) * sizeof *p;
+    if (room > c->host_bytes) {
+        port_pinned_free(c->port, c->host);
+        c->host = port_pinned(c->port, room);
+        c->host_bytes = c->host ? room : 0;
+    }
+    if (!c->host) return NULL;
+    queue_begin(c->queue);
+    queue_fetch(c->queue, c->host, p, bytes);
+    if (queue_end(c->queue) || queue_wait(c->queue, c->options.deadline_ms)) return NULL;
+    return c->host;
+}
+
 static const void **table_of(struct cuda *c, const struct weight *const *w, uint32_t n,
                              bool is_bias) {
     for (uint32_t i = 0; i < c->n_tables; i++) {

@@ -1,6 +1,7 @@
 #include "gpu_worker/cuda/cuda_group.h"
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "common/base/mem.h"
 
 #include <nccl.h>
@@ -19,7 +20,34 @@ enum {
 
 struct cuda_group {
     ncclComm_t comm;
+    bool has_window;
 };
+
+/* Of NCCL 2.27 and later: a library at run time that has them not leaves them NULL. */
+#if NCCL_VERSION_CODE >= 22700
+#pragma weak ncclMemAlloc
+#pragma weak ncclMemFree
+#pragma weak ncclCommWindowRegister
+static bool has_windows(void) {
+    return ncclMemAlloc && ncclMemFree && ncclCommWindowRegister;
+}
+
+static ncclResult_t register_window(ncclComm_t comm, void *p, size_t n) {
+    ncclWindow_t window; /* it lives as long as its communicator */
+    return ncclCommWindowRegister(comm, p, n, &window, NCCL_WIN_COLL_SYMMETRIC);
+}
+#else
+static bool has_windows(void) {
+    return false;
+}
+
+static ncclResult_t register_window(ncclComm_t comm, void *p, size_t n) {
+    (void)comm;
+    (void)p;
+    (void)n;
+    return ncclInvalidUsage;
+}
+#endif
 
 static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-";
 
@@ -128,6 +156,59 @@ static int check_group(const struct cuda *c, const char *address, uint32_t rank,
     return 0;
 }
 
+/* ---- memory that ranks read of each other ---- */
+
+void *cuda_group_alloc(struct cuda *c, size_t bytes) {
+    void *p = NULL;
+    if (c->options.shares_device || !bytes || !has_windows()) return NULL;
+    ncclResult_t r = ncclMemAlloc(&p, bytes);
+    if (r == ncclSuccess && port_zero(c->port, p, bytes) == 0) {
+        c->sums = p;
+        c->sums_bytes = bytes;
+        c->n_bytes[CUDA_MEM_OTHER] += bytes;
+        return p;
+    }
+    if (r == ncclSuccess) ncclMemFree(p);
+    by_info("NCCL has no memory that ranks could share (%s): sums take its plain way",
+            ncclGetErrorString(r));
+    return NULL;
+}
+
+void cuda_group_free(struct cuda *c) {
+    if (queue_wait(c->queue, c->options.deadline_ms) == 0) ncclMemFree(c->sums);
+    c->n_bytes[CUDA_MEM_OTHER] -= c->sums_bytes;
+    c->sums = NULL;
+    c->sums_bytes = 0;
+}
+
+/* The group's first call, which shows too that it can make one: do all ranks have as much memory to share? */
+static ncclResult_t compare(struct cuda *c, struct cuda_group *g, bool *are_equal) {
+    const int64_t mine[2] = {(int64_t)c->sums_bytes, -(int64_t)c->sums_bytes};
+    int64_t least[2];
+    const float *host = NULL;
+    void *there = cuda_alloc(c, sizeof mine, CUDA_MEM_OTHER);
+    ncclResult_t r = ncclUnhandledCudaError;
+    if (there && !port_load(c->port, there, mine, sizeof mine))
+        r = ncclAllReduce(there, there, 2, ncclInt64, ncclMin, g->comm, port_stream(c->port));
+    if (r == ncclInProgress) r = settle(g->comm, ENQUEUE_MS);
+    if (r == ncclSuccess) host = cuda_get(c, there, sizeof mine / (sizeof(float)), 0);
+    if (host) memcpy(least, host, sizeof least);
+    *are_equal = host && least[0] == -least[1];
+    cuda_free(c, there);
+    return r == ncclSuccess && !host ? ncclUnhandledCudaError : r;
+}
+
+/* All ranks register, or none: one that did it alone would wait for the others. */
+static ncclResult_t share_sums(struct cuda *c, struct cuda_group *g) {
+    bool are_equal = false;
+    ncclResult_t r = compare(c, g, &are_equal);
+    if (r != ncclSuccess || !are_equal || !c->sums) return r;
+    r = register_window(g->comm, c->sums, c->sums_bytes);
+    if (r == ncclInProgress) r = settle(g->comm, c->options.deadline_ms);
+    g->has_window = r == ncclSuccess;
+    return r;
+}
+
 int cuda_group_join(struct backend *b, const char *address, uint32_t rank, uint32_t world,
                     struct by_err *err) {
     struct cuda *c = cuda_of(b);
@@ -140,14 +221,18 @@ int cuda_group_join(struct backend *b, const char *address, uint32_t rank, uint3
     config.blocking = 0;
     ncclResult_t r = ncclCommInitRankConfig(&g->comm, (int)world, id, (int)rank, &config);
     if (r == ncclSuccess || r == ncclInProgress) r = settle(g->comm, c->options.deadline_ms);
+    bool has_met = r == ncclSuccess;
+    if (has_met) r = share_sums(c, g);
     if (r == ncclSuccess) {
         c->group = g;
+        if (rank == 0 && g->has_window)
+            by_info("NCCL: small sums of %u ranks in memory that all can read", world);
         return 0;
     }
     rc = r == ncclInProgress
              ? by_fail(err, BY_EUNAVAILABLE, "rank %u of %u: not all ranks have joined within %g s",
                        rank, world, c->options.deadline_ms / 1e3)
-             : fail(err, r, "joining the group");
+             : fail(err, r, has_met ? "the group's first sum" : "joining the group");
     if (g->comm) ncclCommAbort(g->comm);
     by_free(g);
     return rc;
@@ -156,29 +241,51 @@ int cuda_group_join(struct backend *b, const char *address, uint32_t rank, uint3
 void cuda_group_leave(struct backend *b) {
     struct cuda *c = cuda_of(b);
     if (!c->group) return;
-    queue_forget(c->queue);        /* graphs hold its sums: they go first, or its end hangs */
-    ncclCommAbort(c->group->comm); /* peers may be gone: nothing waits for them */
+    queue_forget(c->queue); /* graphs hold its sums: they go first, or its end hangs */
+    /* Peers may be gone: nothing waits for them, and windows end with the communicator. */
+    ncclCommAbort(c->group->comm);
     by_free(c->group);
     c->group = NULL;
 }
 
-struct sum {
-    float *x;
+struct call {
+    const float *from;
+    float *to;
     size_t n;
 };
 
-static int enqueue(void *ctx, const void *args) {
-    struct cuda *c = ctx;
-    struct sum s;
-    memcpy(&s, args, sizeof s);
-    ncclResult_t r =
-        ncclAllReduce(s.x, s.x, s.n, ncclFloat32, ncclSum, c->group->comm, port_stream(c->port));
+/* Once the library has handed its work to the stream. */
+static int settled(struct cuda *c, ncclResult_t r, const char *what) {
     if (r == ncclInProgress) r = settle(c->group->comm, ENQUEUE_MS);
     if (r == ncclSuccess) return 0;
-    return port_fail(c->port, "NCCL: a sum over the ranks: %s", ncclGetErrorString(r));
+    return port_fail(c->port, "NCCL: a %s over the ranks: %s", what, ncclGetErrorString(r));
+}
+
+static int enqueue_sum(void *ctx, const void *args) {
+    struct cuda *c = ctx;
+    struct call s;
+    memcpy(&s, args, sizeof s);
+    return settled(c,
+                   ncclAllReduce(s.from, s.to, s.n, ncclFloat32, ncclSum, c->group->comm,
+                                 port_stream(c->port)),
+                   "sum");
+}
+
+static int enqueue_gather(void *ctx, const void *args) {
+    struct cuda *c = ctx;
+    struct call s;
+    memcpy(&s, args, sizeof s);
+    return settled(
+        c, ncclAllGather(s.from, s.to, s.n, ncclFloat32, c->group->comm, port_stream(c->port)),
+        "gather");
 }
 
 void cuda_group_sum(struct cuda *c, float *x, size_t n) {
-    struct sum s = {x, n};
-    queue_call(c->queue, enqueue, c, &s, sizeof s);
+    struct call s = {x, x, n};
+    queue_call(c->queue, enqueue_sum, c, &s, sizeof s);
+}
+
+void cuda_group_gather(struct cuda *c, const float *x, size_t n, float *all) {
+    struct call s = {x, all, n};
+    queue_call(c->queue, enqueue_gather, c, &s, sizeof s);
 }

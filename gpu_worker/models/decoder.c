@@ -296,11 +296,16 @@ struct rows {
     uint32_t n;
 };
 
+static int gather_on_host(void *tp, const float *x, size_t n, float *all) {
+    return tp_gather(tp, x, n, all);
+}
+
 static void logits_lane(struct lane *lane, void *ctx) {
     const struct rows *r = ctx;
-    const struct decoder *d = r->d;
-    const struct buffer *y = d->all_logits ? &d->own_logits : &d->logits;
-    const bool is_cut = d->all_logits && d->output == d->embed; /* else it has our rows only */
+    struct decoder *d = r->d;
+    const bool is_part = d->own_logits.p;
+    const struct buffer *y = is_part ? &d->own_logits : &d->logits;
+    const bool is_cut = is_part && d->output == d->embed; /* else it has our rows only */
     d->b->linear(lane, &(struct op_linear){.is_fine = d->is_fine,
                                            .w = d->output,
                                            .x = d->x.p,
@@ -314,18 +319,27 @@ static void logits_lane(struct lane *lane, void *ctx) {
                                            .softcap = (float)d->info.final_softcap,
                                            .rows = r->rows,
                                            .n = r->n});
+    if (!is_part || !d->b->gather || d->tp_rc) return;
+    d->tp_rc = d->b->gather(lane,
+                            &(struct op_gather){.own = d->own_logits.p,
+                                                .own_ld = d->own_logits.ld,
+                                                .all = d->logits.p,
+                                                .all_ld = d->logits.ld,
+                                                .starts = d->logit_starts,
+                                                .world = d->share.world,
+                                                .n = r->n},
+                            gather_on_host, d->tp);
 }
 
 /* Row by row, every rank's logits to where they belong. */
 static void gather_logits(struct decoder *d, uint32_t n) {
-    const uint32_t world = d->share.world, ld = d->own_logits.ld;
+    const uint32_t world = d->share.world, ld = d->own_logits.ld, *starts = d->logit_starts;
     for (uint32_t r = 0; r < n && !d->tp_rc; r++) {
         d->tp_rc = tp_gather(d->tp, d->own_logits.p + (size_t)r * ld, ld, d->all_logits);
-        for (uint32_t k = 0; k < world && !d->tp_rc; k++) {
-            struct cut c = share_logits(&d->share, d->info.vocab, k);
-            memcpy(d->logits.p + (size_t)r * d->logits.ld + c.first, d->all_logits + (size_t)k * ld,
-                   c.n * sizeof *d->all_logits);
-        }
+        for (uint32_t k = 0; k < world && !d->tp_rc; k++)
+            memcpy(d->logits.p + (size_t)r * d->logits.ld + starts[k],
+                   d->all_logits + (size_t)k * ld,
+                   (starts[k + 1] - starts[k]) * sizeof *d->all_logits);
     }
 }
 

@@ -91,8 +91,9 @@ struct decoder {
     struct buffer x, qkv, attn, ffn, out; /* out: what a sublayer adds, when a norm comes between */
     struct buffer logits, hidden;         /* hidden: made when first asked for */
     struct buffer own_logits;             /* [logit_rows_max, share_logits_max]: of this rank */
-    float *all_logits;                    /* [world, share_logits_max]: a row's, from every rank */
-    struct buffer pooled, labels;         /* [logit_rows_max, …] */
+    float *all_logits; /* of a host: [world, share_logits_max], a row's from every rank */
+    uint32_t logit_starts[TP_RANKS_MAX + 1]; /* rank k's: from column k on, up to k + 1's */
+    struct buffer pooled, labels;            /* [logit_rows_max, …] */
     struct {
         struct buffer logits, weights, gate, scratch;
         uint32_t *experts; /* [rows_max, n_used] */

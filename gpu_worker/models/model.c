@@ -81,7 +81,8 @@ static int make_buffer(struct decoder *d, struct buffer *out, uint32_t rows, uin
     if (cols == 0) return 0;
     uint64_t bytes = (uint64_t)rows * cols * sizeof(float); /* below 2^32 * 2^28 * 4 */
     out->ld = (uint32_t)cols;
-    out->p = d->b->alloc(d->b, bytes);
+    const bool is_summed = out == &d->out && d->share.world > 1 && d->b->alloc_sums;
+    out->p = is_summed ? d->b->alloc_sums(d->b, bytes) : d->b->alloc(d->b, bytes);
     if (out->p) return 0;
     return by_fail(err, BY_ENOMEM,
                    "no memory for %.1f MB of activations, %u rows of %u; fewer tokens a step need "
@@ -93,8 +94,12 @@ static int make_logits(struct decoder *d, struct by_err *err) {
     const uint32_t vocab = d->info.vocab;
     int rc = make_buffer(d, &d->logits, d->logit_rows_max, vocab, err);
     if (rc || d->share.vocab.n == vocab) return rc;
-    const uint32_t each = share_logits_max(&d->share, vocab);
-    d->all_logits = by_alloc_array((size_t)d->share.world * each, sizeof *d->all_logits);
+    const uint32_t each = share_logits_max(&d->share, vocab), world = d->share.world;
+    by_assert(world <= TP_RANKS_MAX);
+    for (uint32_t k = 0; k < world; k++)
+        d->logit_starts[k] = share_logits(&d->share, vocab, k).first;
+    d->logit_starts[world] = vocab;
+    if (!d->b->gather) d->all_logits = by_alloc_array((size_t)world * each, sizeof *d->all_logits);
     return make_buffer(d, &d->own_logits, d->logit_rows_max, each, err);
 }
 
@@ -162,8 +167,6 @@ int model_open(struct model **out, const struct by_model_dir *dir, struct backen
         rc = by_fail_prefix(err, "%s", by_model_dir_path(dir));
         goto done;
     }
-    if (b->is_device)
-        d->share.vocab = (struct cut){0, d->full.vocab}; /* op_linear's out_n is for hosts */
     share_apply(&d->share, &d->info);
     set_shapes(d, o);
     rc = weights_load(d, dir, o, err);

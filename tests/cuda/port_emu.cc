@@ -7,6 +7,7 @@
 #include "tests/cuda/emu.h"
 
 #include "gpu_worker/cuda/port.h"
+#include "tests/cuda/port_emu.h"
 
 #include <deque>
 #include <functional>
@@ -101,8 +102,8 @@ bool port_is_checked(const struct port *) {
     return true;
 }
 
-void *port_stream(struct port *) {
-    return NULL;
+void *port_stream(struct port *p) {
+    return p;
 }
 
 /* ---- carrying out ---- */
@@ -156,6 +157,18 @@ static command other(std::function<void()> fn) {
     c.mark = -1;
     return c;
 }
+
+} /* extern "C" */
+
+/* For what stands in for a library: fn in its turn; false: it never ends. */
+void emu_later(void *stream, std::function<bool()> fn) {
+    struct port *p = (struct port *)stream;
+    (void)give(p, other([=] {
+                   if (!fn()) p->hangs = true;
+               }));
+}
+
+extern "C" {
 
 /* ---- memory ---- */
 

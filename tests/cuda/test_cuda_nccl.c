@@ -19,6 +19,9 @@ static struct {
     const char *last_error;
     uint32_t n_aborted, n_ranks, rank;
     ncclUniqueId id;
+    int64_t least[2]; /* of what the other ranks have to share; both 0: as much as this one */
+    size_t shared, window;
+    ncclResult_t alloc, registered;
 } lib;
 static int communicator;
 
@@ -63,12 +66,50 @@ const char *ncclGetLastError(ncclComm_t comm) {
     return lib.last_error;
 }
 
+ncclResult_t ncclMemAlloc(void **p, size_t n) {
+    *p = lib.alloc ? NULL : malloc(n);
+    if (*p) lib.shared = n;
+    return lib.alloc;
+}
+
+ncclResult_t ncclMemFree(void *p) {
+    free(p);
+    lib.shared = 0;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void *p, size_t n, ncclWindow_t *out,
+                                    int flags) {
+    assert_ptr_equal(comm, &communicator);
+    assert_true(p && n == lib.shared && flags == NCCL_WIN_COLL_SYMMETRIC);
+    *out = NULL;
+    lib.window = n;
+    return lib.registered;
+}
+
 ncclResult_t ncclAllReduce(const void *from, void *to, size_t n, ncclDataType_t t, ncclRedOp_t op,
                            ncclComm_t comm, cudaStream_t stream) {
-    assert_true(from == to && t == ncclFloat32 && op == ncclSum && !stream);
+    assert_true(from == to && stream);
     assert_ptr_equal(comm, &communicator);
+    if (t == ncclInt64) {
+        assert_true(op == ncclMin && n == 2);
+        if (lib.least[0] || lib.least[1]) memcpy(to, lib.least, sizeof lib.least);
+        return lib.reduce;
+    }
+    assert_true(t == ncclFloat32 && op == ncclSum);
     for (size_t i = 0; i < n && !lib.reduce; i++)
         ((float *)to)[i] *= (float)lib.n_ranks;
+    return lib.reduce;
+}
+
+/* The other ranks have what this one has, each a hundred more than the one before. */
+ncclResult_t ncclAllGather(const void *from, void *to, size_t n, ncclDataType_t t, ncclComm_t comm,
+                           cudaStream_t stream) {
+    assert_true(t == ncclFloat32 && stream);
+    assert_ptr_equal(comm, &communicator);
+    for (uint32_t k = 0; k < lib.n_ranks && !lib.reduce; k++)
+        for (size_t i = 0; i < n; i++)
+            ((float *)to)[k * n + i] = ((const float *)from)[i] + 100 * (float)k;
     return lib.reduce;
 }
 
@@ -96,6 +137,8 @@ static int tear_down(void **state) {
     (void)state;
     for (uint32_t i = 0; i < 2; i++) {
         cuda_group_leave(&ranks[i].b);
+        cuda_free_all(&ranks[i]);
+        port_pinned_free(ranks[i].port, ranks[i].host);
         queue_free(ranks[i].queue);
         port_close(ranks[i].port);
     }
@@ -140,6 +183,73 @@ TEST(a_sum_is_done_in_its_place_in_the_run) {
     assert_int_not_equal(queue_end(c->queue), 0);
     assert_non_null(strstr(port_error(c->port), "a sum over the ranks"));
     port_free(c->port, x);
+}
+
+TEST(a_gather_is_done_in_its_place_in_the_run) {
+    UNUSED_STATE;
+    struct cuda *c = &ranks[1];
+    float host[N] = {1, 2, 3, 4, 5}, *x = port_malloc(c->port, sizeof host),
+          *all = port_malloc(c->port, 2 * sizeof host);
+    assert_int_equal(cuda_group_join(&c->b, address, 1, 2, &err), 0);
+    assert_int_equal(port_load(c->port, x, host, sizeof host), 0);
+    queue_begin(c->queue);
+    cuda_group_gather(c, x, N, all);
+    assert_int_equal(queue_end(c->queue), 0);
+    assert_int_equal(queue_wait(c->queue, DEADLINE_MS), 0);
+    assert_true(all[0] == 1 && all[N - 1] == 5 && all[N] == 101 && all[2 * N - 1] == 105);
+    lib.reduce = ncclInternalError;
+    queue_begin(c->queue);
+    cuda_group_gather(c, x, N, all);
+    assert_int_not_equal(queue_end(c->queue), 0);
+    assert_non_null(strstr(port_error(c->port), "a gather over the ranks"));
+    port_free(c->port, x);
+    port_free(c->port, all);
+}
+
+TEST(sums_lie_in_a_window_where_all_ranks_have_one) {
+    UNUSED_STATE;
+    struct cuda *c = &ranks[0];
+    float *x = cuda_group_alloc(c, 64);
+    assert_true(x && c->sums == x && c->sums_bytes == 64);
+    assert_int_equal(cuda_group_join(&c->b, address, 0, 2, &err), 0);
+    assert_int_equal(lib.window, 64);
+    cuda_group_leave(&c->b);
+    assert_true(c->sums && lib.shared); /* the next group's too */
+    assert_int_equal(cuda_group_join(&c->b, address, 0, 2, &err), 0);
+    cuda_group_free(c);
+    assert_true(!c->sums && !lib.shared);
+}
+
+TEST(without_a_window_on_every_rank_there_is_none) {
+    UNUSED_STATE;
+    struct cuda *c = &ranks[0];
+    assert_non_null(cuda_group_alloc(c, 64));
+    lib.least[1] = -64; /* a rank has none */
+    assert_int_equal(cuda_group_join(&c->b, address, 0, 2, &err), 0);
+    assert_int_equal(lib.window, 0);
+    cuda_group_leave(&c->b);
+    cuda_group_free(c);
+    lib.least[0] = lib.least[1] = 0;
+    lib.alloc = ncclInvalidUsage; /* nor this one */
+    assert_null(cuda_group_alloc(c, 64));
+    assert_int_equal(cuda_group_join(&c->b, address, 0, 2, &err), 0);
+    assert_int_equal(lib.window, 0);
+    lib.alloc = ncclSuccess;
+    c->options.shares_device = true;
+    assert_null(cuda_group_alloc(c, 64));
+    c->options.shares_device = false;
+}
+
+TEST(a_window_or_a_first_sum_that_fails_is_told) {
+    UNUSED_STATE;
+    assert_non_null(cuda_group_alloc(&ranks[0], 64));
+    lib.registered = ncclSystemError;
+    refused(0, "the group's first sum: another error");
+    lib.registered = ncclSuccess;
+    lib.reduce = ncclSystemError;
+    refused(0, "the group's first sum: another error");
+    assert_int_equal(lib.n_aborted, 2);
+    cuda_group_free(&ranks[0]);
 }
 
 TEST(other_versions_are_told_with_their_numbers) {
@@ -198,6 +308,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         ONE(two_ranks_meet_by_the_id_of_the_first),
         ONE(a_sum_is_done_in_its_place_in_the_run),
+        ONE(a_gather_is_done_in_its_place_in_the_run),
+        ONE(sums_lie_in_a_window_where_all_ranks_have_one),
+        ONE(without_a_window_on_every_rank_there_is_none),
+        ONE(a_window_or_a_first_sum_that_fails_is_told),
         ONE(other_versions_are_told_with_their_numbers),
         ONE(one_device_for_two_ranks_is_told),
         ONE(a_rank_that_never_comes_is_waited_for_no_longer_than_the_deadline),

@@ -186,7 +186,7 @@ TEST(embed_reads_rows_of_every_format) {
 
 struct linear_case {
     enum by_dtype type;
-    uint32_t n_out, n_in, n;
+    uint32_t n_out, n_in, n, out_first, out_n;
     bool is_gated, has_norm, has_rows, is_add;
     enum act_kind act;
     float softcap;
@@ -213,6 +213,8 @@ static void check_linear(const struct linear_case *k, double tolerance) {
                           .scale = 0.9f,
                           .softcap = k->softcap,
                           .rows = k->has_rows ? rows : NULL,
+                          .out_first = k->out_first,
+                          .out_n = k->out_n,
                           .first = 1,
                           .n = k->n};
     struct op_linear b = a;
@@ -289,6 +291,27 @@ TEST(linear_multiplies_large_weights_in_pieces) {
                                            .is_gated = i,
                                            .act = ACT_SILU},
                      6e-2);
+}
+
+/* A rank's logits out of a matrix that it has whole: the other columns of y stay as they are. */
+TEST(linear_computes_some_outputs) {
+    UNUSED_STATE;
+    static const enum by_dtype types[] = {BY_DTYPE_F32, BY_DTYPE_BF16, BY_DTYPE_Q8_0,
+                                          BY_DTYPE_F8_32};
+    static const uint32_t n_rows[] = {1, 5, 12, 130};
+    for (size_t i = 0; i < BY_COUNTOF(types); i++)
+        for (size_t k = 0; k < BY_COUNTOF(n_rows); k++)
+            check_linear(&(struct linear_case){.type = types[i],
+                                               .n_out = 101,
+                                               .n_in = 96,
+                                               .n = n_rows[k],
+                                               .out_first = 16 * (uint32_t)k,
+                                               .out_n = k == 3 ? 53 : 32,
+                                               .has_norm = k & 1,
+                                               .softcap = k == 2 ? 3 : 0},
+                         n_rows[k] <= 8 || types[i] == BY_DTYPE_F32 ? 1e-4
+                         : types[i] == BY_DTYPE_BF16                ? 6e-2
+                                                                    : 0.25);
 }
 
 TEST(linear_gates) {
@@ -910,6 +933,10 @@ int main(void) {
                                        RUN(attention_of_prompts_by_tiles),
                                        RUN(fp8_keeps_the_nearest_number),
                                        RUN(pages_are_as_small_as_they_can_be)};
+    const struct CMUnitTest of_parts[] = {RUN(linear_computes_some_outputs)};
     int rc = cmocka_run_group_tests_name("lanes forward", tests, set_up, tear_down);
-    return rc + cmocka_run_group_tests_name("lanes backward", tests, reverse, tear_down);
+    rc += cmocka_run_group_tests_name("lanes backward", tests, reverse, tear_down);
+    rc += cmocka_run_group_tests_name("parts, by tiles", of_parts, set_up, tear_down);
+    unsetenv("BANYAN_EMU_GEMM");
+    return rc + cmocka_run_group_tests_name("parts", of_parts, set_up, tear_down);
 }

@@ -13,6 +13,7 @@ import pytest
 from harness import BIN, BUILD, ROOT, Serve, can_gain_no_rights, in_threads, is_shut_in, wait_for
 
 EMULATED = BUILD / "tests/banyan-cuda-emu.so"
+WITH_NCCL = BUILD / "tests/banyan-cuda-emu-nccl.so"
 REAL = BUILD / "lib/banyan-cuda.so"
 MODEL = ROOT.parent / "shared/data/tiny/llama-gqa"
 has_model = pytest.mark.skipif(not MODEL.exists() or not EMULATED.exists(),
@@ -110,6 +111,21 @@ def test_two_ranks_on_emulated_devices_stay_of_one_mind():
         for name, pid in pids.items():  # the filter comes when the device is open, and its ioctls go through
             assert is_shut_in(pid, s.logs()) and can_gain_no_rights(pid), name
         assert "another rank" not in s.logs()
+
+
+@has_model
+@pytest.mark.skipif(not WITH_NCCL.exists(), reason="the emulated device with NCCL (no headers of NCCL)")
+@pytest.mark.parametrize("model", ["llama-gqa", "llama-tied"])
+def test_two_ranks_over_nccl_answer_as_one(model):
+    """Sums and logits on the devices, so that steps are in flight as with one rank; sums in windows of memory."""
+    flags = ["--model-path", str(MODEL.parent / model), "--max-total-tokens", "2048", "--max-running-requests", "8",
+             "--device", "cuda", "--deterministic"]
+    with Serve(*flags, env=DEVICE) as s:
+        want = s.generate(PROMPT, 70)[:2]
+    with Serve(*flags, "--tp-size", "2", env={"BANYAN_CUDA_MODULE": str(WITH_NCCL), "BANYAN_TEST_CUDA_WAYS": "all"}) as s:
+        assert s.generate(PROMPT, 70)[:2] == want
+        assert "another rank" not in s.logs() and "memory that all can read" in s.logs()
+        assert ahead_of_time(s) > 0
 
 
 @has_model

@@ -1,0 +1,19 @@
+/* proven.h - ways of computing that a kind of card must have shown to be right before they are taken on it.
+ *
+ *     tests/gpu/check.sh ─its tests pass─▶ $BANYAN_CACHE/cuda-proven:  "windows NVIDIA H100 80GB HBM3"
+ *     open of the backend ─▶ the ways that stand there for this card, and no other
+ *
+ * Always: without the file there is none. BANYAN_TEST_CUDA_WAYS, a list of names or "all", takes its place: for tests.
+ * Owner: cuda_backend.c, once. */
+#ifndef GPU_WORKER_CUDA_PROVEN_H
+#define GPU_WORKER_CUDA_PROVEN_H
+
+#include <stdint.h>
+
+enum proven_way {
+    PROVEN_WINDOWS = 1, /* sums in memory that ranks read of each other (tp_nccl.c) */
+};
+
+uint32_t proven_ways(const char *device); /* bits of enum proven_way */
+
+#endif
