@@ -283,8 +283,6 @@ static size_t next_mark(const struct form *f, struct by_str s, size_t at, size_t
 static size_t safe_len(const struct form *f, struct by_str s) {
     size_t n = s.n;
     if (f->marker.n) n = parse_reasoning_safe(s, f->marker);
-    while (n && skip_blanks(s, n - 1) > n - 1) /* a call may follow them */
-        n--;
     for (size_t i = 0; i < BY_COUNTOF(f->noise) && f->noise[i].n; i++)
         n = BY_MIN(n, parse_reasoning_safe(s, f->noise[i]));
     return n;
@@ -366,6 +364,8 @@ static bool walk(const struct form *f, struct by_str s, bool is_end,
         out->content.n = p->n_content;
     }
     size_t n = is_end ? s.n : p->from + safe_len(f, by_str_sub(s, p->from, SIZE_MAX));
+    while (!is_end && n > p->at && skip_blanks(s, n - 1) > n - 1) /* a mark may begin at `from` */
+        n--;
     bool was_behind = p->is_behind_call;
     add_text(out, by_str_sub(s, p->at, n - p->at), false);
     was_behind = was_behind && p->is_behind_call;

@@ -112,6 +112,9 @@ TEST(numbers_keep_their_digits) {
 
 TEST(llama3) {
     UNUSED_STATE;
+    /* a blank behind a mark that was none may stand before one that is */
+    check_tools("llama3", "a<|python_tag|> <|python_tag|>{\"name\": \"f\"}",
+                "a<|python_tag|>|f({})");
     check_tools("llama3", "{\"name\": \"f\", \"parameters\": {\"q\": [1, 2]}}",
                 "|f({\"q\": [1, 2]})");
     check_tools(
