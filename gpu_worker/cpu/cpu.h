@@ -130,10 +130,12 @@ struct cpu_source {
 };
 
 /* A block of rows as tiles. A fine row's values are two int8 each: its own tiles hold the first, those behind hold what is
- * left, as rows of the same form; the two sums are added. */
+ * left, as rows of the same form; the two sums are added. When all fit into one tile they are one, so that a strip is
+ * gone through once. */
 struct cpu_tiles {
     uint8_t *p; /* n rows, then n_fine */
     uint32_t n, n_tiles, n_fine, n_fine_tiles;
+    bool is_joined; /* one tile of n + n_fine rows, n_fine_tiles is 0 */
     uint8_t
         fine[CPU_BLOCK_ROWS]; /* of row i: 1 + its place among the fine ones; 0: it is not one */
     uint8_t fine_row[CPU_BLOCK_ROWS]; /* the row at that place */

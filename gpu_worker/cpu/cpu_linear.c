@@ -42,7 +42,8 @@ struct cpu_tiles cpu_tiles(const struct lane *l, const struct weight *w, const s
         t.fine_row[t.n_fine++] = (uint8_t)i;
         t.fine[i] = (uint8_t)t.n_fine;
     }
-    t.n_fine_tiles = cpu_n_tiles(l->cpu, w, t.n_fine);
+    t.is_joined = t.n_fine && t.n + t.n_fine <= l->cpu->linear[w->format].tile_max;
+    t.n_fine_tiles = t.is_joined ? 0 : cpu_n_tiles(l->cpu, w, t.n_fine);
     return t;
 }
 
@@ -56,32 +57,37 @@ static const float *source_row(struct lane *l, const struct weight *w, const str
     return l->row;
 }
 
-/* What int8 leaves of the fine rows, as rows of int8 themselves. */
-static void fill_fine_tile(struct lane *l, const struct weight *w, const struct cpu_source *s,
-                           const struct cpu_tiles *tiles, uint32_t t) {
+/* Fine rows [from, to), as what int8 leaves of them: rows of int8 themselves, from row `at` of a tile of n_rows on. */
+static void fill_fine_rows(struct lane *l, const struct weight *w, const struct cpu_source *s,
+                           const struct cpu_tiles *tiles, uint32_t from, uint32_t to, uint8_t *tile,
+                           uint32_t n_rows, uint32_t at) {
     enum cpu_act act = CPU_FORMAT_ACT(w->format);
-    uint32_t from = cpu_tile_start(tiles->n_fine, tiles->n_fine_tiles, t);
-    uint32_t to = cpu_tile_start(tiles->n_fine, tiles->n_fine_tiles, t + 1);
-    uint8_t *tile = tiles->p + (tiles->n + from) * cpu_act_bytes(act, w->n_in);
-    for (uint32_t k = from; k < to; k++) {
+    for (uint32_t k = from; k < to; k++, at++) {
         l->cpu->k->remainder(source_row(l, w, s, tiles->fine_row[k]), w->n_in, l->row);
-        l->cpu->fill[act](tile, to - from, k - from, l->row, w->n_in, CPU_FORMAT_OFFSET(w->format));
+        l->cpu->fill[act](tile, n_rows, at, l->row, w->n_in, CPU_FORMAT_OFFSET(w->format));
     }
 }
 
 void cpu_fill_tile(struct lane *l, const struct weight *w, const struct cpu_source *s,
                    const struct cpu_tiles *tiles, uint32_t t) {
     enum cpu_act act = CPU_FORMAT_ACT(w->format);
+    size_t row_bytes = cpu_act_bytes(act, w->n_in);
     if (t >= tiles->n_tiles) {
-        fill_fine_tile(l, w, s, tiles, t - tiles->n_tiles);
+        t -= tiles->n_tiles;
+        uint32_t from = cpu_tile_start(tiles->n_fine, tiles->n_fine_tiles, t);
+        uint32_t to = cpu_tile_start(tiles->n_fine, tiles->n_fine_tiles, t + 1);
+        fill_fine_rows(l, w, s, tiles, from, to, tiles->p + (tiles->n + from) * row_bytes,
+                       to - from, 0);
         return;
     }
     uint32_t from = cpu_tile_start(s->n, tiles->n_tiles, t);
     uint32_t to = cpu_tile_start(s->n, tiles->n_tiles, t + 1);
-    uint8_t *tile = tiles->p + from * cpu_act_bytes(act, w->n_in);
+    uint32_t n_rows = to - from + (tiles->is_joined ? tiles->n_fine : 0);
+    uint8_t *tile = tiles->p + from * row_bytes;
     for (uint32_t i = from; i < to; i++)
-        l->cpu->fill[act](tile, to - from, i - from, source_row(l, w, s, i), w->n_in,
+        l->cpu->fill[act](tile, n_rows, i - from, source_row(l, w, s, i), w->n_in,
                           CPU_FORMAT_OFFSET(w->format));
+    if (tiles->is_joined) fill_fine_rows(l, w, s, tiles, 0, tiles->n_fine, tile, n_rows, to - from);
 }
 
 struct strip_at {
@@ -115,11 +121,12 @@ static void finish_tile(const struct lane *l, const struct weight *w, const stru
                            .is_add = out->is_add,
                            .scale = out->scale,
                            .softcap = out->softcap};
+    const float *fine = tiles->is_joined ? l->sums + tiles->n * SUMS_LD : l->fine;
     for (uint32_t i = first; i < end && tiles->n_fine; i++) {
         if (tiles->fine[i])
             l->cpu->k->add_scaled(l->sums + (i - first) * SUMS_LD,
-                                  l->fine + (tiles->fine[i] - 1u) * SUMS_LD,
-                                  a->n_strips * CPU_STRIP, 1);
+                                  fine + (tiles->fine[i] - 1u) * SUMS_LD, a->n_strips * CPU_STRIP,
+                                  1);
     }
     for (uint32_t s = 0; s < (w->is_gated ? 1 : a->n_strips); s++) {
         uint32_t col = (a->unit + s) * CPU_STRIP;
@@ -152,7 +159,8 @@ void cpu_strips(struct lane *l, const struct weight *w, const struct cpu_tiles *
         for (uint32_t t = 0; t < tiles->n_tiles; t++) {
             uint32_t first = cpu_tile_start(tiles->n, tiles->n_tiles, t),
                      end = cpu_tile_start(tiles->n, tiles->n_tiles, t + 1);
-            tile_sums(l, w, &a, tiles->p + first * row_bytes, end - first, l->sums);
+            uint32_t n_rows = end - first + (tiles->is_joined ? tiles->n_fine : 0);
+            tile_sums(l, w, &a, tiles->p + first * row_bytes, n_rows, l->sums);
             finish_tile(l, w, &a, tiles, first, end, out);
         }
     }

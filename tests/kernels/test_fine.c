@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-enum { ROWS = 61, N_IN = 576, N_OUT = 80 };
+enum { ROWS = 61, N_IN = 768, N_OUT = 80 };
 
 struct run {
     float *x, *y;
@@ -62,7 +62,8 @@ static double error_of(const struct sample *m, const struct run *r, bool want) {
     return sum;
 }
 
-static const enum by_dtype types[] = {BY_DTYPE_Q4_0, BY_DTYPE_Q4_1, BY_DTYPE_Q8_0};
+static const enum by_dtype types[] = {BY_DTYPE_Q4_0, BY_DTYPE_Q4_1, BY_DTYPE_Q8_0, BY_DTYPE_Q4_K,
+                                      BY_DTYPE_Q6_K};
 
 TEST(fine_rows_are_a_hundred_times_nearer) {
     UNUSED_STATE;
@@ -98,6 +99,13 @@ TEST(a_row_keeps_its_bits_whichever_others_are_fine) {
             for (uint32_t i = 0; i < ROWS; i++)
                 assert_same_bits(some.y + i * N_OUT, (some.is_fine[i] ? all.y : coarse) + i * N_OUT,
                                  N_OUT, "a row");
+        }
+        /* few rows, whose second halves come into the same tile */
+        for (uint32_t n = 1, first = 0; first + n <= ROWS; first += n, n = n % 9 + 1) {
+            linear(world.b, m, &some, first, n, n % 2);
+            for (uint32_t i = first; i < first + n; i++)
+                assert_same_bits(some.y + i * N_OUT, (some.is_fine[i] ? all.y : coarse) + i * N_OUT,
+                                 N_OUT, "a row of few");
         }
         by_free(coarse);
         run_free(&all);
