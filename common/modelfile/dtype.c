@@ -39,6 +39,7 @@ static const struct dtype_row rows[BY_N_DTYPES] = {
     [BY_DTYPE_Q5_K] = {"Q5_K", BY_QK_K, sizeof(struct by_block_q5_k), false},
     [BY_DTYPE_Q6_K] = {"Q6_K", BY_QK_K, sizeof(struct by_block_q6_k), false},
     [BY_DTYPE_IQ4_NL] = {"IQ4_NL", BY_QK, sizeof(struct by_block_iq4_nl), false},
+    [BY_DTYPE_IQ4_XS] = {"IQ4_XS", BY_QK_K, sizeof(struct by_block_iq4_xs), false},
     [BY_DTYPE_MXFP4] = {"MXFP4", BY_QK, sizeof(struct by_block_mxfp4), false},
     [BY_DTYPE_F8_32] = {"F8_32", BY_QK, sizeof(struct by_block_f8_32), false},
     [BY_DTYPE_Z4_32] = {"Z4_32", BY_QK, sizeof(struct by_block_z4_32), false},
@@ -59,7 +60,7 @@ static const struct {
     [16] = {"IQ2_XXS", BY_DTYPE_NONE},  [17] = {"IQ2_XS", BY_DTYPE_NONE},
     [18] = {"IQ3_XXS", BY_DTYPE_NONE},  [19] = {"IQ1_S", BY_DTYPE_NONE},
     [20] = {"IQ4_NL", BY_DTYPE_IQ4_NL}, [21] = {"IQ3_S", BY_DTYPE_NONE},
-    [22] = {"IQ2_S", BY_DTYPE_NONE},    [23] = {"IQ4_XS", BY_DTYPE_NONE},
+    [22] = {"IQ2_S", BY_DTYPE_NONE},    [23] = {"IQ4_XS", BY_DTYPE_IQ4_XS},
     [24] = {"I8", BY_DTYPE_I8},         [25] = {"I16", BY_DTYPE_I16},
     [26] = {"I32", BY_DTYPE_I32},       [27] = {"I64", BY_DTYPE_I64},
     [28] = {"F64", BY_DTYPE_F64},       [29] = {"IQ1_M", BY_DTYPE_NONE},
@@ -297,6 +298,21 @@ static void iq4_nl_to_f32(const uint8_t *src, float *dst) {
     }
 }
 
+static void iq4_xs_to_f32(const uint8_t *src, float *dst) {
+    struct by_block_iq4_xs b;
+    memcpy(&b, src, sizeof b);
+    float d = by_f16_to_f32(b.d);
+    for (int j = 0; j < 8; j++, dst += BY_QK) {
+        int low = b.scales_l[j / 2] >> (j % 2 * 4) & 15, high = b.scales_h >> (2 * j) & 3;
+        float dl = d * (float)((low | high << 4) - 32);
+        for (int i = 0; i < BY_QK / 2; i++) {
+            uint8_t q = b.qs[j * (BY_QK / 2) + i];
+            dst[i] = dl * (float)by_iq4_values[q & 15];
+            dst[i + BY_QK / 2] = dl * (float)by_iq4_values[q >> 4];
+        }
+    }
+}
+
 static void mxfp4_to_f32(const uint8_t *src, float *dst) {
     struct by_block_mxfp4 b;
     memcpy(&b, src, sizeof b);
@@ -330,8 +346,9 @@ static void (*const block_readers[BY_N_DTYPES])(const uint8_t *src, float *dst) 
     [BY_DTYPE_Q8_0] = q8_0_to_f32,     [BY_DTYPE_Q2_K] = q2_k_to_f32,
     [BY_DTYPE_Q3_K] = q3_k_to_f32,     [BY_DTYPE_Q4_K] = q4_k_to_f32,
     [BY_DTYPE_Q5_K] = q5_k_to_f32,     [BY_DTYPE_Q6_K] = q6_k_to_f32,
-    [BY_DTYPE_IQ4_NL] = iq4_nl_to_f32, [BY_DTYPE_MXFP4] = mxfp4_to_f32,
-    [BY_DTYPE_F8_32] = f8_32_to_f32,   [BY_DTYPE_Z4_32] = z4_32_to_f32,
+    [BY_DTYPE_IQ4_NL] = iq4_nl_to_f32, [BY_DTYPE_IQ4_XS] = iq4_xs_to_f32,
+    [BY_DTYPE_MXFP4] = mxfp4_to_f32,   [BY_DTYPE_F8_32] = f8_32_to_f32,
+    [BY_DTYPE_Z4_32] = z4_32_to_f32,
 };
 
 /* Each case reads one element; the switch lies inside the loop, which a truth can afford. */

@@ -48,6 +48,7 @@ enum by_dtype {
     BY_DTYPE_Q5_K,
     BY_DTYPE_Q6_K,
     BY_DTYPE_IQ4_NL,
+    BY_DTYPE_IQ4_XS,
     BY_DTYPE_MXFP4,
     BY_DTYPE_F8_32,
     BY_DTYPE_Z4_32,
@@ -117,6 +118,12 @@ struct by_block_iq4_nl {
     uint16_t d;
     uint8_t qs[BY_QK / 2]; /* indices into by_iq4_values */
 };
+struct by_block_iq4_xs {
+    uint16_t d;
+    uint16_t scales_h;              /* bits 4 and 5 of scale j are bits 2j and 2j + 1 */
+    uint8_t scales_l[BY_QK_K / 64]; /* eight low nibbles of scales that are biased by 32 */
+    uint8_t qs[BY_QK_K / 2];        /* eight times 32 elements, as in IQ4_NL */
+};
 struct by_block_mxfp4 {
     uint8_t e; /* scale 2^(e-127) */
     uint8_t qs[BY_QK / 2];
@@ -144,10 +151,11 @@ static_assert(sizeof(struct by_block_q4_k) == 144, "file format");
 static_assert(sizeof(struct by_block_q5_k) == 176, "file format");
 static_assert(sizeof(struct by_block_q6_k) == 210, "file format");
 static_assert(sizeof(struct by_block_iq4_nl) == 18, "file format");
+static_assert(sizeof(struct by_block_iq4_xs) == 136, "file format");
 static_assert(sizeof(struct by_block_mxfp4) == 17, "file format");
 #endif
 
-/* The 16 levels of IQ4_NL, and twice the 16 values of fp4 (e2m1): 0 0.5 1 1.5 2 3 4 6 and their negatives. */
+/* The 16 levels of IQ4_NL and IQ4_XS, and twice the 16 values of fp4 (e2m1): 0 0.5 1 1.5 2 3 4 6 and their negatives. */
 extern const int8_t by_iq4_values[16];
 extern const int8_t by_fp4_values_x2[16];
 

@@ -4,6 +4,7 @@
  *     column 4j + t; 4-bit weights put columns 0 … 15 into low nibbles and 16 … 31 into high ones of the same 4 lines:
  *
  *         | scales of the blocks | block 0: 4 lines (nibbles), 8 (bytes), + 1 (fifth bits) or + 2 (bit pairs) | block 1 | … |
+ *         2 bits: line 0 has columns 0 … 15 in its bit pairs, four at a time, line 1 the others; + 1 line (third bits)
  *         f32, f16: [column][16]        bf16: [column / 2][16][2]
  *
  *     an activation tile = T rows side by side. Per block of 32 columns, words of 4 bytes:
@@ -65,6 +66,7 @@ enum cpu_format {
     CPU_Q6_K,
     CPU_Q3_K,
     CPU_Q2_K,
+    CPU_IQ4_XS,
     CPU_N_FORMATS,
 };
 

@@ -15,20 +15,19 @@ struct parts {
 
 static enum cpu_format format_of(const struct cpu *c, enum by_dtype t) {
     static const uint8_t formats[BY_N_DTYPES] = {
-        [BY_DTYPE_F16] = CPU_F16,       [BY_DTYPE_BF16] = CPU_BF16,   [BY_DTYPE_Q4_0] = CPU_Q4_0,
-        [BY_DTYPE_Q4_1] = CPU_Q4_1,     [BY_DTYPE_Q5_0] = CPU_Q5_0,   [BY_DTYPE_Q5_1] = CPU_Q5_1,
-        [BY_DTYPE_Q8_0] = CPU_Q8_0,     [BY_DTYPE_Q2_K] = CPU_Q2_K,   [BY_DTYPE_Q3_K] = CPU_Q3_K,
-        [BY_DTYPE_Q4_K] = CPU_Q4_K,     [BY_DTYPE_Q5_K] = CPU_Q5_K,   [BY_DTYPE_Q6_K] = CPU_Q6_K,
-        [BY_DTYPE_IQ4_NL] = CPU_IQ4_NL, [BY_DTYPE_MXFP4] = CPU_MXFP4,
+        [BY_DTYPE_F16] = CPU_F16,       [BY_DTYPE_BF16] = CPU_BF16,
+        [BY_DTYPE_Q4_0] = CPU_Q4_0,     [BY_DTYPE_Q4_1] = CPU_Q4_1,
+        [BY_DTYPE_Q5_0] = CPU_Q5_0,     [BY_DTYPE_Q5_1] = CPU_Q5_1,
+        [BY_DTYPE_Q8_0] = CPU_Q8_0,     [BY_DTYPE_Q2_K] = CPU_Q2_K,
+        [BY_DTYPE_Q3_K] = CPU_Q3_K,     [BY_DTYPE_Q4_K] = CPU_Q4_K,
+        [BY_DTYPE_Q5_K] = CPU_Q5_K,     [BY_DTYPE_Q6_K] = CPU_Q6_K,
+        [BY_DTYPE_IQ4_NL] = CPU_IQ4_NL, [BY_DTYPE_IQ4_XS] = CPU_IQ4_XS,
+        [BY_DTYPE_MXFP4] = CPU_MXFP4,
     };
     enum cpu_format f = formats[t];
     if (c->options.exact_activations && !CPU_FORMAT_IS_FLOAT(f)) return CPU_F32;
     if (f == CPU_BF16 && c->linear[CPU_BF16X2].tile_max) return CPU_BF16X2;
     return f;
-}
-
-static bool is_super(enum cpu_format f) {
-    return f >= CPU_Q4_K;
 }
 
 static size_t strip_bytes_of(enum cpu_format f, uint32_t n_in) {
@@ -146,11 +145,23 @@ static void part_q2_k(const uint8_t *src, struct parts *p) {
     }
 }
 
+static void part_iq4_xs(const uint8_t *src, struct parts *p) {
+    struct by_block_iq4_xs b;
+    memcpy(&b, src, sizeof b);
+    p->d = b.d;
+    for (int j = 0; j < 8; j++) {
+        int low = b.scales_l[j / 2] >> (j % 2 * 4) & 15, high = b.scales_h >> (2 * j) & 3;
+        p->sc[j] = (uint8_t)(int8_t)((low | high << 4) - 32);
+        nibbles(b.qs + 16 * j, p->q + 32 * j);
+    }
+}
+
 static void part_super(enum cpu_format f, const uint8_t *src, struct parts *p) {
     if (f == CPU_Q4_K || f == CPU_Q5_K) part_q45_k(f, src, p);
     if (f == CPU_Q6_K) part_q6_k(src, p);
     if (f == CPU_Q3_K) part_q3_k(src, p);
     if (f == CPU_Q2_K) part_q2_k(src, p);
+    if (f == CPU_IQ4_XS) part_iq4_xs(src, p);
 }
 
 /* ---- putting them into a strip ---- */
@@ -174,6 +185,11 @@ static void put_block(int bits, const uint8_t *q, uint8_t *block, uint32_t r) {
             memcpy(block + 64 * j + 4 * r, &four, 4);
             continue;
         }
+        if (bits <= 3) {
+            or_four(block + 64 * (j / 4) + 4 * r, (four & 0x03030303) << (2 * (j % 4)));
+            if (bits == 3) or_four(block + 128 + 4 * r, (four >> 2 & 0x01010101) << j);
+            continue;
+        }
         or_four(block + 64 * (j % 4) + 4 * r, (four & 0x0f0f0f0f) << (j / 4 * 4));
         if (bits == 5) {
             or_four(block + 256 + 4 * r, high << j);
@@ -193,15 +209,35 @@ static void put_small_scales(enum cpu_format f, const struct parts *p, uint8_t *
     if (CPU_FORMAT_SCALES(f) == CPU_SCALE_DM) memcpy(sc + 32 + 2 * r, &p->m, 2);
 }
 
-static void put_super_scales(enum cpu_format f, const struct parts *p, uint8_t *sc, uint32_t r) {
-    bool has_min = CPU_FORMAT_HAS_MIN(f);
-    uint32_t n = CPU_FORMAT_SCALES(f) == CPU_SCALE_K ? 8 : 16, each = has_min ? 32 : 16;
-    memcpy(sc + 2 * r, &p->d, 2);
-    if (has_min) memcpy(sc + 32 + 2 * r, &p->m, 2);
-    sc += has_min ? 64 : 32;
-    for (uint32_t j = 0; j < n; j++) {
-        sc[each * j + r] = p->sc[j];
-        if (has_min) sc[each * j + 16 + r] = p->mn[j];
+/* Where block b of a super-block and its small scales lie, from the group's start. */
+static uint32_t super_block_at(enum cpu_format f, uint32_t b) {
+    uint32_t n_lines = 2 + b / (uint32_t)CPU_FORMAT_SHARE(f);
+    return 64 * n_lines + b * (uint32_t)CPU_FORMAT_BLOCK(f);
+}
+
+static uint32_t small_scales_at(enum cpu_format f, uint32_t b) {
+    uint32_t share = (uint32_t)CPU_FORMAT_SHARE(f);
+    return super_block_at(f, b / share * share) - 64 + b % share * (64 / share);
+}
+
+static void put_super_scales(enum cpu_format f, const struct parts *p, uint8_t *group, uint32_t r) {
+    memcpy(group + 2 * r, &p->d, 2);
+    if (CPU_FORMAT_HAS_MIN(f)) memcpy(group + 32 + 2 * r, &p->m, 2);
+    for (uint32_t b = 0; b < 8; b++) {
+        uint8_t *sc = group + small_scales_at(f, b) + r;
+        switch (CPU_FORMAT_SCALES(f)) {
+        case CPU_SCALE_K:
+            sc[0] = p->sc[b];
+            sc[16] = p->mn[b];
+            break;
+        case CPU_SCALE_K32:
+            sc[0] = p->sc[b];
+            break;
+        default:
+            for (uint32_t h = 0; h < 2; h++)
+                sc[16 * h] = (uint8_t)(p->sc[2 * b + h] |
+                                       (CPU_FORMAT_HAS_MIN(f) ? p->mn[2 * b + h] << 4 : 0));
+        }
     }
 }
 
@@ -210,20 +246,20 @@ static void put_quant_row(const struct weight *w, const uint8_t *src, enum by_dt
     const uint32_t bytes = by_dtype_block_bytes(t), n_group = (uint32_t)CPU_FORMAT_GROUP(w->format);
     const uint32_t block_bytes = (uint32_t)CPU_FORMAT_BLOCK(w->format);
     const int bits = CPU_FORMAT_BITS(w->format);
+    const bool is_super = CPU_FORMAT_IS_SUPER(w->format);
     struct parts p;
-    for (uint32_t b = 0; b < w->n_in / 32; b += is_super(w->format) ? 8 : 1, src += bytes) {
-        uint8_t *sc = strip + (size_t)(b / n_group) * (size_t)CPU_FORMAT_GROUP_BYTES(w->format);
-        uint8_t *blocks = sc + CPU_FORMAT_SCALE_BYTES(w->format);
-        if (!is_super(w->format)) {
+    for (uint32_t b = 0; b < w->n_in / 32; b += is_super ? 8 : 1, src += bytes) {
+        uint8_t *group = strip + (size_t)(b / n_group) * (size_t)CPU_FORMAT_GROUP_BYTES(w->format);
+        if (!is_super) {
             part_small(w->format, src, &p);
-            put_block(bits, p.q, blocks + b % n_group * block_bytes, r);
-            put_small_scales(w->format, &p, sc, b % n_group, r);
+            put_block(bits, p.q, group + 64 + b % n_group * block_bytes, r);
+            put_small_scales(w->format, &p, group, b % n_group, r);
             continue;
         }
         part_super(w->format, src, &p);
         for (uint32_t i = 0; i < 8; i++)
-            put_block(bits, p.q + 32 * i, blocks + i * block_bytes, r);
-        put_super_scales(w->format, &p, sc, r);
+            put_block(bits, p.q + 32 * i, group + super_block_at(w->format, i), r);
+        put_super_scales(w->format, &p, group, r);
     }
 }
 
@@ -350,6 +386,10 @@ void cpu_weight_free(struct backend *b, struct weight *w) {
 static int get_q(int bits, const uint8_t *block, uint32_t r, uint32_t k) {
     uint32_t j = k / 4, at = 4 * r + k % 4;
     if (bits == 8) return block[64 * j + at];
+    if (bits <= 3) {
+        int low = block[64 * (j / 4) + at] >> (2 * (j % 4)) & 3;
+        return bits == 2 ? low : low | (block[128 + at] >> j & 1) << 2;
+    }
     int q = block[64 * (j % 4) + at] >> (j / 4 * 4) & 15;
     if (bits == 5) q |= (block[256 + at] >> j & 1) << 4;
     if (bits == 6) q |= (block[256 + 64 * (j / 4) + at] >> (2 * (j % 4)) & 3) << 4;
@@ -363,30 +403,33 @@ static float half_at(const uint8_t *p, uint32_t r) {
 }
 
 /* Scale d and minimum m of row r in block b of a group, half h of its columns. */
-static void get_scales(enum cpu_format f, const uint8_t *sc, uint32_t b, uint32_t h, uint32_t r,
+static void get_scales(enum cpu_format f, const uint8_t *group, uint32_t b, uint32_t h, uint32_t r,
                        float *d, float *m) {
-    *m = 0;
+    const uint8_t *sc = group + small_scales_at(f, b) + r; /* a super-block's */
+    *m = CPU_FORMAT_HAS_MIN(f) ? half_at(group + 32, r) : 0;
     switch (CPU_FORMAT_SCALES(f)) {
     case CPU_SCALE_E8:
-        *d = 0.5f * by_bits_f32((uint32_t)sc[16 * b + r] << 23);
+        *d = 0.5f * by_bits_f32((uint32_t)group[16 * b + r] << 23);
         break;
     case CPU_SCALE_D:
-        *d = half_at(sc + 32 * b, r);
+        *d = half_at(group + 32 * b, r);
         break;
     case CPU_SCALE_DM:
-        *d = half_at(sc, r);
-        *m = half_at(sc + 32, r);
+        *d = half_at(group, r);
         break;
     case CPU_SCALE_K:
-        *d = half_at(sc, r) * (float)sc[64 + 32 * b + r];
-        *m = half_at(sc + 32, r) * (float)sc[64 + 32 * b + 16 + r];
+        *d = half_at(group, r) * (float)sc[0];
+        *m *= (float)sc[16];
         break;
-    case CPU_SCALE_K16:
-        *d = half_at(sc, r) * (float)(int8_t)sc[32 + 16 * (2 * b + h) + r];
+    case CPU_SCALE_K16M:
+        *d = half_at(group, r) * (float)(sc[16 * h] & 15);
+        *m *= (float)(sc[16 * h] >> 4);
+        break;
+    case CPU_SCALE_K32:
+        *d = half_at(group, r) * (float)(int8_t)sc[0];
         break;
     default:
-        *d = half_at(sc, r) * (float)sc[64 + 32 * (2 * b + h) + r];
-        *m = half_at(sc + 32, r) * (float)sc[64 + 32 * (2 * b + h) + 16 + r];
+        *d = half_at(group, r) * (float)(int8_t)sc[16 * h];
     }
 }
 
@@ -394,12 +437,12 @@ static float quant_at(const struct weight *w, const uint8_t *strip, uint32_t r, 
     enum cpu_format f = w->format;
     uint32_t n_group = (uint32_t)CPU_FORMAT_GROUP(f), b = k / 32 % n_group;
     uint32_t block_bytes = (uint32_t)CPU_FORMAT_BLOCK(f);
-    const uint8_t *sc = strip + (size_t)(k / 32 / n_group) * (size_t)CPU_FORMAT_GROUP_BYTES(f);
-    const uint8_t *blocks = sc + CPU_FORMAT_SCALE_BYTES(f);
-    int q = get_q(CPU_FORMAT_BITS(f), blocks + b * block_bytes, r, k % 32);
+    const uint8_t *group = strip + (size_t)(k / 32 / n_group) * (size_t)CPU_FORMAT_GROUP_BYTES(f);
+    uint32_t at = CPU_FORMAT_IS_SUPER(f) ? super_block_at(f, b) : 64 + b * block_bytes;
+    int q = get_q(CPU_FORMAT_BITS(f), group + at, r, k % 32);
     float d, m;
-    get_scales(f, sc, b, k % 32 / 16, r, &d, &m);
-    if (f == CPU_IQ4_NL) return d * (float)by_iq4_values[q];
+    get_scales(f, group, b, k % 32 / 16, r, &d, &m);
+    if (CPU_FORMAT_HAS_LEVELS(f)) return d * (float)by_iq4_values[q];
     if (f == CPU_MXFP4) return d * (float)by_fp4_values_x2[q];
     d *= (float)(q - CPU_FORMAT_OFFSET(f));
     return CPU_FORMAT_HAS_MIN(f) ? d + m : d;

@@ -23,17 +23,21 @@ INLINE vb weights_at(const enum cpu_format fmt, const uint8_t *block, int j, int
     const int bits = CPU_FORMAT_BITS(fmt);
     block += part * 4 * VN;
     if (bits == 8) return vb_load(block + 64 * j);
-    vb v = vb_load(block + 64 * (j % 4));
-    v = j < 4 ? vb_low(v) : vb_high(v);
-    if (fmt == CPU_IQ4_NL) return vb_lookup(iq4_levels, v);
+    if (bits <= 3) {
+        vb v = vb_part(vb_load(block + 64 * (j / 4)), 2 * (j % 4), 3);
+        return bits == 2 ? v : vb_or(v, vb_part(vb_load(block + 128), j - 2, 4));
+    }
+    vb v = vb_part(vb_load(block + 64 * (j % 4)), j / 4 * 4, 15);
+    if (CPU_FORMAT_HAS_LEVELS(fmt)) return vb_lookup(iq4_levels, v);
     if (fmt == CPU_MXFP4) return vb_lookup(fp4_levels, v);
-    if (bits == 5) v = vb_or(v, vb_bit(vb_load(block + 256), j));
-    if (bits == 6) v = vb_or(v, vb_pair(vb_load(block + 256 + 64 * (j / 4)), j % 4));
+    if (bits == 5) v = vb_or(v, vb_part(vb_load(block + 256), j - 4, 16));
+    if (bits == 6) v = vb_or(v, vb_part(vb_load(block + 256 + 64 * (j / 4)), 2 * (j % 4) - 4, 48));
     return v;
 }
 
-/* Scale of block b of a group whose scales lie at sc, 16-column half h. */
-INLINE vf scale_at(const enum cpu_format fmt, const uint8_t *sc, int b, int h, int part) {
+/* Scale of block b of a group whose scales lie at sc (a super-block: of a block whose small scales lie there), 16-column
+ * half h; d, m: a super-block's. */
+INLINE vf scale_at(const enum cpu_format fmt, const uint8_t *sc, int b, int h, int part, vf d) {
     const int at = part * VN;
     switch (CPU_FORMAT_SCALES(fmt)) {
     case CPU_SCALE_E8:
@@ -42,23 +46,43 @@ INLINE vf scale_at(const enum cpu_format fmt, const uint8_t *sc, int b, int h, i
         return v_load_f16((const uint16_t *)(sc + 32 * b) + at);
     case CPU_SCALE_DM:
         return v_load_f16((const uint16_t *)sc + at);
-    case CPU_SCALE_K: /* d, -dmin | 8 x (scale, minimum) */
-        return v_load_f16((const uint16_t *)sc + at) * v_of_int(vi_load_u8(sc + 64 + 32 * b + at));
-    case CPU_SCALE_K16: /* d | 16 x signed scale */
-        return v_load_f16((const uint16_t *)sc + at) *
-               v_load_i8((const int8_t *)sc + 32 + 16 * (2 * b + h) + at);
-    default: /* d, -dmin | 16 x (scale, minimum) */
-        return v_load_f16((const uint16_t *)sc + at) *
-               v_of_int(vi_load_u8(sc + 64 + 32 * (2 * b + h) + at));
+    case CPU_SCALE_K:
+        return d * v_of_int(vi_load_u8(sc + at));
+    case CPU_SCALE_K16M:
+        return d * v_of_int(vi_load_u8(sc + 16 * h + at) & vi_set1(15));
+    default:
+        return d * v_load_i8((const int8_t *)sc + 16 * h + at);
     }
 }
 
 /* What is added: m, or -dmin times the block's minimum. */
-INLINE vf minimum_at(const enum cpu_format fmt, const uint8_t *sc, int b, int h, int part) {
-    const int at = part * VN, i = CPU_FORMAT_SCALES(fmt) == CPU_SCALE_K ? b : 2 * b + h;
-    vf m = v_load_f16((const uint16_t *)(sc + 32) + at);
-    if (CPU_FORMAT_SCALES(fmt) == CPU_SCALE_DM) return m;
-    return m * v_of_int(vi_load_u8(sc + 64 + 32 * i + 16 + at));
+INLINE vf minimum_at(const enum cpu_format fmt, const uint8_t *sc, int h, int part, vf m) {
+    const int at = part * VN;
+    if (CPU_FORMAT_SCALES(fmt) == CPU_SCALE_DM) return v_load_f16((const uint16_t *)(sc + 32) + at);
+    if (CPU_FORMAT_SCALES(fmt) == CPU_SCALE_K) return m * v_of_int(vi_load_u8(sc + 16 + at));
+    return m * v_of_int(vi_load_u8(sc + 16 * h + at) >> 4);
+}
+
+/* Returns where block b of a group begins; its scales lie at *sc; d, m: a super-block's, for np vectors. */
+INLINE const uint8_t *scales_before(const enum cpu_format fmt, const int p0, const int np, int b,
+                                    const uint8_t *strip, const uint8_t **sc, vf *d, vf *m) {
+    if (b == 0) {
+        *sc = strip;
+        UNROLL(2)
+        for (int p = 0; p < np && CPU_FORMAT_IS_SUPER(fmt); p++) {
+            d[p] = v_load_f16((const uint16_t *)strip + (p0 + p) * VN);
+            if (CPU_FORMAT_HAS_MIN(fmt))
+                m[p] = v_load_f16((const uint16_t *)(strip + 32) + (p0 + p) * VN);
+        }
+        strip += 64;
+    }
+    if (!CPU_FORMAT_IS_SUPER(fmt)) return strip;
+    *sc += 64 / CPU_FORMAT_SHARE(fmt);
+    if (b % CPU_FORMAT_SHARE(fmt) == 0) {
+        *sc = strip;
+        strip += 64;
+    }
+    return strip;
 }
 
 /* T rows, np vectors of the strip from vector p0 on. */
@@ -71,16 +95,16 @@ INLINE void quant_tile(const enum cpu_format fmt, const int T, const int p0, con
     const int n_group = CPU_FORMAT_GROUP(fmt);
     const int n_blocks = (int)(n_in / 32);
     const uint8_t *sc = NULL;
-    vf f[2 * CPU_TILE_MAX];
+    vf f[2 * CPU_TILE_MAX], group_d[2], group_m[2];
+    UNROLL(2)
+    for (int p = 0; p < np; p++)
+        group_d[p] = group_m[p] = v_set1(0);
     UNROLL(24)
     for (int i = 0; i < T * np; i++)
         f[i] = v_set1(0);
     for (int done = 0; done < n_blocks; done++, strip += CPU_FORMAT_BLOCK(fmt), a += words * T) {
         const int b = done % n_group;
-        if (b == 0) {
-            sc = strip;
-            strip += CPU_FORMAT_SCALE_BYTES(fmt);
-        }
+        strip = scales_before(fmt, p0, np, b, strip, &sc, group_d, group_m);
         UNROLL(2)
         for (int h = 0; h < halves; h++) {
             vi c[2 * CPU_TILE_MAX];
@@ -108,12 +132,12 @@ INLINE void quant_tile(const enum cpu_format fmt, const int T, const int p0, con
             const float *s = (const float *)a + 8 * T;
             UNROLL(2)
             for (int p = 0; p < np; p++) {
-                vf d = scale_at(fmt, sc, b, h, p0 + p);
+                vf d = scale_at(fmt, sc, b, h, p0 + p, group_d[p]);
                 UNROLL(12)
                 for (int t = 0; t < T; t++)
                     f[t * np + p] = v_fma(d * v_set1(s[t]), v_of_int(c[t * np + p]), f[t * np + p]);
                 if (has_min) {
-                    vf m = minimum_at(fmt, sc, b, h, p0 + p);
+                    vf m = minimum_at(fmt, sc, h, p0 + p, group_m[p]);
                     UNROLL(12)
                     for (int t = 0; t < T; t++)
                         f[t * np + p] = v_fma(m, v_set1(s[(1 + h) * T + t]), f[t * np + p]);

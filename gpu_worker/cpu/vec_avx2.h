@@ -169,22 +169,10 @@ INLINE vb vb_load(const uint8_t *p) {
     return _mm256_loadu_si256((const __m256i *)p);
 }
 
-INLINE vb vb_low(vb v) {
-    return _mm256_and_si256(v, _mm256_set1_epi8(15));
-}
-
-INLINE vb vb_high(vb v) {
-    return _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15));
-}
-
-INLINE vb vb_pair(vb v, int i) {
-    __m256i moved = i < 2 ? _mm256_slli_epi16(v, 4 - 2 * i) : _mm256_srli_epi16(v, 2 * i - 4);
-    return _mm256_and_si256(moved, _mm256_set1_epi8(0x30));
-}
-
-INLINE vb vb_bit(vb v, int i) {
-    __m256i moved = i < 4 ? _mm256_slli_epi16(v, 4 - i) : _mm256_srli_epi16(v, i - 4);
-    return _mm256_and_si256(moved, _mm256_set1_epi8(0x10));
+INLINE vb vb_part(vb v, int right, int mask) {
+    if (right > 0) v = _mm256_srli_epi16(v, right);
+    if (right < 0) v = _mm256_slli_epi16(v, -right);
+    return _mm256_and_si256(v, _mm256_set1_epi8((char)mask));
 }
 
 INLINE vb vb_or(vb a, vb b) {

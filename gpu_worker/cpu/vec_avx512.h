@@ -164,24 +164,10 @@ INLINE vb vb_load(const uint8_t *p) {
     return _mm512_loadu_si512(p);
 }
 
-INLINE vb vb_low(vb v) {
-    return _mm512_and_si512(v, _mm512_set1_epi8(15));
-}
-
-INLINE vb vb_high(vb v) {
-    return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
-}
-
-INLINE vb vb_pair(vb v, int i) {
-    __m512i moved = i < 2 ? _mm512_slli_epi16(v, (unsigned)(4 - 2 * i))
-                          : _mm512_srli_epi16(v, (unsigned)(2 * i - 4));
-    return _mm512_and_si512(moved, _mm512_set1_epi8(0x30));
-}
-
-INLINE vb vb_bit(vb v, int i) {
-    __m512i moved =
-        i < 4 ? _mm512_slli_epi16(v, (unsigned)(4 - i)) : _mm512_srli_epi16(v, (unsigned)(i - 4));
-    return _mm512_and_si512(moved, _mm512_set1_epi8(0x10));
+INLINE vb vb_part(vb v, int right, int mask) {
+    if (right > 0) v = _mm512_srli_epi16(v, (unsigned)right);
+    if (right < 0) v = _mm512_slli_epi16(v, (unsigned)-right);
+    return _mm512_and_si512(v, _mm512_set1_epi8((char)mask));
 }
 
 INLINE vb vb_or(vb a, vb b) {

@@ -185,22 +185,10 @@ INLINE vb vb_load(const uint8_t *p) {
     return v;
 }
 
-INLINE vb vb_low(vb v) {
-    return v & 15;
-}
-
-INLINE vb vb_high(vb v) {
-    return v >> 4;
-}
-
-/* bits 2i and 2i + 1 of each byte, moved to bits 4 and 5 */
-INLINE vb vb_pair(vb v, int i) {
-    return (v >> (2 * i) & 3) << 4;
-}
-
-/* bit i of each byte, as 16 or 0 */
-INLINE vb vb_bit(vb v, int i) {
-    return (v >> i & 1) << 4;
+/* some bits of each byte, moved to the right (or left): mask says where they are then; none may come from a neighbour */
+INLINE vb vb_part(vb v, int right, int mask) {
+    v = right < 0 ? v << -right : v >> right;
+    return v & (uint8_t)mask;
 }
 
 INLINE vb vb_or(vb a, vb b) {

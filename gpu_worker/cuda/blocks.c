@@ -10,6 +10,7 @@ bool blocks_known(enum by_dtype t) {
     case BY_DTYPE_Q5_K:
     case BY_DTYPE_Q6_K:
     case BY_DTYPE_IQ4_NL:
+    case BY_DTYPE_IQ4_XS:
         return true;
     default:
         return false;
@@ -109,6 +110,17 @@ static void unpack_q2_k(const uint8_t *src, int8_t *q, float *sm) {
               -by_f16_to_f32(b.dmin) * (float)(b.scales[g] >> 4));
 }
 
+static void unpack_iq4_xs(const uint8_t *src, int8_t *q, float *sm) {
+    struct by_block_iq4_xs b;
+    memcpy(&b, src, sizeof b);
+    for (uint32_t j = 0; j < 8; j++) {
+        int low = b.scales_l[j / 2] >> (j % 2 * 4) & 15, high = b.scales_h >> (2 * j) & 3;
+        share(sm + 4 * j, 2, by_f16_to_f32(b.d) * (float)((low | high << 4) - 32), 0);
+        for (uint32_t i = 0; i < 32; i++)
+            q[32 * j + i] = by_iq4_values[nibble(b.qs + 16 * j, i)];
+    }
+}
+
 void blocks_unpack(enum by_dtype t, const uint8_t *src, uint32_t n, int8_t *q, float *sm) {
     uint32_t len = by_dtype_block_len(t), bytes = by_dtype_block_bytes(t);
     for (uint32_t i = 0; i < n; i += len, src += bytes, q += len, sm += len / 8) {
@@ -120,6 +132,8 @@ void blocks_unpack(enum by_dtype t, const uint8_t *src, uint32_t n, int8_t *q, f
             unpack_q3_k(src, q, sm);
         else if (t == BY_DTYPE_Q2_K)
             unpack_q2_k(src, q, sm);
+        else if (t == BY_DTYPE_IQ4_XS)
+            unpack_iq4_xs(src, q, sm);
         else
             unpack_small(t, src, q, sm);
     }

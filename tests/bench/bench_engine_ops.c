@@ -125,8 +125,8 @@ static void pass(struct lane *l, void *ctx) {
         layers(l, j, 0, j->n);
     }
     if (j->with_head)
-        linear(l, j, j->m.head, j->m.x, j->m.s->hidden, j->m.logits, VOCAB, ACT_NONE, false, &j->m.norm, 0,
-               j->n);
+        linear(l, j, j->m.head, j->m.x, j->m.s->hidden, j->m.logits, VOCAB, ACT_NONE, false,
+               &j->m.norm, 0, j->n);
     if (j->b->lane_id(l) == 0) j->seconds = cpu_s() - from;
 }
 

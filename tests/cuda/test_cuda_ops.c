@@ -314,6 +314,15 @@ TEST(linear_computes_some_outputs) {
                                                                     : 0.25);
 }
 
+TEST(linear_multiplies_by_iq4_xs) {
+    UNUSED_STATE;
+    for (uint32_t n = 1; n <= 5; n++)
+        check_linear(
+            &(struct linear_case){
+                .type = BY_DTYPE_IQ4_XS, .n_out = 38, .n_in = 768, .n = n, .has_norm = n & 1},
+            1e-4);
+}
+
 TEST(linear_gates) {
     UNUSED_STATE;
     static const enum act_kind acts[] = {ACT_SILU,  ACT_GELU,       ACT_GELU_TANH,  ACT_RELU,
@@ -932,7 +941,8 @@ int main(void) {
                                        RUN(attention_sees_what_it_should),
                                        RUN(attention_of_prompts_by_tiles),
                                        RUN(fp8_keeps_the_nearest_number),
-                                       RUN(pages_are_as_small_as_they_can_be)};
+                                       RUN(pages_are_as_small_as_they_can_be),
+                                       RUN(linear_multiplies_by_iq4_xs)};
     const struct CMUnitTest of_parts[] = {RUN(linear_computes_some_outputs)};
     int rc = cmocka_run_group_tests_name("lanes forward", tests, set_up, tear_down);
     rc += cmocka_run_group_tests_name("lanes backward", tests, reverse, tear_down);
