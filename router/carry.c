@@ -1,5 +1,6 @@
 #include "router/carry.h"
 
+#include "common/base/log.h"
 #include "common/base/mem.h"
 
 struct link {
@@ -58,6 +59,10 @@ static void leave_link(struct carry *c, struct journal_entry *e) {
     e->is_unsent = false;
 }
 
+static bool is_unread(const struct journal_entry *e) {
+    return !e->is_read && !e->has_text;
+}
+
 void carry_submit(struct carry *c, struct journal_entry *e) {
     struct link *l = least_busy(c, ROLE_TOKENIZER_WORKER);
     leave_link(c, e);
@@ -67,6 +72,8 @@ void carry_submit(struct carry *c, struct journal_entry *e) {
     struct msg m = {.kind = MSG_generate};
     by_arena_init(&arena, 0);
     journal_fill_resume(e, &arena, &m.generate);
+    m.generate.n_lost = is_unread(e) ? e->n_lost : 0;
+    e->is_being_read = false;
     e->tokenizer = l->id;
     e->n_sent++;
     l->n_entries++;
@@ -107,23 +114,7 @@ void carry_link_up(struct carry *c, uint32_t id, enum role role) {
     if (role == ROLE_TOKENIZER_WORKER) submit_all(c, is_unsent, 0);
 }
 
-void carry_link_down(struct carry *c, uint32_t id) {
-    struct link *l = find(c, id);
-    if (!l) return;
-    by_list_remove(&l->node);
-    by_free(l);
-    submit_all(c, is_with, id);
-    for (BY_LIST_EACH(node, &c->o.journal->in_order)) { /* those that have ended */
-        struct journal_entry *e = BY_CONTAINER_OF(node, struct journal_entry, in_order);
-        if (e->tokenizer == id) e->tokenizer = 0;
-    }
-}
-
-void carry_scheduler_down(struct carry *c) {
-    c->has_scheduler = false;
-}
-
-/* ---- frames in ---- */
+/* ---- what the scheduler is told ---- */
 
 static void tell_scheduler(struct carry *c, const struct msg *m) {
     if (c->has_scheduler) c->o.send(c->o.ctx, CARRY_SCHEDULER, m);
@@ -149,6 +140,60 @@ static void tell_end(struct carry *c, struct carry_end end) {
     c->untold[c->n_untold++] = end;
 }
 
+/* ---- losses ---- */
+
+/* Who had begun to read one died of it, or was lost for another reason just then; of the others nothing is known. Returns
+ * the one that so many were lost at. */
+static struct journal_entry *count_loss(struct carry *c, uint32_t id) {
+    struct journal_entry *guilty = NULL;
+    for (BY_LIST_EACH(node, &c->o.journal->in_order)) {
+        struct journal_entry *e = BY_CONTAINER_OF(node, struct journal_entry, in_order);
+        if (!is_with(e, id) || !is_unread(e)) continue;
+        e->n_lost++;
+        e->n_killed += e->is_being_read;
+        if (e->is_being_read && e->n_killed >= CARRY_KILLED_MAX) guilty = e;
+    }
+    return guilty;
+}
+
+static void clear_others(struct carry *c, uint32_t id) {
+    for (BY_LIST_EACH(node, &c->o.journal->in_order)) {
+        struct journal_entry *e = BY_CONTAINER_OF(node, struct journal_entry, in_order);
+        if (is_with(e, id)) e->n_lost = e->n_killed = 0;
+    }
+}
+
+static void refuse_poison(struct carry *c, struct journal_entry *e) {
+    struct msg_failed f = {.name = e->request.name,
+                           .code = BY_EPOISON,
+                           .text = BY_STR("each tokenizer worker that read it has died")};
+    by_error("each tokenizer worker that read a request was lost, and it is refused rid=%llu "
+             "lost=%u",
+             (unsigned long long)e->rid, e->n_lost);
+    clear_others(c, e->tokenizer); /* they were behind it */
+    leave_link(c, e);
+    tell_end(c, (struct carry_end){.rid = e->rid, .is_cancel = true});
+    c->o.failed(c->o.ctx, e, &f);
+}
+
+void carry_link_down(struct carry *c, uint32_t id) {
+    struct link *l = find(c, id);
+    if (!l) return;
+    by_list_remove(&l->node);
+    by_free(l);
+    struct journal_entry *guilty = count_loss(c, id);
+    if (guilty) refuse_poison(c, guilty);
+    submit_all(c, is_with, id);
+    for (BY_LIST_EACH(node, &c->o.journal->in_order)) { /* those that have ended */
+        struct journal_entry *e = BY_CONTAINER_OF(node, struct journal_entry, in_order);
+        if (e->tokenizer == id) e->tokenizer = 0;
+    }
+}
+
+void carry_scheduler_down(struct carry *c) {
+    c->has_scheduler = false;
+}
+
 void carry_scheduler_up(struct carry *c) {
     c->has_scheduler = true;
     for (uint32_t i = 0; i < c->n_untold; i++)
@@ -156,6 +201,8 @@ void carry_scheduler_up(struct carry *c) {
     c->n_untold = 0;
     submit_all(c, is_owed, 0);
 }
+
+/* ---- frames in ---- */
 
 static void on_text(struct carry *c, const struct msg_text *t) {
     struct journal_entry *e = journal_find(c->o.journal, t->name);
@@ -191,13 +238,26 @@ static void on_cancel(struct carry *c, const struct msg_cancel *m) {
     if (e) carry_submit(c, e);
 }
 
-void carry_on_message(struct carry *c, const struct msg *m) {
+/* It asks, or it has done. What was sent elsewhere meanwhile is not wanted there. */
+static void on_reading(struct carry *c, uint32_t link, const struct msg_reading *m) {
+    struct journal_entry *e = journal_find(c->o.journal, m->name);
+    bool is_wanted = e && e->tokenizer == link;
+    if (is_wanted) e->is_being_read = !m->is_done;
+    if (e && m->is_done) e->is_read = true;
+    if (m->is_done) return;
+    struct msg out = {.kind = MSG_reading, .reading = {.name = m->name, .is_done = !is_wanted}};
+    c->o.send(c->o.ctx, link, &out);
+}
+
+void carry_on_message(struct carry *c, uint32_t link, const struct msg *m) {
     if (m->kind == MSG_text)
         on_text(c, &m->text);
     else if (m->kind == MSG_failed)
         on_failed(c, &m->failed);
     else if (m->kind == MSG_cancel)
         on_cancel(c, &m->cancel);
+    else if (m->kind == MSG_reading)
+        on_reading(c, link, &m->reading);
 }
 
 /* ---- control out ---- */

@@ -4,10 +4,15 @@
  *                   ── tokenizer = 3: link 3 took it
  *
  *     link down ─▶ what it had goes to another       scheduler up ─▶ all live requests go out again
+ *               ─▶ one that it had begun to read, for the third time: refused
  *     text with a gap ─▶ asked for again             text for nobody ─▶ cancel
  *
  * Text comes by way of the detokenizer, so a request can end while no session with the scheduler stands: its end is told in
  * the next one.
+ *
+ * Poison (DESIGN D5): what a lost worker had not read, as far as is known, goes out again with n_lost; of such a request the
+ * next worker asks before it reads it, and says when it has. So a death names its one request, whatever stood before and behind.
+ * A session may break while a request is being read; three times over with the same one is taken for proof.
  *
  * Pure: frames and sessions in, frames out; the simulator runs it as it is (tests/sim). A copy too many is harmless: the
  * scheduler answers it with a replay (proto/README.md); one too few would leave a client waiting for ever.
@@ -20,7 +25,8 @@
 #include "router/journal.h"
 
 enum {
-    CARRY_SCHEDULER = 0,     /* in place of a link's number */
+    CARRY_SCHEDULER = 0, /* in place of a link's number */
+    CARRY_KILLED_MAX = 3,
     CARRY_UNTOLD_MAX = 65536 /* more ends than that between two sessions are not to be expected */
 };
 
@@ -55,7 +61,8 @@ void carry_scheduler_up(struct carry *c);
 void carry_scheduler_down(struct carry *c);
 bool carry_has(const struct carry *c, enum role role);
 uint32_t carry_tokenizer(const struct carry *c); /* the least busy one that is up; 0: none */
-void carry_on_message(struct carry *c, const struct msg *m); /* text, failed, cancel */
+/* text, failed, cancel, reading */
+void carry_on_message(struct carry *c, uint32_t link, const struct msg *m);
 
 void carry_submit(struct carry *c, struct journal_entry *e);
 /* The client left; remove the entry afterwards. */

@@ -69,6 +69,10 @@ struct journal_entry {
         pieces;    /* id + 1 → struct by_str, what it adds to a text, with textual.wants_pieces */
     bool has_text; /* a text frame has come: the scheduler knows it */
     uint32_t n_sent;     /* carry's: copies; some scheduler may have accepted one */
+    bool is_read;        /* carry's: a tokenizer worker has read it, and lived */
+    bool is_being_read;  /* carry's: the one that has it has begun to */
+    uint32_t n_lost;     /* carry's: that were lost with it, unread */
+    uint32_t n_killed;   /* carry's: of those, that had begun to read it */
     bool is_unsent;      /* carry's: no tokenizer worker was there to take it */
     bool is_paused;      /* carry's: the client reads too slowly */
     bool is_asked_again; /* carry's: a replay is on its way; cleared by news */

@@ -69,7 +69,7 @@ static void on_grace_over(uv_timer_t *t) {
             const struct journal_entry *e = p;
             if (!e->is_unsent || e->has_text) continue;
             m.failed.name = e->request.name;
-            carry_on_message(&u->carry, &m);
+            carry_on_message(&u->carry, CARRY_SCHEDULER, &m);
             again = true;
         }
     }
@@ -182,7 +182,7 @@ static void link_on_msg(void *ctx, struct wire_peer *peer, const struct msg *m) 
         struct by_str json = m->text_answer.code ? m->text_answer.error : m->text_answer.json;
         on_answer(l->uplink, m->text_answer.id, m->text_answer.code, json);
     } else {
-        carry_on_message(&l->uplink->carry, m);
+        carry_on_message(&l->uplink->carry, l->id, m);
     }
 }
 
@@ -252,6 +252,8 @@ static void on_peers(struct uplink *u, const struct msg_peers *m) {
     msg_capacity_copy(&u->state_arena, &m->capacity, &s->capacity);
     s->kv_tokens = m->kv_tokens;
     s->n_replicas = m->n_replicas;
+    /* It has waited already for whoever was lost. A new one that waits for all to come says no from its start. */
+    bool is_over = u->scheduler_says_ready && !m->is_ready;
     u->scheduler_says_ready = m->is_ready;
     if (!m->is_ready)
         snprintf(s->why_not, sizeof s->why_not, "%.*s",
@@ -272,6 +274,7 @@ static void on_peers(struct uplink *u, const struct msg_peers *m) {
         if (!l->is_listed) close_link(l);
     }
     update_ready(u);
+    if (is_over) on_grace_over(&u->grace);
 }
 
 /* ---- the scheduler ---- */
@@ -291,7 +294,7 @@ static void scheduler_on_msg(void *ctx, struct wire_peer *peer, const struct msg
     else if (m->kind == MSG_answer)
         on_answer(u, m->answer.id, m->answer.code, m->answer.json);
     else
-        carry_on_message(&u->carry, m);
+        carry_on_message(&u->carry, CARRY_SCHEDULER, m);
 }
 
 static void scheduler_on_down(void *ctx, struct wire_peer *peer, const char *why) {

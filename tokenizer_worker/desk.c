@@ -9,7 +9,7 @@ struct held {
     struct msg_generate request;
     struct msg_text_ask ask;
     size_t n_bytes;
-    bool is_aside, is_ask;
+    bool is_held, is_ask;
     void *router;
 };
 
@@ -17,11 +17,13 @@ void desk_init(struct desk *d, const struct desk_options *o) {
     *d = (struct desk){.o = *o};
     by_list_init(&d->held);
     by_list_init(&d->aside);
+    by_list_init(&d->suspects);
 }
 
 static void drop(struct desk *d, struct held *h) {
     by_list_remove(&h->node);
-    d->n_held -= !h->is_aside;
+    if (d->asked == h) d->asked = NULL;
+    d->n_held -= h->is_held;
     d->n_bytes -= h->n_bytes;
     by_arena_release(&h->arena);
     by_free(h);
@@ -37,8 +39,25 @@ static void drop_all_of(struct desk *d, struct by_list *list, const void *router
 void desk_release(struct desk *d) {
     drop_all_of(d, &d->held, NULL);
     drop_all_of(d, &d->aside, NULL);
+    drop_all_of(d, &d->suspects, NULL);
     *d = (struct desk){0};
 }
+
+/* ---- suspects: what others were lost with ---- */
+
+static void say_reading(struct desk *d, void *router, const struct msg_name *name, bool is_done) {
+    struct msg out = {.kind = MSG_reading, .reading = {.name = *name, .is_done = is_done}};
+    d->o.to_router(d->o.ctx, router, &out);
+}
+
+static void ask_next(struct desk *d) {
+    struct by_list *node = by_list_first(&d->suspects);
+    if (d->asked || !node) return;
+    d->asked = BY_CONTAINER_OF(node, struct held, node);
+    say_reading(d, d->asked->router, &d->asked->request.name, false);
+}
+
+/* ---- routers ---- */
 
 void desk_router_up(struct desk *d, void *router) {
     by_assert(d->n_routers < LIMIT_PEERS); /* wire.c refuses more */
@@ -53,6 +72,8 @@ void desk_router_down(struct desk *d, void *router) {
     }
     drop_all_of(d, &d->held, router);
     drop_all_of(d, &d->aside, router);
+    drop_all_of(d, &d->suspects, router);
+    ask_next(d);
 }
 
 static void refuse(struct desk *d, void *router, const struct msg_generate *m, int code,
@@ -67,9 +88,9 @@ static struct held *keep(struct desk *d, struct by_list *list, void *router, siz
     by_arena_init(&h->arena, 0);
     h->router = router;
     h->n_bytes = n_bytes;
-    h->is_aside = list == &d->aside;
+    h->is_held = list == &d->held;
     by_list_push(list, &h->node);
-    d->n_held += !h->is_aside;
+    d->n_held += h->is_held;
     d->n_bytes += n_bytes;
     return h;
 }
@@ -93,17 +114,30 @@ static void generate(struct desk *d, void *router, const struct msg_generate *m)
 
 void desk_generate(struct desk *d, void *router, const struct msg_generate *m) {
     size_t n = m->text.n + m->chat.n + m->pair.n + m->ids.n * sizeof(uint32_t);
-    bool waits = !d->has_scheduler, is_replay = m->resume.n > 0;
-    if (!waits && n < DESK_LARGE_BYTES) {
+    bool waits = !d->has_scheduler, is_replay = m->resume.n > 0, is_suspect = m->n_lost > 0;
+    if (!waits && !is_suspect && n < DESK_LARGE_BYTES) {
         generate(d, router, m);
     } else if (waits && d->n_held >= DESK_HELD_MAX) {
         refuse(d, router, m, BY_EUNAVAILABLE, BY_STR("the scheduler is not connected"));
     } else if (!has_room(d, n) && !is_replay) { /* what was accepted stays accepted */
         refuse(d, router, m, BY_EFULL, why_no_room());
     } else {
-        struct held *h = keep(d, waits ? &d->held : &d->aside, router, n);
+        struct by_list *list = waits ? &d->held : is_suspect ? &d->suspects : &d->aside;
+        struct held *h = keep(d, list, router, n);
         msg_generate_copy(&h->arena, m, &h->request);
     }
+    ask_next(d);
+}
+
+void desk_reading(struct desk *d, void *router, const struct msg_reading *m) {
+    struct held *h = d->asked;
+    if (!h || h->router != router || h->request.name.rid != m->name.rid) return;
+    if (!m->is_done) {
+        generate(d, router, &h->request);
+        say_reading(d, router, &m->name, true);
+    }
+    drop(d, h);
+    ask_next(d);
 }
 
 static void answer(struct desk *d, void *router, const struct msg_text_ask *m) {
@@ -171,15 +205,16 @@ static bool is_here(const struct desk *d, const void *router) {
 bool desk_check(const struct desk *d) {
     uint32_t n = 0;
     size_t n_bytes = 0;
-    const struct by_list *lists[] = {&d->held, &d->aside};
+    const struct by_list *lists[] = {&d->held, &d->aside, &d->suspects};
     for (size_t i = 0; i < BY_COUNTOF(lists); i++) {
         for (BY_LIST_EACH(node, lists[i])) {
             const struct held *h = BY_CONTAINER_OF(node, struct held, node);
             if (!is_here(d, h->router)) return false;
-            n += !h->is_aside;
+            n += h->is_held;
             n_bytes += h->n_bytes;
         }
     }
+    if ((d->asked != NULL) != !by_list_empty(&d->suspects)) return false;
     return n == d->n_held && n <= DESK_HELD_MAX && (n == 0 || !d->has_scheduler) &&
            n_bytes == d->n_bytes;
 }

@@ -6,6 +6,9 @@
  *     a large text: put aside, and read when nothing smaller is there (desk_later), one at a time: the small ones of
  *                   others wait for one large text at most, and never for a queue of them
  *
+ *     a request that others were lost with (n_lost): its router is asked, one at a time, and it is read when the answer is
+ *                   there: so the router knows of which one this process dies
+ *
  *     scheduler lost ─▶ every router's session ends: what was on its way is lost, nobody here can tell what, and the
  *                       routers know; in their next session they send again what they miss
  *
@@ -18,6 +21,7 @@
 #include "common/base/list.h"
 #include "proto/msg.h"
 
+struct held;
 enum {
     DESK_HELD_MAX = 4096,               /* the router's queue limit comes before */
     DESK_LARGE_BYTES = 1024 * 1024,     /* that many take 50 ms and more */
@@ -39,9 +43,10 @@ struct desk {
     struct desk_options o;
     void *routers[LIMIT_PEERS];
     uint32_t n_routers;
-    struct by_list held, aside; /* in order of arrival */
+    struct by_list held, aside, suspects; /* in order of arrival */
+    struct held *asked;                   /* the suspect whose router has been asked */
     uint32_t n_held;
-    size_t n_bytes; /* of both */
+    size_t n_bytes; /* of all */
     bool has_scheduler;
 };
 
@@ -52,6 +57,8 @@ void desk_router_down(struct desk *d, void *router);
 void desk_scheduler_up(struct desk *d);
 void desk_scheduler_down(struct desk *d);
 void desk_generate(struct desk *d, void *router, const struct msg_generate *m);
+/* The router's answer about a suspect. */
+void desk_reading(struct desk *d, void *router, const struct msg_reading *m);
 void desk_ask(struct desk *d, void *router, const struct msg_text_ask *m);
 bool desk_later(struct desk *d); /* reads one large text; true: there are more */
 bool desk_has_more(const struct desk *d);

@@ -90,6 +90,8 @@ static void on_router_msg(void *ctx, struct wire_peer *peer, const struct msg *m
     (void)ctx;
     if (m->kind == MSG_generate)
         desk_generate(&shell.desk, peer, &m->generate);
+    else if (m->kind == MSG_reading)
+        desk_reading(&shell.desk, peer, &m->reading);
     else if (m->kind == MSG_text_ask)
         desk_ask(&shell.desk, peer, &m->text_ask);
     read_large_soon();

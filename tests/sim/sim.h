@@ -139,7 +139,12 @@ struct sim_want { /* the undisturbed run of one sample */
     uint32_t text_n;
     char matched[64];
 };
-enum sim_special { SIM_PLAIN, SIM_POISON /* kills its worker */, SIM_NAN /* cannot be computed */ };
+enum sim_special {
+    SIM_PLAIN,
+    SIM_POISON /* kills its worker */,
+    SIM_NAN /* cannot be computed */,
+    SIM_UNREADABLE /* kills its tokenizer worker */
+};
 struct sim_client {
     struct journal_entry *entry; /* NULL: thinks */
     uint64_t asked_ns, news_ns;
@@ -171,6 +176,7 @@ struct sim_proc {
     uint64_t epoch; /* 0: dead */
     uint64_t stopped_until;
     bool is_stopped;
+    bool is_dying;        /* of what it reads: it says nothing more, and is gone after the item */
     struct by_list inbox; /* items that came while it was stopped */
     uint64_t timer_at;    /* of the ITEM_TIMER that counts */
     struct core *core;

@@ -88,6 +88,7 @@ static void check_starved(struct sim *s) {
 
 void check_after(struct sim *s, struct sim_proc *p) {
     bool ok = true;
+    if (!p->epoch) return; /* it died of the item */
     switch (p->role) {
     case ROLE_SCHEDULER:
         ok = core_check(p->core);

@@ -119,29 +119,32 @@ static void on_peers(struct sim *s, struct sim_proc *p, const struct msg_peers *
     }
 }
 
-static void router_message(struct sim *s, struct sim_proc *p, const struct msg *m) {
+static void router_message(struct sim *s, struct sim_proc *p, const struct sim_link *l,
+                           const struct msg *m) {
     if (m->kind == MSG_peers)
         on_peers(s, p, &m->peers);
     else
-        carry_on_message(&p->router->carry, m);
+        carry_on_message(&p->router->carry,
+                         l->end[1].proc == scheduler(s) ? CARRY_SCHEDULER : l->number, m);
 }
 
 /* ---- tokenizer worker ---- */
 
 static void desk_generates(void *ctx, const struct msg_generate *m, struct msg *out) {
     struct sim_proc *p = ctx;
+    p->is_dying |= m->sampling.seed >> 56 == SIM_UNREADABLE;
     worker_generate(p->sim->shared->tokenizer_worker, m, out);
 }
 
 static void desk_to_router(void *ctx, void *router, const struct msg *m) {
     struct sim_proc *p = ctx;
-    bus_send(p->sim, router, 1, m);
+    if (!p->is_dying) bus_send(p->sim, router, 1, m);
 }
 
 static void desk_to_scheduler(void *ctx, const struct msg *m) {
     struct sim_proc *p = ctx;
     struct sim_link *l = bus_between(p->sim, p, scheduler(p->sim));
-    if (l) bus_send(p->sim, l, 0, m);
+    if (l && !p->is_dying) bus_send(p->sim, l, 0, m);
 }
 
 static void desk_ends_router(void *ctx, void *router, const char *why) {
@@ -213,6 +216,7 @@ static void core_gone(struct sim_proc *p) {
 void proc_die(struct sim *s, struct sim_proc *p) {
     if (!p->epoch) return;
     p->epoch = 0;
+    p->is_dying = false;
     bus_proc_died(s, p);
     if (p->role == ROLE_SCHEDULER) core_gone(p);
     if (p->role == ROLE_TOKENIZER_WORKER) desk_release(&p->desk);
@@ -324,9 +328,10 @@ void proc_message(struct sim *s, struct sim_link *l, uint32_t side, const struct
         trace_message(p->trace, s->now, l->number, m);
         core_on_message(p->core, s->now, l->number, m);
     } else if (p->role == ROLE_ROUTER) {
-        router_message(s, p, m);
+        router_message(s, p, l, m);
     } else if (p->role == ROLE_TOKENIZER_WORKER) {
         if (m->kind == MSG_generate) desk_generate(&p->desk, l, &m->generate);
+        if (m->kind == MSG_reading) desk_reading(&p->desk, l, &m->reading);
     } else if (p->role == ROLE_GPU_WORKER) {
         if (m->kind == MSG_step) gpu_take(s, p, l, &m->step);
     } else if (side == 1) {
@@ -351,5 +356,6 @@ void proc_idle(struct sim *s, struct sim_proc *p) {
     bus_finish_ending(s, p);
     if (p->role == ROLE_SCHEDULER) idle_scheduler(s, p);
     bus_finish_ending(s, p);
+    if (p->is_dying) fault_kill(s, p, 5 * SIM_MS + sim_below(s, 100 * SIM_MS));
     if (p->role == ROLE_DETOKENIZER && detok_n_requests(p->detok)) set_timer(s, p, s->now + SIM_S);
 }

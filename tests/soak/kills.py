@@ -198,19 +198,19 @@ def router(scale):
     with Two(gpu_worker=["--step-us", "1000"]) as d:
         streams = Streams(d)
         before = kept(d, "router")
-        for _ in range(n_kills):
+        for i in range(n_kills):
             client, share, seen = d.start_other(), rng.randint(2, 40), []
 
-            def kill_other(percent):
-                if percent >= share and not n_acts:
+            def kill_other(percent, i=i, share=share):
+                if percent >= share and len(freed) == i:
                     d.other.kill()
                     began = time.monotonic()
                     wait_for("its streams to be gone", lambda: d.load()["num_running_reqs"] <= 20)
                     freed.append(time.monotonic() - began)
 
             d.post("/flush_cache")
-            mine, its = in_threads([lambda: play(d.client, REQUESTS[:16], streams.n_events // 2, kill_other),
-                                    lambda: play(client, REQUESTS[16:], 1 << 40)])
+            mine, its = in_threads([lambda: play(d.client, REQUESTS[:16], 1 << 40),
+                                    lambda: play(client, REQUESTS[16:], streams.n_events // 2, kill_other)])
             d.other.wait()
             n_wrong += sum(history.of_bytes(raw) != whole for (raw, _), whole in zip(mine, streams.whole))
             for raw, _ in its:
@@ -291,8 +291,8 @@ def stop(scale):
 
                 n_wrong, why, _ = streams.disturbed(20, act)
                 late = f"/ready says so after {told[0]:.1f} s" if told else "/ready stays 200"
-                row(f"SIGSTOP {name} {seconds} s", "32 streams", f"{n_wrong} streams fail or differ {why[:80]}; {late}", "0; 6 s if it lasts",
-                    n_wrong == 0 and (seconds < 7 or bool(told and told[0] < 6)))
+                row(f"SIGSTOP {name} {seconds} s", "32 streams", f"{n_wrong} streams fail or differ {why[:80]}; {late}",
+                    "0; 16 s if it lasts: 5 s of silence, 10 s to come back", n_wrong == 0 and (seconds < 16 or bool(told and told[0] < 16)))
                 wait_for("it to be ready again", lambda: d.get("/ready").status == 200)
 
 

@@ -8,13 +8,16 @@ struct sent {
     uint32_t link;
     enum msg_kind kind;
     uint64_t rid;
-    uint32_t n_resume, n_delivered;
+    uint32_t n_resume, n_delivered, n_lost;
+    bool is_done;
 };
 struct world {
     struct journal j;
     struct carry c;
     struct sent sent[SENT_MAX];
     uint32_t n_sent, n_news, n_failed;
+    int32_t last_code;
+    uint64_t last_rid;
 };
 
 static void on_send(void *ctx, uint32_t link, const struct msg *m) {
@@ -25,9 +28,11 @@ static void on_send(void *ctx, uint32_t link, const struct msg *m) {
     if (m->kind == MSG_generate) {
         s->rid = m->generate.name.rid;
         s->n_resume = m->generate.resume.n;
+        s->n_lost = m->generate.n_lost;
         if (s->n_resume) s->n_delivered = m->generate.resume.p[0].n_delivered;
     }
     if (m->kind == MSG_cancel) s->rid = m->cancel.name.rid;
+    if (m->kind == MSG_reading) s->is_done = m->reading.is_done;
 }
 static void on_news(void *ctx, struct journal_entry *e, uint32_t sample) {
     (void)e;
@@ -36,8 +41,9 @@ static void on_news(void *ctx, struct journal_entry *e, uint32_t sample) {
 }
 static void on_failed(void *ctx, struct journal_entry *e, const struct msg_failed *f) {
     struct world *w = ctx;
-    (void)f;
     w->n_failed++;
+    w->last_code = f->code;
+    w->last_rid = e->rid;
     journal_remove(&w->j, e);
 }
 
@@ -70,7 +76,7 @@ static void text(struct world *w, uint64_t rid, uint32_t pos, uint32_t n, uint32
                              .text = {"abcdefgh", n},
                              .n_prompt = 1,
                              .finish = finish}};
-    carry_on_message(&w->c, &m);
+    carry_on_message(&w->c, 5, &m);
     assert_true(carry_check(&w->c));
 }
 static const struct sent *last(const struct world *w) {
@@ -233,8 +239,8 @@ TEST(an_error_ends_it) {
     carry_link_up(&w.c, 5, ROLE_TOKENIZER_WORKER);
     put(&w);
     struct msg m = {.kind = MSG_failed, .failed = {.name = {EPOCH, 1}, .code = BY_EFULL}};
-    carry_on_message(&w.c, &m);
-    carry_on_message(&w.c, &m);
+    carry_on_message(&w.c, 5, &m);
+    carry_on_message(&w.c, 5, &m);
     assert_int_equal(w.n_failed, 1);
     stop(&w);
 }
@@ -252,9 +258,86 @@ TEST(an_error_of_one_copy_cancels_the_others) {
     carry_link_down(&w.c, w.sent[0].link);
     assert_int_equal(w.n_sent, 2);
     struct msg m = {.kind = MSG_failed, .failed = {.name = {EPOCH, 1}, .code = BY_EFULL}};
-    carry_on_message(&w.c, &m);
+    carry_on_message(&w.c, 5, &m);
     assert_int_equal(w.n_failed, 1);
     assert_int_equal(last(&w)->kind, MSG_cancel);
+    stop(&w);
+}
+
+static void reading(struct world *w, uint32_t link, uint64_t rid, bool is_done) {
+    struct msg m = {.kind = MSG_reading, .reading = {.name = {EPOCH, rid}, .is_done = is_done}};
+    carry_on_message(&w->c, link, &m);
+    assert_true(carry_check(&w->c));
+    if (is_done) return;
+    assert_int_equal(last(w)->kind, MSG_reading); /* the answer */
+    assert_int_equal(last(w)->link, link);
+}
+
+/* A request that killed who read it killed the next one too, for as long as its client waited. */
+TEST(what_kills_whoever_reads_it_is_refused) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    carry_scheduler_up(&w.c);
+    carry_link_up(&w.c, 1, ROLE_TOKENIZER_WORKER);
+    put(&w);
+    text(&w, 1, 0, 1, 0); /* read long ago */
+    put(&w);              /* before it, it, behind it */
+    put(&w);
+    put(&w);
+    for (uint32_t i = 1; i <= 1 + CARRY_KILLED_MAX; i++) {
+        assert_int_equal(w.n_failed, 0);
+        w.n_sent = 0;
+        carry_link_down(&w.c, i);
+        assert_int_equal(w.n_failed, i > CARRY_KILLED_MAX);
+        carry_link_up(&w.c, i + 1, ROLE_TOKENIZER_WORKER);
+        assert_int_equal(w.sent[0].n_lost, 0);
+        if (i > CARRY_KILLED_MAX) break;
+        assert_int_equal(w.sent[2].rid, 3);
+        assert_int_equal(w.sent[2].n_lost, i);
+        if (i == 1) reading(&w, i + 1, 2, false);
+        if (i == 1) reading(&w, i + 1, 2, true);
+        assert_int_equal(w.sent[1].n_lost, i == 1); /* whoever dies now, it is not its fault */
+        reading(&w, i + 1, 3, false);
+    }
+    assert_int_equal(w.last_code, BY_EPOISON);
+    assert_int_equal(w.last_rid, 3);
+    assert_int_equal(w.n_failed, 1);
+    assert_int_equal(w.sent[w.n_sent - 1].rid, 4);
+    assert_int_equal(w.sent[w.n_sent - 1].n_lost, 0); /* cleared: it stood behind the guilty one */
+    stop(&w);
+}
+
+TEST(who_was_not_being_read_is_never_refused) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    put(&w);
+    put(&w);
+    for (uint32_t i = 1; i <= 20; i++) {
+        w.n_sent = 0;
+        carry_link_up(&w.c, i, ROLE_TOKENIZER_WORKER);
+        assert_int_equal(w.n_sent, 2);
+        if (i > 1) reading(&w, i, 1, false);
+        if (i > 1) reading(&w, i, 1, true);
+        carry_link_down(&w.c, i);
+    }
+    assert_int_equal(w.n_failed, 0);
+    stop(&w);
+}
+
+TEST(what_was_sent_elsewhere_is_not_read_twice) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    carry_link_up(&w.c, 1, ROLE_TOKENIZER_WORKER);
+    put(&w);
+    reading(&w, 1, 1, false);
+    assert_false(last(&w)->is_done);
+    reading(&w, 2, 1, false); /* has an old copy */
+    assert_true(last(&w)->is_done);
+    reading(&w, 1, 77, false); /* its client is gone */
+    assert_true(last(&w)->is_done);
     stop(&w);
 }
 
@@ -264,4 +347,5 @@ TESTS(RUN(a_request_waits_for_a_tokenizer_worker), RUN(what_a_lost_worker_had_go
       RUN(text_for_nobody_is_cancelled_even_when_it_is_the_end),
       RUN(ends_between_two_sessions_are_told_in_the_next),
       RUN(a_new_scheduler_learns_who_reads_slowly), RUN(an_error_ends_it),
-      RUN(an_error_of_one_copy_cancels_the_others));
+      RUN(an_error_of_one_copy_cancels_the_others), RUN(what_kills_whoever_reads_it_is_refused),
+      RUN(who_was_not_being_read_is_never_refused), RUN(what_was_sent_elsewhere_is_not_read_twice));

@@ -8,6 +8,8 @@ struct world {
     uint32_t n_tokenized, n_failed, n_ended, n_answered;
     uint64_t last_rid;
     int32_t last_code;
+    uint32_t n_reading;
+    bool is_done;
 };
 
 static void on_generate(void *ctx, const struct msg_generate *m, struct msg *out) {
@@ -25,6 +27,12 @@ static void on_answer(void *ctx, const struct msg_text_ask *m, struct msg *out) 
 }
 static void on_router(void *ctx, void *router, const struct msg *m) {
     struct world *w = ctx;
+    if (m->kind == MSG_reading) {
+        w->n_reading++;
+        w->is_done = m->reading.is_done;
+        w->last_rid = m->reading.name.rid;
+        return;
+    }
     if (m->kind == MSG_text_answer) {
         w->last_code = m->text_answer.code;
         return;
@@ -178,6 +186,50 @@ TEST(too_much_large_text_is_refused_but_no_replay) {
     stop(&w);
 }
 
+static void put_suspect(struct world *w, uint32_t router, uint64_t rid) {
+    struct msg_generate g = {.name = {router, rid}, .text = BY_STR("x"), .n_lost = 1};
+    desk_generate(&w->d, &w->router[router], &g);
+    assert_true(desk_check(&w->d));
+}
+static void answer(struct world *w, uint32_t router, uint64_t rid, bool is_done) {
+    struct msg_reading m = {.name = {router, rid}, .is_done = is_done};
+    desk_reading(&w->d, &w->router[router], &m);
+    assert_true(desk_check(&w->d));
+}
+
+TEST(suspects_are_asked_for_and_read_one_at_a_time) {
+    UNUSED_STATE;
+    struct world w;
+    start(&w);
+    put_suspect(&w, 1, 7); /* no scheduler: it is not read, and not asked for */
+    assert_int_equal(w.n_reading, 0);
+    desk_scheduler_up(&w.d);
+    put_suspect(&w, 1, 8);
+    put_suspect(&w, 2, 9);
+    put_suspect(&w, 1, 10);
+    assert_int_equal(w.n_reading, 1);
+    assert_int_equal(w.last_rid, 7);
+    answer(&w, 1, 8, false); /* it was not asked for */
+    put(&w, 0, 1, true);     /* who is no suspect does not wait */
+    assert_int_equal(w.n_tokenized, 1);
+    answer(&w, 1, 7, false);
+    assert_int_equal(w.n_tokenized, 2);
+    assert_int_equal(w.n_reading, 3); /* 7 is read; may I read 8? */
+    assert_int_equal(w.last_rid, 8);
+    assert_false(w.is_done);
+    answer(&w, 1, 8, true); /* not wanted */
+    assert_int_equal(w.n_tokenized, 2);
+    assert_int_equal(w.last_rid, 9);
+    desk_router_down(&w.d, &w.router[2]); /* it will not answer */
+    assert_true(desk_check(&w.d));
+    assert_int_equal(w.last_rid, 10);
+    answer(&w, 1, 10, false);
+    assert_int_equal(w.n_tokenized, 3);
+    assert_true(w.is_done);
+    stop(&w);
+}
+
 TESTS(RUN(requests_pass_and_bad_ones_come_back), RUN(what_came_before_the_scheduler_waits_for_it),
       RUN(too_many_are_refused_at_once), RUN(a_lost_scheduler_ends_every_routers_session),
-      RUN(small_ones_pass_large_ones_by), RUN(too_much_large_text_is_refused_but_no_replay));
+      RUN(small_ones_pass_large_ones_by), RUN(too_much_large_text_is_refused_but_no_replay),
+      RUN(suspects_are_asked_for_and_read_one_at_a_time));
