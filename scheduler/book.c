@@ -105,13 +105,16 @@ static void expire_first(struct book *b) {
     b->n_tombs--;
 }
 
-static void tombs_grow(struct book *b) {
-    uint32_t cap = b->tombs_cap ? BY_MIN(b->tombs_cap * 2, (uint32_t)TOMBS_MAX) : TOMBS_LEAST;
-    struct tomb *bigger = by_alloc_array(cap, sizeof *bigger);
+static uint32_t room_for(uint32_t n) {
+    return n < TOMBS_LEAST ? TOMBS_LEAST : BY_MIN(2 * n, (uint32_t)TOMBS_MAX);
+}
+
+static void tombs_resize(struct book *b, uint32_t cap) {
+    struct tomb *other = by_alloc_array(cap, sizeof *other);
     for (uint32_t i = 0; i < b->n_tombs; i++)
-        bigger[i] = b->tombs[(b->first_tomb + i) % b->tombs_cap];
+        other[i] = b->tombs[(b->first_tomb + i) % b->tombs_cap];
     by_free(b->tombs);
-    b->tombs = bigger;
+    b->tombs = other;
     b->tombs_cap = cap;
     b->first_tomb = 0;
 }
@@ -127,14 +130,25 @@ void book_bury(struct book *b, struct life *life, uint64_t rid, uint64_t due_ns,
     by_assert(code <= 0 && code > -EPITAPHS);
     by_map_put(&life->names, rid, (void *)(uintptr_t)&tombstones[-code]);
     if (b->n_tombs == TOMBS_MAX) expire_first(b);
-    if (b->n_tombs == b->tombs_cap) tombs_grow(b);
+    if (b->n_tombs == b->tombs_cap) tombs_resize(b, room_for(b->n_tombs));
     b->tombs[(b->first_tomb + b->n_tombs++) % b->tombs_cap] =
         (struct tomb){.epoch = life->epoch, .rid = rid, .due_ns = due_ns};
 }
 
+/* A storm of requests is remembered for ten minutes, and its 60 MB for no longer. */
+static void give_room_back(struct book *b) {
+    enum { SPARE = 8 };
+    if (b->tombs_cap > TOMBS_LEAST && b->n_tombs < b->tombs_cap / SPARE)
+        tombs_resize(b, room_for(b->n_tombs));
+    for (BY_LIST_EACH(it, &b->lives))
+        by_map_fit(&BY_CONTAINER_OF(it, struct life, link)->names);
+}
+
 void book_expire(struct book *b, uint64_t now_ns) {
+    uint32_t before = b->n_tombs;
     while (b->n_tombs && b->tombs[b->first_tomb].due_ns <= now_ns)
         expire_first(b);
+    if (b->n_tombs < before) give_room_back(b);
 }
 
 /* ---- what clients call them ---- */

@@ -34,7 +34,7 @@ struct tomb {
 };
 struct book {
     struct by_list lives;
-    struct tomb *tombs; /* ring, oldest first */
+    struct tomb *tombs; /* ring, oldest first; gives room back as they expire */
     uint32_t n_tombs, first_tomb, tombs_cap;
     uint64_t ended[BOOK_ENDED_KEPT]; /* ring */
     uint32_t n_ended;

@@ -39,18 +39,25 @@ static size_t map_find(const struct by_map *m, uint64_t key) {
     return i;
 }
 
-static void map_grow(struct by_map *m) {
-    struct by_map bigger = {.n = m->n, .cap = m->cap ? m->cap * 2 : FIRST_CAP};
-    bigger.slots = by_alloc_array(bigger.cap, sizeof *bigger.slots);
+static void map_resize(struct by_map *m, size_t cap) {
+    struct by_map other = {.n = m->n, .cap = cap};
+    other.slots = by_alloc_array(cap, sizeof *other.slots);
     for (size_t i = 0; i < m->cap; i++) {
-        if (m->slots[i].value) bigger.slots[map_find(&bigger, m->slots[i].key)] = m->slots[i];
+        if (m->slots[i].value) other.slots[map_find(&other, m->slots[i].key)] = m->slots[i];
     }
     by_free(m->slots);
-    *m = bigger;
+    *m = other;
+}
+
+void by_map_fit(struct by_map *m) {
+    size_t cap = FIRST_CAP;
+    while (is_loaded(2 * m->n, cap))
+        cap *= 2;
+    if (cap < m->cap / 4) map_resize(m, cap);
 }
 
 void by_map_put(struct by_map *m, uint64_t key, void *value) {
-    if (is_loaded(m->n, m->cap)) map_grow(m);
+    if (is_loaded(m->n, m->cap)) map_resize(m, m->cap ? m->cap * 2 : FIRST_CAP);
     struct by_map_slot *s = &m->slots[map_find(m, key)];
     m->n += s->value == NULL;
     *s = (struct by_map_slot){key, value};

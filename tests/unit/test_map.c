@@ -40,6 +40,27 @@ TEST(a_map_does_what_an_array_does) {
     by_map_release(&m);
 }
 
+TEST(a_map_gives_its_room_back_and_keeps_its_keys) {
+    UNUSED_STATE;
+    struct by_map m;
+    char value;
+    by_map_init(&m);
+    by_map_fit(&m);
+    assert_int_equal(m.cap, 0);
+    for (uint64_t key = 0; key < 100000; key++)
+        by_map_put(&m, key, &value);
+    size_t full = m.cap;
+    by_map_fit(&m);
+    assert_int_equal(m.cap, full);
+    for (uint64_t key = 100; key < 100000; key++)
+        by_map_remove(&m, key);
+    by_map_fit(&m);
+    assert_true(m.cap <= 512 && m.n == 100);
+    for (uint64_t key = 0; key < 200; key++)
+        assert_ptr_equal(by_map_get(&m, key), key < 100 ? &value : NULL);
+    by_map_release(&m);
+}
+
 TEST(a_strmap_does_what_an_array_does) {
     UNUSED_STATE;
     uint64_t seed = test_seed();
@@ -68,4 +89,5 @@ TEST(a_strmap_does_what_an_array_does) {
     by_strmap_release(&m);
 }
 
-TESTS(RUN(a_map_does_what_an_array_does), RUN(a_strmap_does_what_an_array_does));
+TESTS(RUN(a_map_does_what_an_array_does), RUN(a_map_gives_its_room_back_and_keeps_its_keys),
+      RUN(a_strmap_does_what_an_array_does));
