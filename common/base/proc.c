@@ -74,6 +74,7 @@ void by_proc_init(const char *name) {
     epoch = by_rand_u64() | 1;
     if (pipe2(stop_pipe, O_CLOEXEC | O_NONBLOCK) != 0) by_die("no pipe: %s", strerror(errno));
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a log file at its limit: the write fails, and that is all */
     struct sigaction stop = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGINT, &stop, NULL);

@@ -10,7 +10,7 @@
 /* Exit status of a gpu worker that could run, but does not know this model: banyan serve then asks transformers. */
 enum { BY_EXIT_UNSUPPORTED = 79 };
 
-/* Logs, SIGPIPE ignored, fd limit raised to the hard limit, a one-line report on SIGSEGV & co, and death when the
+/* Logs, SIGPIPE and SIGXFSZ ignored, fd limit raised to the hard limit, a one-line report on SIGSEGV & co, and death when the
  * parent dies if the environment says BANYAN_PARENT=<pid> (banyan serve sets it). */
 void by_proc_init(const char *name);
 /* The first lines of every daemon: its options into *out (yours), or a sentence about them and the end; its log, as they want
