@@ -207,6 +207,10 @@ def copy(name, folder, **changes):
     return path
 
 
+def test_a_device_that_it_has_no_kernels_for_is_refused():
+    assert "--device cuda: the Transformers worker runs on CPUs" in refused("--model-path", models.path_of("bloom"), "--device", "cuda")
+
+
 @pytest.mark.both_lines
 def test_an_encoder_is_refused():
     assert "bert is an encoder" in refused("--model-path", models.path_of("bert-embed"))

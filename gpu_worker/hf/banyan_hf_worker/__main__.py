@@ -284,6 +284,9 @@ def main():
     give_up_rights()
     if not o.model_path or not (o.run_dir or o.scheduler_endpoint):
         sys.exit("gpu-worker: --model-path and --run-dir are needed; `banyan serve` starts this worker for you")
+    if o.device != "cpu":
+        log("error", f"--device {o.device}: the Transformers worker runs on CPUs; --device cpu, or a model of the native engine's families")
+        return EXIT_PERMANENT
     try:
         from . import loader, probe
     except ImportError as missing:
