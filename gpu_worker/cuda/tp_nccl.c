@@ -93,9 +93,13 @@ static int fail(struct by_err *err, ncclResult_t r, const char *what) {
                    ncclGetErrorString(r), says_more ? ": " : "", says_more ? more : "");
 }
 
-/* Ranks of one device are of one mind only if each seems to be a host of its own: NCCL asks no more then. Before its first call. */
-static void share_device(const struct cuda *c) {
+/* Before NCCL's first call; what the operator has set stays. No service of its own beside ours, and no exchange of buffers while a
+ * graph is recorded: another rank may not record at that time. Ranks of one device are of one mind only if each seems to be a
+ * host of its own: NCCL asks no more then. */
+static void set_library(const struct cuda *c) {
     char host[32];
+    setenv("NCCL_RAS_ENABLE", "0", 0);
+    setenv("NCCL_GRAPH_REGISTER", "0", 0);
     if (!c->options.shares_device) return;
     snprintf(host, sizeof host, "banyan-%ld", (long)getpid());
     setenv("NCCL_HOSTID", host, 0);
@@ -107,7 +111,7 @@ int cuda_group_new(struct backend *b, char *address, size_t cap, struct by_err *
     ncclUniqueId id;
     char text[ID_WORDS + 1], uuid[UUID_WORDS + 1];
     int version = 0;
-    share_device(cuda_of(b));
+    set_library(cuda_of(b));
     device_name(cuda_of(b), uuid);
     ncclResult_t r = ncclGetVersion(&version);
     if (r == ncclSuccess) r = ncclGetUniqueId(&id);
@@ -214,7 +218,7 @@ int cuda_group_join(struct backend *b, const char *address, uint32_t rank, uint3
     struct cuda *c = cuda_of(b);
     ncclUniqueId id;
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    share_device(c);
+    set_library(c);
     int rc = check_group(c, address, rank, world, &id, err);
     if (rc) return rc;
     struct cuda_group *g = by_alloc(sizeof *g);

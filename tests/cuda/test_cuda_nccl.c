@@ -165,6 +165,16 @@ TEST(two_ranks_meet_by_the_id_of_the_first) {
     }
 }
 
+TEST(what_the_operator_set_stays) {
+    UNUSED_STATE;
+    setenv("NCCL_RAS_ENABLE", "1", 1);
+    unsetenv("NCCL_GRAPH_REGISTER");
+    assert_int_equal(cuda_group_join(&ranks[1].b, address, 1, 2, &err), 0);
+    assert_string_equal(getenv("NCCL_RAS_ENABLE"), "1");
+    assert_string_equal(getenv("NCCL_GRAPH_REGISTER"), "0");
+    unsetenv("NCCL_RAS_ENABLE");
+}
+
 TEST(a_sum_is_done_in_its_place_in_the_run) {
     UNUSED_STATE;
     struct cuda *c = &ranks[1];
@@ -307,6 +317,7 @@ TEST(an_address_that_is_none_is_refused) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         ONE(two_ranks_meet_by_the_id_of_the_first),
+        ONE(what_the_operator_set_stays),
         ONE(a_sum_is_done_in_its_place_in_the_run),
         ONE(a_gather_is_done_in_its_place_in_the_run),
         ONE(sums_lie_in_a_window_where_all_ranks_have_one),
