@@ -11,6 +11,7 @@
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { EXIT_PERMANENT = 78, DRAIN_POLL_MS = 50 };
 
@@ -122,7 +123,8 @@ static int open_all(struct shell *s, const struct by_options *o, struct by_err *
     if (o->uds)
         snprintf(s->url, sizeof s->url, "unix:%s", o->uds);
     else
-        snprintf(s->url, sizeof s->url, "http://%s:%d", o->host, server_port(r->server));
+        snprintf(s->url, sizeof s->url, strchr(o->host, ':') ? "http://[%s]:%d" : "http://%s:%d",
+                 o->host, server_port(r->server)); /* an IPv6 address stands in brackets */
     char state[512];
     snprintf(state, sizeof state, "STATUS=listening on %s", s->url);
     by_notify(state);

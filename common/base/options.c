@@ -1,5 +1,6 @@
 #include "common/base/options.h"
 
+#include "common/base/check.h"
 #include "common/base/mem.h"
 #include "common/base/options_config.h"
 #include "common/base/options_row.h"
@@ -125,15 +126,21 @@ struct config_ctx {
     struct by_options *o;
     const struct by_options_program *prog;
     const char *path;
+    uint64_t seen[4]; /* a bit for each row that the file has named */
 };
 
 static int set_from_config(void *ctx, const char *key, const char *value, struct by_err *err) {
-    const struct config_ctx *c = ctx;
+    struct config_ctx *c = ctx;
     char from[512];
     snprintf(from, sizeof from, "%s: %s", c->path, key);
     /* A file is shared by all programs: a key that another program reads is none of our business. */
     const struct by_options_row *any = by_options_row_find(by_str_of(key), BY_FOR_ALL);
     if (!any) return by_fail(err, BY_EINVAL, "%s: there is no such option", from);
+    size_t at = (size_t)(any - by_options_rows);
+    by_assert(at < 64 * BY_COUNTOF(c->seen));
+    if (c->seen[at / 64] >> at % 64 & 1)
+        return by_fail(err, BY_EINVAL, "%s: it is given twice", from);
+    c->seen[at / 64] |= UINT64_C(1) << at % 64;
     return by_options_row_is_read(any, c->prog->who) ? set_value(c->o, any, from, value, err) : 0;
 }
 
@@ -230,13 +237,16 @@ int by_options_parse(struct by_options *out, const struct by_options_program *pr
     const char *config = out->config ? out->config : env && *env ? env : NULL;
     if (!rc && config) {
         char *path = by_strdup(config);
-        struct config_ctx ctx = {out, prog, path};
+        struct config_ctx ctx = {.o = out, .prog = prog, .path = path};
         rc = by_options_read_config(path, set_from_config, &ctx, err);
         by_free(path);
     }
     if (!rc) rc = read_env(out, prog, err);
     out->n_rest = 0;
     if (!rc) rc = read_flags(out, prog, argc, argv, err);
+    if (!rc && out->n_rest > prog->n_words)
+        rc = by_fail(err, BY_EINVAL, "%s: '%s' is one word too many; see %s --help", prog->name,
+                     out->rest[prog->n_words], prog->name);
     if (rc) by_options_release(out);
     return rc;
 }

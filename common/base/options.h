@@ -20,10 +20,11 @@ enum {
     BY_FOR_SCHEDULER = 1 << 3,
     BY_FOR_WORKER = 1 << 4,
     BY_FOR_DETOKENIZER = 1 << 5,
-    BY_FOR_TOOL = 1 << 6, /* banyan tokenize, chat-template, model, bench … */
+    BY_FOR_TOOL = 1 << 6,    /* banyan tokenize, chat-template, model */
+    BY_FOR_INSPECT = 1 << 7, /* banyan inspect: what finds a server that runs */
     BY_FOR_DAEMONS =
         BY_FOR_ROUTER | BY_FOR_TOKENIZER | BY_FOR_SCHEDULER | BY_FOR_WORKER | BY_FOR_DETOKENIZER,
-    BY_FOR_ALL = BY_FOR_DAEMONS | BY_FOR_SERVE | BY_FOR_TOOL,
+    BY_FOR_ALL = BY_FOR_DAEMONS | BY_FOR_SERVE | BY_FOR_TOOL | BY_FOR_INSPECT,
 };
 
 /* The field types: OPT_STR char * (NULL when unset and without default), OPT_INT int64_t, OPT_NUM double, OPT_FLAG bool,
@@ -53,6 +54,7 @@ struct by_options_program {
     uint32_t who;        /* BY_FOR_… bits of the options it reads */
     const char *summary; /* one line for --help */
     const char *usage;   /* "[options] PATH"; NULL means "[options]" */
+    int n_words;         /* how many words beside flags it takes; one more is an error */
 };
 
 /* Answers --help, --man and --version itself and exits 0; every other problem is an error that names the flag. */

@@ -143,7 +143,8 @@ static void add_readers(struct by_buf *out, uint32_t who) {
         {BY_FOR_SCHEDULER, "scheduler"},
         {BY_FOR_WORKER, "gpu worker"},
         {BY_FOR_DETOKENIZER, "detokenizer"},
-        {BY_FOR_TOOL, "small commands"},
+        {BY_FOR_TOOL, "tokenize, chat-template, model"},
+        {BY_FOR_INSPECT, "inspect"},
     };
     if ((who & BY_FOR_ALL) == BY_FOR_ALL) {
         by_buf_addz(out, "all");

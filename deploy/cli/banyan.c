@@ -67,6 +67,10 @@ static int man(void) {
 
 int banyan_main(int argc, char **argv) {
     if (argc < 2) return help(stderr);
+    if (argc > 2 && strcmp(argv[1], "help") == 0) { /* banyan help COMMAND */
+        argv[1] = argv[2];
+        argv[2] = (char *)(uintptr_t) "--help";
+    }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0)
         return help(stdout);

@@ -1,5 +1,6 @@
 #include "deploy/cli/cmd.h"
 #include "common/base/file.h"
+#include "common/base/mem.h"
 #include "common/base/options.h"
 #include "common/net/keys.h"
 #include "common/template/builtin.h"
@@ -52,15 +53,23 @@ static void show(const struct by_options *o) {
 static int check(int argc, char **argv) {
     static const struct by_options_program program = {
         .name = "banyan config check",
-        .who = BY_FOR_SERVE | BY_FOR_DAEMONS | BY_FOR_TOOL,
+        .who = BY_FOR_ALL,
+        .n_words = 1,
         .summary = "reads the configuration as all programs would, and says what is wrong or set"};
     struct by_options o;
     struct by_err err = {0};
     int rc = by_options_parse(&o, &program, argc, argv, &err);
     if (!rc && o.n_rest == 1 && !o.config) { /* banyan config check FILE */
-        char *words[] = {argv[0], (char *)(uintptr_t) "--config", o.rest[0], NULL};
+        char **words = by_alloc_array((size_t)argc + 2, sizeof *words);
+        int n = 0;
+        for (int i = 0; i < argc; i++) {
+            if (argv[i] == o.rest[0]) words[n++] = (char *)(uintptr_t) "--config";
+            words[n++] = argv[i];
+        }
         by_options_release(&o);
-        return check(3, words);
+        rc = check(n, words);
+        by_free(words);
+        return rc;
     }
     if (!rc && o.n_rest) rc = by_fail(&err, BY_EINVAL, "'%s' is no option", o.rest[0]);
     if (!rc) rc = check_files(&o, &err);

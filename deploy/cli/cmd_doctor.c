@@ -208,6 +208,7 @@ static void look_at_model(void) {
     struct by_model_dir *d = NULL;
     struct by_err err = {0};
     struct by_str repo;
+    if (!doctor.o.model_path) doctor.o.model_path = fetch_default_here();
     const char *path = doctor.o.model_path;
     if (!path || fetch_is_hub_id(path, &repo)) {
         say(NOTE, "model", "%s comes by download when the server starts",
@@ -239,7 +240,7 @@ static void look_at_model(void) {
 int cmd_doctor(int argc, char **argv) {
     static const struct by_options_program program = {
         .name = "banyan doctor",
-        .who = BY_FOR_SERVE | BY_FOR_DAEMONS | BY_FOR_TOOL,
+        .who = BY_FOR_SERVE | BY_FOR_DAEMONS,
         .summary = "says what would stop this machine from serving with these options"};
     struct by_err err = {0};
     if (by_options_parse(&doctor.o, &program, argc, argv, &err)) {

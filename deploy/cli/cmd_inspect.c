@@ -244,7 +244,7 @@ static int draw(struct by_err *err) {
 int cmd_inspect(int argc, char **argv) {
     static const struct by_options_program program = {
         .name = "banyan inspect",
-        .who = BY_FOR_TOOL,
+        .who = BY_FOR_INSPECT,
         .summary = "shows the queue, the running requests, the replicas, the tenants and the "
                    "prefix tree of a running server; with --json as they come",
         .usage = "[--run-dir DIR | --scheduler-endpoint tcp://HOST:PORT --curve-key-file FILE] "

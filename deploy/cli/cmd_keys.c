@@ -24,10 +24,10 @@ static int write_keys(const struct by_keys *k, const char *path, struct by_err *
 int cmd_keys(int argc, char **argv) {
     static const struct by_options_program program = {
         .name = "banyan keys",
-        .who = BY_FOR_TOOL,
         .summary = "makes keys for the processes of a server that meet over tcp://; with the "
                    "server's file, a pair for a host that only calls",
-        .usage = "FILE [SERVERS-FILE]"};
+        .usage = "FILE [SERVERS-FILE]",
+        .n_words = 2};
     struct by_options o;
     struct by_err err = {0};
     struct by_keys keys, servers;

@@ -94,7 +94,8 @@ int cmd_model(int argc, char **argv) {
                                                       .who = BY_FOR_TOOL,
                                                       .summary =
                                                           "says what is in a model file or folder",
-                                                      .usage = "PATH"};
+                                                      .usage = "PATH",
+                                                      .n_words = 1};
     struct by_options o;
     struct by_err err = {0};
     struct by_model_dir *d = NULL;

@@ -121,6 +121,14 @@ static int download(const char *dir, const char *path, struct by_err *err) {
     return rc;
 }
 
+char *fetch_default_here(void) {
+    char *cache = by_path_cache(), *path = by_path_join(cache, "models/" MODEL_FILE);
+    by_free(cache);
+    if (is_there(path)) return path;
+    by_free(path);
+    return NULL;
+}
+
 /* Two starts at once: the second waits for the first one's download. */
 static int fetch_default(char **out, struct by_err *err) {
     char *cache = by_path_cache(), *dir = by_path_join(cache, "models"),

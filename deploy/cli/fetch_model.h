@@ -23,6 +23,8 @@ enum fetch_what {
 /* path: o->model_path, or what stands for it (--tokenizer-path); NULL is the default model. *out is yours (by_free). */
 BY_MUST_USE int fetch_model(const char *path, const struct by_options *o, enum fetch_what what,
                             char **out, struct by_err *err);
+/* The default model's path when it was fetched before (by_free), else NULL. */
+char *fetch_default_here(void);
 /* Is it a name on the Hub, and nothing that exists here? Then *repo is "org/name", borrowed from path. */
 BY_MUST_USE bool fetch_is_hub_id(const char *path, struct by_str *repo);
 

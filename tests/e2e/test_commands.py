@@ -126,3 +126,13 @@ def test_a_folder_without_what_is_needed(command, tmp_path):
 def test_every_command_helps(command):
     done = subprocess.run([BIN / "banyan", command, "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "--model-path" in done.stdout
+    assert subprocess.run([BIN / "banyan", "help", command], capture_output=True, text=True).stdout == done.stdout
+
+
+@pytest.mark.parametrize("command, has, has_not", [("keys", "SERVERS-FILE", "--model-path"), ("inspect", "--run-dir", "--model-path"),
+                                                   ("tokenize", "--tokenizer-path", "--run-dir")])
+def test_help_shows_what_the_command_reads(command, has, has_not):
+    said = subprocess.run([BIN / "banyan", command, "--help"], capture_output=True, text=True).stdout
+    assert has in said and has_not not in said
+    done = subprocess.run([BIN / "banyan", command, has_not, "x"], capture_output=True, text=True, input="")
+    assert done.returncode == 1 and f"has no option {has_not}" in done.stderr

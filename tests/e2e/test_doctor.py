@@ -40,6 +40,8 @@ def test_flags_win_over_the_environment_over_the_file(tmp_path):
     ("prot: 1\n", "prot"),
     ("port: 70000\n", "70000"),
     ("port: [1]\n", "c.yaml"),
+    ("port: 1\nhost: a\nport: 2\n", "port: it is given twice"),
+    ("model: a\nmodel-path: b\n", "model-path: it is given twice"),
     ("schedule_policy: best\n", "not one of"),
     ("chat_template: /nowhere/x.jinja\n", "/nowhere/x.jinja"),
     ("scheduler_endpoint: tcp://h:1\nbind: tcp://h:2\n", "--curve-key-file"),
@@ -51,6 +53,15 @@ def test_what_is_wrong_is_named(tmp_path, text, words):
     path.write_text(text)
     rc, said = run("config", "check", path)
     assert rc == 1 and words in said, said
+
+
+def test_flags_behind_the_file_count_and_a_word_more_is_refused(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("page_size: 32\n")
+    rc, said = run("config", "check", path, "--port", "3")
+    assert rc == 0 and re.search(r"^  port +3$", said, re.M) and re.search(r"^  page-size +32$", said, re.M), said
+    rc, said = run("config", "check", path, "more")
+    assert rc == 1 and "'more' is one word too many" in said
 
 
 # ---- doctor ----

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -218,6 +220,8 @@ def test_a_poisonous_request_is_found_and_refused(tmp_path):
     (["--schedule-policy", "best"], "--schedule-policy: 'best' is not one of"),
     (["--chat-template", "/nowhere.jinja"], "/nowhere.jinja"),
     (["--host", "nobody.invalid"], "--host"),
+    (["/nowhere/a", "/nowhere/b"], "'/nowhere/b' is one word too many"),
+    (["/nowhere/a"], "two models are named: /nowhere/a, and --model-path"),
 ])
 def test_what_cannot_start_says_why_in_a_sentence(worker, tmp_path, flags, said):
     taken = socket.socket()
@@ -246,6 +250,31 @@ def test_a_model_nobody_knows(tmp_path):
         assert s.wait() == 1
         assert "transformers takes over for gpu-worker" in s.logs() or "transformers library is not installed" in s.logs(), s.logs()
         assert left_of(s) == ([], [])
+    finally:
+        s.stop()
+
+
+def test_the_model_may_be_named_without_a_flag(worker):
+    """As `vllm serve MODEL` has it: the word was passed over, and another model served."""
+    assert FLAGS[0] == "--model-path"
+    with Serve(FLAGS[1], *FLAGS[2:], worker=worker) as s:
+        words = Path(f"/proc/{s.pids()['gpu-worker']}/cmdline").read_bytes().split(b"\0")
+        assert words[words.index(b"--model-path") + 1] == str(FLAGS[1]).encode()
+    assert subprocess.run([BIN / "banyan-scheduler", "word"], capture_output=True, timeout=30).returncode == 1
+
+
+def test_an_ipv6_address_stands_in_brackets(worker):
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+    s = Serve(*FLAGS, "--host", "::1", worker=worker)
+    try:
+        url = wait_for("the server", lambda: re.search(r"ready in [\d.]+ s: (http://\S+)", s.logs()))[1]
+        assert re.fullmatch(r"http://\[::1\]:\d+", url)
+        with urllib.request.urlopen(f"{url}/health", timeout=30) as answer:
+            assert answer.status == 200
     finally:
         s.stop()
 

@@ -8,7 +8,7 @@
 #include "tests/unit/test.h"
 
 static const struct by_options_program router = {
-    .name = "banyan-router", .who = BY_FOR_ROUTER, .summary = "test"};
+    .name = "banyan-router", .who = BY_FOR_ROUTER, .summary = "test", .n_words = 1};
 
 #define PARSE(o, err, ...) parse(o, err, (char *[]){"banyan-router", __VA_ARGS__, NULL})
 static int parse(struct by_options *o, struct by_err *err, char **argv) {
