@@ -99,7 +99,8 @@ void by_added_finish(struct by_added *a) {
         uint32_t at = t->first[c];
         for (size_t k = 1; k < s.n; k++)
             at = child_of(t, at, (uint8_t)s.p[k]);
-        t->nodes[at].token = i + 1;
+        uint32_t *token = &t->nodes[at].token; /* of equal ones the first special, else the first */
+        if (!*token || (a->tokens[i].special && !a->tokens[*token - 1].special)) *token = i + 1;
     }
 }
 
@@ -112,11 +113,15 @@ const struct by_added_token *by_added_at(const struct by_added *a, uint32_t i) {
     return &a->tokens[i];
 }
 
-bool by_added_find(const struct by_added *a, struct by_str content, uint32_t *id) {
+const struct by_added_token *by_added_get(const struct by_added *a, struct by_str content) {
     uint64_t at;
-    if (!by_strmap_get(&a->by_content, content, &at)) return false;
-    *id = a->tokens[at].id;
-    return true;
+    return by_strmap_get(&a->by_content, content, &at) ? &a->tokens[at] : NULL;
+}
+
+bool by_added_find(const struct by_added *a, struct by_str content, uint32_t *id) {
+    const struct by_added_token *t = by_added_get(a, content);
+    if (t) *id = t->id;
+    return t != NULL;
 }
 
 /* The leftmost match at or behind `at`, the longest there; its token's index + 1, 0 when there is none. */
@@ -199,8 +204,12 @@ bool by_added_next(const struct by_added *a, struct by_str text, struct by_added
         }
         if (t->lstrip) start = BY_MAX(space_before(a->u, text, start, s->done), s->done);
         if (t->rstrip) end = space_behind(a->u, text, end);
+        if (start >= end) { /* the token before has taken all of it as its own white space */
+            start = s->at;
+            continue;
+        }
         size_t done = s->done;
-        s->done = end;
+        s->done = BY_MAX(end, done);
         *part = (struct by_added_part){.from = start, .to = end, .token = t};
         if (done < start) {
             s->due = *part;

@@ -32,6 +32,8 @@ void by_added_finish(struct by_added *a); /* builds what finds them; nothing is 
 
 uint32_t by_added_n(const struct by_added *a);
 const struct by_added_token *by_added_at(const struct by_added *a, uint32_t i);
+/* The token so written; NULL: none. */
+const struct by_added_token *by_added_get(const struct by_added *a, struct by_str content);
 BY_MUST_USE bool by_added_find(const struct by_added *a, struct by_str content, uint32_t *id);
 
 struct by_added_part {

@@ -28,14 +28,17 @@ struct step {
     struct by_regex *regex;
 };
 
-enum { IS_BYTE = 1, ENDS_WORD = 2 };
+/* ENDS_WORD: a space follows, unless it is the last token. IS_HELD: as the last token it leaves yet another text. */
+enum { IS_BYTE = 1, ENDS_WORD = 2, IS_HELD = 4 };
+/* Where a token stands; a place in the middle is none of these. */
+enum { FIRST = 1, LAST = 2 };
 
 struct by_decoder {
     struct step steps[BY_DECODER_STEPS_MAX];
     unsigned n;    /* steps on single tokens */
     bool is_raw;   /* ByteLevel */
     bool is_fused; /* what follows works on the whole text */
-    bool is_first_special, is_ctc;
+    bool is_first_special, is_last_special, is_ctc;
     uint32_t strip_start;
     uint32_t strip_char;
     const struct by_vocab *pieces;
@@ -46,10 +49,16 @@ struct by_decoder {
 
 /* ---- one token through the steps ---- */
 
-/* text := text with every `what` replaced, by way of b. */
+/* text := text with every `what` replaced, by way of b. Nothing is found before, between and behind all characters. */
 static void replace(struct by_str what, struct by_str with, struct by_str *text, struct by_buf *b) {
     by_buf_clear(b);
     size_t done = 0;
+    for (size_t len; !what.n && with.n && done < text->n; done += len) {
+        by_utf8_decode(text->p + done, text->n - done, &len);
+        by_buf_add_str(b, with);
+        by_buf_add(b, text->p + done, len);
+    }
+    if (!what.n) by_buf_add_str(b, with);
     while (what.n) {
         size_t at = by_str_find(*text, what, done);
         if (at == SIZE_MAX) break;
@@ -103,8 +112,9 @@ static void clean_up(struct by_str *text, struct pad *pad) {
     }
 }
 
-static int run_step(const struct step *s, bool is_first, struct by_str *text, uint8_t *flags,
+static int run_step(const struct step *s, unsigned place, struct by_str *text, uint8_t *flags,
                     struct pad *pad, struct by_err *err) {
+    bool is_first = place & FIRST;
     struct by_str what = {s->text, s->text_n}, with = {s->content, s->content_n};
     struct by_buf *b;
     switch (s->kind) {
@@ -137,11 +147,7 @@ static int run_step(const struct step *s, bool is_first, struct by_str *text, ui
         if (s->flag) replace(with, BY_STR(" "), text, other(pad));
         return 0;
     case SUFFIX:
-        if (what.n && by_str_ends(*text, what)) {
-            *flags |= ENDS_WORD;
-            *text = by_str_sub(*text, 0, text->n - what.n);
-        }
-        replace(what, BY_STR(" "), text, other(pad));
+        replace(what, place & LAST ? BY_STR("") : BY_STR(" "), text, other(pad));
         return 0;
     case JOIN:
         *flags |= ENDS_WORD;
@@ -168,7 +174,7 @@ static int byte_of(struct by_str s) {
 }
 
 /* The token's bytes, borrowed from pad or the piece. */
-static int work_out(const struct by_decoder *d, struct by_str piece, bool is_first,
+static int work_out(const struct by_decoder *d, struct by_str piece, unsigned place,
                     struct by_str *text, uint8_t *flags, char *byte, struct pad *pad,
                     struct by_err *err) {
     *text = piece;
@@ -192,7 +198,7 @@ static int work_out(const struct by_decoder *d, struct by_str piece, bool is_fir
             *text = (struct by_str){room, b->n};
             continue;
         }
-        int rc = run_step(s, is_first, text, flags, pad, err);
+        int rc = run_step(s, place, text, flags, pad, err);
         if (rc) return rc;
     }
     return pad->b[0].is_full || pad->b[1].is_full ? by_fail(err, BY_ELIMIT, "a piece too long") : 0;
@@ -209,10 +215,30 @@ static void release_pad(struct pad *pad) {
     by_buf_release(&pad->b[1]);
 }
 
+/* In the middle of a text or at its end: which of the two is kept, and what flags say of the other. */
+static int work_out_both(const struct by_decoder *d, struct by_str piece, struct by_str *text,
+                         uint8_t *flags, char *byte, struct pad *pad, struct pad *pad_of_last,
+                         struct by_err *err) {
+    struct by_str last;
+    uint8_t flags_of_last;
+    int rc = work_out(d, piece, 0, text, flags, byte, pad, err);
+    if (rc || !d->is_last_special) return rc;
+    rc = work_out(d, piece, LAST, &last, &flags_of_last, byte, pad_of_last, err);
+    if (rc || by_str_eq(last, *text)) return rc;
+    if (text->n == last.n + 1 && text->p[last.n] == ' ' && by_str_starts(*text, last)) {
+        *flags |= ENDS_WORD;
+        *text = by_str_sub(*text, 0, last.n);
+    } else {
+        *flags |= IS_HELD;
+    }
+    return 0;
+}
+
 int by_decoder_set_pieces(struct by_decoder *d, const struct by_vocab *pieces, struct by_err *err) {
-    struct pad pad;
+    struct pad pad, pad_of_last;
     int rc = 0;
     init_pad(&pad);
+    init_pad(&pad_of_last);
     d->pieces = pieces;
     d->flags = by_alloc_array(pieces->n + 1, 1);
     by_vocab_reserve(&d->bytes, pieces->n);
@@ -220,11 +246,12 @@ int by_decoder_set_pieces(struct by_decoder *d, const struct by_vocab *pieces, s
         if (!by_vocab_has(pieces, id)) continue;
         struct by_str piece = by_vocab_get(pieces, id), text;
         char byte;
-        rc = work_out(d, piece, false, &text, &d->flags[id], &byte, &pad, err);
+        rc = work_out_both(d, piece, &text, &d->flags[id], &byte, &pad, &pad_of_last, err);
         if (rc) break;
         if (d->flags[id] & IS_BYTE) text = (struct by_str){&byte, 1};
         rc = by_vocab_put(&d->bytes, id, text, false, err);
     }
+    release_pad(&pad_of_last);
     release_pad(&pad);
     return rc;
 }
@@ -275,11 +302,11 @@ void by_decoder_add_lossy(struct by_buf *out, struct by_str bytes) {
 }
 
 void by_decoder_settle(struct by_decoder_state *s, struct by_buf *text) {
-    uint32_t n = s->n_run;
-    s->n_run = 0;
+    uint32_t n = s->n_run, n_all = n + s->n_gone;
+    s->n_run = s->n_gone = 0;
     if (!n || by_utf8_valid(text->p + text->n - n, n)) return;
     text->n -= n;
-    while (n--)
+    while (n_all--)
         by_buf_addz(text, "\xEF\xBF\xBD");
 }
 
@@ -298,35 +325,59 @@ static void add_stripped(const struct by_decoder *d, struct by_decoder_state *s,
     by_buf_add_str(text, t);
 }
 
+static void put_bytes(const struct by_decoder *d, struct by_decoder_state *s, struct by_str t,
+                      uint8_t flags, struct by_buf *text) {
+    if (flags & IS_BYTE) {
+        size_t n = text->n;
+        add_stripped(d, s, t, text);
+        s->n_run += (uint32_t)(text->n - n);
+        s->n_gone += text->n == n;
+        return;
+    }
+    by_decoder_settle(s, text);
+    if (s->is_space_due) by_buf_addc(text, ' ');
+    s->is_space_due = flags & ENDS_WORD;
+    add_stripped(d, s, t, text);
+}
+
+/* A token whose place is known to be no other than what has_begun and is_last say. */
+static void put(const struct by_decoder *d, struct by_decoder_state *s, uint32_t id, bool is_last,
+                struct by_buf *text) {
+    uint8_t flags = d->flags[id], flags_there;
+    struct by_str t = by_vocab_get(&d->bytes, id);
+    unsigned place = (!s->has_begun && d->is_first_special ? FIRST : 0) | (is_last ? LAST : 0);
+    s->has_begun = true;
+    if (!place) {
+        put_bytes(d, s, t, flags, text);
+        return;
+    }
+    if (flags & ENDS_WORD) place |= LAST; /* the space comes with the next token, if one comes */
+    struct pad pad;
+    char byte;
+    init_pad(&pad);
+    if (work_out(d, by_vocab_get(d->pieces, id), place, &t, &flags_there, &byte, &pad, NULL) == 0) {
+        if (flags_there & IS_BYTE) t = (struct by_str){&byte, 1};
+        put_bytes(d, s, t, flags_there | (flags & ENDS_WORD), text);
+    }
+    release_pad(&pad);
+}
+
 void by_decoder_push(const struct by_decoder *d, struct by_decoder_state *s, uint32_t id,
                      struct by_buf *text) {
     if (!by_vocab_has(&d->bytes, id)) return;
     if (d->is_ctc && id == s->last_id) return;
     s->last_id = id;
-    uint8_t flags = d->flags[id];
-    if (flags & IS_BYTE) {
-        struct by_str one = by_vocab_get(&d->bytes, id);
-        size_t n = text->n;
-        add_stripped(d, s, one, text);
-        s->n_run += (uint32_t)(text->n - n);
-        s->has_begun = true;
-        return;
-    }
+    if (s->is_held) put(d, s, s->held_id, false, text);
+    s->is_held = d->flags[id] & IS_HELD;
+    s->held_id = id;
+    if (!s->is_held) put(d, s, id, false, text);
+}
+
+void by_decoder_finish(const struct by_decoder *d, struct by_decoder_state *s,
+                       struct by_buf *text) {
+    if (s->is_held) put(d, s, s->held_id, true, text);
+    s->is_held = false;
     by_decoder_settle(s, text);
-    struct by_str t = by_vocab_get(&d->bytes, id);
-    if (s->is_space_due) by_buf_addc(text, ' ');
-    s->is_space_due = flags & ENDS_WORD;
-    if (!s->has_begun && d->is_first_special) {
-        struct pad pad;
-        char byte;
-        init_pad(&pad);
-        if (work_out(d, by_vocab_get(d->pieces, id), true, &t, &flags, &byte, &pad, NULL) == 0)
-            add_stripped(d, s, t, text);
-        release_pad(&pad);
-    } else {
-        add_stripped(d, s, t, text);
-    }
-    s->has_begun = true;
 }
 
 /* ---- from JSON ---- */
@@ -359,8 +410,13 @@ static int parse_replace(struct step *s, const struct by_json *j, struct by_err 
         return by_regex_new(&s->regex, by_json_str(regex), err);
     }
     rc = by_json_get_str(pattern, "decoder.pattern", "String", &text, err);
-    if (!rc) keep(&s->text, &s->text_n, text);
-    return rc;
+    if (rc) return rc;
+    if (!text.n) { /* matches everywhere, once, as the regular expression does */
+        s->kind = REPLACE_REGEX;
+        return by_regex_new(&s->regex, text, err);
+    }
+    keep(&s->text, &s->text_n, text);
+    return 0;
 }
 
 static int parse_strip(struct by_decoder *d, const struct by_json *j, struct by_err *err) {
@@ -466,6 +522,9 @@ static int parse_one(struct by_decoder *d, const struct by_json *j, unsigned dep
         return by_fail(err, BY_EUNSUPPORTED,
                        "decoder '" BY_STR_FMT "' after Fuse, ByteFallback or ByteLevel",
                        BY_STR_ARG(type));
+    if ((kind == CTC && d->n) || (d->is_ctc && !d->is_fused && kind != FUSE))
+        return by_fail(err, BY_EUNSUPPORTED, "decoder: CTC behind or before '" BY_STR_FMT "'",
+                       BY_STR_ARG(type));
     if (kind == STRIP) return parse_strip(d, j, err);
     d->is_fused |= kind == FUSE || kind == BYTE_LEVEL;
     if (kind == FUSE) return 0;
@@ -483,6 +542,7 @@ static int parse_one(struct by_decoder *d, const struct by_json *j, unsigned dep
     case SUFFIX:
         rc = by_json_get_str(j, "decoder", "suffix", &suffix, err);
         keep(&s->text, &s->text_n, suffix);
+        d->is_last_special = true;
         return rc;
     case BYTE_LEVEL:
         d->is_raw = true;

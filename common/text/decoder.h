@@ -5,7 +5,7 @@
  *
  * What Hugging Face runs as a chain over all tokens is worked out here once for each id, for every place but the
  * first; what depends on neighbours is left to by_decoder_state: the first token, runs of byte tokens, what is
- * stripped at the start, repeats that CTC drops.
+ * stripped at the start, repeats that CTC drops, a token that depends on being the last.
  * Always: pushing ids one by one and flushing gives what Hugging Face's decode gives for all of them.
  * What is done and what is refused: README's table.
  * Owner: the decoder is read-only once made. A state belongs to one stream. */
@@ -38,7 +38,11 @@ struct by_decoder_state {
     uint32_t n_strip;  /* characters that may still be stripped at the start */
     uint32_t last_id;  /* CTC drops repeats */
     bool is_space_due; /* BPEDecoder: a word has ended, and another one may follow */
-    uint32_t n_run;    /* bytes of the run of byte tokens at the end of the text */
+    bool is_held;      /* BPEDecoder: what held_id leaves depends on whether another one follows */
+    uint32_t held_id;
+    uint32_t n_run; /* bytes of the run of byte tokens at the end of the text */
+    uint32_t
+        n_gone; /* and those of it that were stripped: a run that is broken is broken with them */
 };
 void by_decoder_start(const struct by_decoder *d, struct by_decoder_state *s);
 /* Appends the id's bytes to text. A run of byte tokens stays as raw bytes at the text's end, n_run of them, until
@@ -47,6 +51,8 @@ void by_decoder_push(const struct by_decoder *d, struct by_decoder_state *s, uin
                      struct by_buf *text);
 void by_decoder_settle(struct by_decoder_state *s,
                        struct by_buf *text); /* ends a run, if there is one */
+/* No token follows: appends what was kept back for that. */
+void by_decoder_finish(const struct by_decoder *d, struct by_decoder_state *s, struct by_buf *text);
 bool by_decoder_is_raw(
     const struct by_decoder *d); /* byte level: bytes that make characters only together */
 

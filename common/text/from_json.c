@@ -1,6 +1,7 @@
 /* from_json.c - reads a tokenizer.json. The vocabulary and the merges, a million values, are pulled straight from the
  * text; everything else is small, and read through json.h. */
 #include "common/base/mem.h"
+#include "common/base/utf8.h"
 #include "common/text/json_pull.h"
 #include "common/text/tokenizer_parts.h"
 
@@ -130,6 +131,17 @@ static int read_merges(struct by_tokenizer *t, struct by_str raw, struct by_err 
     return rc ? by_fail_prefix(err, "model.merges") : 0;
 }
 
+/* Is there a piece for every byte? */
+static bool has_alphabet(const struct by_tokenizer *t) {
+    uint32_t id;
+    for (unsigned byte = 0; byte < 256; byte++) {
+        char c[4];
+        struct by_str letter = {c, by_utf8_encode(by_bpe_byte_to_char((uint8_t)byte), c)};
+        if (!by_vocab_find(&t->vocab, letter, &id)) return false;
+    }
+    return true;
+}
+
 static int read_bpe(struct by_tokenizer *t, const struct by_json *model, struct slices *s,
                     struct by_err *err) {
     struct by_bpe_options o = {.is_byte_level = by_pretok_is_byte_level(t->pretok)};
@@ -150,7 +162,10 @@ static int read_bpe(struct by_tokenizer *t, const struct by_json *model, struct 
                        "model: unk_token '" BY_STR_FMT "' is not in the vocabulary",
                        BY_STR_ARG(unk));
     o.has_unk = unk.p != NULL;
-    if (o.prefix.n || o.suffix.n) o.is_byte_level = false;
+    if (o.is_byte_level && (o.prefix.n || o.suffix.n || (o.byte_fallback && !has_alphabet(t)))) {
+        by_pretok_spell(t->pretok); /* its symbols are the alphabet's letters, not bytes */
+        o.is_byte_level = false;
+    }
     if (o.is_byte_level && o.ignore_merges) rc = by_tokenizer_spell_words(t, err);
     if (rc) return rc;
     t->kind = "BPE";
@@ -243,12 +258,8 @@ static int read_model(struct by_tokenizer *t, struct slices *s, struct by_err *e
     if (!rc) rc = by_json_get_str(model, "model", "type", &type, err);
     if (rc) goto done;
     if (!type.n) type = guess_type(model, s);
-    if (by_pretok_is_byte_level(t->pretok) && !by_str_eqz(type, "BPE"))
-        rc = by_fail(err, BY_EUNSUPPORTED,
-                     "pre_tokenizer ByteLevel before a model '" BY_STR_FMT
-                     "' is not supported; it may be a normalizer there",
-                     BY_STR_ARG(type));
-    else if (by_str_eqz(type, "BPE"))
+    if (by_pretok_is_byte_level(t->pretok) && !by_str_eqz(type, "BPE")) by_pretok_spell(t->pretok);
+    if (by_str_eqz(type, "BPE"))
         rc = read_bpe(t, model, s, err);
     else if (by_str_eqz(type, "Unigram"))
         rc = read_unigram(t, model, s, err);
@@ -288,115 +299,6 @@ static int read_added(struct by_tokenizer *t, struct by_str raw, struct by_err *
     return rc;
 }
 
-/* ---- post-processor: only what it adds before and behind one text ---- */
-
-/* Ids in the order of the text; the sequence itself splits them. */
-struct frame {
-    uint32_t before[BY_POST_IDS_MAX], behind[BY_POST_IDS_MAX];
-    uint32_t n_before, n_behind, n_sequences;
-};
-
-static int frame_add(struct frame *f, int64_t id, struct by_err *err) {
-    uint32_t *n = f->n_sequences ? &f->n_behind : &f->n_before;
-    if (*n == BY_POST_IDS_MAX)
-        return by_fail(err, BY_ELIMIT, "post_processor adds more than %d ids", BY_POST_IDS_MAX);
-    (f->n_sequences ? f->behind : f->before)[(*n)++] = (uint32_t)id;
-    return 0;
-}
-
-static int template_piece(const struct by_json *piece, const struct by_json *specials,
-                          struct frame *f, struct by_err *err) {
-    struct by_str name = {0};
-    const struct by_json *special = by_json_get(piece, "SpecialToken"), *ids = NULL;
-    if (!special) {
-        if (!by_json_get(piece, "Sequence"))
-            return by_fail(err, BY_EFORMAT, "post_processor: a template piece of unknown kind");
-        f->n_sequences++;
-        return 0;
-    }
-    int rc = by_json_get_str(special, "post_processor.single", "id", &name, err);
-    if (rc) return rc;
-    for (const struct by_json *it = by_json_first(specials); it; it = by_json_next(it)) {
-        if (by_str_eq(by_json_key(it), name))
-            rc = by_json_get_array(it, "post_processor.special_tokens", "ids", &ids, err);
-    }
-    if (!rc && !ids)
-        return by_fail(err, BY_EFORMAT, "post_processor: no special token '" BY_STR_FMT "'",
-                       BY_STR_ARG(name));
-    for (const struct by_json *it = by_json_first(ids); it && !rc; it = by_json_next(it)) {
-        int64_t id;
-        if (!by_json_to_i64(it, &id) || id < 0 || id >= BY_VOCAB_IDS_MAX)
-            return by_fail(err, BY_EFORMAT, "post_processor: a special token's id");
-        rc = frame_add(f, id, err);
-    }
-    return rc;
-}
-
-static int read_template(const struct by_json *j, struct frame *f, struct by_err *err) {
-    const struct by_json *single = NULL, *specials = NULL;
-    int rc = by_json_get_array(j, "post_processor", "single", &single, err);
-    if (!rc) rc = by_json_get_object(j, "post_processor", "special_tokens", &specials, err);
-    for (const struct by_json *it = by_json_first(single); it && !rc; it = by_json_next(it))
-        rc = template_piece(it, specials, f, err);
-    if (!rc && f->n_sequences != 1)
-        rc = by_fail(err, BY_EUNSUPPORTED,
-                     "post_processor: the text occurs %u times in its template", f->n_sequences);
-    return rc;
-}
-
-/* ["</s>", 2] */
-static int read_pair(const struct by_json *j, const char *key, struct frame *f,
-                     struct by_err *err) {
-    const struct by_json *pair = NULL;
-    int64_t id;
-    int rc = by_json_get_array(j, "post_processor", key, &pair, err);
-    if (rc) return rc;
-    const struct by_json *second = pair ? by_json_next(by_json_first(pair)) : NULL;
-    if (!second || !by_json_to_i64(second, &id) || id < 0 || id >= BY_VOCAB_IDS_MAX)
-        return by_fail(err, BY_EFORMAT, "post_processor.%s: expected a token and its id", key);
-    return frame_add(f, id, err);
-}
-
-/* Puts f around what the processors before it have added. */
-static int wrap(struct by_tokenizer *t, const struct frame *f, struct by_err *err) {
-    if (t->n_before + f->n_before > BY_POST_IDS_MAX || t->n_behind + f->n_behind > BY_POST_IDS_MAX)
-        return by_fail(err, BY_ELIMIT, "post_processor adds more than %d ids", BY_POST_IDS_MAX);
-    memmove(t->before + f->n_before, t->before, t->n_before * sizeof(uint32_t));
-    memcpy(t->before, f->before, f->n_before * sizeof(uint32_t));
-    t->n_before += f->n_before;
-    memcpy(t->behind + t->n_behind, f->behind, f->n_behind * sizeof(uint32_t));
-    t->n_behind += f->n_behind;
-    return 0;
-}
-
-static int read_post(struct by_tokenizer *t, const struct by_json *j, unsigned depth,
-                     struct by_err *err) {
-    struct by_str type = {0};
-    const struct by_json *list = NULL;
-    struct frame f = {.n_before = 0};
-    int rc = by_json_get_str(j, "post_processor", "type", &type, err);
-    if (rc) return rc;
-    if (depth > 8) return by_fail(err, BY_ELIMIT, "post_processor: nested too deeply");
-    if (by_str_eqz(type, "ByteLevel")) return 0; /* offsets only */
-    if (by_str_eqz(type, "Sequence")) {
-        rc = by_json_get_array(j, "post_processor", "processors", &list, err);
-        for (const struct by_json *it = by_json_first(list); it && !rc; it = by_json_next(it))
-            rc = read_post(t, it, depth + 1, err);
-        return rc;
-    }
-    if (by_str_eqz(type, "TemplateProcessing")) {
-        rc = read_template(j, &f, err);
-    } else if (by_str_eqz(type, "BertProcessing") || by_str_eqz(type, "RobertaProcessing")) {
-        rc = read_pair(j, "cls", &f, err);
-        f.n_sequences = 1;
-        if (!rc) rc = read_pair(j, "sep", &f, err);
-    } else {
-        return by_fail(err, BY_EUNSUPPORTED, "post_processor '" BY_STR_FMT "' is not supported",
-                       BY_STR_ARG(type));
-    }
-    return rc ? rc : wrap(t, &f, err);
-}
-
 int by_tokenizer_from_json(struct by_tokenizer *t, struct by_str json, struct by_err *err) {
     struct slices s = {0};
     struct by_json *post = NULL;
@@ -405,8 +307,7 @@ int by_tokenizer_from_json(struct by_tokenizer *t, struct by_str json, struct by
     if (!rc) rc = by_tokenizer_parse_parts(t, s.normalizer, s.pre_tokenizer, s.decoder, err);
     if (!rc) rc = read_model(t, &s, err);
     if (!rc) rc = read_added(t, s.added, err);
-    if (!rc && post && by_json_type(post) != BY_JSON_NULL) rc = read_post(t, post, 0, err);
-    if (!rc) rc = by_pair_read(&t->pair, post, err);
+    if (!rc) rc = by_post_read(&t->frame, &t->pair, post, err);
     by_json_free(post);
     return rc;
 }

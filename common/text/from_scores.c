@@ -60,8 +60,8 @@ int by_tokenizer_set_parts(struct by_tokenizer *t, const char *normalizer,
 }
 
 void by_tokenizer_frame(struct by_tokenizer *t, int64_t before, int64_t behind) {
-    if (before >= 0) t->before[t->n_before++] = (uint32_t)before;
-    if (behind >= 0) t->behind[t->n_behind++] = (uint32_t)behind;
+    if (before >= 0) t->frame.before[t->frame.n_before++] = (uint32_t)before;
+    if (behind >= 0) t->frame.behind[t->frame.n_behind++] = (uint32_t)behind;
 }
 
 #define MARK "\xE2\x96\x81"

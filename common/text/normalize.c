@@ -252,6 +252,10 @@ static int parse_replace(struct by_normalize *z, const struct by_json *j, struct
     }
     rc = by_json_get_str(pattern, "normalizer.pattern", "String", &text, err);
     if (rc) return rc;
+    if (!text.n) { /* matches everywhere, once, as the regular expression does */
+        s->kind = REPLACE_REGEX;
+        return by_regex_new(&s->regex, text, err);
+    }
     s->text = by_strndup(text.p ? text.p : "", text.n);
     s->text_n = text.n;
     return 0;

@@ -26,10 +26,12 @@ typedef int by_pretok_sink(void *ctx, struct by_str word, struct by_err *err);
 BY_MUST_USE int by_pretok_parse(struct by_pretok **out, const struct by_json *j,
                                 const struct by_uni *u, struct by_err *err);
 void by_pretok_free(struct by_pretok *p); /* NULL is fine */
-/* Is its last step ByteLevel? Then words stand for bytes and the model's pieces are spelled in GPT-2's alphabet. */
 /* A text begins, whatever its parts: what it may take starts anew (regex.h). */
 void by_pretok_begin(struct by_pretok *p);
+/* Is its last step ByteLevel? Then words stand for bytes, which the model's pieces spell in GPT-2's alphabet. */
 bool by_pretok_is_byte_level(const struct by_pretok *p);
+/* For a model that knows nothing of that: words are spelled in GPT-2's alphabet from here on, and no longer byte level. */
+void by_pretok_spell(struct by_pretok *p);
 /* is_first: text begins where the whole input does (Metaspace "first"). */
 BY_MUST_USE int by_pretok_run(struct by_pretok *p, struct by_str text, bool is_first,
                               by_pretok_sink *sink, void *ctx, struct by_err *err);
@@ -38,7 +40,7 @@ BY_MUST_USE int by_pretok_run(struct by_pretok *p, struct by_str text, bool is_f
  * place, so a model for which the whole text is one word gives the same ids, word by word and from the cache. */
 void by_pretok_split_between(struct by_pretok *p, const struct by_vocab *v);
 
-/* That step; nothing is written when there is none. */
+/* What these two have added. */
 void by_pretok_freeze(const struct by_pretok *p, struct by_buf *out);
 void by_pretok_thaw(struct by_pretok *p, struct by_thaw *t);
 

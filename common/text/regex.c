@@ -263,7 +263,7 @@ int by_regex_new(struct by_regex **out, struct by_str pattern, struct by_err *er
     if (rc) goto done;
     int number;
     PCRE2_SIZE offset;
-    r->code = pcre2_compile((PCRE2_SPTR)text.p, text.n,
+    r->code = pcre2_compile((PCRE2_SPTR)(text.p ? text.p : ""), text.n,
                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_AUTO_CALLOUT |
                                 PCRE2_NEVER_BACKSLASH_C,
                             &number, &offset, NULL);

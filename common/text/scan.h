@@ -27,5 +27,8 @@ const struct by_scan *by_scan_at(size_t i); /* the table, for tests; NULL at its
 by_scan_fn by_scan_gpt2;
 /* Digits(individual) and then GPT-2's pattern on what lies between (SmolLM, StarCoder2). */
 by_scan_fn by_scan_digits_gpt2;
+/* DeepSeek-V3's three Splits, Isolated all: numbers, Chinese and kana, and a pattern for what lies between these. */
+by_scan_fn by_scan_deepseek_v3;
+extern const char *const by_scan_deepseek_v3_steps[3];
 
 #endif

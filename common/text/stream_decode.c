@@ -11,10 +11,16 @@ void by_stream_decode_init(struct by_stream_decode *s, const struct by_tokenizer
                            const struct by_decode_options *o) {
     *s = (struct by_stream_decode){.t = t, .o = *o};
     by_decoder_start(t->decoder, &s->state);
-    by_buf_init(&s->held, SIZE_MAX / 2);
+    s->is_cleaned = by_tokenizer_cleans(t, o);
+    struct by_buf *bufs[] = {&s->held, &s->plain, &s->scratch[0], &s->scratch[1]};
+    for (size_t i = 0; i < BY_COUNTOF(bufs); i++)
+        by_buf_init(bufs[i], SIZE_MAX / 2);
 }
 
 void by_stream_decode_release(struct by_stream_decode *s) {
+    by_buf_release(&s->scratch[1]);
+    by_buf_release(&s->scratch[0]);
+    by_buf_release(&s->plain);
     by_buf_release(&s->held);
 }
 
@@ -32,6 +38,16 @@ static size_t broken_tail(const char *p, size_t n) {
     return cp == 0xFFFD ? at - 1 : n;
 }
 
+static void release(struct by_stream_decode *s, struct by_str text, struct by_buf *out) {
+    if (!s->is_cleaned) {
+        by_decoder_add_lossy(out, text);
+        return;
+    }
+    by_buf_clear(&s->plain);
+    by_decoder_add_lossy(&s->plain, text);
+    by_clean_push(&s->clean, by_buf_str(&s->plain), s->scratch, out);
+}
+
 void by_stream_decode_push(struct by_stream_decode *s, uint32_t id, struct by_buf *out) {
     if (s->o.skip_special_tokens && by_tokenizer_is_special(s->t, id)) return;
     struct by_buf *held = &s->held;
@@ -41,19 +57,20 @@ void by_stream_decode_push(struct by_stream_decode *s, uint32_t id, struct by_bu
     size_t tail = n_run && !is_run_whole ? held->n - n_run : broken_tail(held->p, held->n);
     if (tail < held->n) {
         if (held->n <= HELD_MAX) return;
-        by_decoder_add_lossy(out, (struct by_str){held->p, tail});
+        release(s, (struct by_str){held->p, tail}, out);
         by_buf_drop_front(held, tail);
         if (n_run <= HELD_MAX) return;
         by_decoder_settle(&s->state, held); /* no character is that long */
     }
-    by_decoder_add_lossy(out, by_buf_str(held));
+    release(s, by_buf_str(held), out);
     by_buf_clear(held);
-    s->state.n_run = 0;
+    s->state.n_run = s->state.n_gone = 0;
 }
 
 void by_stream_decode_finish(struct by_stream_decode *s, struct by_buf *out) {
-    by_decoder_settle(&s->state, &s->held);
-    by_decoder_add_lossy(out, by_buf_str(&s->held));
+    by_decoder_finish(s->t->decoder, &s->state, &s->held);
+    release(s, by_buf_str(&s->held), out);
+    if (s->is_cleaned) by_clean_finish(&s->clean, s->scratch, out);
     by_buf_clear(&s->held);
     by_decoder_start(s->t->decoder, &s->state);
 }

@@ -2,6 +2,7 @@
 
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
+#include "common/text/clean.h"
 #include "common/text/tokenizer_parts.h"
 
 struct by_tokenizer *by_tokenizer_new(void) {
@@ -86,7 +87,8 @@ static int show_pieces(struct by_tokenizer *t, struct by_err *err) {
     for (uint32_t i = 0; i < by_added_n(t->added) && !rc; i++) {
         const struct by_added_token *a = by_added_at(t->added, i);
         rc = by_vocab_put(&t->shown, a->id, a->pattern, false, err);
-        t->is_special[a->id] = a->special;
+        const struct by_added_token *shown = by_added_get(t->added, a->pattern);
+        t->is_special[a->id] = shown && shown->special; /* by what is shown, as the reference */
     }
     for (uint32_t id = 0; id < t->vocab.n && !rc; id++) {
         if (by_vocab_has(&t->vocab, id) && !by_vocab_has(&t->shown, id))
@@ -101,13 +103,13 @@ int by_tokenizer_finish(struct by_tokenizer *t, struct by_err *err) {
     if (t->bpe) by_bpe_finish(t->bpe);
     int rc = show_pieces(t, err);
     if (!rc) rc = by_decoder_set_pieces(t->decoder, &t->shown, err);
-    for (uint32_t i = 0; i < t->n_before && !rc; i++) {
-        if (t->before[i] >= t->n_vocab)
-            rc = by_fail(err, BY_EFORMAT, "post_processor: no token %u", t->before[i]);
+    for (uint32_t i = 0; i < t->frame.n_before && !rc; i++) {
+        if (t->frame.before[i] >= t->n_vocab)
+            rc = by_fail(err, BY_EFORMAT, "post_processor: no token %u", t->frame.before[i]);
     }
-    for (uint32_t i = 0; i < t->n_behind && !rc; i++) {
-        if (t->behind[i] >= t->n_vocab)
-            rc = by_fail(err, BY_EFORMAT, "post_processor: no token %u", t->behind[i]);
+    for (uint32_t i = 0; i < t->frame.n_behind && !rc; i++) {
+        if (t->frame.behind[i] >= t->n_vocab)
+            rc = by_fail(err, BY_EFORMAT, "post_processor: no token %u", t->frame.behind[i]);
     }
     const struct by_pair_part *parts[] = {&t->pair.before, &t->pair.between, &t->pair.behind};
     for (uint32_t k = 0; k < BY_COUNTOF(parts); k++) {
@@ -236,9 +238,9 @@ int by_tokenizer_encode(struct by_tokenizer *t, struct by_str text,
                         const struct by_encode_options *o, struct by_ids *out, struct by_err *err) {
     bool special = o->add_special_tokens;
     size_t from = out->n;
-    if (special) add_ids(out, t->before, t->n_before);
-    int rc = encode_own(t, text, o, from, special ? t->n_behind : 0, out, err);
-    if (special) add_ids(out, t->behind, t->n_behind);
+    if (special) add_ids(out, t->frame.before, t->frame.n_before);
+    int rc = encode_own(t, text, o, from, special ? t->frame.n_behind : 0, out, err);
+    if (special) add_ids(out, t->frame.behind, t->frame.n_behind);
     if (!rc && out->is_full)
         rc = by_fail(err, BY_ELIMIT, "the text has more than %zu tokens", out->max);
     return rc;
@@ -266,6 +268,24 @@ int by_tokenizer_encode_pair(struct by_tokenizer *t, struct by_str first, struct
 
 /* ---- decode ---- */
 
+bool by_tokenizer_cleans(const struct by_tokenizer *t, const struct by_decode_options *o) {
+    return t->clean_up && !t->bpe && !o->keep_spaces;
+}
+
+static void add_cleaned(struct by_buf *out, struct by_str bytes) {
+    struct by_clean clean = {{0}};
+    struct by_buf plain, scratch[2];
+    by_buf_init(&plain, SIZE_MAX / 2);
+    by_buf_init(&scratch[0], SIZE_MAX / 2);
+    by_buf_init(&scratch[1], SIZE_MAX / 2);
+    by_decoder_add_lossy(&plain, bytes);
+    by_clean_push(&clean, by_buf_str(&plain), scratch, out);
+    by_clean_finish(&clean, scratch, out);
+    by_buf_release(&scratch[1]);
+    by_buf_release(&scratch[0]);
+    by_buf_release(&plain);
+}
+
 void by_tokenizer_decode(const struct by_tokenizer *t, const uint32_t *ids, size_t n,
                          const struct by_decode_options *o, struct by_buf *out) {
     struct by_buf text;
@@ -276,8 +296,11 @@ void by_tokenizer_decode(const struct by_tokenizer *t, const uint32_t *ids, size
         if (o->skip_special_tokens && by_tokenizer_is_special(t, ids[i])) continue;
         by_decoder_push(t->decoder, &s, ids[i], &text);
     }
-    by_decoder_settle(&s, &text);
-    by_decoder_add_lossy(out, by_buf_str(&text));
+    by_decoder_finish(t->decoder, &s, &text);
+    if (by_tokenizer_cleans(t, o))
+        add_cleaned(out, by_buf_str(&text));
+    else
+        by_decoder_add_lossy(out, by_buf_str(&text));
     by_buf_release(&text);
 }
 

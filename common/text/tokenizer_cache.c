@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 enum {
-    FORMAT = 2,       /* counts up with every change of what is written */
+    FORMAT = 3,       /* counts up with every change of what is written */
     WORTH_IT = 20000, /* pieces from which reading the cache is faster than parsing */
     CACHE_FILE_MAX = 1 << 30,
 };
@@ -81,15 +81,15 @@ static void freeze(const struct by_tokenizer *t, struct by_buf *out) {
     f.bos = t->bos;
     f.eos = t->eos;
     f.n_vocab = t->n_vocab;
-    f.n_before = t->n_before;
-    f.n_behind = t->n_behind;
+    f.n_before = t->frame.n_before;
+    f.n_behind = t->frame.n_behind;
     f.clean_up = t->clean_up;
     f.n_added = by_added_n(t->added);
     f.model = t->bpe ? MODEL_BPE : MODEL_UNIGRAM;
     for (uint32_t i = 0; i < BY_COUNTOF(kinds); i++)
         f.kind = strcmp(kinds[i], t->kind) == 0 ? i : f.kind;
-    memcpy(f.before, t->before, sizeof f.before);
-    memcpy(f.behind, t->behind, sizeof f.behind);
+    memcpy(f.before, t->frame.before, sizeof f.before);
+    memcpy(f.behind, t->frame.behind, sizeof f.behind);
     f.pair[0] = t->pair.before;
     f.pair[1] = t->pair.between;
     f.pair[2] = t->pair.behind;
@@ -183,10 +183,10 @@ static int thaw(struct by_tokenizer *t, struct by_thaw *from, struct by_err *err
         part[i] = by_thaw_str(from);
     if (from->is_bad || !is_sound(&f)) return by_fail(err, BY_EFORMAT, "not sound");
     t->n_vocab = f.n_vocab;
-    t->n_before = f.n_before;
-    t->n_behind = f.n_behind;
-    memcpy(t->before, f.before, sizeof t->before);
-    memcpy(t->behind, f.behind, sizeof t->behind);
+    t->frame.n_before = f.n_before;
+    t->frame.n_behind = f.n_behind;
+    memcpy(t->frame.before, f.before, sizeof t->frame.before);
+    memcpy(t->frame.behind, f.behind, sizeof t->frame.behind);
     t->pair = (struct by_pair){.is_known = f.pair_is_known != 0,
                                .has_types = f.pair_has_types != 0,
                                .before = f.pair[0],

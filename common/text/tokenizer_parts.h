@@ -15,14 +15,14 @@
 #include "common/text/bpe.h"
 #include "common/text/decoder.h"
 #include "common/text/normalize.h"
-#include "common/text/pair.h"
+#include "common/text/post.h"
 #include "common/text/pretok.h"
 #include "common/text/tokenizer.h"
 #include "common/text/unigram.h"
 #include "common/text/word_cache.h"
 #include "common/text/wordpiece.h"
 
-enum { BY_TOKENIZER_FILE_MAX = 256 << 20, BY_POST_IDS_MAX = 64 };
+enum { BY_TOKENIZER_FILE_MAX = 256 << 20 };
 
 struct by_tokenizer {
     struct by_uni *uni;
@@ -40,8 +40,7 @@ struct by_tokenizer {
         shown; /* every id's piece as the decoder sees it: the model's and the added ones */
     uint8_t *is_special; /* [n_vocab] */
     uint32_t n_vocab;
-    uint32_t before[BY_POST_IDS_MAX], behind[BY_POST_IDS_MAX]; /* add_special_tokens */
-    uint32_t n_before, n_behind;
+    struct by_post_frame frame; /* add_special_tokens */
     struct by_pair pair;
     int64_t bos, eos;
     bool clean_up; /* clean_up_tokenization_spaces */
@@ -57,6 +56,9 @@ BY_MUST_USE int by_tokenizer_add(struct by_tokenizer *t, const struct by_added_t
                                  struct by_err *err);
 /* Fills words from vocab: by the bytes that its pieces stand for. */
 BY_MUST_USE int by_tokenizer_spell_words(struct by_tokenizer *t, struct by_err *err);
+/* Are spaces before punctuation taken out of what is decoded? Not with BPE, whatever the file says: as transformers 5, since
+ * there it would take spaces that the model wrote. */
+bool by_tokenizer_cleans(const struct by_tokenizer *t, const struct by_decode_options *o);
 /* Builds what depends on all parts. */
 BY_MUST_USE int by_tokenizer_finish(struct by_tokenizer *t, struct by_err *err);
 

@@ -121,6 +121,46 @@ TEST(a_scanner_of_two_steps_cuts_as_both_do) {
     by_uni_free(u);
 }
 
+/* Cuts [from, to) of the text as the Splits from `step` on do, and holds the scanner against each piece. */
+static void cut_as_steps(const struct by_uni *u, struct by_regex **step, size_t n_steps,
+                         struct by_str text, size_t from, size_t to) {
+    struct by_err err;
+    if (!n_steps) {
+        if (from < to)
+            assert_int_equal(by_scan_deepseek_v3(u, text.p + from, text.n - from), to - from);
+        return;
+    }
+    for (size_t at = from, start, end; at < to; at = end) {
+        struct by_str part = by_str_sub(text, from, to - from);
+        if (by_regex_find(*step, part, at - from, &start, &end, &err) != 1) start = end = part.n;
+        start += from;
+        end += from;
+        cut_as_steps(u, step + 1, n_steps - 1, text, at, start);
+        cut_as_steps(u, step + 1, n_steps - 1, text, start, end);
+    }
+}
+
+TEST(a_scanner_of_three_steps_cuts_as_all_do) {
+    UNUSED_STATE;
+    uint64_t rand = test_seed();
+    struct by_uni *u = by_uni_new();
+    struct by_regex *steps[3];
+    struct by_buf text;
+    by_buf_init(&text, 1 << 16);
+    for (size_t i = 0; i < 3; i++)
+        steps[i] = compile(by_scan_deepseek_v3_steps[i]);
+    for (int k = 0; k < 20000; k++) {
+        random_text(&rand, 1 + below(&rand, 24), &text);
+        for (size_t i = 0; i < 3; i++)
+            by_regex_begin(steps[i]);
+        cut_as_steps(u, steps, 3, by_buf_str(&text), 0, text.n);
+    }
+    for (size_t i = 0; i < 3; i++)
+        by_regex_free(steps[i]);
+    by_buf_release(&text);
+    by_uni_free(u);
+}
+
 /* ---- what a search may cost ---- */
 
 /* Steps for all matches in the text, or the code of the refusal. */
@@ -189,4 +229,5 @@ TEST(a_bomb_is_refused) {
 }
 
 TESTS(RUN(a_scanner_cuts_as_its_pattern_does), RUN(a_scanner_of_two_steps_cuts_as_both_do),
-      RUN(known_patterns_are_far_from_the_limit), RUN(a_bomb_is_refused));
+      RUN(a_scanner_of_three_steps_cuts_as_all_do), RUN(known_patterns_are_far_from_the_limit),
+      RUN(a_bomb_is_refused));
