@@ -74,7 +74,7 @@ static int add_range(struct splitter *s, size_t from, size_t to, bool is_match) 
 static int split_regex(struct splitter *s, struct by_pretok_step *step) {
     size_t done = 0, at = 0, start, end;
     size_t last_end = SIZE_MAX;
-    by_regex_more(step->regex, s->text.n);
+    by_regex_next_part(step->regex);
     while (at <= s->text.n) {
         int rc = by_regex_find(step->regex, s->text, at, &start, &end, s->r->err);
         if (rc < 0) return rc;

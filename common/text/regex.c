@@ -20,6 +20,7 @@ struct by_regex {
     pcre2_match_context *limits;
     int64_t steps, steps_max; /* of the text under way */
     size_t seen_to;           /* where the last callout of the search under way was */
+    size_t reached;           /* how far any search has come in this text */
     size_t longest_run;       /* of x{n}: characters that may be looked at without a callout */
 };
 
@@ -243,11 +244,19 @@ static int translate(struct by_str in, struct by_buf *out, size_t *longest_run,
 
 /* ---- */
 
+/* What the searches may take grows with what they have come to see, not with what lies behind. */
+static void reach(struct by_regex *r, size_t at) {
+    if (at <= r->reached) return;
+    r->steps_max += (int64_t)(at - r->reached) * STEPS_A_BYTE;
+    r->reached = at;
+}
+
 /* Before each item of the pattern, wherever the search tries it. What lies between two of these was looked at. */
 static int count_steps(pcre2_callout_block *at, void *ctx) {
     struct by_regex *r = ctx;
     size_t moved = at->current_position > r->seen_to ? at->current_position - r->seen_to : 0;
     r->seen_to = at->current_position;
+    reach(r, at->current_position);
     r->steps += (int64_t)(1 + moved + r->longest_run);
     return r->steps > r->steps_max ? PCRE2_ERROR_MATCHLIMIT : 0;
 }
@@ -304,10 +313,11 @@ void by_regex_free(struct by_regex *r) {
 void by_regex_begin(struct by_regex *r) {
     r->steps = 0;
     r->steps_max = STEPS_BASE;
+    r->reached = 0;
 }
 
-void by_regex_more(struct by_regex *r, size_t n) {
-    r->steps_max += (int64_t)n * STEPS_A_BYTE;
+void by_regex_next_part(struct by_regex *r) {
+    r->reached = 0;
 }
 
 uint64_t by_regex_steps(const struct by_regex *r) {
@@ -317,6 +327,7 @@ uint64_t by_regex_steps(const struct by_regex *r) {
 int by_regex_find(struct by_regex *r, struct by_str s, size_t from, size_t *start, size_t *end,
                   struct by_err *err) {
     r->seen_to = from;
+    reach(r, from);
     int n = pcre2_match(r->code, (PCRE2_SPTR)(s.p ? s.p : ""), s.n, from, PCRE2_NO_UTF_CHECK,
                         r->match, r->limits);
     if (n == PCRE2_ERROR_NOMATCH) return 0;
@@ -338,7 +349,7 @@ int by_regex_find(struct by_regex *r, struct by_str s, size_t from, size_t *star
 int by_regex_replace(struct by_regex *r, struct by_str text, struct by_str with, struct by_buf *out,
                      struct by_err *err) {
     size_t done = 0, at = 0, start, end, last_end = SIZE_MAX;
-    by_regex_more(r, text.n);
+    by_regex_next_part(r);
     while (at <= text.n) {
         int rc = by_regex_find(r, text, at, &start, &end, err);
         if (rc < 0) return rc;

@@ -5,7 +5,7 @@
  *     \uHHHH           as \x{HHHH}                 ^ $         at every line
  *     \b \B            as looks at \w on both sides (?m)       as (?s)         [[:punct:]]   as properties
  * Always: the searches of a text are limited in steps together, a step being one try of one item of the pattern or one
- * character that was looked at; so no pattern costs more than some multiple of the text, exponential and square ones included.
+ * character that was looked at; so no pattern costs more than some multiple of what it has seen of the text, exponential and square ones included.
  * A limit that is hit is an error, never a wrong answer.
  * Owner: one thread. Subjects must be valid UTF-8. */
 #ifndef COMMON_TEXT_REGEX_H
@@ -23,8 +23,8 @@ BY_MUST_USE int by_regex_new(struct by_regex **out, struct by_str pattern, struc
 void by_regex_free(struct by_regex *r); /* NULL is fine */
 /* A text begins: what the one before has used up is forgotten. */
 void by_regex_begin(struct by_regex *r);
-/* n bytes are going to be searched: what they may cost on top. */
-void by_regex_more(struct by_regex *r, size_t n);
+/* Another part of the text is going to be searched: its bytes count on top. */
+void by_regex_next_part(struct by_regex *r);
 uint64_t by_regex_steps(const struct by_regex *r); /* of this text so far, for tests */
 /* The first match at or after `from`: 1 and [*start, *end), 0 when there is none, or a negative code. */
 BY_MUST_USE int by_regex_find(struct by_regex *r, struct by_str s, size_t from, size_t *start,

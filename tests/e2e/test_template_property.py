@@ -82,10 +82,11 @@ class Maker:
         return "".join(self.statement(d) for _ in range(self.rng.randrange(1, 4)))
 
     def statement(self, d):
-        dash, end = self.pick("", "", "-"), self.pick("", "", "-")
+        dash, end = self.pick("", "", "-", "+"), self.pick("", "", "-", "+")
         r = self.rng.random()
         if d == 0 or r < 0.35:
-            return self.pick("{{" + dash + " " + self.text(2) + " " + end + "}}", "lit ", "\n", "  ", "<|im|>\n")
+            return self.pick("{{" + dash + " " + self.text(2) + " " + self.pick("", "", "-") + "}}", "lit ", "\n", "  ", "<|im|>\n", "\n  ", " \n\n\t",
+                             "{#" + dash + " none " + end + "#}", "\n  {#" + dash + " none " + end + "#}\n")
         if r < 0.5:
             return (f"{{%{dash} if {self.truth(1)} %}}{self.body(d - 1)}{{% elif {self.truth(1)} {end}%}}{self.body(d - 1)}"
                     f"{{%{dash} else %}}\n{self.body(d - 1)}{{% endif {end}%}}")
