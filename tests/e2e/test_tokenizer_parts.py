@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 
 import pytest
@@ -120,3 +121,13 @@ def test_spaces_are_cleaned_up_as_transformers_does(tmp_path, kind):
         for what, instead in CLEANED if kind != "BPE" else []:
             want = want.replace(what, instead)
         assert got["text"] == want and "".join(got["pieces"]) == want, (line, got, want)
+
+
+def test_bench_says_how_fast_each_part_is(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_of(pre_tokenizer=plain("WhitespaceSplit"), decoder=plain("Fuse"))))
+    done = subprocess.run([BIN / "banyan", "tokenize", "--bench", "--model-path", tmp_path], input=b"Hello, the world! " * 500, capture_output=True,
+                          timeout=60, check=True)
+    out = done.stdout.decode()
+    assert re.search(r"WordPiece, \d+ ids, 0\.0 MB of text", out), out
+    for row in (r"load +[\d.]+ ms", r"load, cached +[\d.]+ ms", r"encode +[\d.]+ MB/s +[\d.]+ M tokens/s", r"encode 80 bytes +[\d.]+ us", r"decode +[\d.]+ MB/s"):
+        assert re.search(row, out), (row, out)
