@@ -5,7 +5,8 @@
  *     \uHHHH           as \x{HHHH}                 ^ $         at every line
  *     \b \B            as looks at \w on both sides (?m)       as (?s)         [[:punct:]]   as properties
  * Always: the searches of a text are limited in steps together, a step being one try of one item of the pattern or one
- * character that was looked at; so no pattern costs more than some multiple of what it has seen of the text, exponential and square ones included.
+ * character that was looked at; so no pattern costs more than some multiple of what it has seen of the text, exponential and
+ * square ones included.
  * A limit that is hit is an error, never a wrong answer.
  * Owner: one thread. Subjects must be valid UTF-8. */
 #ifndef COMMON_TEXT_REGEX_H
