@@ -204,6 +204,7 @@ int main(int argc, char **argv) {
     watch_stop(&shell);
     uv_run(r->loop, UV_RUN_DEFAULT);
     by_proc_tidy(o.run_dir);
+    by_options_release(&o);
     by_info("stopped");
     return 0;
 }
