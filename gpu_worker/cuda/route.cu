@@ -2,6 +2,8 @@
  * expert. Slow twin: cpu_route. */
 #include "gpu_worker/cuda/device.cuh"
 
+#include <string.h>
+
 struct best {
     float value;
     uint32_t at;
@@ -96,8 +98,15 @@ static __global__ void __launch_bounds__(32) route_kernel(const struct op_route 
 }
 
 extern "C" void cuda_route(struct lane *l, const struct op_route *o) {
-    struct op_route a = *o;
+    struct op_route a;
     if (!o->n) return;
+    memset(&a, 0, sizeof a); /* what lies between its members is compared too (queue.h) */
+    a.logits = o->logits, a.logits_ld = o->logits_ld, a.n_experts = o->n_experts;
+    a.n_used = o->n_used, a.is_sigmoid = o->is_sigmoid, a.norm_topk = o->norm_topk;
+    a.is_softmax_of_chosen = o->is_softmax_of_chosen, a.choice_bias = o->choice_bias;
+    a.n_groups = o->n_groups, a.n_groups_used = o->n_groups_used;
+    a.group_by_top2 = o->group_by_top2, a.scale = o->scale;
+    a.experts = o->experts, a.weights = o->weights, a.first = o->first, a.n = o->n;
     LAUNCH(l->cuda, route_kernel, a, GRID(o->n, 1, 1), 32,
            (2 * o->n_experts + o->n_groups) * sizeof(float));
 }

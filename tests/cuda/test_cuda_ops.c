@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "common/base/mem.h"
-#include "gpu_worker/cuda/cuda_module.h"
+#include "gpu_worker/cuda/cuda.h"
 #include "tests/kernels/ops_world.h"
 
 static struct backend *cpu, *gpu;
@@ -470,6 +470,35 @@ TEST(experts_are_chosen_and_added_up) {
     for (uint32_t i = 0; i < BY_COUNTOF(ways); i++)
         check_experts(i % 2 ? BY_DTYPE_Q8_0 : BY_DTYPE_BF16, &ways[i],
                       i == 2 ? ACT_SWIGLU_OAI : ACT_SILU, i == 2, 7, 2e-5);
+}
+
+/* What lies between the members of an op's struct is no part of it: the same list comes again, and is a graph. */
+static void route_lane(struct lane *l, void *ctx) {
+    for (int i = 0; i < 8; i++)
+        gpu->route(l, ctx);
+}
+
+TEST(a_list_with_routes_becomes_a_graph) {
+    UNUSED_STATE;
+    struct pair logits = pair_new(8, 1), weights = pair_new(2, 1);
+    uint32_t *experts = gpu->alloc(gpu, 2 * sizeof *experts);
+    const struct queue *q = ((const struct cuda *)gpu)->queue;
+    uint64_t n_before = queue_counted(q).n_graph_runs;
+    for (int i = 0; i < 4; i++) {
+        struct op_route o;
+        struct by_err err;
+        memset(&o, i, sizeof o);
+        o.logits = logits.gpu, o.logits_ld = o.n_experts = 8, o.n_used = 2;
+        o.is_sigmoid = o.is_softmax_of_chosen = o.norm_topk = o.group_by_top2 = false;
+        o.choice_bias = NULL, o.n_groups = o.n_groups_used = 1, o.scale = 1;
+        o.experts = experts, o.weights = weights.gpu, o.first = 0, o.n = 1;
+        gpu->run(gpu, route_lane, &o);
+        assert_int_equal(gpu->wait(gpu, &err), 0);
+    }
+    assert_int_equal(queue_counted(q).n_graph_runs - n_before, 3);
+    gpu->free(gpu, experts);
+    pair_free(&logits);
+    pair_free(&weights);
 }
 
 /* Slots of several warps and rounds of the sort, some experts with none. */
@@ -943,7 +972,8 @@ int main(void) {
                                        RUN(fp8_keeps_the_nearest_number),
                                        RUN(pages_are_as_small_as_they_can_be),
                                        RUN(linear_multiplies_by_iq4_xs)};
-    const struct CMUnitTest of_parts[] = {RUN(linear_computes_some_outputs)};
+    const struct CMUnitTest of_parts[] = {RUN(linear_computes_some_outputs),
+                                          RUN(a_list_with_routes_becomes_a_graph)};
     int rc = cmocka_run_group_tests_name("lanes forward", tests, set_up, tear_down);
     rc += cmocka_run_group_tests_name("lanes backward", tests, reverse, tear_down);
     rc += cmocka_run_group_tests_name("parts, by tiles", of_parts, set_up, tear_down);
