@@ -453,6 +453,8 @@ static int parse_metaspace(struct by_decoder *d, struct step *s, const struct by
     if (!rc) rc = by_json_get_str(j, "decoder", "prepend_scheme", &scheme, err);
     if (!rc) rc = by_json_get_bool(j, "decoder", "add_prefix_space", &add_prefix_space, err);
     if (rc) return rc;
+    if (by_utf8_count(mark.p, mark.n) != 1)
+        return by_fail(err, BY_EFORMAT, "decoder: Metaspace's replacement is not one character");
     keep(&s->text, &s->text_n, mark);
     s->flag = add_prefix_space && !by_str_eqz(scheme, "never");
     d->is_first_special |= s->flag;

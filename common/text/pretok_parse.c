@@ -150,7 +150,9 @@ static int parse_metaspace(struct by_pretok *p, const struct by_json *j, struct 
     if (!rc) rc = by_json_get_bool(j, "pre_tokenizer", "split", &is_split, err);
     if (!rc) rc = by_json_get_bool(j, "pre_tokenizer", "add_prefix_space", &add_prefix_space, err);
     if (rc) return rc;
-    if (!mark.n) return by_fail(err, BY_EFORMAT, "pre_tokenizer: Metaspace's replacement is empty");
+    if (by_utf8_count(mark.p, mark.n) != 1)
+        return by_fail(err, BY_EFORMAT,
+                       "pre_tokenizer: Metaspace's replacement is not one character");
     if (by_str_eqz(scheme, "always"))
         s->scheme = PREPEND_ALWAYS;
     else if (by_str_eqz(scheme, "first"))

@@ -141,6 +141,7 @@ UNSOUND = [
     tokenizer(added_tokens=[{"id": 2**31, "content": "x"}]), tokenizer(added_tokens=[{"id": -1, "content": "x"}]),
     tokenizer(added_tokens=5), {"model": {"type": "Unigram", "vocab": [["a", "x"]]}},
     {"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 9}},
+    *(tokenizer(**{part: {"type": "Metaspace", "replacement": mark}}) for part in ("pre_tokenizer", "decoder") for mark in ("", "__")),
 ]
 
 
