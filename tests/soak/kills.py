@@ -271,6 +271,11 @@ def _ask_until_cut(client):
         pass
 
 
+# A ping each 1.7 s, 5 s without an answer (common/net/channel.c), 10 s to come back.
+STOP_S = 17
+STOP_BAR = f"0; {STOP_S} s if it lasts: a ping each 1.7 s, 5 s of silence, 10 s to come back"
+
+
 @check
 def stop(scale):
     """F6: SIGSTOP of each kind: /ready says so once it has hung for its time, the streams go on when it does, with the same bytes."""
@@ -292,7 +297,7 @@ def stop(scale):
                 n_wrong, why, _ = streams.disturbed(20, act)
                 late = f"/ready says so after {told[0]:.1f} s" if told else "/ready stays 200"
                 row(f"SIGSTOP {name} {seconds} s", "32 streams", f"{n_wrong} streams fail or differ {why[:80]}; {late}",
-                    "0; 16 s if it lasts: 5 s of silence, 10 s to come back", n_wrong == 0 and (seconds < 16 or bool(told and told[0] < 16)))
+                    STOP_BAR, n_wrong == 0 and (seconds < STOP_S or bool(told and told[0] < STOP_S)))
                 wait_for("it to be ready again", lambda: d.get("/ready").status == 200)
 
 
