@@ -288,11 +288,17 @@ static size_t safe_len(const struct form *f, struct by_str s) {
     return n;
 }
 
+/* Where the first n bytes of s end without the blanks at their end; not before `from`. */
+static size_t without_blanks(struct by_str s, size_t from, size_t n) {
+    while (n > from && skip_blanks(s, n - 1) > n - 1)
+        n--;
+    return n;
+}
+
 /* Text between calls: blanks before a call go, and so do those right behind one. */
 static void add_text(struct parse_tools_result *out, struct by_str s, bool is_before_mark) {
     size_t n = s.n, from = out->place.is_behind_call ? skip_blanks(s, 0) : 0;
-    while (is_before_mark && n > from && skip_blanks(s, n - 1) > n - 1)
-        n--;
+    if (is_before_mark) n = without_blanks(s, from, n);
     if (from >= n) return;
     by_buf_add_str(&out->content, by_str_sub(s, from, n - from));
     out->place.is_behind_call = false;
@@ -364,8 +370,7 @@ static bool walk(const struct form *f, struct by_str s, bool is_end,
         out->content.n = p->n_content;
     }
     size_t n = is_end ? s.n : p->from + safe_len(f, by_str_sub(s, p->from, SIZE_MAX));
-    while (!is_end && n > p->at && skip_blanks(s, n - 1) > n - 1) /* a mark may begin at `from` */
-        n--;
+    if (!is_end) n = without_blanks(s, p->at, n); /* a mark may begin at `from` */
     bool was_behind = p->is_behind_call;
     add_text(out, by_str_sub(s, p->at, n - p->at), false);
     was_behind = was_behind && p->is_behind_call;

@@ -24,7 +24,8 @@ void by_map_put(struct by_map *m, uint64_t key, void *value); /* value != NULL; 
 void *by_map_get(const struct by_map *m, uint64_t key);       /* NULL when it is not there */
 void *by_map_remove(struct by_map *m, uint64_t key);          /* the old value or NULL */
 void by_map_clear(struct by_map *m);
-void by_map_fit(struct by_map *m); /* gives room back when less than about a sixth of it is used */
+/* Gives room back when it has less than about a twentieth of its slots in use. */
+void by_map_fit(struct by_map *m);
 /* size_t i = 0; while (by_map_next(&m, &i, &key, &value)) …   do not change the map meanwhile */
 bool by_map_next(const struct by_map *m, size_t *i, uint64_t *key, void **value);
 

@@ -27,10 +27,9 @@ static void run_stage(struct by_clean *c, unsigned k, struct by_str text, struct
     c->n_held[k] = (uint8_t)n;
 }
 
-static void run_all(struct by_clean *c, struct by_str text, bool is_end, struct by_buf scratch[2],
-                    struct by_buf *out) {
+static void run_all(struct by_clean *c, struct by_str text, bool is_end, struct by_buf *out) {
     for (unsigned k = 0; k < BY_CLEAN_STAGES; k++) {
-        struct by_buf *to = &scratch[k & 1];
+        struct by_buf *to = &c->between[k & 1];
         by_buf_clear(to);
         run_stage(c, k, text, to);
         if (is_end) {
@@ -42,17 +41,27 @@ static void run_all(struct by_clean *c, struct by_str text, bool is_end, struct 
     by_buf_add_str(out, text);
 }
 
-void by_clean_push(struct by_clean *c, struct by_str text, struct by_buf scratch[2],
-                   struct by_buf *out) {
+void by_clean_init(struct by_clean *c) {
+    memset(c->n_held, 0, sizeof c->n_held);
+    by_buf_init(&c->between[0], SIZE_MAX / 2);
+    by_buf_init(&c->between[1], SIZE_MAX / 2);
+}
+
+void by_clean_release(struct by_clean *c) {
+    by_buf_release(&c->between[0]);
+    by_buf_release(&c->between[1]);
+}
+
+void by_clean_push(struct by_clean *c, struct by_str text, struct by_buf *out) {
     bool is_quiet = !text.n || !memchr(text.p, ' ', text.n);
     for (unsigned k = 0; k < BY_CLEAN_STAGES; k++)
         is_quiet &= c->n_held[k] == 0;
     if (is_quiet)
         by_buf_add_str(out, text);
     else
-        run_all(c, text, false, scratch, out);
+        run_all(c, text, false, out);
 }
 
-void by_clean_finish(struct by_clean *c, struct by_buf scratch[2], struct by_buf *out) {
-    run_all(c, BY_STR(""), true, scratch, out);
+void by_clean_finish(struct by_clean *c, struct by_buf *out) {
+    run_all(c, BY_STR(""), true, out);
 }

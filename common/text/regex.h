@@ -30,7 +30,7 @@ uint64_t by_regex_steps(const struct by_regex *r); /* of this text so far, for t
 /* The first match at or after `from`: 1 and [*start, *end), 0 when there is none, or a negative code. */
 BY_MUST_USE int by_regex_find(struct by_regex *r, struct by_str s, size_t from, size_t *start,
                               size_t *end, struct by_err *err);
-/* Adds text to *out, with `with` in the place of each match; counts its bytes itself. */
+/* Adds text to *out, with `with` in the place of each match; text is another part of the text under way. */
 BY_MUST_USE int by_regex_replace(struct by_regex *r, struct by_str text, struct by_str with,
                                  struct by_buf *out, struct by_err *err);
 

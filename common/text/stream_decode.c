@@ -12,14 +12,13 @@ void by_stream_decode_init(struct by_stream_decode *s, const struct by_tokenizer
     *s = (struct by_stream_decode){.t = t, .o = *o};
     by_decoder_start(t->decoder, &s->state);
     s->is_cleaned = by_tokenizer_cleans(t, o);
-    struct by_buf *bufs[] = {&s->held, &s->plain, &s->scratch[0], &s->scratch[1]};
-    for (size_t i = 0; i < BY_COUNTOF(bufs); i++)
-        by_buf_init(bufs[i], SIZE_MAX / 2);
+    by_clean_init(&s->clean);
+    by_buf_init(&s->plain, SIZE_MAX / 2);
+    by_buf_init(&s->held, SIZE_MAX / 2);
 }
 
 void by_stream_decode_release(struct by_stream_decode *s) {
-    by_buf_release(&s->scratch[1]);
-    by_buf_release(&s->scratch[0]);
+    by_clean_release(&s->clean);
     by_buf_release(&s->plain);
     by_buf_release(&s->held);
 }
@@ -45,7 +44,7 @@ static void release(struct by_stream_decode *s, struct by_str text, struct by_bu
     }
     by_buf_clear(&s->plain);
     by_decoder_add_lossy(&s->plain, text);
-    by_clean_push(&s->clean, by_buf_str(&s->plain), s->scratch, out);
+    by_clean_push(&s->clean, by_buf_str(&s->plain), out);
 }
 
 void by_stream_decode_push(struct by_stream_decode *s, uint32_t id, struct by_buf *out) {
@@ -70,7 +69,7 @@ void by_stream_decode_push(struct by_stream_decode *s, uint32_t id, struct by_bu
 void by_stream_decode_finish(struct by_stream_decode *s, struct by_buf *out) {
     by_decoder_finish(s->t->decoder, &s->state, &s->held);
     release(s, by_buf_str(&s->held), out);
-    if (s->is_cleaned) by_clean_finish(&s->clean, s->scratch, out);
+    if (s->is_cleaned) by_clean_finish(&s->clean, out);
     by_buf_clear(&s->held);
     by_decoder_start(s->t->decoder, &s->state);
 }

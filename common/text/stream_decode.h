@@ -21,7 +21,7 @@ struct by_stream_decode {
     struct by_buf held; /* bytes not released yet */
     bool is_cleaned;    /* clean_up_tokenization_spaces */
     struct by_clean clean;
-    struct by_buf plain, scratch[2]; /* text on its way through clean */
+    struct by_buf plain; /* text on its way through clean */
 };
 
 void by_stream_decode_init(struct by_stream_decode *s, const struct by_tokenizer *t,

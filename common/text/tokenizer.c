@@ -273,17 +273,15 @@ bool by_tokenizer_cleans(const struct by_tokenizer *t, const struct by_decode_op
 }
 
 static void add_cleaned(struct by_buf *out, struct by_str bytes) {
-    struct by_clean clean = {{0}};
-    struct by_buf plain, scratch[2];
+    struct by_clean clean;
+    struct by_buf plain;
+    by_clean_init(&clean);
     by_buf_init(&plain, SIZE_MAX / 2);
-    by_buf_init(&scratch[0], SIZE_MAX / 2);
-    by_buf_init(&scratch[1], SIZE_MAX / 2);
     by_decoder_add_lossy(&plain, bytes);
-    by_clean_push(&clean, by_buf_str(&plain), scratch, out);
-    by_clean_finish(&clean, scratch, out);
-    by_buf_release(&scratch[1]);
-    by_buf_release(&scratch[0]);
+    by_clean_push(&clean, by_buf_str(&plain), out);
+    by_clean_finish(&clean, out);
     by_buf_release(&plain);
+    by_clean_release(&clean);
 }
 
 void by_tokenizer_decode(const struct by_tokenizer *t, const uint32_t *ids, size_t n,
