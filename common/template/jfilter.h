@@ -23,4 +23,12 @@ const struct by_jfilter *by_jfilter_find(struct by_str name); /* NULL: there is 
 struct by_jval by_jfilter_call(struct by_jrun *r, const struct by_jfilter *f,
                                const struct by_jval *v, const struct by_jargs *args);
 
+/* jfilter_list.c's rows: what takes a list. The last has no name. */
+extern const struct by_jfilter by_jfilter_lists[];
+
+/* Arguments, for both files of filters. */
+bool by_jfilter_given(const struct by_jval *v); /* neither left out nor none */
+bool by_jfilter_flag(const struct by_jval *v);  /* its truth; left out: false */
+int64_t by_jfilter_whole(struct by_jrun *r, const struct by_jval *v, int64_t otherwise);
+
 #endif

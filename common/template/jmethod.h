@@ -1,4 +1,4 @@
-/* jmethod.h - attributes of values: the methods of str, list and dict, and what a loop and a namespace show.
+/* jmethod.h - attributes of values: the methods of list and dict (jstr.h has those of str), and what a loop and a namespace show.
  *
  *     "a,b".split(",")   message.get("name")   loop.index0   ns.found
  *
@@ -7,7 +7,7 @@
 #ifndef COMMON_TEMPLATE_JMETHOD_H
 #define COMMON_TEMPLATE_JMETHOD_H
 
-#include "common/template/jval.h"
+#include "common/template/jfunc.h"
 
 /* The state of one for loop, seen as `loop`. */
 struct by_jloop {
@@ -18,8 +18,14 @@ struct by_jloop {
         last_seen; /* loop.changed: the arguments of the call before; ABSENT before the first */
 };
 
-struct by_jmethod; /* a row of the tables */
-struct by_jargs;
+/* A row of the tables. */
+struct by_jmethod {
+    const char *name;
+    const char *params; /* "sep maxsplit" */
+    uint32_t n_need;
+    struct by_jval (*call)(struct by_jrun *r, struct by_jval self,
+                           const struct by_jval args[BY_JFUNC_PARAMS_MAX]);
+};
 
 /* What a name is to the types that have attributes; found once where the template spells it out. */
 struct by_jattr {
@@ -41,24 +47,7 @@ struct by_jval by_jmethod_call(struct by_jrun *r, const struct by_jmethod *m, st
 bool by_jmethod_is_refused(
     struct by_str name); /* a method of Python's that we know and do not have */
 
-/* Shared with the filters of the same name. */
-struct by_jval by_jmethod_strip(struct by_jrun *r, struct by_jval str, const struct by_jval *chars,
-                                int sides); /* 1 left, 2 right */
-struct by_jval by_jmethod_replace(struct by_jrun *r, struct by_jval str, struct by_jval old,
-                                  struct by_jval new_, int64_t count);
-enum by_jmethod_case {
-    BY_JMETHOD_UPPER,
-    BY_JMETHOD_LOWER,
-    BY_JMETHOD_TITLE,
-    BY_JMETHOD_CAPITALIZE,
-    BY_JMETHOD_SWAP
-};
-struct by_jval by_jmethod_case(struct by_jrun *r, struct by_jval str, enum by_jmethod_case to);
 struct by_jval by_jmethod_items(struct by_jrun *r,
                                 const struct by_jdict *d); /* list of (key, value) */
-struct by_jval by_jmethod_pad(struct by_jrun *r, struct by_jval str, int64_t left, int64_t right,
-                              struct by_jval fill);
-bool by_jmethod_all(struct by_jval str,
-                    bool (*is)(uint32_t cp)); /* every character is; false when empty */
 
 #endif

@@ -1,0 +1,23 @@
+/* jstr.h - the methods of str, and those of them that are filters too.
+ *
+ *     "a,b".split(",")     "name" | title
+ *
+ * Always: characters are counted, never bytes; what a user wrote keeps its mark in what is made of it.
+ * Owner: the run; the table is constant. */
+#ifndef COMMON_TEMPLATE_JSTR_H
+#define COMMON_TEMPLATE_JSTR_H
+
+#include "common/template/jmethod.h"
+
+extern const struct by_jmethod by_jstr_methods[]; /* the last has no name */
+
+struct by_jval by_jstr_strip(struct by_jrun *r, struct by_jval str, const struct by_jval *chars,
+                             int sides); /* 1 left, 2 right */
+struct by_jval by_jstr_replace(struct by_jrun *r, struct by_jval str, struct by_jval old,
+                               struct by_jval new_, int64_t count);
+enum by_jstr_case { BY_JSTR_UPPER, BY_JSTR_LOWER, BY_JSTR_TITLE, BY_JSTR_CAPITALIZE, BY_JSTR_SWAP };
+struct by_jval by_jstr_case(struct by_jrun *r, struct by_jval str, enum by_jstr_case to);
+struct by_jval by_jstr_pad(struct by_jrun *r, struct by_jval str, int64_t left, int64_t right,
+                           struct by_jval fill);
+
+#endif
