@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from banyan_hf_worker import loader, parallel
+from banyan_hf_worker import folder, loader, parallel
 from banyan_hf_worker.__main__ import prepare
 
 import models
@@ -216,9 +216,19 @@ def test_an_encoder_is_refused():
     assert "bert is an encoder" in refused("--model-path", models.path_of("bert-embed"))
 
 
-def test_remote_code_is_refused_without_the_flag():
-    said = refused("--model-path", models.path_of("custom-code"))
-    assert "brings its own Python code" in said and "--trust-remote-code" in said
+def test_remote_code_is_refused_without_the_flag(tmp_path):
+    """At once: torch was imported first, which took a small machine 17 s. Here it cannot be."""
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')\n")
+    said = refused("--model-path", models.path_of("custom-code"), env={"PYTHONPATH": str(tmp_path)})
+    assert "brings its own Python code" in said and "--trust-remote-code" in said and "torch was" not in said
+
+
+def test_own_code_of_a_class_that_transformers_has_is_passed_over(tmp_path):
+    """Many a folder on the Hub still brings the code of a class that is in transformers by now."""
+    path = copy("llama-gqa", tmp_path, auto_map={"AutoModelForCausalLM": "modeling_old.Old"})
+    folder.check(path)
+    with pytest.raises(folder.LoadError, match="brings its own Python code"):
+        folder.check(copy("qwen2", tmp_path, auto_map={"AutoModelForCausalLM": "modeling_old.Old"}, architectures=["OldForCausalLM"]))
 
 
 def test_pickle_is_refused_without_the_flag():

@@ -1,7 +1,7 @@
 """The Transformers worker: any causal language model that transformers can run, behind the frames of a gpu worker.
 
 Read in this order: worker.py (a step), runner.py (a forward pass in one of four tiers), attention.py (tier A),
-shim.py (tiers B and C), probe.py (which tier is right), loader.py (from a path to a model).
+shim.py (tiers B and C), probe.py (which tier is right), folder.py and loader.py (from a path to a model).
 """
 
 import importlib.util

@@ -287,8 +287,14 @@ def main():
     if o.device != "cpu":
         log("error", f"--device {o.device}: the Transformers worker runs on CPUs; --device cpu, or a model of the native engine's families")
         return EXIT_PERMANENT
+    from . import folder
+
     try:
+        folder.check(o.model_path, trust_remote_code=o.trust_remote_code, allow_pickle=o.allow_pickle)
         from . import loader, probe
+    except folder.LoadError as refused:
+        log("error", str(refused))
+        return EXIT_PERMANENT
     except ImportError as missing:
         log("error", f"{missing}; run deploy/setup.sh --transformers")
         return EXIT_PERMANENT

@@ -1,19 +1,15 @@
 """From a path to a model in memory: what may be loaded, in which dtype, with rotary tables that no neighbour changes."""
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
 import torch
 import transformers
 
+from . import folder as folders
 from . import probe
-
-
-class LoadError(RuntimeError):
-    """The model cannot be served; the text says why and what to do."""
-
+from .folder import LoadError
 
 MIN_VERSION = (4, 53)
 
@@ -32,8 +28,7 @@ def load(path, *, dtype="auto", trust_remote_code=False, allow_pickle=False, con
     check_versions()
     transformers.utils.logging.set_verbosity_error()
     folder, gguf = (str(Path(path).parent), Path(path).name) if str(path).endswith(".gguf") else (str(path), None)
-    if gguf is None:
-        _check_folder(Path(folder), trust_remote_code, allow_pickle)
+    folders.check(path, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
     extra = {"gguf_file": gguf} if gguf else {"use_safetensors": None if allow_pickle else True}
     try:
         config = transformers.AutoConfig.from_pretrained(
@@ -66,32 +61,6 @@ def _check_loaded(path, loaded):
         if names:
             first = sorted(str(n[0] if isinstance(n, tuple) else n) for n in names)[:3]
             raise LoadError(f"{path} {what} {', '.join(first)}{f' and {len(names) - 3} more' if len(names) > 3 else ''}; its config and its files do not belong together")
-
-
-def _check_folder(folder, trust_remote_code, allow_pickle):
-    if not (folder / "config.json").exists():
-        raise LoadError(f"{folder}: there is no config.json; --model-path takes a Hugging Face folder, a GGUF file or a Hub id")
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except ValueError as broken:
-        raise LoadError(f"{folder}/config.json is not JSON: {broken}") from None
-    if config.get("auto_map") and not trust_remote_code and not _is_known(config):
-        raise LoadError(
-            f"{folder}: the model brings its own Python code (auto_map in config.json); read it, and if you trust it, "
-            "add --trust-remote-code"
-        )
-    names = [p.name for p in folder.iterdir()]
-    if not any(n.endswith(".safetensors") for n in names) and not allow_pickle:
-        if any(n.endswith((".bin", ".pt", ".pth")) for n in names):
-            raise LoadError(
-                f"{folder}: its weights are pickle files, which can run code when loaded; convert them to safetensors, or "
-                "if you trust them, add --allow-pickle"
-            )
-        raise LoadError(f"{folder}: there are no weights (*.safetensors)")
-
-
-def _is_known(config):
-    return any(hasattr(transformers, name) for name in config.get("architectures") or [])
 
 
 def _dtype(config, asked, device):

@@ -1,0 +1,50 @@
+"""What a model's folder must be before it is loaded. Needs neither torch nor transformers, which take seconds to come."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+
+class LoadError(RuntimeError):
+    """The model cannot be served; the text says why and what to do."""
+
+
+def check(path, *, trust_remote_code=False, allow_pickle=False):
+    """LoadError for a folder whose code or pickles nobody has allowed, or that is no model's. A GGUF file is a matter of loading."""
+    if str(path).endswith(".gguf"):
+        return
+    folder = Path(path)
+    if not (folder / "config.json").exists():
+        raise LoadError(f"{folder}: there is no config.json; --model-path takes a Hugging Face folder, a GGUF file or a Hub id")
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (ValueError, RecursionError) as broken:
+        raise LoadError(f"{folder}/config.json is not JSON: {broken}") from None
+    if not isinstance(config, dict):
+        raise LoadError(f"{folder}/config.json is not an object")
+    if config.get("auto_map") and not trust_remote_code and not _is_known(config):
+        raise LoadError(
+            f"{folder}: the model brings its own Python code (auto_map in config.json); read it, and if you trust it, "
+            "add --trust-remote-code"
+        )
+    _check_weights(folder, allow_pickle)
+
+
+def _check_weights(folder, allow_pickle):
+    names = [p.name for p in folder.iterdir()]
+    if any(n.endswith(".safetensors") for n in names) or allow_pickle:
+        return
+    if any(n.endswith((".bin", ".pt", ".pth")) for n in names):
+        raise LoadError(
+            f"{folder}: its weights are pickle files, which can run code when loaded; convert them to safetensors, or "
+            "if you trust them, add --allow-pickle"
+        )
+    raise LoadError(f"{folder}: there are no weights (*.safetensors)")
+
+
+def _is_known(config):
+    """Does transformers have the class itself? Its table of classes is read as a text: an import would bring all of it."""
+    found = importlib.util.find_spec("transformers")
+    table = Path(found.origin).parent / "models/auto/modeling_auto.py" if found else None
+    text = table.read_text() if table and table.exists() else ""
+    return any(f'"{name}"' in text for name in config.get("architectures") or [])
