@@ -224,6 +224,14 @@ static void answer_help(const struct by_options_program *prog, int argc, char **
     }
 }
 
+/* [::1], as URLs write it, is ::1. */
+static void take_off_brackets(char *host) {
+    size_t n = host ? strlen(host) : 0;
+    if (n < 2 || host[0] != '[' || host[n - 1] != ']') return;
+    memmove(host, host + 1, n - 2);
+    host[n - 2] = 0;
+}
+
 int by_options_parse(struct by_options *out, const struct by_options_program *prog, int argc,
                      char **argv, struct by_err *err) {
     answer_help(prog, argc, argv);
@@ -247,6 +255,7 @@ int by_options_parse(struct by_options *out, const struct by_options_program *pr
     if (!rc && out->n_rest > prog->n_words)
         rc = by_fail(err, BY_EINVAL, "%s: '%s' is one word too many; see %s --help", prog->name,
                      out->rest[prog->n_words], prog->name);
+    take_off_brackets(out->host);
     if (rc) by_options_release(out);
     return rc;
 }

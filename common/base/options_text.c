@@ -16,22 +16,26 @@ static void add_default(struct by_buf *out, const struct by_options_row *r) {
 static void add_wrapped(struct by_buf *out, struct by_str text, size_t at, size_t indent,
                         size_t width) {
     struct by_str word;
-    bool more;
+    bool more, is_first = true;
     do {
         more = by_str_split(&text, ' ', &word);
-        if (at + word.n + 1 > width) {
+        if (is_first) {
+            is_first = false;
+        } else if (at + 1 + word.n > width) {
             by_buf_addf(out, "\n%*s", (int)indent, "");
             at = indent;
+        } else {
+            by_buf_addc(out, ' ');
+            at++;
         }
         by_buf_add_str(out, word);
-        by_buf_addc(out, ' ');
-        at += word.n + 1;
+        at += word.n;
     } while (more);
     by_buf_addc(out, '\n');
 }
 
 static void add_option(struct by_buf *out, const struct by_options_row *r) {
-    enum { HELP_AT = 30, WIDTH = 96 };
+    enum { HELP_AT = 30, WIDTH = 80 };
     char flag[FLAG_MAX];
     by_options_row_flag(r->name, flag);
     size_t from = out->n;
@@ -64,12 +68,11 @@ void by_options_text_help(struct by_buf *out, const struct by_options_program *p
         section = NULL;
         add_option(out, &by_options_rows[i]);
     }
-    by_buf_addz(
-        out,
-        "\nEvery option can also be set as BANYAN_NAME in the environment, or as name: value in "
-        "the\n"
-        "file that --config names. Flags win over the environment, the environment over the file.\n"
-        "  --help, --man, --version    print this, the manual page, or the version, and exit\n");
+    by_buf_addz(out,
+                "\nEvery option can also be set as BANYAN_NAME in the environment, or as\n"
+                "name: value in the file that --config names. Flags win over the environment,\n"
+                "the environment over the file.\n"
+                "  --help, --man, --version    print this, the manual page or the version\n");
 }
 
 /* ---- the manual page ---- */

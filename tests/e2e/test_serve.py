@@ -263,13 +263,14 @@ def test_the_model_may_be_named_without_a_flag(worker):
     assert subprocess.run([BIN / "banyan-scheduler", "word"], capture_output=True, timeout=30).returncode == 1
 
 
-def test_an_ipv6_address_stands_in_brackets(worker):
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_stands_in_brackets(worker, host):
     with socket.socket(socket.AF_INET6) as probe:
         try:
             probe.bind(("::1", 0))
         except OSError:
             pytest.skip("no IPv6 here")
-    s = Serve(*FLAGS, "--host", "::1", worker=worker)
+    s = Serve(*FLAGS, "--host", host, worker=worker)
     try:
         url = wait_for("the server", lambda: re.search(r"ready in [\d.]+ s: (http://\S+)", s.logs()))[1]
         assert re.fullmatch(r"http://\[::1\]:\d+", url)

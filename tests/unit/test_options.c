@@ -46,6 +46,19 @@ TEST(flags_win_over_environment_over_file_over_default) {
     unlink("test_options.yaml");
 }
 
+TEST(an_ipv6_address_may_stand_in_brackets) {
+    UNUSED_STATE;
+    struct by_options o;
+    struct by_err err;
+    static const char *const rows[][2] = {
+        {"[::1]", "::1"}, {"::1", "::1"}, {"[", "["}, {"[]", ""}, {"[x", "[x"}};
+    for (size_t i = 0; i < BY_COUNTOF(rows); i++) {
+        assert_int_equal(PARSE(&o, &err, "--host", (char *)(uintptr_t)rows[i][0]), 0);
+        assert_string_equal(o.host, rows[i][1]);
+        by_options_release(&o);
+    }
+}
+
 TEST(mistakes_are_named) {
     UNUSED_STATE;
     struct by_options o;
@@ -128,6 +141,21 @@ TEST(a_flag_that_says_the_default_wins_in_children_too) {
     by_options_release(&child);
 }
 
+TEST(help_fits_a_terminal) {
+    UNUSED_STATE;
+    struct by_buf out;
+    by_buf_init(&out, 1 << 20);
+    by_options_text_help(&out, &router);
+    struct by_str text = by_buf_str(&out), line;
+    while (by_str_split(&text, '\n', &line)) {
+        bool is_list =
+            by_str_find(line, BY_STR("|"), 0) != SIZE_MAX; /* completion wants it whole */
+        if (line.n > 80 && !is_list) fail_msg("%.*s", (int)line.n, line.p);
+        if (by_str_ends(line, BY_STR(" "))) fail_msg("ends in a blank: %.*s", (int)line.n, line.p);
+    }
+    by_buf_release(&out);
+}
+
 TEST(help_lists_only_what_is_read) {
     UNUSED_STATE;
     struct by_buf out;
@@ -151,6 +179,7 @@ TEST(the_manual_page_is_roff_with_every_option) {
 }
 
 TESTS(RUN(flags_win_over_environment_over_file_over_default), RUN(mistakes_are_named),
-      RUN(a_child_gets_what_differs_from_the_default), RUN(keys_go_to_children_by_the_environment),
+      RUN(an_ipv6_address_may_stand_in_brackets), RUN(a_child_gets_what_differs_from_the_default),
+      RUN(keys_go_to_children_by_the_environment),
       RUN(a_flag_that_says_the_default_wins_in_children_too), RUN(help_lists_only_what_is_read),
-      RUN(the_manual_page_is_roff_with_every_option));
+      RUN(help_fits_a_terminal), RUN(the_manual_page_is_roff_with_every_option));

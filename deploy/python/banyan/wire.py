@@ -31,7 +31,14 @@ class Address:
         self.host, self.port, self.path, self.key = host, port, path, key
 
     def __str__(self):
-        return f"unix:{self.path}" if self.path else f"http://{self.host}:{self.port}"
+        return f"unix:{self.path}" if self.path else f"http://{self.authority}"
+
+    @property
+    def authority(self):
+        """host:port, an IPv6 address in brackets; what a Unix socket is called in a request's Host."""
+        if self.path:
+            return "banyan"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     async def open(self):
         try:
@@ -39,7 +46,11 @@ class Address:
                 return await asyncio.open_unix_connection(self.path, limit=LINE_MAX)
             return await asyncio.open_connection(self.host, self.port, limit=LINE_MAX)
         except OSError as failure:
-            raise BanyanError(f"{self}: no server answers there ({failure.strerror or failure})") from None
+            raise self.lost(f"no server answers there ({failure.strerror or failure})") from None
+
+    def lost(self, what):
+        """The exception for a server that is not there (any more)."""
+        return BanyanError(f"{self}: {what}")
 
 
 def parse(url, key=None):
@@ -85,7 +96,7 @@ class _Connection:
         data = b"" if body is None else json.dumps(body, default=_plain, allow_nan=False).encode()
         key = f"Authorization: Bearer {self.address.key}\r\n" if self.address.key else ""
         self.writer.write(
-            f"{method} {path} HTTP/1.1\r\nHost: {self.address.host or 'banyan'}\r\nConnection: close\r\n{key}"
+            f"{method} {path} HTTP/1.1\r\nHost: {self.address.authority}\r\nConnection: close\r\n{key}"
             f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
         )
         try:
@@ -96,7 +107,7 @@ class _Connection:
                 name, _, value = line.decode("latin-1").partition(":")
                 self.headers[name.lower()] = value.strip()
         except (OSError, IndexError, ValueError):
-            raise BanyanError(f"{self.address}: the server went away before it answered") from None
+            raise self.address.lost("the server went away before it answered") from None
         return status
 
     async def chunks(self):
@@ -111,7 +122,7 @@ class _Connection:
             else:
                 yield await self.reader.read()
         except (OSError, ValueError, asyncio.IncompleteReadError):
-            raise BanyanError(f"{self.address}: the server went away in the middle of an answer") from None
+            raise self.address.lost("the server went away in the middle of an answer") from None
 
     async def body(self):
         return b"".join([chunk async for chunk in self.chunks()])
@@ -146,4 +157,4 @@ async def stream(address, path, body):
                 if "error" in value:
                     raise error_of(int(value["error"].get("code") or 500), data)
                 yield value
-        raise BanyanError(f"{address}: the stream ended before its end")
+        raise address.lost("the stream ended before its end")
