@@ -215,6 +215,16 @@ def test_a_start_that_fails_says_why():
         banyan.Engine(port=3)
 
 
+def test_a_server_that_ended_is_named_and_quoted():
+    """It said "no server answers there", and nothing of what had happened to it."""
+    with banyan.Engine(TINY) as e:
+        os.kill(e._process.pid, signal.SIGKILL)
+        with pytest.raises(banyan.BanyanError, match=r"the engine's server has ended by signal 9(.|\n)*ready in"):
+            wait_for("an end", lambda: e.generate("hello", GREEDY) and False)
+    with pytest.raises(banyan.BanyanError, match="was shut down"):
+        e.generate("hello", GREEDY)
+
+
 PROGRAM = """
 import banyan, os, sys
 engine = banyan.Engine({path!r})

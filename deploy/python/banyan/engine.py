@@ -26,6 +26,7 @@ from .wire import Address, BanyanError
 
 READY_S = 3600  # loading may take long; a server that cannot start ends by itself
 STOP_S = 20
+LOG_BYTES, LAST_LINES = 65536, 5  # of the server's log, in errors
 _alive = weakref.WeakSet()
 
 
@@ -58,6 +59,18 @@ def flags_of(options):
     return flags
 
 
+class _Own(Address):
+    """The socket of an engine's server. When that has ended, errors say so and quote it."""
+
+    def __init__(self, path, why_ended):
+        super().__init__(path=path)
+        self.why_ended = why_ended
+
+    def lost(self, what):
+        why = self.why_ended()
+        return BanyanError(why) if why else super().lost(what)
+
+
 class _ShutDown(Address):
     """Where an engine was."""
 
@@ -80,9 +93,11 @@ class Engine(Client):
         base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
         if not os.access(base, os.W_OK) or len(base) > 30:  # a socket's path ends at 107 bytes
             base = "/tmp"
-        self._process, self._pid = None, os.getpid()
+        self._process, self._pid, self._log = None, os.getpid(), None
         self.run_dir = tempfile.mkdtemp(prefix=f"banyan-{os.getuid()}-{os.getpid()}-", dir=base)
         super().__init__(f"unix:{self.run_dir}/router.sock")
+        this = weakref.ref(self)
+        self.address = _Own(self.address.path, lambda: this() and this()._why_ended())
         _alive.add(self)
         try:
             argv = [find_banyan(), "serve", "--uds", self.address.path, "--run-dir", self.run_dir,
@@ -93,7 +108,8 @@ class Engine(Client):
             raise
 
     def _start(self, argv, is_loud):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, open(f"{self.run_dir}/log", "wb") as log:
+        self._log = log = open(f"{self.run_dir}/log", "w+b", buffering=0)  # read later by itself: who ends last removes the folder
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind(f"{self.run_dir}/notify")
             environment = {**os.environ, "NOTIFY_SOCKET": f"{self.run_dir}/notify", "BANYAN_PARENT": str(os.getpid())}
             # Linux ties a child's life to the thread that started it: this one lives as long as the program. A session of
@@ -109,9 +125,22 @@ class Engine(Client):
                     raise BanyanError(f"the server could not start: {self._last_words()}")
         raise BanyanError(f"the server was not ready after {READY_S} s")
 
+    def _lines(self):
+        """The end of what the server has said."""
+        end = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), LOG_BYTES, max(0, end - LOG_BYTES)).decode(errors="replace").splitlines()
+
+    def _why_ended(self):
+        """How the server ended, and its last lines; None while it runs, and in a forked child, which cannot know."""
+        code = self._process.poll() if self._process is not None and self._pid == os.getpid() else None
+        if code is None:
+            return None
+        how = f"by signal {-code}" if code < 0 else f"with status {code}"
+        return "\n".join([f"the engine's server has ended {how}; make a new Engine", *self._lines()[-LAST_LINES:]])
+
     def _last_words(self):
         """The sentences of the lines that say error; the program's whole last line when there is none."""
-        lines = Path(self.run_dir, "log").read_text(errors="replace").splitlines()
+        lines = self._lines()
         errors = [re.sub(r"^\S+ error +", "", line) for line in lines if re.match(r"\S+ error ", line)]
         return "; ".join(errors) or (lines[-1] if lines else "it said nothing")
 
@@ -128,6 +157,8 @@ class Engine(Client):
                 process.kill()
                 process.wait()
         shutil.rmtree(self.run_dir, ignore_errors=True)
+        if self._log is not None:
+            self._log.close()
         self.address = _ShutDown()
         _alive.discard(self)
 
