@@ -11,8 +11,6 @@
 #include "common/template/jops.h"
 #include "common/template/jparse.h"
 
-#include <stdio.h>
-
 enum { SPECIAL_MAX = 64, CONFIG_MAX = 64 << 20, VOCABULARY_MAX = 512 << 20 };
 
 #define CONTINUE_TAG "CONTINUE_FINAL_MESSAGE_TAG "
@@ -486,6 +484,8 @@ static void set_globals(struct by_jrun *r, const struct by_chat_template *t,
     for (int i = 0; i < N_VARS; i++) {
         if (v->is_asked[i]) r->globals[v->at[i]] = value[i];
     }
+    if (!v->is_asked[VAR_TOOLS] && by_jops_truth(&value[VAR_TOOLS]))
+        by_warn_limited("the chat template knows no tools: a request's are not in its prompt");
     for (uint32_t i = 0; kwargs && kwargs->type == BY_J_DICT && i < kwargs->dict->n; i++) {
         const struct by_jentry *e = &kwargs->dict->at[i];
         uint64_t id;

@@ -136,3 +136,12 @@ def test_help_shows_what_the_command_reads(command, has, has_not):
     assert has in said and has_not not in said
     done = subprocess.run([BIN / "banyan", command, has_not, "x"], capture_output=True, text=True, input="")
     assert done.returncode == 1 and f"has no option {has_not}" in done.stderr
+
+
+def test_tools_that_a_template_passes_over_are_told(tmp_path):
+    """They were silently unused: the client waited for calls of functions that its model had never seen."""
+    ask = json.dumps({"messages": [{"role": "user", "content": "hi"}], "tools": [{"type": "function", "function": {"name": "f"}}]})
+    for template, is_told in (("{{ messages[0].content }}", True), ("{{ tools | length }}", False)):
+        (tmp_path / "chat_template.jinja").write_text(template)
+        done = subprocess.run([BIN / "banyan", "chat-template", "--model-path", tmp_path], capture_output=True, text=True, input=ask + "\n")
+        assert done.returncode == 0 and ("the chat template knows no tools" in done.stderr) == is_told, done.stderr
