@@ -137,6 +137,9 @@ static int fetch_default(char **out, struct by_err *err) {
     int fd = -1, rc = 0;
     if (is_there(path)) goto done;
     rc = by_dir_make(dir, 0755, err);
+    if (rc)
+        by_fail_prefix(err, "no place for the default model; name one with XDG_CACHE_HOME, or a "
+                            "model with --model-path");
     if (rc) goto done;
     fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0 || flock(fd, LOCK_EX)) {
