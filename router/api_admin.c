@@ -1,4 +1,5 @@
 #include "router/api.h"
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "router/openapi.h"
@@ -86,9 +87,72 @@ void api_drain_end(struct router *r, struct conn *c, const struct http1_request 
     answer_drain(r, c, false);
 }
 
+/* ---- /flush_cache: at once, or with ?timeout=SECONDS when nobody runs or waits, at the latest then ---- */
+
+enum { IDLE_POLL_MS = 20, IDLE_SECONDS_MAX = 3600 };
+
+struct flush {
+    struct api_pending *pending;
+    uint64_t until_ns;
+    uv_timer_t again;
+};
+
+static void ask_whether_idle(uv_timer_t *t);
+
+static void on_flush_closed(uv_handle_t *h) {
+    by_free(h->data);
+}
+
+static bool is_idle(struct by_str json) {
+    const struct by_json_limits lim = {.bytes_max = 1 << 20, .depth_max = 16};
+    struct by_json *body = NULL;
+    double n = 0;
+    if (by_json_parse(&body, json, &lim, NULL))
+        return true; /* then flush, and hear what is wrong */
+    const struct by_json *it = by_json_first(by_json_get(body, "loads"));
+    for (; it; it = by_json_next(it))
+        n += by_json_f64(by_json_get(it, "num_running_reqs")) +
+             by_json_f64(by_json_get(it, "num_waiting_reqs"));
+    by_json_free(body);
+    return n == 0;
+}
+
+static void on_loads_for_flush(void *ctx, int code, struct by_str json) {
+    struct flush *f = ctx;
+    struct api_pending *p = f->pending;
+    if (!code && p->conn && by_now_ns() < f->until_ns && !is_idle(json)) {
+        uv_timer_start(&f->again, ask_whether_idle, IDLE_POLL_MS, 0);
+        return;
+    }
+    uplink_ask_scheduler(p->router->uplink, "flush", BY_STR("{}"), api_on_answer, p);
+    uv_close((uv_handle_t *)&f->again, on_flush_closed);
+}
+
+static void ask_whether_idle(uv_timer_t *t) {
+    struct flush *f = t->data;
+    uplink_ask_scheduler(f->pending->router->uplink, "loads", BY_STR("{\"include\":\"core\"}"),
+                         on_loads_for_flush, f);
+}
+
 void api_flush_cache(struct router *r, struct conn *c, const struct http1_request *req) {
-    (void)req;
-    uplink_ask_scheduler(r->uplink, "flush", BY_STR("{}"), api_on_answer, api_pending_new(r, c));
+    char text[32];
+    double seconds = 0;
+    if (http1_query(req, "timeout", text, sizeof text) &&
+        (!by_str_to_f64(by_str_of(text), &seconds) || seconds < 0 || seconds > IDLE_SECONDS_MAX)) {
+        request_error(c, BY_EINVAL, "timeout: seconds are needed, from 0 to 3600", 0);
+        return;
+    }
+    if (seconds == 0) {
+        uplink_ask_scheduler(r->uplink, "flush", BY_STR("{}"), api_on_answer,
+                             api_pending_new(r, c));
+        return;
+    }
+    struct flush *f = by_alloc(sizeof *f);
+    f->pending = api_pending_new(r, c);
+    f->until_ns = by_now_ns() + (uint64_t)(seconds * BY_NS_PER_S);
+    uv_timer_init(r->loop, &f->again);
+    f->again.data = f;
+    ask_whether_idle(&f->again);
 }
 
 void api_cache(struct router *r, struct conn *c, const struct http1_request *req) {

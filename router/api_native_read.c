@@ -192,13 +192,25 @@ static int read_rids(struct request *q, struct by_err *err) {
 
 /* What would change the answer, and is not there. */
 static int refuse_unknown(const struct by_json *body, struct by_err *err) {
-    static const char *const refused[] = {
-        "input_embeds",         "image_data",     "video_data",
-        "audio_data",           "lora_path",      "session_params",
-        "session_id",           "return_entropy", "return_hidden_states",
-        "return_bytes",         "bootstrap_room", "custom_logit_processor",
-        "max_thinking_tokens",  "routed_dp_rank", "return_routed_experts",
-        "return_sampling_mask", "mm_hashes",      "positional_embed_overrides"};
+    static const char *const refused[] = {"input_embeds",
+                                          "image_data",
+                                          "video_data",
+                                          "audio_data",
+                                          "lora_path",
+                                          "session_params",
+                                          "session_id",
+                                          "return_entropy",
+                                          "return_hidden_states",
+                                          "return_bytes",
+                                          "bootstrap_room",
+                                          "custom_logit_processor",
+                                          "max_thinking_tokens",
+                                          "routed_dp_rank",
+                                          "data_parallel_rank",
+                                          "return_routed_experts",
+                                          "return_sampling_mask",
+                                          "mm_hashes",
+                                          "positional_embed_overrides"};
     return api_refuse(body, refused, BY_COUNTOF(refused), err);
 }
 

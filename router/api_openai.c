@@ -29,6 +29,8 @@ static const char *const refused[] = {"beam_width",
                                       "prompt_embeds",
                                       "documents",
                                       "truncate_prompt_tokens",
+                                      "routed_dp_rank",
+                                      "data_parallel_rank",
                                       "chat_template"};
 
 static int refuse_unknown(const struct by_json *body, struct by_err *err) {

@@ -115,7 +115,10 @@ const struct form form_completions = {"Completions", "OpenAI's completions", FIE
 static const struct form_field chat[] = {
     {"messages", "{'type':'array','minItems':1,'items':" CHAT_MESSAGE "}",
      "role and content of each; the model's template makes the prompt", true},
-    {"tools", "{'type':['array','null']}", "what it may call; read by --tool-call-parser", false},
+    {"tools", "{'type':['array','null']}",
+     "what it may call, if the model's template shows it tools; calls are read by "
+     "--tool-call-parser",
+     false},
     {"tool_choice", ANYTHING, "auto or none", false},
     {"parallel_tool_calls", TRUTH, "false: one call an answer", false},
     {"logprobs", TRUTH, "log probabilities of the answer", false},
@@ -325,6 +328,11 @@ static const struct form_field top[] = {
      false},
 };
 const struct form form_top = {"Top", "how much of the tree to show", FIELDS(top)};
+static const struct form_field flush[] = {
+    {"timeout", "{'type':'number','minimum':0,'maximum':3600}",
+     "seconds to wait at most until nobody needs it", false},
+};
+const struct form form_flush = {"Flush", "when to forget it", FIELDS(flush)};
 static const struct form_field loads_of[] = {
     {"dp_rank", "{'type':'integer','minimum':0}", "of one replica; without it: of all", false},
     {"include",

@@ -38,7 +38,7 @@ extern const struct form form_embeddings, form_encode, form_classify, form_ollam
     form_ollama_embeddings, form_rerank, form_score;
 extern const struct form form_abort, form_chat, form_completions, form_count, form_detokenize,
     form_generate, form_messages, form_ollama_chat, form_ollama_generate, form_ollama_show,
-    form_responses, form_template, form_tokenize, form_top, form_loads_of, form_update;
+    form_responses, form_template, form_tokenize, form_top, form_flush, form_loads_of, form_update;
 /* What they answer. */
 extern const struct form form_embedding_list, form_encoded, form_ollama_embedded,
     form_ollama_embedding, form_ranks, form_scores;

@@ -1,5 +1,7 @@
 #include "router/http_write.h"
 
+#include "router/cors.h"
+
 #include <string.h>
 
 static const struct {
@@ -38,12 +40,13 @@ const char *http_status_text(int status) {
 void http_write_head(struct by_buf *out, const struct http_head *h) {
     by_buf_addf(out, "HTTP/1.1 %d %s\r\n", h->status, http_status_text(h->status));
     if (h->content_type) by_buf_addf(out, "Content-Type: %s\r\n", h->content_type);
-    if (!h->is_stream)
+    if (!h->is_stream && h->status != 204) /* 204 has no body, and says no length */
         by_buf_addf(out, "Content-Length: %zu\r\n", h->content_length);
-    else if (!h->is_http10)
+    if (h->is_stream && !h->is_http10)
         by_buf_addz(out, "Transfer-Encoding: chunked\r\nCache-Control: no-cache\r\n");
     by_buf_addf(out, "Connection: %s\r\n", h->keep_alive ? "keep-alive" : "close");
     if (h->trace && *h->trace) by_buf_addf(out, "traceparent: %s\r\n", h->trace);
+    cors_write(out, h->origins, h->origin);
     if (h->extra) by_buf_addz(out, h->extra);
     by_buf_addz(out, "\r\n");
 }

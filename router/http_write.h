@@ -19,8 +19,10 @@ struct http_head {
     size_t content_length;    /* when not a stream */
     bool keep_alive;
     bool is_http10;
-    const char *trace; /* value of traceparent; NULL or "": none */
-    const char *extra; /* further header lines, each ended by CRLF; NULL: none */
+    const char *trace;    /* value of traceparent; NULL or "": none */
+    const char *origins;  /* --allowed-origins; NULL: none */
+    struct by_str origin; /* where the page lies that asks */
+    const char *extra;    /* further header lines, each ended by CRLF; NULL: none */
 };
 void http_write_head(struct by_buf *out, const struct http_head *h);
 /* One chunk of a chunked body; http_write_last_chunk ends it. */

@@ -6,6 +6,7 @@
 #include "common/base/proc.h"
 #include "common/base/sandbox.h"
 #include "proto/endpoint.h"
+#include "router/cors.h"
 #include "router/routes.h"
 
 #include <math.h>
@@ -104,6 +105,7 @@ static int open_all(struct shell *s, const struct by_options *o, struct by_err *
     struct server_options so = {.host = o->host,
                                 .port = (int)o->port,
                                 .unix_path = o->uds,
+                                .origins = o->allowed_origins,
                                 .body_bytes_max = (size_t)o->max_body_bytes,
                                 .connections_max = (uint32_t)o->max_connections,
                                 .stall_seconds = (uint32_t)ceil(o->slow_client_timeout),
@@ -116,6 +118,8 @@ static int open_all(struct shell *s, const struct by_options *o, struct by_err *
     ao.handle = routes_handle_admin;
     if (o->admin_socket_only && !o->admin_socket)
         return by_fail(err, BY_EINVAL, "--admin-socket-only: --admin-socket PATH is missing");
+    rc = cors_check(o->allowed_origins, err);
+    if (rc) return rc;
     rc = uplink_open(&r->uplink, &uo, err);
     if (!rc) rc = server_open(&r->server, r->loop, &so, err);
     if (!rc && o->admin_socket) rc = server_open(&s->admin, r->loop, &ao, err);

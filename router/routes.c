@@ -1,5 +1,7 @@
 #include "router/routes.h"
 
+#include "router/cors.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -87,9 +89,10 @@ const struct route routes[] = {
      &form_drained},
     {HTTP1_POST, "/update_weights_from_disk", api_update_weights, ROUTE_ADMIN,
      "other weights of the same shape, without losing a request", &form_update, &form_updated},
-    {HTTP1_POST, "/flush_cache", api_flush_cache, ROUTE_ADMIN, "forget the prefix cache", NULL,
-     &form_any},
-    {HTTP1_GET, "/flush_cache", api_flush_cache, ROUTE_ADMIN, "the same", NULL, &form_any},
+    {HTTP1_POST, "/flush_cache", api_flush_cache, ROUTE_ADMIN,
+     "forget the prefix cache; with ?timeout=SECONDS once nobody runs or waits, at the latest then",
+     NULL, &form_any},
+    {HTTP1_GET, "/flush_cache", api_flush_cache, ROUTE_ADMIN, "the same", &form_flush, &form_any},
 };
 const size_t n_routes = BY_COUNTOF(routes);
 
@@ -107,10 +110,19 @@ static struct by_str key_of(const struct http1_request *req) {
     return (struct by_str){0};
 }
 
+/* Does a browser ask, for a page or a link in one? It asks whatever a page of any site tells it to, also of this machine. */
+static bool is_of_page(const struct http1_request *req) {
+    struct by_str v;
+    if (http1_header(req, "origin", &v)) return true;
+    return http1_header(req, "sec-fetch-site", &v) &&
+           !by_str_eqz(v, "none"); /* none: typed by hand */
+}
+
 /* Who asks: remembered for the handler. */
 static int check_key(struct router *r, enum route_level level, const struct http1_request *req) {
     r->caller = auth_find(r->auth, key_of(req));
     if (r->is_by_admin_socket) return 0;
+    if (level == ROUTE_ADMIN && !r->auth->n && is_of_page(req)) return BY_EFORBIDDEN;
     return level == ROUTE_OPEN ? 0 : auth_may(r->auth, r->caller, level == ROUTE_ADMIN);
 }
 
@@ -141,9 +153,20 @@ static void refuse(struct conn *c, const struct http1_request *req, int code, co
         request_error(c, code, text, 0);
 }
 
+/* "May I send this?", asked by the browser of a page that may; without a key, and of a path that may not be there. */
+static bool is_preflight(const struct conn *c, const struct http1_request *req) {
+    struct by_str v;
+    return req->method == HTTP1_OPTIONS && conn_origin_may(c) &&
+           http1_header(req, "access-control-request-method", &v);
+}
+
 static void handle(struct router *r, struct conn *c, const struct http1_request *req) {
     const struct route *found = NULL;
     bool path_known = false;
+    if (is_preflight(c, req)) {
+        conn_respond(c, 204, NULL, BY_STR(""), cors_preflight);
+        return;
+    }
     enum http1_method method = req->method == HTTP1_HEAD_METHOD ? HTTP1_GET : req->method;
     for (size_t i = 0; i < n_routes && !found; i++) {
         if (!matches(routes[i].path, req->path)) continue;
@@ -153,7 +176,10 @@ static void handle(struct router *r, struct conn *c, const struct http1_request 
     }
     int refused = found ? check_key(r, found->level, req) : 0;
     if (refused == BY_EFORBIDDEN) {
-        refuse(c, req, refused, "this key may not do that; an admin's key may");
+        refuse(c, req, refused,
+               r->auth->n ? "this key may not do that; an admin's key may"
+                          : "a page in a browser may not do that without an admin's key "
+                            "(--admin-api-key)");
     } else if (refused) {
         refuse(c, req, refused, "the API key is missing or wrong; send Authorization: Bearer KEY");
     } else if (found) {

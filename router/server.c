@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/metrics.h"
+#include "router/cors.h"
 #include "router/http_write.h"
 
 #include <errno.h>
@@ -196,6 +197,17 @@ static void finish_answer(struct conn *c) {
     by_free(bytes);
 }
 
+/* Where the page lies that made a browser ask; empty when nobody says. */
+static struct by_str origin_of(const struct conn *c) {
+    struct by_str origin = {0};
+    (void)http1_header(http1_request(c->http), "origin", &origin);
+    return origin;
+}
+
+bool conn_origin_may(const struct conn *c) {
+    return cors_allows(c->server->o.origins, origin_of(c));
+}
+
 void conn_respond(struct conn *c, int status, const char *content_type, struct by_str body,
                   const char *extra) {
     if (c->state == CONN_CLOSING) return;
@@ -207,6 +219,8 @@ void conn_respond(struct conn *c, int status, const char *content_type, struct b
                           .keep_alive = c->keep_alive,
                           .is_http10 = c->is_http10,
                           .trace = c->trace.text,
+                          .origins = c->server->o.origins,
+                          .origin = origin_of(c),
                           .extra = extra};
     http_write_head(&c->out, &h);
     if (http1_request(c->http)->method != HTTP1_HEAD_METHOD) by_buf_add_str(&c->out, body);
@@ -224,6 +238,8 @@ void conn_stream_begin(struct conn *c, const char *content_type) {
                           .keep_alive = c->keep_alive,
                           .is_http10 = c->is_http10,
                           .trace = c->trace.text,
+                          .origins = c->server->o.origins,
+                          .origin = origin_of(c),
                           .extra = "X-Accel-Buffering: no\r\n"};
     http_write_head(&c->out, &h);
 }
@@ -356,7 +372,10 @@ static void name_peer(struct conn *c) {
 static void on_connection(uv_stream_t *listener, int status) {
     struct server *s = listener->data;
     if (status) {
-        by_warn_limited("a connection was not accepted: %s", uv_strerror(status));
+        by_warn_limited("a connection was not accepted: %s%s", uv_strerror(status),
+                        status == UV_EMFILE ? "; allow more (ulimit -n, LimitNOFILE), or fewer "
+                                              "connections (--max-connections)"
+                                            : "");
         return;
     }
     struct conn *c = by_alloc(sizeof *c);

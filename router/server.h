@@ -25,6 +25,7 @@ struct server_options {
     int port;
     const char *unix_path; /* instead of host and port: a socket file; NULL: none */
     bool is_private;       /* of mode 0600 */
+    const char *origins;   /* whose pages may read answers (cors.h); NULL: none */
     size_t body_bytes_max;
     uint32_t connections_max;
     uint32_t stall_seconds;   /* that a client may take nothing of what waits for it; 0: for ever */
@@ -55,6 +56,8 @@ void conn_set_owner(struct conn *c, void *owner, void (*gone)(void *owner),
                     void (*drained)(void *owner));
 size_t conn_n_pending(const struct conn *c); /* bytes that the client has not taken yet */
 const struct trace_context *conn_trace(const struct conn *c); /* of the request in hand */
-const char *conn_peer(const struct conn *c);                  /* address, for the log */
+bool conn_origin_may(
+    const struct conn *c); /* does the request in hand come from a page that may read the answer? */
+const char *conn_peer(const struct conn *c); /* address, for the log */
 
 #endif

@@ -65,3 +65,11 @@ def test_refused_by_name(server, name, value):
 def test_bad_requests_name_the_field(server, body, named):
     answer = server.post("/generate", body)
     assert answer.status == 400 and named in answer.json["error"]["message"], answer
+
+
+@pytest.mark.parametrize("name", ["routed_dp_rank", "data_parallel_rank"])
+def test_a_replica_cannot_be_asked_for(server, name):
+    """It was passed over in silence: the request went where the tree says."""
+    for path, body in (("/generate", {"text": "hi"}), ("/v1/completions", {"prompt": "hi"})):
+        answer = server.post(path, {**body, name: 1})
+        assert answer.status == 400 and name in answer.json["error"]["message"], answer
