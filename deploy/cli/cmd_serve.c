@@ -86,6 +86,23 @@ static int make_run_dir(struct by_err *err) {
     return 0;
 }
 
+static void remove_socket(const char *name) {
+    char *path = by_path_join(serve.run_dir, name);
+    unlink(path);
+    by_free(path);
+}
+
+/* Who was killed as it stopped left its own in a folder that stays. Other processes' may lie there too. */
+static void remove_sockets(void) {
+    char name[64];
+    remove_socket("scheduler.sock");
+    remove_socket("detokenizer-0.sock");
+    for (int64_t i = 0; i < serve.o.tokenizer_worker_num; i++) {
+        snprintf(name, sizeof name, "tokenizer-%lld.sock", (long long)i);
+        remove_socket(name);
+    }
+}
+
 /* ---- children ---- */
 
 static char **argv_of(const char *program, uint32_t who, const char *instance) {
@@ -166,16 +183,6 @@ static bool on_failed(void *ctx, struct child *c, int64_t code) {
     return false;
 }
 
-static void on_exited(void *ctx, struct child *c, int64_t code, int sig, bool will_restart) {
-    (void)ctx;
-    if (!serve.is_stopping)
-        by_warn("%s ended; %s status=%lld signal=%d", child_name(c),
-                will_restart ? "it is started again" : "it stays down", (long long)code, sig);
-    if (!serve.is_stopping) return;
-    if (c == serve.router) supervisor_signal_all(serve.supervisor, SIGTERM);
-    if (supervisor_all_gone(serve.supervisor)) uv_stop(serve.loop);
-}
-
 static void on_kill_timer(uv_timer_t *t) {
     (void)t;
     supervisor_signal_all(serve.supervisor, SIGKILL);
@@ -184,6 +191,19 @@ static void on_kill_timer(uv_timer_t *t) {
 static void on_drain_timer(uv_timer_t *t) {
     supervisor_signal_all(serve.supervisor, SIGTERM);
     uv_timer_start(t, on_kill_timer, STOP_GRACE_MS, 0);
+}
+
+static void on_exited(void *ctx, struct child *c, int64_t code, int sig, bool will_restart) {
+    (void)ctx;
+    if (!serve.is_stopping) {
+        by_warn("%s ended; %s status=%lld signal=%d", child_name(c),
+                will_restart ? "it is started again" : "it stays down", (long long)code, sig);
+        return;
+    }
+    if (sig == SIGKILL && serve.n_signals < 2)
+        by_warn("%s did not stop in time, and was killed", child_name(c));
+    if (c == serve.router) on_drain_timer(&serve.timer);
+    if (supervisor_all_gone(serve.supervisor)) uv_stop(serve.loop);
 }
 
 /* The router first: it finishes what runs; the others stop when it is gone. */
@@ -311,6 +331,7 @@ int cmd_serve(int argc, char **argv) {
     if (!supervisor_all_gone(serve.supervisor)) uv_run(serve.loop, UV_RUN_DEFAULT);
     supervisor_free(serve.supervisor);
     workers_release(&serve.workers);
+    remove_sockets();
     if (serve.owns_run_dir) by_dir_remove(serve.run_dir);
     by_info("stopped");
     return serve.has_failed ? 1 : 0;

@@ -72,3 +72,42 @@ def test_a_stop_while_it_starts(worker, tmp_path, line):
         assert os.listdir(tmp_path / "run") == []
     finally:
         s.stop()
+
+
+STANDING = ["scheduler", "gpu-worker", "tokenizer-worker", "detokenizer", "router"]
+
+
+@pytest.fixture
+def one_stands_still(worker, tmp_path, request):
+    """A server of whose processes one does not run any more; its folder, which is to stay."""
+    drain = [] if request.param != "router" else ["--drain-timeout", "1"]  # nobody but itself knows what it still has to do
+    with Serve(*FLAGS, *drain, worker=worker, run_dir=tmp_path / "run") as s:
+        assert s.generate("hello", 4)[2]["completion_tokens"] == 4
+        pid = s.pids()[request.param]
+        os.kill(pid, signal.SIGSTOP)
+        wait_for("it to stand still", lambda: is_stopped(pid))
+        yield s, request.param
+
+
+def left_of(s, run_dir):
+    return [name for name, pid in s.pids().items() if alive(pid)], os.listdir(run_dir)
+
+
+@pytest.mark.parametrize("one_stands_still", STANDING, indirect=True)
+def test_a_stop_while_one_stands_still(one_stands_still, tmp_path):
+    """It is waited for five seconds once the router has done its work (it was: for --drain-timeout more), and leaves nothing either."""
+    s, name = one_stands_still
+    s.process.terminate()
+    assert s.wait() == 0
+    assert left_of(s, tmp_path / "run") == ([], [])
+    assert f"{name} did not stop in time, and was killed" in s.logs()
+
+
+@pytest.mark.parametrize("one_stands_still", STANDING, indirect=True)
+def test_a_stop_now_while_one_stands_still(one_stands_still, tmp_path):
+    s, name = one_stands_still
+    s.process.terminate()
+    wait_for("the drain to begin", lambda: "stopping" in s.logs())
+    s.process.terminate()
+    assert s.wait() == 0
+    assert left_of(s, tmp_path / "run") == ([], [])
