@@ -83,7 +83,7 @@ static void on_scheduler_up(void *ctx, struct wire_peer *peer) {
 static void on_scheduler_down(void *ctx, struct wire_peer *peer, const char *why) {
     (void)ctx;
     (void)peer;
-    by_warn("scheduler lost why=%s", why);
+    by_log(by_proc_loss_level(), "scheduler lost why=%s", why);
     detok_reset(shell.detok);
 }
 

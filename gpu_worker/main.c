@@ -375,8 +375,9 @@ static void on_down(void *ctx, struct wire_peer *peer, const char *why) {
     (void)ctx;
     (void)peer;
     struct by_err err;
-    by_warn("lost the scheduler: %s; %llu steps began while another was in flight", why,
-            (unsigned long long)worker_n_ahead(shell.worker));
+    by_log(by_proc_loss_level(),
+           "lost the scheduler: %s; %llu steps began while another was in flight", why,
+           (unsigned long long)worker_n_ahead(shell.worker));
     worker_reset(shell.worker);
     leave_group();
     if (open_group(&err)) by_die("%s", err.text);

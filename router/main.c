@@ -136,6 +136,16 @@ static int open_all(struct shell *s, const struct by_options *o, struct by_err *
     return 0;
 }
 
+/* The soft limit is the hard one by now (common/base/proc.c). Few serve so many at a time that they need to hear of more. */
+static void check_files(int64_t n_connections) {
+    enum { MANY = 4096 };
+    uint64_t have;
+    if (by_proc_lacks_files((uint64_t)BY_MIN(n_connections, MANY), &have))
+        by_warn("%llu open files are allowed: connections beyond them wait; raise `ulimit -n` (in "
+                "a unit LimitNOFILE=)",
+                (unsigned long long)have);
+}
+
 static void on_alive(uv_timer_t *t) {
     (void)t;
     by_notify("WATCHDOG=1");
@@ -205,6 +215,7 @@ int main(int argc, char **argv) {
         by_error("%s", err.text);
         return EXIT_PERMANENT;
     }
+    check_files(o.max_connections);
     watch_stop(&shell);
     uv_run(r->loop, UV_RUN_DEFAULT);
     by_proc_tidy(o.run_dir);

@@ -3,6 +3,7 @@
 #include "common/base/list.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/base/proc.h"
 #include "proto/wire.h"
 #include "router/carry.h"
 #include "router/pump.h"
@@ -300,7 +301,7 @@ static void scheduler_on_msg(void *ctx, struct wire_peer *peer, const struct msg
 static void scheduler_on_down(void *ctx, struct wire_peer *peer, const char *why) {
     struct uplink *u = ctx;
     (void)peer;
-    by_warn("lost the scheduler: %s", why);
+    by_log(by_proc_loss_level(), "lost the scheduler: %s", why);
     u->scheduler = NULL;
     carry_scheduler_down(&u->carry);
     u->scheduler_says_ready = false;

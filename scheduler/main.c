@@ -78,7 +78,9 @@ static void on_msg(void *ctx, struct wire_peer *peer, const struct msg *m) {
 
 static void on_down(void *ctx, struct wire_peer *peer, const char *why) {
     (void)ctx;
-    by_info("%s is gone instance=%s why=%s", role_text(peer->role), peer->instance, why);
+    bool is_alarm = peer->role == ROLE_GPU_WORKER; /* its requests wait for a place */
+    by_log(is_alarm ? by_proc_loss_level() : BY_LOG_INFO, "%s is gone instance=%s why=%s",
+           role_text(peer->role), peer->instance, why);
     if (!peer->user) return; /* the core ended it */
     by_map_remove(&shell.peers, number_of(peer));
     uint64_t now = by_now_ns();

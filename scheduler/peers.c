@@ -293,11 +293,7 @@ static void worker_down(struct core *c, struct core_peer *p) {
     if (r->ranks[p->rank] != p->id) return;
     r->ranks[p->rank] = 0;
     r->n_ranks--;
-    if (r->is_up) {
-        by_warn("replica is lost replica=%u rank=%u: its requests wait for a place", r->index,
-                p->rank);
-        retract_replica_lost(c, r);
-    }
+    if (r->is_up) retract_replica_lost(c, r);
     for (uint32_t i = 0; i < r->world; i++) { /* one rank gone: the group starts again */
         struct core_peer *other = core_peer(c, r->ranks[i]);
         if (other) core_end_peer(c, other, "another rank of the group is gone");

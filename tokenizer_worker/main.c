@@ -82,7 +82,7 @@ static void on_scheduler_up(void *ctx, struct wire_peer *peer) {
 static void on_scheduler_down(void *ctx, struct wire_peer *peer, const char *why) {
     (void)ctx;
     (void)peer;
-    by_warn("lost the scheduler: %s", why);
+    by_log(by_proc_loss_level(), "lost the scheduler: %s", why);
     desk_scheduler_down(&shell.desk);
 }
 

@@ -2,7 +2,6 @@
 
 #include "common/base/check.h"
 #include "common/base/file.h"
-#include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/rand.h"
 
@@ -57,6 +56,13 @@ static void raise_fd_limit(void) {
     setrlimit(RLIMIT_NOFILE, &lim);
 }
 
+bool by_proc_lacks_files(uint64_t n_connections, uint64_t *have) {
+    enum { BESIDES = 256 };
+    struct rlimit lim;
+    *have = getrlimit(RLIMIT_NOFILE, &lim) ? UINT64_MAX : lim.rlim_max;
+    return *have < n_connections + BESIDES;
+}
+
 /* banyan serve says who it is; when it dies, however it dies, we get SIGTERM and tidy up. */
 static void follow_parent(void) {
     const char *text = getenv("BANYAN_PARENT");
@@ -107,6 +113,10 @@ bool by_proc_should_stop(void) {
 
 uint32_t by_proc_n_stops(void) {
     return atomic_load(&n_stops);
+}
+
+enum by_log_level by_proc_loss_level(void) {
+    return by_proc_should_stop() ? BY_LOG_INFO : BY_LOG_WARN;
 }
 
 uint64_t by_proc_epoch(void) {

@@ -5,6 +5,7 @@
 #ifndef COMMON_BASE_PROC_H
 #define COMMON_BASE_PROC_H
 
+#include "common/base/log.h"
 #include "common/base/options.h"
 
 /* Exit status of a gpu worker that could run, but does not know this model: banyan serve then asks transformers. */
@@ -20,6 +21,8 @@ void by_proc_start(struct by_options *out, const struct by_options_program *prog
 int by_proc_stop_fd(void);      /* readable once SIGTERM or SIGINT came; poll it */
 bool by_proc_should_stop(void); /* has it come? */
 uint32_t by_proc_n_stops(void); /* how many times: the second one means "now" */
+/* How loudly to say that another process is lost: once a stop has come they all go, and it is no alarm. */
+enum by_log_level by_proc_loss_level(void);
 uint64_t by_proc_epoch(void);   /* drawn at start from the system's randomness, never 0 */
 bool by_proc_is_orphan(void);   /* banyan serve started us and is gone */
 /* At our end, if we are an orphan: removes from the run directory what serve can remove no more, and the directory itself
@@ -31,6 +34,8 @@ void by_notify(const char *state);
  * watches. */
 uint64_t by_proc_watchdog_ns(void);
 uint64_t by_proc_rss_bytes(void);
+/* May it have too few files open for so many connections? *have: how many it may. */
+bool by_proc_lacks_files(uint64_t n_connections, uint64_t *have);
 double by_proc_cpu_seconds(void);
 uint32_t by_proc_n_cpus(void); /* CPUs this process may use: affinity mask and cgroup quota */
 BY_MUST_USE char *by_proc_exe_dir(void); /* folder of this program; yours */

@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -123,11 +122,10 @@ static void look_at_gpu(void) {
 }
 
 static void look_at_limits(void) {
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files)) return;
-    uint64_t want = (uint64_t)doctor.o.max_connections + 256, have = files.rlim_max;
-    say(have < want ? NOTE : GOOD, "open files", "%llu allowed%s", (unsigned long long)have,
-        have < want ? "; fewer than --max-connections needs: connections beyond it wait" : "");
+    uint64_t have;
+    bool is_low = by_proc_lacks_files((uint64_t)doctor.o.max_connections, &have);
+    say(is_low ? NOTE : GOOD, "open files", "%llu allowed%s", (unsigned long long)have,
+        is_low ? "; fewer than --max-connections needs: connections beyond it wait" : "");
 }
 
 /* ---- what the server needs of it ---- */

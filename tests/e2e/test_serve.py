@@ -304,3 +304,23 @@ def test_help_and_version(program):
         done = subprocess.run([BIN / program, flag], capture_output=True, text=True, timeout=10)
         assert done.returncode == 0 and done.stderr == ""
         assert re.search(said, done.stdout), done.stdout
+
+
+def test_few_open_files_are_said_at_the_start(worker):
+    few = ["sh", "-c", 'ulimit -n 1024; exec "$0" "$@"', str(BIN / "banyan"), "serve"]
+    line = r"warn  router: 1024 open files are allowed: .*`ulimit -n`"
+    with Serve(*FLAGS, worker=worker, program=few) as s:
+        assert len(re.findall(line, s.logs())) == 1, s.logs()
+        assert s.generate("hello", 4)[2]["completion_tokens"] == 4
+    with Serve(*FLAGS, "--max-connections", "500", worker=worker, program=few) as s:  # enough for those
+        assert "open files" not in s.logs()
+
+
+def test_a_stop_that_was_asked_for_is_no_alarm(serve):
+    """It said "replica is lost", as a warning."""
+    assert serve.generate("hello", 4)[2]["completion_tokens"] == 4
+    before = len(serve.logs())
+    serve.process.terminate()
+    assert serve.wait() == 0
+    said = serve.logs()[before:]
+    assert not re.search(r" (warn|error)  ?scheduler: ", said), said

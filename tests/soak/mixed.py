@@ -228,7 +228,7 @@ def failing(scale):
     """F8: the nth allocation, read, write and ZMQ call of each process fails, for many n."""
     env = {"BANYAN_TEST_LONG": "yes"} if scale >= 1 else {}
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "--timeout=600", ROOT / "tests/protocol/test_failing.py"], capture_output=True, text=True,
-                          env={**os.environ, **env})
+                          env={**os.environ, **env}, cwd=ROOT)
     row("the nth call fails", "each process and kind", last_line(done), "all pass", done.returncode == 0)
 
 
