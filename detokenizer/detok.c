@@ -328,6 +328,13 @@ void detok_on_tokens(struct detok *d, const struct msg_tokens *m, uint64_t now_n
     mark_ended(d, r);
 }
 
+void detok_on_reading(struct detok *d, const struct msg_reading *m) {
+    const struct request *r = find(d, &m->name);
+    bool is_done = !r || (!r->is_owed && !r->is_asked);
+    struct msg out = {.kind = MSG_reading, .reading = {.name = m->name, .is_done = is_done}};
+    d->o.to_scheduler(d->o.ctx, &out);
+}
+
 void detok_on_cancel(struct detok *d, const struct msg_name *name) {
     struct request *r = find(d, name);
     if (r) forget(d, r);

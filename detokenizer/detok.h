@@ -35,6 +35,9 @@ struct detok *detok_new(const struct detok_options *o);
 void detok_free(struct detok *d); /* NULL is fine */
 
 void detok_on_tokens(struct detok *d, const struct msg_tokens *m, uint64_t now_ns);
+/* All that came before is read, or it would not get here: the scheduler asks when it looks for what kills its reader. It is
+ * not done if that request will be asked for again. */
+void detok_on_reading(struct detok *d, const struct msg_reading *m);
 void detok_on_cancel(struct detok *d,
                      const struct msg_name *name); /* the scheduler's: nothing more will come */
 /* The router's. BY_EAGAIN: it misses a part, the scheduler shall replay. Else: it does not want this request. */

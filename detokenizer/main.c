@@ -94,6 +94,8 @@ static void on_scheduler_msg(void *ctx, struct wire_peer *peer, const struct msg
         detok_on_tokens(shell.detok, &m->tokens, by_now_ns());
     else if (m->kind == MSG_cancel)
         detok_on_cancel(shell.detok, &m->cancel.name);
+    else if (m->kind == MSG_reading)
+        detok_on_reading(shell.detok, &m->reading);
 }
 
 static void on_tick(void *ctx, uint64_t now_ns) {

@@ -232,6 +232,7 @@ static bool may_say(enum role role, enum msg_kind kind) {
     case MSG_updated:
         return role == ROLE_GPU_WORKER;
     case MSG_finish:
+    case MSG_reading:
         return role == ROLE_DETOKENIZER;
     case MSG_cancel:
         return role == ROLE_DETOKENIZER || role == ROLE_ROUTER;
@@ -266,6 +267,9 @@ void core_on_message(struct core *c, uint64_t now_ns, uint32_t peer, const struc
         break;
     case MSG_finish:
         intake_finish(c, p, &m->finish);
+        break;
+    case MSG_reading:
+        deliver_read(c, p, &m->reading);
         break;
     case MSG_cancel:
         intake_cancel(c, p, &m->cancel);
@@ -347,7 +351,7 @@ static bool check_locks(const struct core *c, const struct replica *r) {
 }
 
 bool core_check(const struct core *c) {
-    uint32_t n_waiting = 0, n_other = 0, n_up = 0;
+    uint32_t n_waiting = 0, n_other = 0, n_up = 0, n_probing = 0;
     if (!check_list(c, &c->waiting, SEQ_WAITING, &n_waiting) || n_waiting != c->n_waiting)
         return false;
     if (!check_list(c, &c->paused, SEQ_PAUSED, &n_other)) return false;
@@ -355,6 +359,11 @@ bool core_check(const struct core *c) {
     if (!tenants_check(&c->tenants)) return false;
     if (!book_check(&c->book) || !by_heap_check(&c->timers)) return false;
     if (c->tree && !radix_check(c->tree)) return false;
+    for (BY_LIST_EACH(it, &c->peers)) {
+        const struct core_peer *p = BY_CONTAINER_OF(it, struct core_peer, link);
+        n_probing += p->probe != NULL;
+        if (p->probe && p->probe->detok != p->id) return false;
+    }
     for (uint32_t i = 0; i < c->opt.n_replicas; i++) {
         const struct replica *r = c->replicas[i];
         n_up += r->is_up;
@@ -364,7 +373,7 @@ bool core_check(const struct core *c) {
         if (!check_list(c, &r->leaving, SEQ_LEAVING, &n_other)) return false;
         if (r->is_up && (!check_pages(c, r) || !check_locks(c, r))) return false;
     }
-    return n_up == c->n_replicas_up;
+    return n_up == c->n_replicas_up && n_probing == c->n_probing;
 }
 
 void core_show(const struct core *c, struct by_buf *out) {

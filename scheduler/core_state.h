@@ -31,6 +31,9 @@ struct core_peer {
     bool is_stale;          /* a gpu worker with former weights: it has no place yet */
     struct by_list reqs;    /* detokenizers: by req.in_detok */
     uint32_t n_reqs;
+    struct req *probe; /* detokenizers: who is sent alone, of reqs; NULL: all are sent as they come */
+    bool is_probe_sent; /* it was; else what was sent before it is still being read */
+    uint32_t n_asked;   /* whether it is read: answers to come */
 };
 
 struct core_counts {
@@ -67,6 +70,7 @@ struct core {
     struct tenants tenants;
     struct policy policy;
     struct by_list detokless; /* requests without a detokenizer */
+    uint32_t n_probing;       /* detokenizers with a probe */
     struct by_list
         over; /* requests whose name is over but that have rows in flight, by req.in_life */
     struct by_list pins;
@@ -169,6 +173,9 @@ void deliver_all(struct core *c, struct seq *s,
                  uint32_t n_delivered);               /* from the start: a replay */
 void deliver_assign(struct core *c, struct req *req); /* picks a detokenizer, if there is one */
 void deliver_unassign(struct core *c, struct req *req);
+/* A detokenizer is gone, and its requests are about to go to others. Returns the one that kills whoever reads it, or NULL. */
+struct req *deliver_lost(struct core *c, struct core_peer *p);
+void deliver_read(struct core *c, struct core_peer *p, const struct msg_reading *m);
 /* The detokenizer lost track of it. False: that happened too often. */
 BY_MUST_USE bool deliver_again(struct core *c, struct req *req);
 

@@ -231,7 +231,7 @@ void intake_ack(struct core *c, struct core_peer *from, const struct msg_ack *m)
     if (m->sample < req->n_seqs) {
         struct seq *s = &req->seqs[m->sample];
         uint32_t n = BY_MIN(m->n_tokens, req_n_output(s));
-        if (n > s->n_acked) req->n_replays = 0;
+        if (n > s->n_acked) req->n_replays = req->n_detoks_lost = req->n_detoks_killed = 0;
         s->n_acked = BY_MAX(s->n_acked, n);
     }
     if (m->is_final) core_drop(c, req, true);

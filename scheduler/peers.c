@@ -280,6 +280,8 @@ static void router_down(struct core *c, struct core_peer *p) {
 }
 
 static void detok_down(struct core *c, struct core_peer *p) {
+    struct req *guilty = deliver_lost(c, p);
+    if (guilty) core_fail(c, guilty, BY_EPOISON, "each detokenizer that read it has died");
     while (!by_list_empty(&p->reqs)) {
         struct req *req = BY_CONTAINER_OF(by_list_first(&p->reqs), struct req, in_detok);
         by_list_remove(&req->in_detok);

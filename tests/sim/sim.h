@@ -143,7 +143,8 @@ enum sim_special {
     SIM_PLAIN,
     SIM_POISON /* kills its worker */,
     SIM_NAN /* cannot be computed */,
-    SIM_UNREADABLE /* kills its tokenizer worker */
+    SIM_UNREADABLE /* kills its tokenizer worker */,
+    SIM_UNWRITABLE /* kills its detokenizer */
 };
 struct sim_client {
     struct journal_entry *entry; /* NULL: thinks */

@@ -28,7 +28,7 @@ static void draw_prompt(struct sim *s, struct sim_client *c) {
 static void draw_sampling(struct sim *s, struct sim_client *c) {
     c->special = SIM_PLAIN;
     if (s->cfg.has_poison && sim_one_in(s, 12))
-        c->special = (enum sim_special)(SIM_POISON + sim_below(s, 3));
+        c->special = (enum sim_special)(SIM_POISON + sim_below(s, 4));
     c->stop_id = SIM_ID_FIRST + (uint32_t)sim_below(s, SIM_IDS);
     c->sampling = (struct msg_sampling){
         .n = sim_one_in(s, 5) ? 1 + (uint32_t)sim_below(s, SIM_SAMPLES) : 1,
@@ -224,7 +224,7 @@ void client_news(struct sim *s, struct sim_proc *router, struct journal_entry *e
     struct sim_client *c = client_of(router, e);
     struct journal_sample *j = &e->samples[sample];
     if (c->entry != e) sim_fail(s, "news for a request that is over");
-    if (c->special == SIM_UNREADABLE) wrong(s, e, "what nobody can read");
+    if (c->special >= SIM_UNREADABLE) wrong(s, e, "what nobody can read");
     c->news_ns = s->now;
     check_prefix(s, e, j, &c->want[sample], c->n_checked[sample]);
     if (j->n_ids / ACK_EVERY != c->n_checked[sample] / ACK_EVERY)
@@ -247,6 +247,8 @@ static bool may_fail(const struct sim *s, const struct sim_client *c, const stru
     /* Of tokenizer workers, however they were lost, none dies three times of a request that can be read. */
     if (code == BY_EPOISON && memcmp(f->text.p, "each tokenizer", 14) == 0)
         return c->special == SIM_UNREADABLE;
+    if (code == BY_EPOISON && memcmp(f->text.p, "each detokenizer", 16) == 0)
+        return c->special == SIM_UNWRITABLE;
     /* Three losses without a token prove it guilty (DESIGN D5), be it so or not; the first may have been of a worker that was
      * dead already when it asked. */
     if (code == BY_EPOISON) return s->n_deaths - c->n_deaths >= 2;

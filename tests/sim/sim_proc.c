@@ -173,10 +173,18 @@ static struct sim_link *router_link(struct sim_proc *detok, uint64_t epoch) {
     return NULL;
 }
 
+static bool is_unwritable(const struct sim_link *l, const struct msg *m) {
+    const struct sim_router *r = l->end[0].proc->router;
+    const struct journal_entry *e =
+        r && m->kind == MSG_text ? journal_find(&r->journal, m->text.name) : NULL;
+    return e && r->client[e->index].special == SIM_UNWRITABLE;
+}
+
 static bool detok_to_router(void *ctx, uint64_t epoch, const struct msg *m) {
     struct sim_proc *p = ctx;
     struct sim_link *l = router_link(p, epoch);
-    if (l) bus_send(p->sim, l, 1, m);
+    if (l) p->is_dying |= is_unwritable(l, m);
+    if (l && !p->is_dying) bus_send(p->sim, l, 1, m);
     return l != NULL;
 }
 
@@ -340,6 +348,8 @@ void proc_message(struct sim *s, struct sim_link *l, uint32_t side, const struct
         detok_on_tokens(p->detok, &m->tokens, s->now);
     } else if (m->kind == MSG_cancel) {
         detok_on_cancel(p->detok, &m->cancel.name);
+    } else if (m->kind == MSG_reading) {
+        detok_on_reading(p->detok, &m->reading);
     }
 }
 
@@ -356,6 +366,9 @@ void proc_idle(struct sim *s, struct sim_proc *p) {
     bus_finish_ending(s, p);
     if (p->role == ROLE_SCHEDULER) idle_scheduler(s, p);
     bus_finish_ending(s, p);
-    if (p->is_dying) fault_kill(s, p, 5 * SIM_MS + sim_below(s, 100 * SIM_MS));
+    if (p->is_dying) {
+        fault_kill(s, p, 5 * SIM_MS + sim_below(s, 100 * SIM_MS));
+        return;
+    }
     if (p->role == ROLE_DETOKENIZER && detok_n_requests(p->detok)) set_timer(s, p, s->now + SIM_S);
 }

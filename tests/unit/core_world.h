@@ -83,6 +83,10 @@ struct world {
     struct w_req *req;                            /* [W_REQS] by rid */
     bool is_encoder, pools_all, makes_no_vectors; /* what the workers say of the model, and do */
     bool is_ready, is_deaf /* the detokenizer loses frames */;
+    uint64_t deadly_rid; /* kills the detokenizer that reads its tokens; 0: nothing does */
+    bool is_detok_dead, is_slow_to_read;
+    struct msg_name asked; /* "have you read all before this?", the last time of … */
+    uint32_t n_asked;
     uint32_t n_cancels, n_tokens_frames, n_steps, n_rows, n_prefill_tokens;
     uint32_t rows_max, tokens_max; /* of one step */
     uint64_t n_allocs;             /* in the core while it steps */
@@ -108,7 +112,8 @@ static inline struct w_worker *w_worker_of(struct world *w, uint32_t peer) {
 
 static inline void w_on_tokens(struct world *w, const struct msg_tokens *m) {
     w->n_tokens_frames++;
-    if (w->is_deaf) return;
+    w->is_detok_dead |= w->deadly_rid && m->name.rid == w->deadly_rid;
+    if (w->is_deaf || w->is_detok_dead) return;
     assert_true(m->name.rid < W_REQS && m->sample < W_SAMPLES);
     struct w_req *q = &w->req[m->name.rid];
     struct w_sample *s = &q->sample[m->sample];
@@ -168,6 +173,11 @@ static inline void w_send(void *ctx, uint32_t peer, const struct msg *m) {
     } else if (m->kind == MSG_tokens) {
         assert_int_equal(peer, w->detok);
         w_on_tokens(w, &m->tokens);
+    } else if (m->kind == MSG_reading) {
+        assert_int_equal(peer, w->detok);
+        if (w->is_detok_dead) return;
+        w->asked = m->reading.name;
+        w->n_asked++;
     } else if (m->kind == MSG_failed) {
         struct w_req *q = &w->req[m->failed.name.rid];
         if (q->is_failed) assert_int_equal(m->failed.code, q->code); /* to a copy, the same again */
@@ -250,8 +260,20 @@ static inline void w_detok_kill(struct world *w) { /* its open samples are forgo
         for (uint32_t k = 0; k < W_SAMPLES; k++)
             w->req[i].sample[k].is_open = false;
     }
+    w->is_detok_dead = false;
+    w->n_asked = 0;
     core_on_down(w->core, w->now, w->detok, "killed");
     assert_true(core_check(w->core));
+}
+
+/* It has read all before a question. False: there is none. */
+static inline bool w_detok_read(struct world *w) {
+    struct msg m = {.kind = MSG_reading, .reading = {.name = w->asked, .is_done = true}};
+    if (!w->n_asked || w->is_detok_dead) return false;
+    w->n_asked--;
+    core_on_message(w->core, w->now, w->detok, &m);
+    assert_true(core_check(w->core));
+    return true;
 }
 
 /* Everything but page_size, n_pages, n_slots, step_tokens and opt has a default. */
@@ -513,6 +535,8 @@ static inline bool w_step(struct world *w) { /* builds all that can go out */
         any = true;
     w->n_allocs += by_mem_n_allocs() - before;
     assert_true(core_check(w->core));
+    while (!w->is_slow_to_read && w_detok_read(w))
+        any = true;
     return any;
 }
 
