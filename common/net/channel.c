@@ -180,11 +180,18 @@ bool by_channel_has_input(const struct by_channel *c) {
     return rc == 0 && (events & ZMQ_POLLIN);
 }
 
+/* An error that is not meant to come. Going on would lose a frame, and when it was the last for a while nobody would miss it:
+ * both sides would wait. */
+BY_NORETURN static void give_up(const char *what) {
+    by_die("libzmq cannot %s: %s", what, zmq_strerror(errno));
+}
+
 static bool receive(void *socket, zmq_msg_t *part) {
     int rc;
     do {
         rc = zmq_msg_recv(part, socket, ZMQ_DONTWAIT);
     } while (rc < 0 && errno == EINTR);
+    if (rc < 0 && errno != EAGAIN) give_up("receive");
     return rc >= 0;
 }
 
@@ -252,6 +259,7 @@ static int send_part(void *socket, struct by_str s, int flags) {
         rc = zmq_send(socket, s.p, s.n, flags | ZMQ_DONTWAIT);
     } while (rc < 0 && errno == EINTR);
     if (rc >= 0) return 0;
+    if (errno != EHOSTUNREACH && errno != EAGAIN) give_up("send");
     return errno == EHOSTUNREACH ? BY_ENOTFOUND : BY_EAGAIN;
 }
 
