@@ -31,7 +31,7 @@ struct core_peer {
     bool is_stale;          /* a gpu worker with former weights: it has no place yet */
     struct by_list reqs;    /* detokenizers: by req.in_detok */
     uint32_t n_reqs;
-    struct req *probe; /* detokenizers: who is sent alone, of reqs; NULL: all are sent as they come */
+    struct req *probe;  /* detokenizers: who of reqs is sent alone; NULL: nobody */
     bool is_probe_sent; /* it was; else what was sent before it is still being read */
     uint32_t n_asked;   /* whether it is read: answers to come */
 };

@@ -45,11 +45,10 @@ struct req {
         n_deaths; /* steps lost with rows of this request in flight, since its last new token */
     uint32_t
         n_replays; /* asked for by the detokenizer one soon after the other, since the router's last ack */
-    uint64_t replayed_ns; /* the last of them */
-    uint32_t
-        n_detoks_lost; /* with it, since it was known to be read; deliver.c looks for who is to blame */
+    uint64_t replayed_ns;     /* the last of them */
+    uint32_t n_detoks_lost;   /* with it, since it was known to be read (deliver.c) */
     uint32_t n_detoks_killed; /* of them, while it alone was being read */
-    bool is_unread; /* it was sent alone, and could not be written: it is not sent before it is asked for */
+    bool is_unread;           /* sent alone, and not written: it waits until it is asked for */
     uint32_t n_retractions;
     uint32_t replica;  /* the last that a sample entered */
     uint64_t queue_us; /* from arrival to first admission */

@@ -23,8 +23,8 @@ bool by_proc_should_stop(void); /* has it come? */
 uint32_t by_proc_n_stops(void); /* how many times: the second one means "now" */
 /* How loudly to say that another process is lost: once a stop has come they all go, and it is no alarm. */
 enum by_log_level by_proc_loss_level(void);
-uint64_t by_proc_epoch(void);   /* drawn at start from the system's randomness, never 0 */
-bool by_proc_is_orphan(void);   /* banyan serve started us and is gone */
+uint64_t by_proc_epoch(void); /* drawn at start from the system's randomness, never 0 */
+bool by_proc_is_orphan(void); /* banyan serve started us and is gone */
 /* At our end, if we are an orphan: removes from the run directory what serve can remove no more, and the directory itself
  * when it was one of serve's making and the last of us has left. */
 void by_proc_tidy(const char *run_dir);
