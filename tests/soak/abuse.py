@@ -75,11 +75,11 @@ def starts(scale):
     jumps(n)
 
 
-def drained(s):
-    """SIGTERM while 32 streams run: (how many did not end whole, seconds until it was over)."""
+def drained(s, n=2000):
+    """SIGTERM while 32 streams of n tokens run: (how many did not end whole, seconds until it was over)."""
     def stream(i):
         try:
-            return s.generate([30 + i] * 20, 300, sampling=GREEDY)[2]["completion_tokens"] == 300
+            return s.generate([30 + i] * 20, n, sampling=GREEDY)[2]["completion_tokens"] == n
         except Exception:  # noqa: BLE001 - what is counted
             return False
 
