@@ -18,7 +18,7 @@ static void check_begins(const struct parse_tools_result *a, const struct parse_
     }
 }
 
-/* JSON, but for what by_json_parse alone refuses: an escaped NUL in a key. */
+/* JSON, but for what by_json_parse alone refuses: an escaped NUL in a key, and 1e999. */
 static void check_arguments(const struct parse_tools_result *r) {
     const struct by_json_limits lim = {.bytes_max = 1 << 24, .depth_max = 256};
     for (size_t i = 0; i < r->n_calls; i++) {
@@ -26,7 +26,8 @@ static void check_arguments(const struct parse_tools_result *r) {
         struct by_err err = {0};
         struct by_str text = r->calls[i].arguments;
         if (text.n && text.p[0] == '{' && by_json_parse(&j, text, &lim, &err))
-            by_assert(strstr(err.text, "\\u0000 is not allowed in a key"));
+            by_assert(strstr(err.text, "\\u0000 is not allowed in a key") ||
+                      strstr(err.text, "a number out of range"));
         by_json_free(j);
     }
 }
