@@ -4,7 +4,7 @@
     tests/style/check_style.py              checks the tree; each finding is one line, and the exit status says if any
     tests/style/check_style.py --self-test  breaks every rule once on purpose: a rule that cannot fail is no rule
 
-Who may include whom, and which file is a library's one door, is read from the two tables in README.md. An exception is
+Who may include whom, and which file is a library's one door, is read from the two tables in ARCHITECTURE.md. An exception is
 a line of allow.txt: RULE PATH WHAT reason. One without a reason, or that nothing needs any more, is a finding too.
 """
 import fnmatch
@@ -92,9 +92,9 @@ class Tree:
         self.words = {w for path, text in files.items() if not path.endswith(".md") for w in re.findall(r"\w+", text)}
         self.files = {path: File(path, text) for path, text in files.items()}
         self._tags = {}
-        readme = files.get("README.md", "")
-        self.rooms = {cells[0]: entries(cells[1]) for cells in table(readme, "room", "may include")}
-        libraries = table(readme, "library", "header", "its one door")
+        rules = files.get("ARCHITECTURE.md", "")
+        self.rooms = {cells[0]: entries(cells[1]) for cells in table(rules, "room", "may include")}
+        libraries = table(rules, "library", "header", "its one door")
         self.doors = [(cells[1].split(), entries(cells[2])) for cells in libraries]
 
     def tags(self, f):
@@ -159,14 +159,14 @@ def arrows(f, tree):
         return
     room = tree.room_of(f.path)
     if not room:
-        yield 1, f.room, f"folder '{f.room}' is no room of README's table"
+        yield 1, f.room, f"folder '{f.room}' is no room of ARCHITECTURE's table"
     for m in INCLUDE.finditer(f.text):
         target = m.group(2)
         if m.group(1) == "<" or "/" not in target or tree.room_of(target) == room or not room:
             continue
         reach = tree.room_of(target)
         if not any(to in (reach, target) and (not only or f.name in only) for to, only in tree.rooms[room]):
-            yield f.line_of(m.start()), target, f"{room} may not include {reach or target} (README: who may include whom)"
+            yield f.line_of(m.start()), target, f"{room} may not include {reach or target} (ARCHITECTURE: who may include whom)"
 
 
 @rule("F2")
@@ -215,9 +215,9 @@ def doors(f, tree):
             continue
         owners = [door for headers, door in tree.doors if any(fnmatch.fnmatch(header, h.strip("<>,")) for h in headers)]
         if not owners:
-            yield f.line_of(m.start()), header, f"<{header}> is of no library in README's table of dependencies"
+            yield f.line_of(m.start()), header, f"<{header}> is of no library in ARCHITECTURE's table"
         elif not any(fnmatch.fnmatch(f.path, to) or f.path.startswith(to + "/") for door in owners for to, _ in door):
-            yield f.line_of(m.start()), header, f"<{header}> has its one door elsewhere (README: dependencies)"
+            yield f.line_of(m.start()), header, f"<{header}> has its one door elsewhere (ARCHITECTURE: libraries)"
 
 
 @rule("H1")

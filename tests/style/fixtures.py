@@ -1,5 +1,5 @@
 """fixtures.py - a small tree that breaks no rule, and for each rule a file that breaks it: check_style.py --self-test."""
-README = """
+ARCHITECTURE = """
 | room | may include |
 | --- | --- |
 | `common/base` | – |
@@ -39,7 +39,7 @@ void by_thing_add(struct by_thing *t, int n) {
         t->n = 1;
 }
 """
-GOOD = {"README.md": README, "router/README.md": "[up](../README.md), `by_thing_add` in `thing.{h,c}`\n```\n`x_y`\n```\n",
+GOOD = {"ARCHITECTURE.md": ARCHITECTURE, "README.md": "[how](ARCHITECTURE.md)", "router/README.md": "[up](../README.md), `by_thing_add` in `thing.{h,c}`\n```\n`x_y`\n```\n",
         "proto/x.md": "[x](x.md) `common/base/thing.h` `word`", "common/base/thing.h": THING_H, "common/base/thing.c": THING_C}
 HEAD = "/* %s.h - x.\n * Always: x.\n * Owner: x. */\n"
 MSG_H = HEAD % "msg" + "void msg_do(void);\n"
