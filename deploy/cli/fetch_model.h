@@ -15,6 +15,8 @@
 #include "common/base/options.h"
 #include "common/base/str.h"
 
+#define FETCH_DEFAULT_NAME "SmolLM2-135M-Instruct"
+
 enum fetch_what {
     FETCH_ALL,
     FETCH_TEXT /* tokenizer and template: no weights, where they are files of their own */

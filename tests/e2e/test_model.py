@@ -38,6 +38,10 @@ def test_paris(client):
     assert answer.usage.prompt_tokens > 10 and 0 < answer.usage.completion_tokens < 24
 
 
+def test_its_name_is_no_path_of_this_machine(client):
+    assert [m.id for m in client.models.list()] == ["SmolLM2-135M-Instruct"]
+
+
 def test_paris_streams(client):
     whole = client.chat.completions.create(**ASK).choices[0].message.content
     assert "".join(c.choices[0].delta.content or "" for c in client.chat.completions.create(**ASK, stream=True)) == whole
