@@ -5,6 +5,7 @@
 #include "common/base/mem.h"
 #include "common/base/proc.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,16 +66,34 @@ static struct child *add(struct workers *w, uint32_t i, char **argv, const char 
     return supervisor_add(w->supervisor, name, argv, env);
 }
 
+/* A checkout has a script that brings it; an installation has the list of what is needed. */
+static int fail_no_transformers(const char *root, struct by_err *err) {
+    char *script = root ? by_path_join(root, "deploy/setup.sh") : NULL;
+    bool is_checkout = !root || by_file_exists(script);
+    by_free(script);
+    if (is_checkout)
+        return by_fail(err, BY_ENOTFOUND,
+                       "the transformers library is not installed for Banyan; run deploy/setup.sh "
+                       "--transformers");
+    char real[PATH_MAX];
+    if (realpath(root, real)) root = real; /* without the .. of places[] */
+    return by_fail(
+        err, BY_ENOTFOUND,
+        "the transformers library is not installed for Banyan; make it: python3 -m venv "
+        "%s/.venv-transformers && %s/.venv-transformers/bin/pip install -r "
+        "%s/gpu_worker/hf/requirements.txt (or name a Python that has it by BANYAN_PYTHON)",
+        root, root, root);
+}
+
 /* python -m banyan_hf_worker with the flags of a gpu worker. */
 static int use_transformers(struct workers *w, uint32_t i, struct by_err *err) {
     char *root = find_tree(w->exe_dir), *python = root ? find_python(root) : NULL,
          env[3][ENV_VALUE_MAX];
     const char *path = getenv("PYTHONPATH");
     if (!python) {
+        int rc = fail_no_transformers(root, err);
         by_free(root);
-        return by_fail(err, BY_ENOTFOUND,
-                       "the transformers library is not installed for Banyan; run deploy/setup.sh "
-                       "--transformers");
+        return rc;
     }
     char **flags = flags_of(w, i);
     size_t n = 0;

@@ -49,7 +49,25 @@ def test_the_health_check_asks_the_router(root, tmp_path):
         health = root / "usr/bin/banyan-health"
         assert run(health, d.client.port).returncode == 0 and run(health, d.client.port, "/health").returncode == 0
         assert run(health, d.client.port, "/nowhere").returncode == 1
+        assert run(health, env={**os.environ, "BANYAN_PORT": str(d.client.port)}).returncode == 0
     assert run(health, d.client.port).returncode == 1
+    assert "PORT: BANYAN_PORT, else 30000" in ok(health, "--help")
+
+
+def test_the_pages_lie_where_links_and_help_look_for_them(root):
+    doc = root / "usr/share/doc/banyan"
+    for page in ("README.md", "SECURITY.md", "ARCHITECTURE.md", "deploy/README.md"):
+        links = re.findall(r"\]\(([\w./]+\.md)\)", (doc / page).read_text())
+        ours = [p for p in links if not re.match(r"(\.\./)?(proto|router|tokenizer_worker|scheduler|detokenizer|tests|common|gpu_worker|deploy/python)/", p)]  # the source's
+        assert all((doc / page).parent.joinpath(p).exists() for p in ours), (page, ours)
+    named = re.search(r"\((deploy/docs/\S+\.md)\)", ok(root / "usr/bin/banyan", "serve", "--help"))[1]
+    assert (doc / named).exists()
+
+
+def test_an_installation_without_transformers_says_how_to_get_it(root):
+    """It named deploy/setup.sh, which is no part of an installation."""
+    done = run(root / "usr/bin/banyan", "serve", "--impl", "transformers", TINY, "--port", "0", env=environment())
+    assert done.returncode == 1 and "python3 -m venv " in done.stderr and "setup.sh" not in done.stderr, done
 
 
 def test_tokenize_works_from_there(root):

@@ -44,7 +44,7 @@ def find_banyan():
     for place in places + ([Path(on_path)] if on_path else []):
         if place.is_file() and os.access(place, os.X_OK):
             return str(place)
-    raise BanyanError("the program banyan is not there; build it with deploy/build.sh, or name it by BANYAN_BIN")
+    raise BanyanError("the program banyan is not there, and does not come by pip: install its .deb or run deploy/build.sh, or name it by BANYAN_BIN")
 
 
 def flags_of(options):
