@@ -153,6 +153,30 @@ static void refuse(struct conn *c, const struct http1_request *req, int code, co
         request_error(c, code, text, 0);
 }
 
+static bool is_path(struct by_str path) {
+    for (size_t i = 0; i < n_routes; i++) {
+        if (by_str_eqz(path, routes[i].path)) return true;
+    }
+    return false;
+}
+
+/* Clients differ in whether their base URL ends in /v1: it is missing, or there twice. */
+static void refuse_path(struct conn *c, const struct http1_request *req) {
+    enum { PATH_MAX_SHOWN = 200 };
+    const struct by_str v1 = BY_STR("/v1");
+    char text[512], longer[PATH_MAX_SHOWN + 8];
+    struct by_str path = by_str_sub(req->path, 0, PATH_MAX_SHOWN), meant = {0};
+    snprintf(longer, sizeof longer, "/v1" BY_STR_FMT, BY_STR_ARG(path));
+    if (is_path(by_str_of(longer)))
+        meant = by_str_of(longer);
+    else if (by_str_starts(path, v1) && is_path(by_str_sub(path, v1.n, path.n)))
+        meant = by_str_sub(path, v1.n, path.n);
+    snprintf(text, sizeof text, "there is no " BY_STR_FMT " here%s" BY_STR_FMT "%s",
+             BY_STR_ARG(path), meant.n ? "; did you mean " : "", BY_STR_ARG(meant),
+             meant.n ? "? See the client's base URL" : "");
+    refuse(c, req, BY_ENOTFOUND, text);
+}
+
 /* "May I send this?", asked by the browser of a page that may; without a key, and of a path that may not be there. */
 static bool is_preflight(const struct conn *c, const struct http1_request *req) {
     struct by_str v;
@@ -187,10 +211,7 @@ static void handle(struct router *r, struct conn *c, const struct http1_request 
     } else if (path_known) {
         refuse_method(c, req);
     } else {
-        char text[256];
-        snprintf(text, sizeof text, "there is no %.*s here", (int)BY_MIN(req->path.n, (size_t)200),
-                 req->path.p);
-        refuse(c, req, BY_ENOTFOUND, text);
+        refuse_path(c, req);
     }
 }
 

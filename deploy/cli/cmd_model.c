@@ -42,6 +42,7 @@ static void print_dtypes(const struct by_model_dir *d) {
         n[t->dtype]++;
         bytes[t->dtype] += t->n_bytes;
     }
+    if (!by_model_dir_n_tensors(d)) return; /* what transformers runs was not looked into */
     printf("tensors           %zu, %.1f MB\n", by_model_dir_n_tensors(d),
            (double)by_model_dir_weight_bytes(d) / 1e6);
     for (int t = 0; t < BY_N_DTYPES; t++) {
@@ -71,8 +72,10 @@ static void print_worker(const struct by_model_dir *d, const struct by_err *refu
         printf("worker            none: %s, and transformers is not asked to read GGUF files\n",
                why.text);
     } else {
+        const struct by_json *config = by_model_dir_config(d); /* of an unknown family, too */
+        bool has_code = config && by_json_get(config, "auto_map");
         printf("worker            transformers%s: %s\n",
-               m && m->has_custom_code ? " with --trust-remote-code" : "", why.text);
+               has_code ? " with --trust-remote-code" : "", why.text);
     }
 }
 

@@ -145,3 +145,17 @@ def test_tools_that_a_template_passes_over_are_told(tmp_path):
         (tmp_path / "chat_template.jinja").write_text(template)
         done = subprocess.run([BIN / "banyan", "chat-template", "--model-path", tmp_path], capture_output=True, text=True, input=ask + "\n")
         assert done.returncode == 0 and ("the chat template knows no tools" in done.stderr) == is_told, done.stderr
+
+
+def test_model_says_that_own_code_needs_leave(tmp_path):
+    """It named the family only: that the folder's code has to be allowed was left for the server to say."""
+    (tmp_path / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}}')
+    done = subprocess.run([BIN / "banyan", "model", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0 and re.search(r"^worker +transformers with --trust-remote-code: ", done.stdout, re.M), done
+
+
+@pytest.mark.parametrize("flag", ["--tp", "--tensor-parallel-size", "--dp", "--data-parallel-size"])
+def test_sglangs_other_spellings_of_parallel_sizes(flag):
+    """`--tp 2` was unknown, and --impl was proposed for it."""
+    done = subprocess.run([BIN / "banyan", "config", "check", flag, "2"], capture_output=True, text=True)
+    assert done.returncode == 0 and re.search(rf"{flag[2]}p.size", done.stdout), done

@@ -83,6 +83,12 @@ def test_404(server, path):
     check(path, server.get(path), 404)
 
 
+@pytest.mark.parametrize("path, meant", [("/chat/completions", "/v1/chat/completions"), ("/v1/v1/chat/completions", "/v1/chat/completions"),
+                                         ("/v1/generate", "/generate"), ("/v1/api/chat", "/api/chat")])
+def test_a_base_url_that_is_one_v1_off_is_told(server, path, meant):
+    assert f"did you mean {meant}?" in check(path, server.post(path, {}), 404)
+
+
 @pytest.mark.parametrize("path", ROUTES)
 def test_405(server, path):
     for method in ("GET", "DELETE", "PATCH"):
