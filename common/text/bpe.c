@@ -4,10 +4,14 @@
 #include "common/base/check.h"
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
+#include "common/text/alphabet.h"
+#include "common/text/rank_heap.h"
 
 enum {
     NONE = 0xFFFFFFFFu, /* no such pair, no such symbol */
     SHORT_MAX = 40,     /* symbols up to which scanning beats the heap */
+    WINDOW = 1024,      /* symbols that are merged at once: heap and lists stay in the cache */
+    OVERLAP_DIV = 4,    /* of a window: a quarter is merged again by the next one */
 };
 
 struct merge {
@@ -32,8 +36,7 @@ struct symbols {
     uint32_t *merged;      /* [n] what that pair becomes */
     uint32_t *prev, *next; /* [n] NONE at the ends */
     size_t cap;
-    uint64_t *heap; /* rank << 32 | position */
-    size_t heap_n, heap_cap;
+    struct by_rank_heap heap; /* rank << 32 | position */
 };
 
 struct by_bpe {
@@ -48,49 +51,12 @@ struct by_bpe {
     bool has_all_bytes, merges_bytes;  /* a merge takes a byte's token */
     bool is_borrowed;                  /* thawed: merges are not ours */
     struct symbols s;
+    size_t window;
     struct pending pending;
     struct pair *byte_pairs; /* [256 * 256] of the tokens of two bytes; NULL: not byte level */
     char *joined;            /* room for two pieces */
     size_t joined_cap;
 };
-
-/* ---- the alphabet ---- */
-
-/* Printable Latin-1 stands for itself; the 68 others follow from U+0100 on. */
-static bool is_plain(uint32_t c) {
-    return (c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c <= 0xAC) || (c >= 0xAE && c <= 0xFF);
-}
-
-uint32_t by_bpe_byte_to_char(uint8_t byte) {
-    if (is_plain(byte)) return byte;
-    uint32_t n = 0;
-    for (uint32_t b = 0; b < byte; b++)
-        n += !is_plain(b);
-    return 0x100 + n;
-}
-
-int by_bpe_char_to_byte(uint32_t cp) {
-    if (is_plain(cp)) return (int)cp;
-    if (cp < 0x100) return -1;
-    if (cp <= 0x120) return (int)(cp - 0x100);        /* 00 … 20 */
-    if (cp <= 0x142) return (int)(cp - 0x121 + 0x7F); /* 7F … A0 */
-    return cp == 0x143 ? 0xAD : -1;
-}
-
-size_t by_bpe_spell(struct by_str piece, char *out, bool *is_spelled) {
-    size_t n = 0;
-    for (size_t i = 0, len; i < piece.n; i += len) {
-        int byte = by_bpe_char_to_byte(by_utf8_decode(piece.p + i, piece.n - i, &len));
-        if (byte < 0) {
-            *is_spelled = false;
-            if (piece.n) memcpy(out, piece.p, piece.n);
-            return piece.n;
-        }
-        out[n++] = (char)byte;
-    }
-    *is_spelled = true;
-    return n;
-}
 
 /* ---- merges ---- */
 
@@ -226,7 +192,7 @@ static void find_byte_ids(struct by_bpe *b) {
         char name[8];
         size_t n;
         if (b->o.is_byte_level) {
-            n = by_utf8_encode(by_bpe_byte_to_char((uint8_t)byte), name);
+            n = by_utf8_encode(by_alphabet_char((uint8_t)byte), name);
         } else {
             memcpy(name, "<0x00>", 6);
             name[3] = hex[byte >> 4];
@@ -246,7 +212,7 @@ static void find_byte_ids(struct by_bpe *b) {
 struct by_bpe *by_bpe_new(const struct by_vocab *vocab, const struct by_vocab *words,
                           const struct by_bpe_options *o, uint32_t n_merges) {
     struct by_bpe *b = by_alloc(sizeof *b);
-    *b = (struct by_bpe){.vocab = vocab, .words = words, .o = *o};
+    *b = (struct by_bpe){.vocab = vocab, .words = words, .o = *o, .window = WINDOW};
     b->o.prefix.p = o->prefix.n ? by_strndup(o->prefix.p, o->prefix.n) : NULL;
     b->o.suffix.p = o->suffix.n ? by_strndup(o->suffix.p, o->suffix.n) : NULL;
     unsigned bits = 10;
@@ -263,7 +229,7 @@ void by_bpe_free(struct by_bpe *b) {
     by_buf_release(&b->pending.text);
     by_free(b->byte_pairs);
     by_free(b->joined);
-    by_free(b->s.heap);
+    by_free(b->s.heap.key);
     by_free(b->s.next);
     by_free(b->s.prev);
     by_free(b->s.merged);
@@ -360,6 +326,7 @@ struct by_bpe *by_bpe_thaw(struct by_thaw *t, const struct by_vocab *vocab,
                                .suffix = suffix},
                          .merges = (void *)(uintptr_t)merges, /* only read: is_borrowed */
                          .bits = f.bits,
+                         .window = WINDOW,
                          .n_merges = f.n_merges,
                          .byte_id_min = f.byte_id_min,
                          .byte_id_max = f.byte_id_max,
@@ -386,8 +353,7 @@ static void reserve_symbols(struct symbols *s, size_t n) {
     s->next = by_realloc_array(s->next, s->cap, sizeof(uint32_t));
 }
 
-static size_t split_bytes(struct by_bpe *b, struct by_str word) {
-    uint32_t *id = b->s.id;
+static size_t split_bytes(const struct by_bpe *b, struct by_str word, uint32_t *id) {
     size_t n = 0;
     for (size_t i = 0; i < word.n; i++) {
         uint32_t one = b->byte_ids[(uint8_t)word.p[i]];
@@ -427,8 +393,7 @@ static bool fall_back(const struct by_bpe *b, struct by_str c, uint32_t *id, siz
     return true;
 }
 
-static size_t split_chars(struct by_bpe *b, struct by_str word) {
-    uint32_t *id = b->s.id;
+static size_t split_chars(const struct by_bpe *b, struct by_str word, uint32_t *id) {
     size_t n = 0;
     bool is_unk_due = false;
     for (size_t i = 0, len; i < word.n; i += len) {
@@ -494,50 +459,14 @@ static size_t merge_short(struct by_bpe *b, struct by_str word, size_t n) {
     return n;
 }
 
-static void heap_sink(struct symbols *s, size_t i, uint64_t key) {
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= s->heap_n) break;
-        if (child + 1 < s->heap_n && s->heap[child + 1] < s->heap[child]) child++;
-        if (key <= s->heap[child]) break;
-        s->heap[i] = s->heap[child];
-        i = child;
-    }
-    s->heap[i] = key;
-}
-
-static void heap_push(struct symbols *s, uint32_t rank, uint32_t at) {
-    if (s->heap_n == s->heap_cap) {
-        s->heap_cap = BY_MAX(s->heap_cap * 2, (size_t)256);
-        s->heap = by_realloc_array(s->heap, s->heap_cap, sizeof *s->heap);
-    }
-    uint64_t key = (uint64_t)rank << 32 | at;
-    size_t i = s->heap_n++;
-    while (i > 0 && key < s->heap[(i - 1) / 2]) {
-        s->heap[i] = s->heap[(i - 1) / 2];
-        i = (i - 1) / 2;
-    }
-    s->heap[i] = key;
-}
-
 /* All pairs at once: cheaper than one after the other. */
-static void heap_fill(struct symbols *s, size_t n) {
-    if (n > s->heap_cap) {
-        s->heap_cap = BY_MAX(s->heap_cap * 2, n);
-        s->heap = by_realloc_array(s->heap, s->heap_cap, sizeof *s->heap);
-    }
-    s->heap_n = 0;
+static void queue_all(struct symbols *s, size_t n) {
+    by_rank_heap_reserve(&s->heap, n);
+    s->heap.n = 0;
     for (size_t i = 0; i < n; i++) {
-        if (s->rank[i] != NONE) s->heap[s->heap_n++] = (uint64_t)s->rank[i] << 32 | i;
+        if (s->rank[i] != NONE) s->heap.key[s->heap.n++] = (uint64_t)s->rank[i] << 32 | i;
     }
-    for (size_t i = s->heap_n / 2; i-- > 0;)
-        heap_sink(s, i, s->heap[i]);
-}
-
-static uint64_t heap_pop(struct symbols *s) {
-    uint64_t top = s->heap[0], last = s->heap[--s->heap_n];
-    if (s->heap_n) heap_sink(s, 0, last);
-    return top;
+    by_rank_heap_order(&s->heap);
 }
 
 /* Works out the pair that begins at `at`, and queues it. */
@@ -546,10 +475,11 @@ static void queue_pair(struct by_bpe *b, uint32_t at) {
     s->rank[at] = NONE;
     if (s->next[at] == NONE) return;
     find_merge(b, s->id[at], s->id[s->next[at]], &s->rank[at], &s->merged[at]);
-    if (s->rank[at] != NONE) heap_push(s, s->rank[at], at);
+    if (s->rank[at] != NONE) by_rank_heap_push(&s->heap, (uint64_t)s->rank[at] << 32 | at);
 }
 
-static size_t merge_long(struct by_bpe *b, struct by_str word, size_t n) {
+/* Leaves the tokens of id[0..n) as a list that begins at 0; a token begins where its first symbol stood. */
+static void merge_list(struct by_bpe *b, struct by_str word, size_t n) {
     struct symbols *s = &b->s;
     for (size_t i = 0; i < n; i++) {
         s->prev[i] = i ? (uint32_t)i - 1 : NONE;
@@ -557,9 +487,9 @@ static size_t merge_long(struct by_bpe *b, struct by_str word, size_t n) {
     }
     find_pairs(b, word, n);
     s->rank[n - 1] = NONE;
-    heap_fill(s, n);
-    while (s->heap_n) {
-        uint64_t top = heap_pop(s);
+    queue_all(s, n);
+    while (s->heap.n) {
+        uint64_t top = by_rank_heap_pop(&s->heap);
         uint32_t at = (uint32_t)top;
         if (s->rank[at] != (uint32_t)(top >> 32)) continue; /* stale: the pair has changed since */
         uint32_t gone = s->next[at];
@@ -573,26 +503,77 @@ static size_t merge_long(struct by_bpe *b, struct by_str word, size_t n) {
         queue_pair(b, at);
         if (before != NONE) queue_pair(b, before);
     }
-    size_t n_left = 0;
-    for (uint32_t at = 0; at != NONE; at = s->next[at])
-        s->id[n_left++] = s->id[at];
-    return n_left;
 }
 
-static size_t merge_word(struct by_bpe *b, struct by_str word) {
-    reserve_symbols(&b->s, word.n + 1);
-    size_t n = b->o.is_byte_level ? split_bytes(b, word) : split_chars(b, word);
-    if (n < 2) return n;
-    return n <= SHORT_MAX ? merge_short(b, word, n) : merge_long(b, word, n);
+/* Tokens of all[0..n), a window after the other. False where a seam does not hold: a wider window may.
+ *
+ *     ── from ─────────────────── at ──────┐ window        Why this is exact: tokens are those of the whole word if each
+ *                                 at ──────┼──────── …     two neighbours, alone, stay two; for the first merge across a
+ *                                 seam                     border would be made of these two alone as well. A window's own
+ * are such neighbours. At the seam they are if both windows have the same token there, which is a neighbour on either side. */
+static bool merge_windows(struct by_bpe *b, const uint32_t *all, struct by_str word, size_t n,
+                          size_t window, struct by_ids *out) {
+    struct symbols *s = &b->s;
+    uint32_t seam_id = NONE, seam_n = 0;
+    reserve_symbols(s, window);
+    for (size_t from = 0, before = 0, len_before = 0;;) {
+        size_t len = BY_MIN(n - from, window);
+        bool is_last = from + len == n;
+        uint32_t at = 0, next, end = (uint32_t)(is_last ? len : len - window / OVERLAP_DIV);
+        if (!from || len != len_before || memcmp(all + from, all + before, len * sizeof *all)) {
+            memcpy(s->id, all + from, len * sizeof *s->id);
+            merge_list(b, by_str_sub(word, from, from + len), len);
+        } /* else it is the window before once more, as in a run of blanks, and its list still stands */
+        before = from;
+        len_before = len;
+        for (;; at = next) {
+            next = s->next[at] == NONE ? (uint32_t)len : s->next[at];
+            if (at == 0 && from && (s->id[0] != seam_id || next != seam_n)) return false;
+            if (next > end) break;
+            by_ids_add(out, s->id[at]);
+            if (next == n - from) return true;
+        }
+        if (at == 0) return false;
+        seam_id = s->id[at];
+        seam_n = next - at;
+        from += at;
+    }
+}
+
+/* A word longer than a window. */
+static void encode_long(struct by_bpe *b, struct by_str word, struct by_ids *out) {
+    uint32_t *all = by_alloc_array(word.n + 1, sizeof *all);
+    size_t n = b->o.is_byte_level ? split_bytes(b, word, all) : split_chars(b, word, all);
+    size_t from = out->n;
+    for (size_t window = b->window; n && !merge_windows(b, all, word, n, window, out); window *= 2)
+        out->n = from;
+    by_free(all);
+}
+
+void by_bpe_set_window(struct by_bpe *b, size_t window) {
+    b->window = window;
 }
 
 void by_bpe_encode(struct by_bpe *b, struct by_str word, struct by_ids *out) {
+    struct symbols *s = &b->s;
     uint32_t whole;
     if (b->o.ignore_merges && by_vocab_find(b->words, word, &whole)) {
         by_ids_add(out, whole);
         return;
     }
-    size_t n = merge_word(b, word);
+    if (word.n > b->window) {
+        encode_long(b, word, out);
+        return;
+    }
+    reserve_symbols(s, word.n + 1);
+    size_t n = b->o.is_byte_level ? split_bytes(b, word, s->id) : split_chars(b, word, s->id);
+    if (n > SHORT_MAX) {
+        merge_list(b, word, n);
+        for (uint32_t at = 0; at != NONE; at = s->next[at])
+            by_ids_add(out, s->id[at]);
+        return;
+    }
+    n = merge_short(b, word, n);
     for (size_t i = 0; i < n; i++)
-        by_ids_add(out, b->s.id[i]);
+        by_ids_add(out, s->id[i]);
 }

@@ -5,8 +5,8 @@
  *     hug   s
  *
  * Short words: scan ranks for the least. Long ones: a heap of (rank, position), stale entries dropped when they come
- * up; O(n log n), no recursion.
- * Always: the result equals merging naively (test_bpe's twin); memory is linear in the longest word.
+ * up. Very long ones: window by window, each as a long one; linear, no recursion.
+ * Always: the result equals merging naively (test_bpe's twin); memory is four bytes a byte of the longest word.
  * Owner: one thread (scratch space lives inside). The vocabulary must outlive it. */
 #ifndef COMMON_TEXT_BPE_H
 #define COMMON_TEXT_BPE_H
@@ -49,14 +49,9 @@ void by_bpe_freeze(const struct by_bpe *b, struct by_buf *out);
 /* NULL and t->is_bad when it is none for this vocabulary. Prefix and suffix point into t. */
 struct by_bpe *by_bpe_thaw(struct by_thaw *t, const struct by_vocab *vocab,
                            const struct by_vocab *words);
+/* For tests: symbols from which on a word is merged in windows, at least 8. */
+void by_bpe_set_window(struct by_bpe *b, size_t window);
 /* Appends the ids of one word (valid UTF-8 unless byte level). */
 void by_bpe_encode(struct by_bpe *b, struct by_str word, struct by_ids *out);
-
-/* GPT-2's alphabet: byte ↔ printable character. */
-uint32_t by_bpe_byte_to_char(uint8_t byte);
-int by_bpe_char_to_byte(uint32_t cp); /* -1: not in the alphabet */
-/* A piece's bytes; the piece itself when a character is not in the alphabet. out has room for piece.n bytes.
- * *is_spelled: all characters were in it. */
-size_t by_bpe_spell(struct by_str piece, char *out, bool *is_spelled);
 
 #endif

@@ -2,7 +2,8 @@
 
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
-#include "common/text/bpe.h"
+#include "common/text/alphabet.h"
+#include "common/text/metaspace.h"
 #include "common/text/regex.h"
 
 enum kind {
@@ -194,7 +195,7 @@ static int work_out(const struct by_decoder *d, struct by_str piece, unsigned pl
             char *room = by_buf_reserve(b, text->n + 1);
             bool is_spelled;
             if (!room) return by_fail(err, BY_ELIMIT, "a piece too long");
-            b->n = by_bpe_spell(*text, room, &is_spelled);
+            b->n = by_alphabet_spell(*text, room, &is_spelled);
             *text = (struct by_str){room, b->n};
             continue;
         }
@@ -447,16 +448,11 @@ static int parse_strip(struct by_decoder *d, const struct by_json *j, struct by_
 
 static int parse_metaspace(struct by_decoder *d, struct step *s, const struct by_json *j,
                            struct by_err *err) {
-    struct by_str mark = BY_STR("\xE2\x96\x81"), scheme = BY_STR("always");
-    bool add_prefix_space = true;
-    int rc = by_json_get_str(j, "decoder", "replacement", &mark, err);
-    if (!rc) rc = by_json_get_str(j, "decoder", "prepend_scheme", &scheme, err);
-    if (!rc) rc = by_json_get_bool(j, "decoder", "add_prefix_space", &add_prefix_space, err);
+    struct by_metaspace m;
+    int rc = by_metaspace_parse(&m, j, "decoder", err);
     if (rc) return rc;
-    if (by_utf8_count(mark.p, mark.n) != 1)
-        return by_fail(err, BY_EFORMAT, "decoder: Metaspace's replacement is not one character");
-    keep(&s->text, &s->text_n, mark);
-    s->flag = add_prefix_space && !by_str_eqz(scheme, "never");
+    keep(&s->text, &s->text_n, m.mark);
+    s->flag = m.scheme != BY_PREPEND_NEVER;
     d->is_first_special |= s->flag;
     return 0;
 }

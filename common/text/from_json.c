@@ -2,6 +2,7 @@
  * text; everything else is small, and read through json.h. */
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
+#include "common/text/alphabet.h"
 #include "common/text/json_pull.h"
 #include "common/text/tokenizer_parts.h"
 
@@ -136,7 +137,7 @@ static bool has_alphabet(const struct by_tokenizer *t) {
     uint32_t id;
     for (unsigned byte = 0; byte < 256; byte++) {
         char c[4];
-        struct by_str letter = {c, by_utf8_encode(by_bpe_byte_to_char((uint8_t)byte), c)};
+        struct by_str letter = {c, by_utf8_encode(by_alphabet_char((uint8_t)byte), c)};
         if (!by_vocab_find(&t->vocab, letter, &id)) return false;
     }
     return true;

@@ -6,6 +6,7 @@
  * A .tiktoken says neither how text is split nor which special tokens there are: both follow from its name, or the
  * tokens from tokenizer_config.json where that lists them. */
 #include "common/base/utf8.h"
+#include "common/text/alphabet.h"
 #include "common/text/base64.h"
 #include "common/text/json_pull.h"
 #include "common/text/tokenizer_parts.h"
@@ -29,7 +30,7 @@ static int put_token(struct by_tokenizer *t, struct by_str base64, uint64_t id,
                        BY_VOCAB_IDS_MAX);
     for (size_t i = 0; i < bytes->n; i++) {
         char c[4];
-        by_buf_add(name, c, by_utf8_encode(by_bpe_byte_to_char((uint8_t)bytes->p[i]), c));
+        by_buf_add(name, c, by_utf8_encode(by_alphabet_char((uint8_t)bytes->p[i]), c));
     }
     return by_vocab_put(&t->vocab, (uint32_t)id, by_buf_str(name), true, err);
 }

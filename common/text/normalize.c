@@ -2,7 +2,7 @@
 
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
-#include "common/text/bpe.h"
+#include "common/text/alphabet.h"
 #include "common/text/charsmap.h"
 #include "common/text/regex.h"
 
@@ -98,7 +98,7 @@ static void map_char(const struct by_normalize *z, enum kind kind, uint32_t cp,
 
 static void map_bytes(struct by_str text, struct by_buf *out) {
     for (size_t i = 0; i < text.n; i++)
-        add_char(out, by_bpe_byte_to_char((uint8_t)text.p[i]));
+        add_char(out, by_alphabet_char((uint8_t)text.p[i]));
 }
 
 static struct by_str strip(const struct by_normalize *z, const struct step *s, struct by_str text) {

@@ -2,7 +2,7 @@
 
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
-#include "common/text/bpe.h"
+#include "common/text/alphabet.h"
 #include "common/text/pretok_parts.h"
 
 /* One run: what a step needs to hand words to the next one. */
@@ -196,7 +196,7 @@ static int run_metaspace(const struct run *r, unsigned at, struct by_str text, b
     by_buf_clear(b);
     bool has_mark = text.p[0] == ' ' || by_str_starts(text, mark);
     if (!has_mark &&
-        (step->scheme == PREPEND_ALWAYS || (step->scheme == PREPEND_FIRST && is_first)))
+        (step->scheme == BY_PREPEND_ALWAYS || (step->scheme == BY_PREPEND_FIRST && is_first)))
         by_buf_add_str(b, mark);
     for (size_t i = 0; i < text.n;) {
         const char *space = memchr(text.p + i, ' ', text.n - i);
@@ -229,7 +229,7 @@ static int run_spell(const struct run *r, unsigned at, struct by_str text, bool 
     by_buf_clear(b);
     for (size_t i = 0; i < text.n; i++) {
         char c[4];
-        by_buf_add(b, c, by_utf8_encode(by_bpe_byte_to_char((uint8_t)text.p[i]), c));
+        by_buf_add(b, c, by_utf8_encode(by_alphabet_char((uint8_t)text.p[i]), c));
     }
     if (b->is_full) return by_fail(r->err, BY_ELIMIT, "the text is too long");
     return pass_on(r, at, by_buf_str(b), is_first);

@@ -141,30 +141,14 @@ static int parse_byte_level(struct by_pretok *p, const struct by_json *j, struct
 }
 
 static int parse_metaspace(struct by_pretok *p, const struct by_json *j, struct by_err *err) {
+    struct by_metaspace m;
+    int rc = by_metaspace_parse(&m, j, "pre_tokenizer", err);
+    if (rc) return rc;
     struct by_pretok_step *s = add_step(p, METASPACE, err);
     if (!s) return BY_ELIMIT;
-    struct by_str mark = BY_STR("\xE2\x96\x81"), scheme = BY_STR("always");
-    bool is_split = true, add_prefix_space = true;
-    int rc = by_json_get_str(j, "pre_tokenizer", "replacement", &mark, err);
-    if (!rc) rc = by_json_get_str(j, "pre_tokenizer", "prepend_scheme", &scheme, err);
-    if (!rc) rc = by_json_get_bool(j, "pre_tokenizer", "split", &is_split, err);
-    if (!rc) rc = by_json_get_bool(j, "pre_tokenizer", "add_prefix_space", &add_prefix_space, err);
-    if (rc) return rc;
-    if (by_utf8_count(mark.p, mark.n) != 1)
-        return by_fail(err, BY_EFORMAT,
-                       "pre_tokenizer: Metaspace's replacement is not one character");
-    if (by_str_eqz(scheme, "always"))
-        s->scheme = PREPEND_ALWAYS;
-    else if (by_str_eqz(scheme, "first"))
-        s->scheme = PREPEND_FIRST;
-    else if (by_str_eqz(scheme, "never"))
-        s->scheme = PREPEND_NEVER;
-    else
-        return by_fail(err, BY_EUNSUPPORTED, "pre_tokenizer: prepend_scheme '" BY_STR_FMT "'",
-                       BY_STR_ARG(scheme));
-    if (!add_prefix_space) s->scheme = PREPEND_NEVER;
-    s->arg = is_split;
-    set_text(s, mark);
+    s->scheme = m.scheme;
+    s->arg = m.is_split;
+    set_text(s, m.mark);
     return 0;
 }
 

@@ -7,6 +7,7 @@
 #ifndef COMMON_TEXT_PRETOK_PARTS_H
 #define COMMON_TEXT_PRETOK_PARTS_H
 
+#include "common/text/metaspace.h"
 #include "common/text/pretok.h"
 #include "common/text/regex.h"
 #include "common/text/scan.h"
@@ -24,7 +25,6 @@ enum by_pretok_kind {
     PAIRS,     /* by_pretok_split_between */
 };
 enum by_pretok_behavior { REMOVED, ISOLATED, MERGED_WITH_PREVIOUS, MERGED_WITH_NEXT, CONTIGUOUS };
-enum by_pretok_scheme { PREPEND_ALWAYS, PREPEND_FIRST, PREPEND_NEVER };
 typedef bool by_pretok_char_fn(const struct by_uni *u, uint32_t cp, uint32_t arg);
 
 struct by_pretok_step {
@@ -37,7 +37,7 @@ struct by_pretok_step {
     uint32_t arg; /* of is_char; FixedLength's length */
     char *text;   /* the literal, Metaspace's replacement; ours */
     size_t text_n;
-    enum by_pretok_scheme scheme;
+    enum by_metaspace_scheme scheme;
     uint64_t *pairs;       /* [1 << PAIR_BITS] bits; ours */
     bool is_borrowed;      /* thawed: pairs are not */
     struct by_buf scratch; /* the rewritten text */

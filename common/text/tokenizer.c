@@ -2,6 +2,7 @@
 
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
+#include "common/text/alphabet.h"
 #include "common/text/clean.h"
 #include "common/text/tokenizer_parts.h"
 
@@ -69,7 +70,7 @@ int by_tokenizer_spell_words(struct by_tokenizer *t, struct by_err *err) {
     for (uint32_t id = 0; id < t->vocab.n && !rc; id++) {
         if (!by_vocab_has(&t->vocab, id)) continue;
         bool is_spelled;
-        size_t n = by_bpe_spell(by_vocab_get(&t->vocab, id), bytes, &is_spelled);
+        size_t n = by_alphabet_spell(by_vocab_get(&t->vocab, id), bytes, &is_spelled);
         if (is_spelled) rc = by_vocab_put(&t->words, id, (struct by_str){bytes, n}, true, err);
     }
     by_free(bytes);

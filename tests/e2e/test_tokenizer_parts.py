@@ -43,6 +43,7 @@ PRE_TOKENIZERS = [
       for p in ({"String": " "}, {"Regex": r"\b"}, {"Regex": "a|"}, {"Regex": WORDISH})),
     {"type": "Sequence", "pretokenizers": [plain("WhitespaceSplit"), {"type": "Punctuation", "behavior": "Isolated"}]}]
 REFUSED = [("pre_tokenizer", plain("UnicodeScripts"), "UnicodeScripts"), ("normalizer", plain("Nonsense"), "Nonsense"),
+           *((part, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "often"}, "often") for part in ("pre_tokenizer", "decoder")),
            ("decoder", plain("Nonsense"), "Nonsense"), ("post_processor", plain("Nonsense"), "Nonsense"),
            *(("normalizer", {"type": "Replace", "pattern": {"Regex": r}, "content": "x"}, r) for r in (r"\X", r"[\W]", "[[:print:]]"))]
 

@@ -1,4 +1,4 @@
-/* Random vocabularies and merges: the heap and the scan against merging naively, and words cut where no piece crosses. */
+/* Random vocabularies and merges: scan, heap and windows against merging naively, and words cut where no piece crosses. */
 #include "common/text/bpe.h"
 #include "common/base/rand.h"
 #include "common/text/pretok.h"
@@ -97,6 +97,7 @@ static void check_word(struct by_bpe *bpe, struct by_pretok *cut, struct by_str 
     struct by_err err = {0};
     by_ids_init(&got, 4096);
     by_ids_init(&parts, 4096);
+    by_bpe_set_window(bpe, 8 + roll(roll(2) ? 64 : 2 * WORD_MAX));
     by_bpe_encode(bpe, word, &got);
     assert_int_equal(got.n, n);
     for (size_t i = 0; i < n; i++)
@@ -109,7 +110,7 @@ static void check_word(struct by_bpe *bpe, struct by_pretok *cut, struct by_str 
     by_ids_release(&got);
 }
 
-TEST(words_short_long_and_cut_equal_naive_merging) {
+TEST(words_short_long_windowed_and_cut_equal_naive_merging) {
     UNUSED_STATE;
     seed = test_seed();
     struct by_uni *u = by_uni_new();
@@ -149,4 +150,5 @@ TEST(a_merge_of_unknown_pieces_is_told) {
     by_vocab_release(&vocab);
 }
 
-TESTS(RUN(words_short_long_and_cut_equal_naive_merging), RUN(a_merge_of_unknown_pieces_is_told));
+TESTS(RUN(words_short_long_windowed_and_cut_equal_naive_merging),
+      RUN(a_merge_of_unknown_pieces_is_told));
