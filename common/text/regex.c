@@ -9,6 +9,7 @@
 enum {
     STEPS_BASE = 200 * 1000, /* that a text may take, short as it is; a step is 10 to 40 ns */
     STEPS_A_BYTE = 64,       /* and for each of its bytes: known patterns take up to 27 */
+    STEPS_MAX = 64 << 20,    /* and in all: about a second; prose takes 2 to 5 steps a byte */
     DEPTH_MAX = 100 * 1000,
     HEAP_KIB_MAX = 64 * 1024,
     NESTING_MAX = 16, /* character classes in character classes */
@@ -248,6 +249,7 @@ static int translate(struct by_str in, struct by_buf *out, size_t *longest_run,
 static void reach(struct by_regex *r, size_t at) {
     if (at <= r->reached) return;
     r->steps_max += (int64_t)(at - r->reached) * STEPS_A_BYTE;
+    r->steps_max = BY_MIN(r->steps_max, (int64_t)STEPS_MAX);
     r->reached = at;
 }
 

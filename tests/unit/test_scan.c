@@ -220,6 +220,20 @@ TEST(a_bomb_before_a_long_text_is_refused_as_soon) {
     by_buf_release(&text);
 }
 
+/* A budget that grows with the text alone gave one word of 5 MB six seconds. */
+TEST(a_bomb_on_a_long_word_costs_what_a_text_may_cost_at_most) {
+    UNUSED_STATE;
+    struct by_buf text;
+    by_buf_init(&text, 8 << 20);
+    while (text.n < 5 << 20)
+        by_buf_addz(&text, "abcdefghijklmnop");
+    struct by_regex *r = compile("\\w+[0-9]");
+    assert_int_equal(steps_of(r, by_buf_str(&text)), BY_ELIMIT);
+    assert_true(by_regex_steps(r) < 80 * 1000 * 1000);
+    by_regex_free(r);
+    by_buf_release(&text);
+}
+
 /* Exponential, cubic and square ones; those that pcre2's own limit does not see, as it counts each start by itself and no character
  * of a run: \\w+[0-9] took six seconds for 20,000 letters. */
 TEST(a_bomb_is_refused) {
@@ -244,4 +258,5 @@ TEST(a_bomb_is_refused) {
 
 TESTS(RUN(a_scanner_cuts_as_its_pattern_does), RUN(a_scanner_of_two_steps_cuts_as_both_do),
       RUN(a_scanner_of_three_steps_cuts_as_all_do), RUN(known_patterns_are_far_from_the_limit),
-      RUN(a_bomb_before_a_long_text_is_refused_as_soon), RUN(a_bomb_is_refused));
+      RUN(a_bomb_before_a_long_text_is_refused_as_soon), RUN(a_bomb_is_refused),
+      RUN(a_bomb_on_a_long_word_costs_what_a_text_may_cost_at_most));
