@@ -1,7 +1,9 @@
 """Random tokenizer.json files: every kind of part that one can name, alone and in sequences, with small vocabularies and odd texts for them."""
 
+import base64
 import json
 import random
+from pathlib import Path
 
 PLAIN_NORMALIZERS = ["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "ByteLevel"]
 BEHAVIORS = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
@@ -16,11 +18,42 @@ ADDED = ["<x>", "<y>", "<x><y>", "[A B]", " lead", "trail ", "é", "e\u0301", "T
 SPECIALS = ["<unk>", "<s>", "</s>", "<pad>"]
 
 
+def number_at(raw, at):
+    n = shift = 0
+    while raw[at] > 127:
+        n, shift, at = n | (raw[at] & 127) << shift, shift + 7, at + 1
+    return n | raw[at] << shift, at + 1
+
+
+def field_of(raw, wanted):
+    """A protobuf message's first field of that number, one with a length."""
+    at = 0
+    while at < len(raw):
+        key, at = number_at(raw, at)
+        if key & 7 in (1, 5):
+            at += 8 if key & 7 == 1 else 4
+            continue
+        n, at = number_at(raw, at)
+        if key & 7 == 2:
+            if key >> 3 == wanted:
+                return raw[at:at + n]
+            at += n
+
+
+def charsmap():
+    """nmt_nfkc as SentencePiece compiles it: ModelProto.normalizer_spec.precompiled_charsmap."""
+    model = Path(__file__).resolve().parents[1] / "vectors/tokenizer_files/spm-t5/tokenizer.model"
+    return base64.b64encode(field_of(field_of(model.read_bytes(), 3), 2)).decode()
+
+
 def byte_letters():
     """The characters that stand for bytes in a byte-level vocabulary."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [b for b in range(256) if b not in shown]
     return [chr(c) for c in shown] + [chr(256 + i) for i in range(len(hidden))]
+
+
+CHARSMAP = charsmap()
 
 
 class Maker:
@@ -56,7 +89,9 @@ class Maker:
         return {"type": name, list_name: parts}
 
     def normalizer(self):
-        r = self.rng.randrange(5)
+        r = self.rng.randrange(6)
+        if r == 5:
+            return {"type": "Precompiled", "precompiled_charsmap": CHARSMAP}
         if r == 0:
             return {"type": "Strip", "strip_left": self.yes(), "strip_right": self.yes()}
         if r == 1:
@@ -201,5 +236,6 @@ def vocabulary_of(file):
 
 
 def show(file):
-    """All but the vocabulary."""
-    return json.dumps({**file, "model": {k: v for k, v in file["model"].items() if k not in ("vocab",)}}, ensure_ascii=False)
+    """All but the vocabulary and what is compiled."""
+    text = json.dumps({**file, "model": {k: v for k, v in file["model"].items() if k not in ("vocab",)}}, ensure_ascii=False)
+    return text.replace(CHARSMAP, "…")

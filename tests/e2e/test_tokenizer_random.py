@@ -98,7 +98,7 @@ def is_utf8(raw):
 def is_odd(theirs, file):
     """README, pitfalls 5 and 6: an added token of which normalizing leaves nothing, a Metaspace for the first part behind what changes the first character."""
     vanishes = any(t["normalized"] and theirs.normalizer and not theirs.normalizer.normalize_str(t["content"]) for t in file["added_tokens"])
-    takes = re.search(r"Strip|Bert|Nmt|Replace|Prepend", json.dumps(file["normalizer"]))
+    takes = re.search(r"Strip|Bert|Nmt|Replace|Prepend|Precompiled", json.dumps(file["normalizer"]))
     return vanishes or (takes and '"first"' in json.dumps(file["pre_tokenizer"]))
 
 
