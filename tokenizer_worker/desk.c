@@ -115,7 +115,7 @@ static void generate(struct desk *d, void *router, const struct msg_generate *m)
 void desk_generate(struct desk *d, void *router, const struct msg_generate *m) {
     size_t n = m->text.n + m->chat.n + m->pair.n + m->ids.n * sizeof(uint32_t);
     bool waits = !d->has_scheduler, is_replay = m->resume.n > 0, is_suspect = m->n_lost > 0;
-    if (!waits && !is_suspect && n < DESK_LARGE_BYTES) {
+    if (!waits && !is_suspect && !d->asked && n < DESK_LARGE_BYTES) {
         generate(d, router, m);
     } else if (waits && d->n_held >= DESK_HELD_MAX) {
         refuse(d, router, m, BY_EUNAVAILABLE, BY_STR("the scheduler is not connected"));
@@ -161,9 +161,8 @@ void desk_ask(struct desk *d, void *router, const struct msg_text_ask *m) {
 }
 
 bool desk_later(struct desk *d) {
-    struct by_list *node = by_list_first(&d->aside);
-    if (!node) return false;
-    struct held *h = BY_CONTAINER_OF(node, struct held, node);
+    if (!desk_has_more(d)) return false;
+    struct held *h = BY_CONTAINER_OF(by_list_first(&d->aside), struct held, node);
     if (h->is_ask)
         answer(d, h->router, &h->ask);
     else
@@ -173,7 +172,7 @@ bool desk_later(struct desk *d) {
 }
 
 bool desk_has_more(const struct desk *d) {
-    return !by_list_empty(&d->aside);
+    return !d->asked && !by_list_empty(&d->aside);
 }
 
 void desk_scheduler_up(struct desk *d) {

@@ -7,7 +7,7 @@
  *                   others wait for one large text at most, and never for a queue of them
  *
  *     a request that others were lost with (n_lost): its router is asked, one at a time, and it is read when the answer is
- *                   there: so the router knows of which one this process dies
+ *                   there: so the router knows of which one this process dies. All others are put aside meanwhile
  *
  *     scheduler lost ─▶ every router's session ends: what was on its way is lost, nobody here can tell what, and the
  *                       routers know; in their next session they send again what they miss

@@ -70,6 +70,7 @@ static void on_router_down(void *ctx, struct wire_peer *peer, const char *why) {
     (void)ctx;
     by_info("router left: %s instance=%s", why, peer->instance);
     desk_router_down(&shell.desk, peer);
+    read_large_soon();
 }
 
 static void on_scheduler_up(void *ctx, struct wire_peer *peer) {

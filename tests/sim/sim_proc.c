@@ -365,6 +365,8 @@ void proc_handle(struct sim *s, struct sim_item *it) {
 void proc_idle(struct sim *s, struct sim_proc *p) {
     bus_finish_ending(s, p);
     if (p->role == ROLE_SCHEDULER) idle_scheduler(s, p);
+    while (p->role == ROLE_TOKENIZER_WORKER && p->epoch && !p->is_dying && desk_later(&p->desk)) {
+    }
     bus_finish_ending(s, p);
     if (p->is_dying) {
         fault_kill(s, p, 5 * SIM_MS + sim_below(s, 100 * SIM_MS));
