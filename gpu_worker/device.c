@@ -55,12 +55,17 @@ static int load_module(const struct cuda_module **out, const char *path, struct 
                    path, *out ? (*out)->abi : 0, (unsigned)CUDA_MODULE_ABI);
 }
 
+/* Which of its host's workers this is. */
+static uint32_t local_rank(const struct by_options *o) {
+    return (uint32_t)(o->local_rank >= 0 ? o->local_rank : o->dp_rank * o->tp_size + o->tp_rank);
+}
+
 static int open_cuda(struct backend **out, const struct by_options *o, uint32_t first,
                      struct by_err *err) {
     const struct cuda_module *m = NULL;
     const bool is_shared = getenv("BANYAN_TEST_ONE_DEVICE") != NULL;
     const struct cuda_options c = {
-        .device = first + (is_shared ? 0 : (uint32_t)(o->dp_rank * o->tp_size + o->tp_rank)),
+        .device = first + (is_shared ? 0 : local_rank(o)),
         .shares_device = is_shared,
         .is_deterministic = o->deterministic,
         .no_graphs = o->disable_cuda_graph,

@@ -2,7 +2,7 @@
  *
  *     cpu ─▶ cpu_backend_new          cuda[:N] ─▶ dlopen lib/banyan-cuda.so ─▶ banyan_cuda_module ─▶ open
  *
- * Rank r of replica d takes device N + d * tp_size + r.
+ * Each worker of a host takes device N + its number there: --local-rank, or where one host has all, replica * tp_size + rank.
  * Always: what keeps a device from being used is one sentence in err: no module, another build's, no driver, no device.
  * Owner: the gpu worker's main thread. A module stays loaded. */
 #ifndef GPU_WORKER_DEVICE_H

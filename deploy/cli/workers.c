@@ -44,6 +44,7 @@ static char **flags_of(struct workers *w, uint32_t i) {
     uint32_t tp = (uint32_t)w->o.tp_size;
     w->o.dp_rank = i / tp;
     w->o.tp_rank = i % tp;
+    w->o.local_rank = i; /* one host has them all */
     if (tp > 1)
         snprintf(instance, sizeof instance, "%u.%u", i / tp, i % tp);
     else

@@ -56,6 +56,25 @@ def test_a_device_out_of_range_is_refused():
     assert got.returncode == 1 and "cuda:7" in got.stderr
 
 
+OUT_OF_RANGE = "--device cuda:%d: this machine has 2 emulated devices"
+
+
+@has_model
+@pytest.mark.parametrize("flags, said", [
+    (["--dp-rank", "1"], " on cuda:1 SIMT emulator"),
+    (["--dp-rank", "3"], OUT_OF_RANGE % 3),
+    (["--dp-rank", "3", "--local-rank", "1"], " on cuda:1 SIMT emulator"),
+    (["--dp-rank", "3", "--local-rank", "0"], " on cuda:0 SIMT emulator"),
+    (["--tp-size", "4", "--tp-rank", "2", "--dp-rank", "1"], OUT_OF_RANGE % 6),
+    (["--tp-size", "4", "--tp-rank", "2", "--local-rank", "5"], OUT_OF_RANGE % 5),
+    (["--device", "cuda:1", "--dp-rank", "3", "--local-rank", "2"], OUT_OF_RANGE % 3),
+])
+def test_a_worker_of_another_host_takes_a_device_that_is_there(flags, said):
+    """Hosts of two devices: without its number there a worker takes that of the whole group."""
+    got = worker("--device", "cuda", *flags, "--max-total-tokens", "64", "--one-batch", "1x2x1")
+    assert said in got.stderr and (got.returncode != 0) == said.startswith("--device"), got.stderr
+
+
 @has_model
 def test_a_model_that_does_not_fit_is_refused_with_numbers():
     got = worker("--device", "cuda", BANYAN_EMU_BYTES=100000)

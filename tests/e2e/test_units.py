@@ -76,12 +76,15 @@ def test_the_target_wants_one_of_each(units):
         assert (units / re.sub(r"@.*\.service", "@.service", name)).exists(), name
 
 
-def test_the_worker_unit_takes_its_instance_apart(units):
-    """REPLICA.RANK: what the shell makes of the line, with a program that prints what it gets."""
-    line = re.search(r"ExecStart=/bin/sh -c '(.*)'", (units / "banyan-gpu-worker@.service").read_text())[1]
-    line = re.sub(r"exec \S+", "exec echo", line.replace("%i", "3.12").replace("$$", "$").replace("%%", "%"))
+@pytest.mark.parametrize("kind, instance, flags", [("gpu", "3.12", "--dp-rank 3 --tp-rank 12"), ("hf", "3.12", "--dp-rank 3 --tp-rank 12"),
+                                                   ("gpu", "1.10.2", "--dp-rank 1 --tp-rank 10 --local-rank 2")])
+def test_the_worker_units_take_their_instance_apart(units, kind, instance, flags):
+    """REPLICA.RANK, and of its host's workers which: what the shell makes of the line, with a program that prints what it gets."""
+    text = (units / f"banyan-{kind}-worker@.service").read_text().replace("\\\n", " ")
+    line = re.search(r"ExecStart=/bin/sh -c '(.*)'", text)[1]
+    line = re.sub(r"exec \S+", "exec echo", line.replace("%i", instance).replace("$$", "$").replace("%%", "%"))
     said = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True).stdout
-    assert said == "--instance 3.12 --dp-rank 3 --tp-rank 12\n"
+    assert said == f"--instance {instance} {flags}\n"
 
 
 def test_every_option_in_a_unit_is_one(units):
