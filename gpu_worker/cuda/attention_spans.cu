@@ -226,33 +226,41 @@ static void launch_spans(struct cuda *c, enum kv_dtype t, const struct span_args
         launch_for<KV_FP8>(c, s, n_items);
 }
 
-/* First and last span of what a row sees. */
-static void spans_of(const struct op_attention *o, const struct seq_rows *s, uint32_t i,
-                     uint32_t *from, uint32_t *to) {
+/* What a row sees, in spans of `each` keys. */
+struct seen {
+    uint32_t from, to, each, n;
+};
+
+/* A row of more spans than there is room for parts has longer ones: still a matter of its position alone. */
+static struct seen spans_of(const struct op_attention *o, const struct seq_rows *s, uint32_t i,
+                            uint32_t n_parts) {
+    struct seen x;
     uint32_t own = s->position + i;
-    *from = o->window && own + 1 > o->window ? own + 1 - o->window : 0;
-    *to = s->position + (o->is_full ? s->n : i + 1);
+    x.from = o->window && own + 1 > o->window ? own + 1 - o->window : 0;
+    x.to = s->position + (o->is_full ? s->n : i + 1);
+    for (x.each = CUDA_SPAN;; x.each *= 2) {
+        x.n = (x.to - 1) / x.each - x.from / x.each + 1;
+        if (x.n <= n_parts) return x;
+    }
 }
 
 struct round {
     uint32_t seq, row; /* where it begins */
-    uint32_t n_rows, n_items;
+    uint32_t n_rows, n_items, n_parts;
 };
 
 /* Rows from (seq, i) on whose parts fit. */
 static struct round round_from(const struct op_attention *o, uint32_t seq, uint32_t row,
                                uint32_t end, uint32_t n_parts) {
-    struct round r = {seq, row, 0, 0};
+    struct round r = {seq, row, 0, 0, n_parts};
     while (row < end) {
         const struct seq_rows *s = &o->seqs[seq];
         if (row >= s->first + s->n) {
             seq++;
             continue;
         }
-        uint32_t from, to;
-        spans_of(o, s, row - s->first, &from, &to);
-        uint32_t n = (to - 1) / CUDA_SPAN - from / CUDA_SPAN + 1;
-        if (r.n_rows && r.n_items + n > n_parts) break;
+        uint32_t n = spans_of(o, s, row - s->first, n_parts).n;
+        if (r.n_items + n > n_parts) break;
         r.n_items += n;
         r.n_rows++;
         row++;
@@ -264,13 +272,13 @@ static void fill_round(const struct op_attention *o, const struct round *r,
                        struct attend_item *items, struct attend_merge *merges) {
     uint32_t seq = r->seq, n = 0;
     for (uint32_t i = 0; i < r->n_rows; i++) {
-        uint32_t row = r->row + i, from, to;
+        uint32_t row = r->row + i;
         while (row >= o->seqs[seq].first + o->seqs[seq].n)
             seq++;
-        spans_of(o, &o->seqs[seq], row - o->seqs[seq].first, &from, &to);
+        struct seen x = spans_of(o, &o->seqs[seq], row - o->seqs[seq].first, r->n_parts);
         merges[i].row = row, merges[i].first = n;
-        for (uint32_t at = from; at < to; n++) {
-            uint32_t end = BY_MIN(to, (at / CUDA_SPAN + 1) * CUDA_SPAN);
+        for (uint32_t at = x.from; at < x.to; n++) {
+            uint32_t end = BY_MIN(x.to, (at / x.each + 1) * x.each);
             items[n].row = row, items[n].from = at, items[n].to = end, items[n].part = n;
             at = end;
         }
@@ -291,31 +299,31 @@ static void run_round(struct cuda *c, const struct op_attention *o, const struct
     struct span_args s;
     struct merge_args m;
     uint32_t n_grid = grid_of(r->n_items);
-    const void *items, *merges;
-    /* Layers of one window share their lists. */
+    const void *there;
+    /* Layers of one window, and as many rows a round, share their lists: items, then merges. */
     uint64_t variant = (uint64_t)r->row << 40 ^ (uint64_t)o->window << 8 ^ (o->is_full ? 128 : 0);
-    bool is_new, is_new_too;
-    struct attend_item *host = (struct attend_item *)queue_room(
-        c->queue, o->seqs, variant ^ CUDA_ROOM_ITEMS, n_grid * sizeof *host, &items, &is_new);
-    struct attend_merge *rows =
-        (struct attend_merge *)queue_room(c->queue, o->seqs, variant ^ CUDA_ROOM_MERGES,
-                                          r->n_rows * sizeof *rows, &merges, &is_new_too);
-    if (is_new || is_new_too) {
-        memset(host, 0, n_grid * sizeof *host);
-        fill_round(o, r, host, rows);
+    size_t item_bytes = n_grid * sizeof(struct attend_item);
+    bool is_new;
+    uint8_t *host = (uint8_t *)queue_room(c->queue, o->seqs, variant ^ CUDA_ROOM_ITEMS,
+                                          item_bytes + r->n_rows * sizeof(struct attend_merge),
+                                          &there, &is_new);
+    if (is_new) {
+        memset(host, 0, item_bytes);
+        fill_round(o, r, (struct attend_item *)host, (struct attend_merge *)(host + item_bytes));
     }
     memset(&s, 0, sizeof s);
-    s.a = *a, s.items = (const struct attend_item *)items, s.parts = c->parts;
+    s.a = *a, s.items = (const struct attend_item *)there, s.parts = c->parts;
     launch_spans(c, o->kv.dtype, s, n_grid);
     memset(&m, 0, sizeof m);
-    m.a = *a, m.rows = (const struct attend_merge *)merges, m.parts = c->parts;
+    m.a = *a, m.parts = c->parts;
+    m.rows = (const struct attend_merge *)((const uint8_t *)there + item_bytes);
     LAUNCH(c, merge_kernel, m, GRID(r->n_rows, a->n_heads, 1), THREADS, 0);
 }
 
 extern "C" void attention_spans(struct cuda *c, const struct op_attention *o,
                                 const struct attend *a, uint32_t first, uint32_t n) {
     uint32_t n_parts =
-        (uint32_t)(CUDA_PART_BYTES / ((size_t)a->n_heads * (a->v_dim + 2) * sizeof(float)));
+        (uint32_t)(c->part_bytes / ((size_t)a->n_heads * (a->v_dim + 2) * sizeof(float)));
     uint32_t seq = 0;
     for (uint32_t row = first; row < first + n;) {
         while (row >= o->seqs[seq].first + o->seqs[seq].n)

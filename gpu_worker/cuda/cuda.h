@@ -27,7 +27,8 @@ enum {
     CUDA_SPAN =
         256, /* keys that one block attends to; a fixed grid over positions, so that bits do not move */
     CUDA_PART_BYTES = 64 << 20,
-    CUDA_ROWS_FEW = 8, /* rows up to which a product is bound by the reading of the weight */
+    CUDA_GRID_Y = 65535, /* blocks of a grid in y and z; in x there may be 2^31 */
+    CUDA_ROWS_FEW = 8,   /* rows up to which a product is bound by the reading of the weight */
 };
 
 /* Numbers of a packed weight. */
@@ -100,7 +101,8 @@ struct cuda {
     char name[160];
     float *prepared; /* [CUDA_BLOCK_ROWS, widest k_pad]: rows normed and padded, f32 or bf16 */
     uint32_t prepared_pad; /* that widest k_pad */
-    float *parts;          /* CUDA_PART_BYTES: scratch of one op */
+    float *parts;          /* scratch of one op */
+    size_t part_bytes;     /* CUDA_PART_BYTES, or what a test has set before the first weight */
     struct cuda_table tables[CUDA_TABLES_MAX];
     uint32_t n_tables;
     float *host; /* pinned: what get gives */
@@ -138,14 +140,7 @@ void cuda_weight_free(struct backend *b, struct weight *w);
 
 /* ---- steps (plan.c) ---- */
 /* What is made of a step's sequences and staged once a run: variants of queue_room. */
-enum {
-    CUDA_ROOM_ROWS = 1,
-    CUDA_ROOM_FULL,
-    CUDA_ROOM_PAGES,
-    CUDA_ROOM_ITEMS,
-    CUDA_ROOM_MERGES,
-    CUDA_ROOM_TILES
-};
+enum { CUDA_ROOM_ROWS = 1, CUDA_ROOM_FULL, CUDA_ROOM_PAGES, CUDA_ROOM_ITEMS, CUDA_ROOM_TILES };
 struct cuda_kv cuda_kv_of(const struct kv_shape *s);
 /* The rows of a step and their page lists, staged once a run. */
 const struct cuda_row *cuda_rows(struct cuda *c, const struct seq_rows *seqs, uint32_t n_seqs,

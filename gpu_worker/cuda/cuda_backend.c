@@ -245,6 +245,7 @@ static int backend_open(struct backend **out, const struct cuda_options *o, stru
     c->b = table;
     c->options = *o;
     c->lane.cuda = c;
+    c->part_bytes = CUDA_PART_BYTES;
     int rc = port_open(&c->port, o->device, &c->device, err);
     if (!rc) {
         c->queue = queue_new(c->port, !o->no_graphs);

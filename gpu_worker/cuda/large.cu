@@ -1,7 +1,7 @@
 /* Products of many rows by the vendor's library (gemm.h). Weights that are not bf16 become it first, some rows at a time, in
  * scratch that stays in the L2 cache; where more than y = or += scale * sum is wanted, sums go to scratch and are finished from there.
  *
- *     weight rows ─widen─▶ parts [ bf16 | sums f32 ] ─finish: bias, act, gate, cap─▶ y          halves of CUDA_PART_BYTES
+ *     weight rows ─widen─▶ parts [ bf16 | sums f32 ] ─finish: bias, act, gate, cap─▶ y          halves of c->parts
  *
  * Slow twin: cpu_linear. */
 #include "gpu_worker/cuda/device.cuh"
@@ -11,7 +11,6 @@
 
 enum {
     THREADS = 256,
-    HALF = CUDA_PART_BYTES / 2,
     UNIT = 64,        /* weight rows: a piece is a multiple of it, so pairs stay together */
     WIDEN_ROWS = 128, /* of x, from which on widening pays */
 };
@@ -25,11 +24,11 @@ struct widen_args {
 
 template <int F>
 static __global__ void __launch_bounds__(THREADS) widen_kernel(const struct widen_args a) {
-    uint32_t k = (blockIdx.x * THREADS + threadIdx.x) * 8;
+    uint32_t k = (blockIdx.y * THREADS + threadIdx.x) * 8;
     float v[8];
     if (k >= a.k_pad) return;
-    weight_load<F>(a.rows + blockIdx.y * a.row_bytes, a.scale_at, k, v);
-    *(uint4 *)(a.out + (size_t)blockIdx.y * a.k_pad + k) = pack8_bf16(v);
+    weight_load<F>(a.rows + blockIdx.x * a.row_bytes, a.scale_at, k, v);
+    *(uint4 *)(a.out + (size_t)blockIdx.x * a.k_pad + k) = pack8_bf16(v);
 }
 
 struct finish_args {
@@ -61,7 +60,7 @@ static void widen(struct cuda *c, enum cuda_format f, const struct product &p, u
     a.rows = p.rows + from * p.row_bytes, a.row_bytes = p.row_bytes, a.scale_at = p.scale_at;
     a.k_pad = p.x_ld, a.n = n, a.out = (uint16_t *)c->parts;
     BY_FORMATS(f, LAUNCH(c, widen_kernel<F>, a,
-                         GRID(BY_DIV_UP(a.k_pad, (uint32_t)(THREADS * 8)), n, 1), THREADS, 0));
+                         GRID(n, BY_DIV_UP(a.k_pad, (uint32_t)(THREADS * 8)), 1), THREADS, 0));
 }
 
 static void finish_piece(struct cuda *c, const struct product &p, const float *sums, uint32_t from,
@@ -75,19 +74,19 @@ static void finish_piece(struct cuda *c, const struct product &p, const float *s
 }
 
 /* Weight rows of one call: as many as scratch holds, of the widened weight and of the sums. The same for all m of a class. */
-static uint32_t rows_of_piece(enum cuda_format f, uint32_t n_out, uint32_t k_pad, uint32_t m,
-                              bool is_direct) {
-    uint32_t each = n_out;
-    if (f != CUDA_BF16) each = BY_MIN(each, HALF / (k_pad * 2) / UNIT * UNIT);
-    if (!is_direct) each = BY_MIN(each, HALF / (gemm_class_of(m) * 4) / UNIT * UNIT);
+static uint32_t rows_of_piece(const struct cuda *c, enum cuda_format f, uint32_t n_out,
+                              uint32_t k_pad, uint32_t m, bool is_direct) {
+    uint32_t each = n_out, half = (uint32_t)(c->part_bytes / 2);
+    if (f != CUDA_BF16) each = BY_MIN(each, half / (k_pad * 2) / UNIT * UNIT);
+    if (!is_direct) each = BY_MIN(each, half / (gemm_class_of(m) * 4) / UNIT * UNIT);
     return each;
 }
 
 /* p.x: prepared rows in bf16, x_ld of them columns, zero behind the last. */
 extern "C" void product_large(struct cuda *c, enum cuda_format f, struct product p) {
     bool is_direct = !p.is_gated && p.e.act == ACT_NONE && !p.e.bias && !(p.e.softcap > 0);
-    float *sums = (float *)((uint8_t *)c->parts + HALF);
-    uint32_t each = rows_of_piece(f, p.n_out, p.x_ld, p.n, is_direct);
+    float *sums = (float *)((uint8_t *)c->parts + c->part_bytes / 2);
+    uint32_t each = rows_of_piece(c, f, p.n_out, p.x_ld, p.n, is_direct);
     for (uint32_t from = 0; from < p.n_out; from += each) {
         struct gemm_call g;
         memset(&g, 0, sizeof g);
@@ -112,15 +111,16 @@ static int tune_piece(struct cuda *c, const struct weight *w, uint32_t n, uint32
     struct gemm_call g;
     bool is_wide = w->format != CUDA_BF16;
     uint8_t *parts = (uint8_t *)c->parts;
+    const size_t half = c->part_bytes / 2;
     memset(&g, 0, sizeof g);
     g.n_out = n, g.n_in = w->k_pad, g.m = m, g.alpha = 1;
     g.w = g.x = (const uint16_t *)(is_wide ? parts : w->rows);
     g.w_ld = g.x_ld = is_wide ? w->k_pad : (uint32_t)(w->row_bytes / 2);
-    g.y = (float *)(parts + HALF), g.y_ld = n;
-    if (m > n || (uint64_t)m * n * sizeof(float) > HALF) return 0;
+    g.y = (float *)(parts + half), g.y_ld = n;
+    if (m > n || (uint64_t)m * n * sizeof(float) > half) return 0;
     /* A weight that was just widened is in the cache when it is multiplied; any other comes from memory. */
-    return is_wide ? gemm_tune(c->gemm, &g, parts + HALF, HALF)
-                   : gemm_tune(c->gemm, &g, parts, CUDA_PART_BYTES);
+    return is_wide ? gemm_tune(c->gemm, &g, parts + half, half)
+                   : gemm_tune(c->gemm, &g, parts, c->part_bytes);
 }
 
 extern "C" int product_tune(struct cuda *c, const struct weight *w) {
@@ -131,12 +131,12 @@ extern "C" int product_tune(struct cuda *c, const struct weight *w) {
         struct product p = product_of(w);
         p.x_ld = w->k_pad;
         queue_begin(c->queue);
-        widen(c, w->format, p, 0, rows_of_piece(w->format, w->n_out, w->k_pad, 1, true));
+        widen(c, w->format, p, 0, rows_of_piece(c, w->format, w->n_out, w->k_pad, 1, true));
         if (queue_end(c->queue)) return -1;
     }
     for (uint32_t m = gemm_class_of(1); m <= CUDA_BLOCK_ROWS && !rc; m = gemm_class_of(m + 1)) {
         if (!product_is_large(c, w, m)) continue;
-        uint32_t each = rows_of_piece(w->format, w->n_out, w->k_pad, m, is_direct);
+        uint32_t each = rows_of_piece(c, w->format, w->n_out, w->k_pad, m, is_direct);
         rc = tune_piece(c, w, each, m);
         if (!rc && w->n_out % each) rc = tune_piece(c, w, w->n_out % each, m);
     }

@@ -24,7 +24,8 @@ static struct chunk *chunk_new(struct cuda *c, size_t cap) {
 void *cuda_alloc(struct cuda *c, size_t bytes, enum cuda_purpose what) {
     if (bytes > SIZE_MAX / 2) return NULL;
     bool is_alone = port_is_checked(c->port) || bytes >= CHUNK_MIN / 4;
-    size_t n = is_alone ? BY_MAX(bytes, (size_t)1) : BY_ALIGN_UP(bytes, (size_t)ALIGN);
+    size_t n = BY_MAX(bytes, (size_t)1);
+    if (!is_alone) n = BY_ALIGN_UP(n, (size_t)ALIGN);
     struct chunk *k = c->chunks[what];
     if (is_alone || !k || k->cap - k->n_used < n) {
         k = chunk_new(c, is_alone ? n : CHUNK_MIN);
@@ -73,7 +74,7 @@ void cuda_free_all(struct cuda *c) {
 }
 
 bool cuda_reserve(struct cuda *c, uint32_t k_pad) {
-    if (!c->parts) c->parts = cuda_alloc(c, CUDA_PART_BYTES, CUDA_MEM_OTHER);
+    if (!c->parts) c->parts = cuda_alloc(c, c->part_bytes, CUDA_MEM_OTHER);
     if (k_pad <= c->prepared_pad) return c->parts;
     cuda_free(c, c->prepared);
     size_t bytes = (size_t)CUDA_BLOCK_ROWS * k_pad * sizeof(float);
@@ -85,7 +86,8 @@ bool cuda_reserve(struct cuda *c, uint32_t k_pad) {
 float *cuda_get(struct cuda *c, const float *p, size_t n, size_t n_more) {
     if (n > SIZE_MAX / sizeof *p - n_more) return NULL;
     size_t bytes = n * sizeof *p, room = (n + n_more) * sizeof *p;
-    if (room > c->host_bytes) {
+    if (room > c->host_bytes) { /* an earlier sum may still be on its way from there */
+        if (c->host && queue_wait(c->queue, c->options.deadline_ms)) return NULL;
         port_pinned_free(c->port, c->host);
         c->host = port_pinned(c->port, room);
         c->host_bytes = c->host ? room : 0;

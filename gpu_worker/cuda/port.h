@@ -59,7 +59,7 @@ BY_MUST_USE int port_run(struct port *p, const struct port_launch *l, const void
 /* Any host memory, at once: for loading. */
 BY_MUST_USE int port_load(struct port *p, void *device, const void *host, size_t n);
 
-/* What is given between the two is recorded and not done. */
+/* What is given between the two is recorded and not done. *out NULL with 0: there is no memory for one more graph. */
 BY_MUST_USE int port_record(struct port *p);
 BY_MUST_USE int port_recorded(struct port *p, struct port_graph **out);
 BY_MUST_USE int port_graph_run(struct port *p, struct port_graph *g);

@@ -27,8 +27,14 @@ struct port {
     char error[256];
 };
 
+/* A library that asks for the last error is not to find one that was seen to. */
+static cudaError_t seen(cudaError_t e) {
+    if (e != cudaSuccess) (void)cudaGetLastError();
+    return e;
+}
+
 static int check(struct port *p, cudaError_t e, const char *what) {
-    if (e == cudaSuccess) return 0;
+    if (seen(e) == cudaSuccess) return 0;
     snprintf(p->error, sizeof p->error, "%s: %s (%s)", what, cudaGetErrorString(e),
              cudaGetErrorName(e));
     return -1;
@@ -91,7 +97,9 @@ int port_open(struct port **out, uint32_t index, struct port_device *device, str
     cudaError_t e = cudaGetDeviceCount(&n);
     if (e != cudaSuccess || n < 1) return no_device(e, err);
     if (index >= (uint32_t)n)
-        return by_fail(err, BY_EINVAL, "--device cuda:%u: there are %d devices, numbered from 0",
+        return by_fail(err, BY_EINVAL,
+                       "--device cuda:%u: there are %d devices, numbered from 0 (which is a "
+                       "worker's: --local-rank)",
                        index, n);
     e = cudaSetDevice((int)index);
     if (e != cudaSuccess)
@@ -140,9 +148,11 @@ void *port_stream(struct port *p) {
 
 /* ---- memory ---- */
 
+/* What there is no memory for is the caller's to tell: the device is as good as before. */
 void *port_malloc(struct port *p, size_t n) {
+    (void)p;
     void *at = NULL;
-    return check(p, cudaMalloc(&at, n), "cudaMalloc") ? NULL : at;
+    return seen(cudaMalloc(&at, n)) ? NULL : at;
 }
 
 void port_free(struct port *p, void *at) {
@@ -150,8 +160,9 @@ void port_free(struct port *p, void *at) {
 }
 
 void *port_pinned(struct port *p, size_t n) {
+    (void)p;
     void *at = NULL;
-    return check(p, cudaHostAlloc(&at, n, cudaHostAllocDefault), "cudaHostAlloc") ? NULL : at;
+    return seen(cudaHostAlloc(&at, n, cudaHostAllocDefault)) ? NULL : at;
 }
 
 void port_pinned_free(struct port *p, void *at) {
@@ -204,9 +215,11 @@ int port_record(struct port *p) {
 int port_recorded(struct port *p, struct port_graph **out) {
     cudaGraph_t graph = NULL;
     cudaGraphExec_t exec = NULL;
+    *out = NULL;
     cudaError_t e = cudaStreamEndCapture(p->stream, &graph);
     if (e == cudaSuccess) e = cudaGraphInstantiate(&exec, graph, 0);
     if (graph) cudaGraphDestroy(graph);
+    if (seen(e) == cudaErrorMemoryAllocation) return 0;
     if (check(p, e, "recording a graph")) return -1;
     *out = by_alloc(sizeof **out);
     (*out)->exec = exec;
@@ -233,7 +246,7 @@ int port_mark(struct port *p, uint32_t mark) {
 static int wait_for(struct port *p, cudaEvent_t event, uint32_t deadline_ms) {
     uint64_t from = by_now_ns(), waited = 0;
     while (waited < (uint64_t)deadline_ms * 1000000) {
-        cudaError_t e = cudaEventQuery(event);
+        cudaError_t e = seen(cudaEventQuery(event));
         if (e != cudaErrorNotReady) return check(p, e, "a step");
         if (waited > SPIN_NS) nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
         waited = by_now_ns() - from;
@@ -247,7 +260,7 @@ int port_wait(struct port *p, uint32_t mark, uint32_t deadline_ms) {
 }
 
 int port_reached(struct port *p, uint32_t mark) {
-    cudaError_t e = cudaEventQuery(p->marks[mark]);
+    cudaError_t e = seen(cudaEventQuery(p->marks[mark]));
     if (e == cudaErrorNotReady) return 0;
     return check(p, e, "a step") ? -1 : 1;
 }

@@ -48,6 +48,7 @@ struct known {
 struct queue {
     struct port *port;
     bool use_graphs, has_failed;
+    bool is_full; /* the device has no memory for another graph: those that are there go on */
     uint8_t *list;
     size_t n_list, list_cap;
     uint32_t n_commands;
@@ -84,6 +85,7 @@ void queue_forget(struct queue *q) {
         by_free(q->known[i].list);
     }
     q->n_known = 0;
+    q->is_full = false;
 }
 
 void queue_free(struct queue *q) {
@@ -241,8 +243,8 @@ static int record(struct queue *q, struct known *k) {
     int rc = port_record(q->port);
     if (!rc) rc = run_list(q);
     if (!rc) rc = port_recorded(q->port, &k->graph);
-    if (rc) return rc;
-    by_free(k->list);
+    q->is_full = !rc && !k->graph;
+    if (rc || q->is_full) return rc;
     k->list = by_memdup(q->list, q->n_list);
     k->n_list = q->n_list;
     q->counts.n_graphs++;
@@ -261,10 +263,11 @@ static int hand_over(struct queue *q) {
     k->used = q->counts.n_runs;
     if (k->list && (k->n_list != q->n_list || memcmp(k->list, q->list, q->n_list) != 0))
         return run_list(q); /* two lists of one hash: the second goes without */
-    if (!k->list) {
+    if (!k->list && !q->is_full) {
         int rc = record(q, k);
         if (rc) return rc;
     }
+    if (!k->graph) return run_list(q);
     q->counts.n_graph_runs++;
     return port_graph_run(q->port, k->graph);
 }

@@ -65,7 +65,7 @@ extern "C" int cuda_gather(struct lane *l, const struct op_gather *o,
                            void *ctx) {
     struct cuda *c = l->cuda;
     const size_t row_bytes = (size_t)o->world * o->own_ld * sizeof(float);
-    const uint32_t each = (uint32_t)BY_MIN(CUDA_PART_BYTES / row_bytes, (size_t)o->n);
+    const uint32_t each = (uint32_t)BY_MIN(c->part_bytes / row_bytes, (size_t)o->n);
     if (o->world > CUDA_RANKS_MAX || (o->n && !each)) return BY_EINTERNAL;
     for (uint32_t from = 0, n; from < o->n; from += n) {
         n = BY_MIN(each, o->n - from);

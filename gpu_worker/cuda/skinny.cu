@@ -87,7 +87,7 @@ static __global__ void __launch_bounds__(THREADS, 4) skinny_kernel(const struct 
 }
 
 template <int F, int R, int M> static void launch(struct cuda *c, const struct product &p) {
-    uint32_t n_tiles = p.slots ? 1 : BY_DIV_UP(p.n, (uint32_t)M);
+    uint32_t n_tiles = p.slots ? 1 : BY_MIN(BY_DIV_UP(p.n, (uint32_t)M), (uint32_t)CUDA_GRID_Y);
     LAUNCH(c, (skinny_kernel<F, R, M>), p,
            GRID(BY_DIV_UP(p.n_out, (uint32_t)(WARPS * R)), n_tiles, BY_MAX(p.n_weights, 1u)),
            THREADS, 0);

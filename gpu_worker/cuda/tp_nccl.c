@@ -21,6 +21,7 @@ enum {
 struct cuda_group {
     ncclComm_t comm;
     bool has_window;
+    void *window; /* NCCL's */
 };
 
 /* Of NCCL 2.27 and later: a library at run time that has them not leaves them NULL. */
@@ -28,24 +29,36 @@ struct cuda_group {
 #pragma weak ncclMemAlloc
 #pragma weak ncclMemFree
 #pragma weak ncclCommWindowRegister
+#pragma weak ncclCommWindowDeregister
 static bool has_windows(void) {
-    return ncclMemAlloc && ncclMemFree && ncclCommWindowRegister;
+    return ncclMemAlloc && ncclMemFree && ncclCommWindowRegister && ncclCommWindowDeregister;
 }
 
-static ncclResult_t register_window(ncclComm_t comm, void *p, size_t n) {
-    ncclWindow_t window; /* it lives as long as its communicator */
-    return ncclCommWindowRegister(comm, p, n, &window, NCCL_WIN_COLL_SYMMETRIC);
+static ncclResult_t register_window(struct cuda_group *g, void *p, size_t n) {
+    ncclWindow_t window = NULL;
+    ncclResult_t r = ncclCommWindowRegister(g->comm, p, n, &window, NCCL_WIN_COLL_SYMMETRIC);
+    g->window = window;
+    return r;
+}
+
+static void end_window(struct cuda_group *g) {
+    if (g->has_window) (void)ncclCommWindowDeregister(g->comm, g->window);
+    g->has_window = false;
 }
 #else
 static bool has_windows(void) {
     return false;
 }
 
-static ncclResult_t register_window(ncclComm_t comm, void *p, size_t n) {
-    (void)comm;
+static ncclResult_t register_window(struct cuda_group *g, void *p, size_t n) {
+    (void)g;
     (void)p;
     (void)n;
     return ncclInvalidUsage;
+}
+
+static void end_window(struct cuda_group *g) {
+    (void)g;
 }
 #endif
 
@@ -179,7 +192,11 @@ void *cuda_group_alloc(struct cuda *c, size_t bytes) {
 }
 
 void cuda_group_free(struct cuda *c) {
-    if (queue_wait(c->queue, c->options.deadline_ms) == 0) ncclMemFree(c->sums);
+    bool is_idle = queue_wait(c->queue, c->options.deadline_ms) == 0;
+    queue_forget(
+        c->queue); /* graphs hold sums in the window; what comes to lie at its address must not meet them */
+    if (is_idle && c->group) end_window(c->group); /* else it ended with its communicator */
+    if (is_idle) ncclMemFree(c->sums);
     c->n_bytes[CUDA_MEM_OTHER] -= c->sums_bytes;
     c->sums = NULL;
     c->sums_bytes = 0;
@@ -207,7 +224,7 @@ static ncclResult_t share_sums(struct cuda *c, struct cuda_group *g) {
     bool are_equal = false;
     ncclResult_t r = compare(c, g, &are_equal);
     if (r != ncclSuccess || !are_equal || !c->sums) return r;
-    r = register_window(g->comm, c->sums, c->sums_bytes);
+    r = register_window(g, c->sums, c->sums_bytes);
     if (r == ncclInProgress) r = settle(g->comm, c->options.deadline_ms);
     g->has_window = r == ncclSuccess;
     return r;

@@ -218,6 +218,9 @@ void emu_run(const void *kernel, const uint32_t grid[3], uint32_t block, uint32_
     }
     if (block == 0 || block > THREADS_MAX || block % 32) complain("a block is whole warps");
     if (shared_bytes > 227 << 10) complain("more shared memory than a device has");
+    if (!grid[0] || !grid[1] || !grid[2]) complain("a grid without blocks");
+    if (grid[0] > INT32_MAX || grid[1] > 65535 || grid[2] > 65535)
+        complain("more blocks than a grid may have");
     emu.kernel = (void (*)(const void *))kernel;
     emu.args = args;
     gridDim = {grid[0], grid[1], grid[2]};

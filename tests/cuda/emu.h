@@ -6,7 +6,8 @@
  *
  * What it shows: wrong indexes, missing barriers between lanes and warps (emu_order turns the order round: what depends on
  * it differs), divergent barriers (told, not hung), shared memory too small (exact size, poisoned, seen by the address
- * sanitizer). What it cannot: true races in device memory, speed, rounding of the device's own expf and tanhf.
+ * sanitizer), grids that no device takes. What it cannot: true races in device memory, speed, rounding of the device's own
+ * expf and tanhf.
  * Owner: the test program; one thread. */
 #ifndef TESTS_CUDA_EMU_H
 #define TESTS_CUDA_EMU_H

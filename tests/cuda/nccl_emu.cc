@@ -135,6 +135,11 @@ ncclResult_t ncclCommWindowRegister(ncclComm_t c, void *p, size_t n, ncclWindow_
     return ncclSuccess;
 }
 
+ncclResult_t ncclCommWindowDeregister(ncclComm_t c, ncclWindow_t) {
+    c->window = nullptr;
+    return ncclSuccess;
+}
+
 ncclResult_t ncclAllReduce(const void *from, void *to, size_t n, ncclDataType_t t, ncclRedOp_t op,
                            ncclComm_t c, cudaStream_t stream) {
     if (t == ncclInt64 && op == ncclMin)

@@ -3,6 +3,7 @@
  *
  *     BANYAN_EMU_BYTES=n     memory of the device            BANYAN_EMU_FAIL=n     command n fails, as an illegal address does
  *     BANYAN_EMU_HANG=n      command n never ends            BANYAN_EMU_REVERSE=1  the last lane first
+ *     BANYAN_EMU_GRAPHS=n    there is memory for n graphs
  *     BANYAN_EMU_FAIL_FILE=f as FAIL, with the number in file f, which is removed then: the next device does not fail */
 #include "tests/cuda/emu.h"
 
@@ -18,6 +19,12 @@
 #include <vector>
 
 enum { COMMANDS_A_LOOK = 16 }; /* as far as this device gets between two looks at it */
+/* Bytes behind an allocation that stay as they are. */
+#if defined(__SANITIZE_ADDRESS__)
+enum { GUARD = 0 }; /* it has its own */
+#else
+enum { GUARD = 256 };
+#endif
 
 struct command {
     struct port_launch launch;
@@ -34,7 +41,7 @@ struct port {
     std::deque<command> pending;
     std::vector<command> recorded;
     std::map<void *, size_t> sizes;
-    uint64_t limit, used, n_done, fail_at, hang_at;
+    uint64_t limit, used, n_done, fail_at, hang_at, n_graphs;
     uint32_t n_pending_marks[PORT_MARKS];
     bool is_recording, has_failed, hangs;
     char error[160];
@@ -63,6 +70,7 @@ int port_open(struct port **out, uint32_t index, struct port_device *device, str
     p->limit = number("BANYAN_EMU_BYTES", UINT64_C(8) << 30);
     p->fail_at = number("BANYAN_EMU_FAIL", 0);
     p->hang_at = number("BANYAN_EMU_HANG", 0);
+    p->n_graphs = number("BANYAN_EMU_GRAPHS", UINT64_MAX);
     if (!p->fail_at) p->fail_at = number_in(getenv("BANYAN_EMU_FAIL_FILE"));
     emu_order(number("BANYAN_EMU_REVERSE", 0));
     memset(device, 0, sizeof *device);
@@ -172,11 +180,14 @@ extern "C" {
 
 /* ---- memory ---- */
 
+static const std::vector<uint8_t> guard(GUARD, 0x5a);
+
 void *port_malloc(struct port *p, size_t n) {
     if (n > p->limit - p->used) return NULL;
-    void *at = aligned_alloc(256, (n + 255) / 256 * 256);
+    void *at = aligned_alloc(256, (n + GUARD + 255) / 256 * 256);
     if (!at) return NULL;
     memset(at, 0xff, n);
+    memcpy((uint8_t *)at + n, guard.data(), GUARD);
     p->sizes[at] = n;
     p->used += n;
     return at;
@@ -185,6 +196,11 @@ void *port_malloc(struct port *p, size_t n) {
 void port_free(struct port *p, void *at) {
     if (!at) return;
     drain(p);
+    if (memcmp((uint8_t *)at + p->sizes.at(at), guard.data(), GUARD)) {
+        fprintf(stderr, "emulator: something wrote behind an allocation of %zu bytes\n",
+                p->sizes.at(at));
+        abort();
+    }
     p->used -= p->sizes.at(at);
     p->sizes.erase(at);
     free(at);
@@ -237,7 +253,8 @@ int port_record(struct port *p) {
 
 int port_recorded(struct port *p, struct port_graph **out) {
     p->is_recording = false;
-    *out = new port_graph{p->recorded};
+    *out = p->n_graphs ? new port_graph{p->recorded} : NULL;
+    p->n_graphs -= p->n_graphs > 0;
     p->recorded.clear();
     return 0;
 }

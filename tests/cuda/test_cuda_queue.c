@@ -86,6 +86,21 @@ TEST(arrays_larger_than_all_before_find_room) {
     check(array);
 }
 
+/* A full device: the graph that is there goes on, other lists do without. */
+TEST(what_there_is_no_memory_to_record_still_runs) {
+    UNUSED_STATE;
+    uint32_t array[64] = {0};
+    for (uint32_t turn = 0; turn < 8; turn++) {
+        array[0] = turn;
+        run(array, 20, turn % 2);
+        check(array);
+    }
+    assert_int_equal(queue_counted(queue).n_graphs, 1);
+    assert_int_equal(queue_counted(queue).n_graph_runs, 3);
+    assert_int_equal(n_calls,
+                     (2 + 1 + 4) * COMMANDS); /* the second list is recorded once, for nothing */
+}
+
 TEST(more_lists_than_graphs_are_kept_still_run) {
     UNUSED_STATE;
     uint32_t array[64] = {5};
@@ -177,6 +192,11 @@ static int set_up(void **state) {
     return 0;
 }
 
+static int set_up_for_one_graph(void **state) {
+    setenv("BANYAN_EMU_GRAPHS", "1", 1);
+    return set_up(state);
+}
+
 static int set_up_to_fail(void **state) {
     setenv("BANYAN_EMU_FAIL", "9", 1);
     return set_up(state);
@@ -185,6 +205,7 @@ static int set_up_to_fail(void **state) {
 static int tear_down(void **state) {
     (void)state;
     unsetenv("BANYAN_EMU_FAIL");
+    unsetenv("BANYAN_EMU_GRAPHS");
     queue_free(queue);
     port_free(port, there);
     port_pinned_free(port, here);
@@ -198,5 +219,7 @@ TESTS(ALONE(a_list_that_comes_again_is_a_graph_with_new_contents),
       ALONE(arrays_larger_than_all_before_find_room),
       ALONE(more_lists_than_graphs_are_kept_still_run),
       ALONE(what_a_run_fetches_is_there_when_the_run_is_reached), ALONE(a_run_that_is_late_fails),
+      cmocka_unit_test_setup_teardown(what_there_is_no_memory_to_record_still_runs,
+                                      set_up_for_one_graph, tear_down),
       cmocka_unit_test_setup_teardown(after_a_failure_nothing_is_done_any_more, set_up_to_fail,
                                       tear_down));

@@ -136,5 +136,5 @@ TEST(ways_are_proven_for_one_card_each) {
 int main(void) {
     const struct CMUnitTest tests[] = {RUN(ranks_put_their_columns_together),
                                        RUN(ways_are_proven_for_one_card_each)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return WORLD_TESTS("ranks", tests, NULL, NULL);
 }

@@ -165,6 +165,6 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {RUN(equal_logits_give_equal_tokens),
                                        RUN(nothing_left_to_pick_breaks_that_row_alone)};
-    int rc = cmocka_run_group_tests_name("lanes forward", tests, set_up, tear_down);
-    return rc + cmocka_run_group_tests_name("lanes backward", tests, set_up_reversed, tear_down);
+    int rc = WORLD_TESTS("lanes forward", tests, set_up, tear_down);
+    return rc + WORLD_TESTS("lanes backward", tests, set_up_reversed, tear_down);
 }

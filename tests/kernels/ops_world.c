@@ -5,8 +5,29 @@
 #include <math.h>
 #include <string.h>
 
+enum { TESTS_MAX = 64 };
+
 struct world world;
 static uint64_t state = 88172645463325252u;
+
+/* A test's numbers are its own, whatever ran before it. */
+static int seed_by_name(void **name) {
+    state = 88172645463325252u ^ by_str_hash(by_str_of(*name));
+    state += test_seed() * UINT64_C(0x9E3779B97F4A7C15);
+    return 0;
+}
+
+int world_tests(const char *group, const struct CMUnitTest *tests, size_t n,
+                CMFixtureFunction set_up, CMFixtureFunction tear_down) {
+    struct CMUnitTest seeded[TESTS_MAX];
+    if (n > TESTS_MAX) return fprintf(stderr, "%s: %zu tests are too many\n", group, n);
+    memcpy(seeded, tests, n * sizeof *tests);
+    for (size_t i = 0; i < n; i++) {
+        seeded[i].setup_func = seed_by_name;
+        seeded[i].initial_state = (void *)(uintptr_t)tests[i].name;
+    }
+    return _cmocka_run_group_tests(group, seeded, n, set_up, tear_down);
+}
 
 uint64_t world_random(void) {
     state ^= state << 13;
@@ -214,12 +235,11 @@ int world_main(int argc, char **argv, const struct CMUnitTest *tests, size_t n) 
         fprintf(stderr, "this machine has no %s\n", argv[1]);
         return 1;
     }
-    state += test_seed() * UINT64_C(0x9E3779B97F4A7C15);
     world.b = make(world.isa, 2);
     world.one = make(world.isa, 1);
     world.portable = make(CPU_ISA_PORTABLE, 1);
     print_message("%s\n", world.b->name);
-    int rc = _cmocka_run_group_tests("ops", tests, n, NULL, NULL);
+    int rc = world_tests("ops", tests, n, NULL, NULL);
     world.portable->close(world.portable);
     world.one->close(world.one);
     world.b->close(world.b);

@@ -2,7 +2,8 @@
  *
  *     struct world { backend under test, the same on portable C }      references use dtype.h and plain loops only
  *
- * Always: one program, run once an instruction set (its name is the first argument); numbers come from SEED.
+ * Always: one program, run once an instruction set (its name is the first argument); a test's numbers come from its name and
+ * SEED, so that they do not depend on the tests before it.
  * Owner: the test program. */
 #ifndef TESTS_KERNELS_OPS_WORLD_H
 #define TESTS_KERNELS_OPS_WORLD_H
@@ -18,6 +19,11 @@ struct world {
 };
 extern struct world world;
 
+/* A group of tests, each with its own numbers; of one that is seeded *state is its name. */
+int world_tests(const char *group, const struct CMUnitTest *tests, size_t n,
+                CMFixtureFunction set_up, CMFixtureFunction tear_down);
+#define WORLD_TESTS(group, tests, set_up, tear_down) \
+    world_tests((group), (tests), BY_COUNTOF(tests), (set_up), (tear_down))
 int world_main(int argc, char **argv, const struct CMUnitTest *tests, size_t n);
 
 uint64_t world_random(void);
