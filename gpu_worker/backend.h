@@ -40,6 +40,7 @@ struct weight_source {
      * n_out/2 columns, act(gate) * up. n_out/2 may be any number. */
     bool is_gated;
     bool is_row_lookup; /* op_embed will read rows of it too */
+    uint32_t out_n;     /* of op_linear's calls, where it is not 0: so many rows are multiplied */
 };
 
 enum norm_kind { NORM_RMS, NORM_LAYER };

@@ -1,6 +1,6 @@
-/* gemm.h - large products of bf16 matrices through the vendor's library.
+/* gemm.h - large products of bf16 or FP8 (E4M3) matrices through the vendor's library.
  *
- *     y[m][n_out] = alpha * x[m][n_in] · w[n_out][n_in]^T + beta * y        bf16 times bf16, sums and y in f32
+ *     y[m][n_out] = alpha * x[m][n_in] · w[n_out][n_in]^T + beta * y        two of a kind, sums and y in f32
  *
  *     load:  gemm_tune ─ for each class of rows: the library's best guesses, timed ─▶ one algorithm, for good, and into a file
  *     step:  gemm_run ─▶ that of (class of m, n_out, n_in); a shape that was not tuned: the library's first guess
@@ -22,9 +22,18 @@ extern "C" {
 
 struct gemm;
 
+enum gemm_kind {
+    GEMM_BF16,
+    GEMM_F8,        /* as they are, n_out and n_in multiples of 16; sm_89 on */
+    GEMM_F8_BLOCKS, /* times a scale of each row's 128 columns, n_in a multiple of 128; sm_90 */
+};
+enum { GEMM_F8_BLOCK = 128 };
+
 struct gemm_call {
-    const uint16_t *w, *x; /* device */
+    const void *w, *x; /* device */
     float *y;
+    const float *w_scales, *x_scales; /* of blocks: [n_in / 128][n_out], [n_in / 128][m] */
+    enum gemm_kind kind;
     uint32_t w_ld, x_ld, y_ld; /* in numbers */
     uint32_t n_out, n_in, m;
     float alpha, beta;
@@ -51,6 +60,8 @@ void gemm_close(struct gemm *g);
 /* Chooses for the call and its class of rows, unless that was done. w and x hold real numbers, y is scratch; what lies in the
  * n_cold bytes at cold is cleared before each run, so that it starts from memory and not from a cache. At load. */
 BY_MUST_USE int gemm_tune(struct gemm *g, const struct gemm_call *c, void *cold, size_t n_cold);
+/* Has the library a way for it? Enqueues nothing. */
+bool gemm_serves(struct gemm *g, const struct gemm_call *c);
 /* A command of the queue (queue_call): ctx is the gemm, args a struct gemm_call. */
 int gemm_run(void *ctx, const void *args);
 

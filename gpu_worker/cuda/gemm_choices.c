@@ -25,7 +25,8 @@ struct gemm_choices {
 
 /* All of a line but its checksum. */
 static void write_line(const struct gemm_choice *x, char out[LINE_MAX_BYTES]) {
-    int n = snprintf(out, LINE_MAX_BYTES, "%x %x %x %x", x->m, x->n_out, x->n_in, x->y_align);
+    int n = snprintf(out, LINE_MAX_BYTES, "%x %x %x %x %x", x->kind, x->m, x->n_out, x->n_in,
+                     x->y_align);
     for (int i = 0; i < GEMM_ALGO_WORDS; i++)
         n += snprintf(out + n, LINE_MAX_BYTES - (size_t)n, " %" PRIx64, x->algo[i]);
 }
@@ -45,8 +46,8 @@ static bool read_line(const struct gemm_choices *c, struct by_str line, struct g
     if (line.n >= sizeof text || memchr(line.p, '\0', line.n)) return false;
     memcpy(text, line.p, line.n);
     text[line.n] = '\0';
-    if (sscanf(text, "%16" SCNx64 " %8x %8x %8x %8x%n", &sum, &x->m, &x->n_out, &x->n_in,
-               &x->y_align, &at) != 5)
+    if (sscanf(text, "%16" SCNx64 " %8x %8x %8x %8x %8x%n", &sum, &x->kind, &x->m, &x->n_out,
+               &x->n_in, &x->y_align, &at) != 6)
         return false;
     for (int i = 0; i < GEMM_ALGO_WORDS; i++) {
         int n = 0;
@@ -96,8 +97,8 @@ const struct gemm_choice *gemm_choices_find(const struct gemm_choices *c,
                                             const struct gemm_choice *like) {
     for (uint32_t i = 0; i < c->n; i++) {
         const struct gemm_choice *x = &c->all[i];
-        if (x->m == like->m && x->n_out == like->n_out && x->n_in == like->n_in &&
-            x->y_align == like->y_align)
+        if (x->kind == like->kind && x->m == like->m && x->n_out == like->n_out &&
+            x->n_in == like->n_in && x->y_align == like->y_align)
             return x;
     }
     return NULL;

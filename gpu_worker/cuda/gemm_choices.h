@@ -1,6 +1,6 @@
 /* gemm_choices.h - algorithms that were timed once, kept in a file for the processes that follow.
  *
- *     <checksum> 64 14336 4096 16 <8 words of the library's>        a line each, in hexadecimal, appended as it is found
+ *     <checksum> 0 64 14336 4096 16 <8 words of the library's>        a line each, in hexadecimal, appended as it is found
  *        └ over the line and the maker: the library's version and the device. What another one chose, a torn line, one that
  *          somebody changed: all look the same, and are passed over
  *
@@ -15,8 +15,8 @@
 enum { GEMM_ALGO_WORDS = 8 };
 
 struct gemm_choice {
-    uint32_t m, n_out, n_in, y_align;
-    uint64_t algo[GEMM_ALGO_WORDS]; /* the library's, as they are */
+    uint32_t kind, m, n_out, n_in, y_align; /* kind: enum gemm_kind */
+    uint64_t algo[GEMM_ALGO_WORDS];         /* the library's, as they are */
 };
 
 struct gemm_choices;

@@ -20,6 +20,7 @@ enum {
 
 /* What is known of a shape: the algorithm that was quickest, or if it was not tuned, the library's first guess. */
 struct plan {
+    enum gemm_kind kind;
     uint32_t m, n_out, n_in, y_align; /* m: the upper end of its class */
     bool is_tuned;
     cublasLtMatmulAlgo_t algo;
@@ -40,14 +41,33 @@ struct operands {
     cublasLtMatrixLayoutOpaque_t a, b, d;
 };
 
+/* A scale for each row's 128 columns, of both; else there are none. */
+static cublasStatus_t set_scales(struct operands *o, const struct gemm_call *c) {
+    const int32_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
+    const struct {
+        cublasLtMatmulDescAttributes_t what;
+        const void *value;
+        size_t n;
+    } all[] = {{CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &mode, sizeof mode},
+               {CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &mode, sizeof mode},
+               {CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &c->w_scales, sizeof c->w_scales},
+               {CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &c->x_scales, sizeof c->x_scales}};
+    cublasStatus_t s = CUBLAS_STATUS_SUCCESS;
+    for (size_t i = 0; i < BY_COUNTOF(all) && c->kind == GEMM_F8_BLOCKS && !s; i++)
+        s = cublasLtMatmulDescSetAttribute(&o->desc, all[i].what, all[i].value, all[i].n);
+    return s;
+}
+
 static cublasStatus_t describe(struct operands *o, const struct gemm_call *c, uint32_t m) {
     const cublasOperation_t turned = CUBLAS_OP_T;
+    const cudaDataType type = c->kind == GEMM_BF16 ? CUDA_R_16BF : CUDA_R_8F_E4M3;
     cublasStatus_t s = cublasLtMatmulDescInit(&o->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (!s)
         s = cublasLtMatmulDescSetAttribute(&o->desc, CUBLASLT_MATMUL_DESC_TRANSA, &turned,
                                            sizeof turned);
-    if (!s) s = cublasLtMatrixLayoutInit(&o->a, CUDA_R_16BF, c->n_in, c->n_out, c->w_ld);
-    if (!s) s = cublasLtMatrixLayoutInit(&o->b, CUDA_R_16BF, c->n_in, m, c->x_ld);
+    if (!s) s = set_scales(o, c);
+    if (!s) s = cublasLtMatrixLayoutInit(&o->a, type, c->n_in, c->n_out, c->w_ld);
+    if (!s) s = cublasLtMatrixLayoutInit(&o->b, type, c->n_in, m, c->x_ld);
     return s ? s : cublasLtMatrixLayoutInit(&o->d, CUDA_R_32F, c->n_out, m, c->y_ld);
 }
 
@@ -121,8 +141,8 @@ static cublasStatus_t ask(struct gemm *g, struct operands *o, const struct plan 
 static struct plan *find(struct gemm *g, const struct plan *like) {
     for (uint32_t i = 0; i < g->n_plans; i++) {
         struct plan *p = &g->plans[i];
-        if (p->m == like->m && p->n_out == like->n_out && p->n_in == like->n_in &&
-            p->y_align == like->y_align)
+        if (p->kind == like->kind && p->m == like->m && p->n_out == like->n_out &&
+            p->n_in == like->n_in && p->y_align == like->y_align)
             return p;
     }
     return NULL;
@@ -138,10 +158,15 @@ static struct plan *add(struct gemm *g, const struct plan *p) {
     return &g->plans[g->n_plans++];
 }
 
+static struct plan plan_of(const struct gemm_call *c, uint32_t m) {
+    return (struct plan){
+        .kind = c->kind, .m = m, .n_out = c->n_out, .n_in = c->n_in, .y_align = align_of(c)};
+}
+
 /* Of this class of rows; asked for once. */
 static cublasStatus_t plan_for(struct gemm *g, const struct gemm_call *c, uint32_t m,
                                const struct plan **out) {
-    struct plan like = {.m = m, .n_out = c->n_out, .n_in = c->n_in, .y_align = align_of(c)};
+    struct plan like = plan_of(c, m);
     struct operands o;
     cublasLtMatmulHeuristicResult_t guess;
     int n;
@@ -175,6 +200,14 @@ static cublasStatus_t multiply(struct gemm *g, const struct gemm_call *c) {
         if (s) return s;
     }
     return carry_out(g, &o, c, &p->algo);
+}
+
+bool gemm_serves(struct gemm *g, const struct gemm_call *c) {
+    const struct plan like = plan_of(c, gemm_class_of(c->m));
+    struct operands o;
+    cublasLtMatmulHeuristicResult_t guess;
+    int n;
+    return find(g, &like) || (!describe(&o, c, like.m) && !ask(g, &o, &like, &guess, 1, &n));
 }
 
 int gemm_run(void *ctx, const void *args) {
@@ -221,7 +254,7 @@ static int time_of(struct trial *t, void *cold, size_t n_cold, float *ms) {
 }
 
 static struct gemm_choice choice_of(const struct plan *p) {
-    struct gemm_choice x = {p->m, p->n_out, p->n_in, p->y_align, {0}};
+    struct gemm_choice x = {p->kind, p->m, p->n_out, p->n_in, p->y_align, {0}};
     static_assert(sizeof x.algo == sizeof p->algo, "the library's struct of words");
     memcpy(x.algo, &p->algo, sizeof x.algo);
     return x;
@@ -242,16 +275,13 @@ static bool was_chosen(struct gemm *g, struct operands *o, struct plan *p) {
 }
 
 int gemm_tune(struct gemm *g, const struct gemm_call *c, void *cold, size_t n_cold) {
-    struct plan plan = {.m = gemm_class_of(c->m),
-                        .n_out = c->n_out,
-                        .n_in = c->n_in,
-                        .y_align = align_of(c),
-                        .is_tuned = true};
+    struct plan plan = plan_of(c, gemm_class_of(c->m));
     cublasLtMatmulHeuristicResult_t guesses[GUESSES];
     struct operands o;
     int n, best = 0;
     float best_ms = 0;
     if (find(g, &plan)) return 0;
+    plan.is_tuned = true;
     /* What the library cannot do is told when a step asks for it. */
     if (describe(&o, c, c->m)) return 0;
     if (was_chosen(g, &o, &plan)) {

@@ -34,6 +34,7 @@ static __global__ void __launch_bounds__(THREADS) widen_kernel(const struct wide
 struct finish_args {
     struct epilogue e;
     const float *sums; /* [rows][n_out] */
+    const float *w_scales, *x_scales;
     uint32_t n_out, first, out0;
     bool is_gated;
 };
@@ -41,11 +42,14 @@ struct finish_args {
 static __global__ void __launch_bounds__(THREADS) finish_kernel(const struct finish_args a) {
     uint32_t i = blockIdx.x * THREADS + threadIdx.x, each = a.is_gated ? 2 : 1;
     const float *sums = a.sums + (size_t)blockIdx.y * a.n_out + (size_t)i * each;
+    float s[2] = {1, 1};
     if (i * each >= a.n_out) return;
+    for (uint32_t k = 0; k < each && a.w_scales; k++)
+        s[k] = a.w_scales[i * each + k] * a.x_scales[blockIdx.y];
     if (a.is_gated)
-        finish_pair(a.e, a.first + blockIdx.y, a.out0 / 2 + i, sums[0], sums[1]);
+        finish_pair(a.e, a.first + blockIdx.y, a.out0 / 2 + i, s[0] * sums[0], s[1] * sums[1]);
     else
-        finish_one(a.e, a.first + blockIdx.y, a.out0 + i, sums[0]);
+        finish_one(a.e, a.first + blockIdx.y, a.out0 + i, s[0] * sums[0]);
 }
 
 extern "C" bool product_is_large(const struct cuda *c, const struct weight *w, uint32_t n) {
@@ -63,14 +67,15 @@ static void widen(struct cuda *c, enum cuda_format f, const struct product &p, u
                          GRID(n, BY_DIV_UP(a.k_pad, (uint32_t)(THREADS * 8)), 1), THREADS, 0));
 }
 
-static void finish_piece(struct cuda *c, const struct product &p, const float *sums, uint32_t from,
-                         uint32_t n) {
+extern "C" void product_finish(struct cuda *c, const struct product *p, const float *sums,
+                               uint32_t from, uint32_t n, const float *w_scales,
+                               const float *x_scales) {
     struct finish_args a;
     memset(&a, 0, sizeof a);
-    a.e = p.e, a.sums = sums, a.n_out = n, a.first = p.first, a.out0 = from;
-    a.is_gated = p.is_gated;
-    LAUNCH(c, finish_kernel, a, GRID(BY_DIV_UP(p.is_gated ? n / 2 : n, (uint32_t)THREADS), p.n, 1),
-           THREADS, 0);
+    a.e = p->e, a.sums = sums, a.n_out = n, a.first = p->first, a.out0 = from;
+    a.is_gated = p->is_gated, a.w_scales = w_scales, a.x_scales = x_scales;
+    LAUNCH(c, finish_kernel, a,
+           GRID(BY_DIV_UP(p->is_gated ? n / 2 : n, (uint32_t)THREADS), p->n, 1), THREADS, 0);
 }
 
 /* Weight rows of one call: as many as scratch holds, of the widened weight and of the sums. The same for all m of a class. */
@@ -91,16 +96,15 @@ extern "C" void product_large(struct cuda *c, enum cuda_format f, struct product
         struct gemm_call g;
         memset(&g, 0, sizeof g);
         g.n_out = BY_MIN(each, p.n_out - from), g.n_in = g.x_ld = p.x_ld, g.m = p.n;
-        g.x = (const uint16_t *)p.x, g.alpha = is_direct ? p.e.scale : 1;
+        g.x = p.x, g.alpha = is_direct ? p.e.scale : 1;
         g.beta = is_direct && p.e.is_add ? 1 : 0;
         if (f != CUDA_BF16) widen(c, f, p, from, g.n_out);
-        g.w = f == CUDA_BF16 ? (const uint16_t *)(p.rows + from * p.row_bytes)
-                             : (const uint16_t *)c->parts;
+        g.w = f == CUDA_BF16 ? (const void *)(p.rows + from * p.row_bytes) : c->parts;
         g.w_ld = f == CUDA_BF16 ? (uint32_t)(p.row_bytes / 2) : p.x_ld;
         g.y = is_direct ? p.e.y + (size_t)p.first * p.e.ld + p.e.col + from : sums;
         g.y_ld = is_direct ? p.e.ld : g.n_out;
         queue_call(c->queue, gemm_run, c->gemm, &g, sizeof g);
-        if (!is_direct) finish_piece(c, p, sums, from, g.n_out);
+        if (!is_direct) product_finish(c, &p, sums, from, g.n_out, NULL, NULL);
     }
 }
 
@@ -114,19 +118,21 @@ static int tune_piece(struct cuda *c, const struct weight *w, uint32_t n, uint32
     const size_t half = c->part_bytes / 2;
     memset(&g, 0, sizeof g);
     g.n_out = n, g.n_in = w->k_pad, g.m = m, g.alpha = 1;
-    g.w = g.x = (const uint16_t *)(is_wide ? parts : w->rows);
+    g.w = g.x = is_wide ? parts : w->rows;
     g.w_ld = g.x_ld = is_wide ? w->k_pad : (uint32_t)(w->row_bytes / 2);
-    g.y = (float *)(parts + half), g.y_ld = n;
-    if (m > n || (uint64_t)m * n * sizeof(float) > half) return 0;
+    g.y = (float *)(is_wide ? parts + half : parts), g.y_ld = n;
+    if (m > n || (uint64_t)m * n * sizeof(float) > (is_wide ? half : c->part_bytes)) return 0;
     /* A weight that was just widened is in the cache when it is multiplied; any other comes from memory. */
     return is_wide ? gemm_tune(c->gemm, &g, parts + half, half)
                    : gemm_tune(c->gemm, &g, parts, c->part_bytes);
 }
 
-extern "C" int product_tune(struct cuda *c, const struct weight *w) {
+extern "C" int product_tune(struct cuda *c, struct weight *w, uint32_t n_out) {
     bool is_direct = !w->is_gated && !w->bias;
     int rc = 0;
     if (!c->gemm || c->options.is_deterministic || w->format == CUDA_F32) return 0;
+    rc = product_tune_f8(c, w, n_out);
+    if (rc || w->f8 != GEMM_BF16) return rc;
     if (w->format != CUDA_BF16 && w->n_out >= WIDEN_ROWS) {
         struct product p = product_of(w);
         p.x_ld = w->k_pad;
@@ -136,9 +142,9 @@ extern "C" int product_tune(struct cuda *c, const struct weight *w) {
     }
     for (uint32_t m = gemm_class_of(1); m <= CUDA_BLOCK_ROWS && !rc; m = gemm_class_of(m + 1)) {
         if (!product_is_large(c, w, m)) continue;
-        uint32_t each = rows_of_piece(c, w->format, w->n_out, w->k_pad, m, is_direct);
+        uint32_t each = rows_of_piece(c, w->format, n_out, w->k_pad, m, is_direct);
         rc = tune_piece(c, w, each, m);
-        if (!rc && w->n_out % each) rc = tune_piece(c, w, w->n_out % each, m);
+        if (!rc && n_out % each) rc = tune_piece(c, w, n_out % each, m);
     }
     return rc;
 }

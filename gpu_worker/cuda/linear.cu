@@ -72,7 +72,8 @@ static void linear_rows(struct cuda *c, const struct op_linear *o, uint32_t from
     p.e.y = o->y, p.e.ld = o->y_ld, p.e.col = o->y_col, p.e.act = o->act;
     p.e.is_add = o->is_add, p.e.scale = o->scale, p.e.softcap = o->softcap;
     p.x = o->x + (size_t)p.first * o->x_ld + o->x_col, p.x_ld = o->x_ld;
-    bool by_tiles = n > CUDA_ROWS_FEW && w->format != CUDA_F32 && !c->options.is_deterministic;
+    bool by_tiles = n > CUDA_ROWS_FEW && w->format != CUDA_F32 && !c->options.is_deterministic,
+         by_f8 = by_tiles && product_is_f8(c, w, p.n_out, n);
     if (o->norm || o->rows || by_tiles) {
         struct prepare r;
         memset(&r, 0, sizeof r);
@@ -81,11 +82,13 @@ static void linear_rows(struct cuda *c, const struct op_linear *o, uint32_t from
         if (o->rows)
             r.rows = (const uint32_t *)queue_stage(c->queue, o->rows,
                                                    (o->first + o->n) * sizeof *o->rows);
-        r.is_bf16 = by_tiles;
+        r.is_bf16 = by_tiles && !by_f8;
         product_prepare(c, &r);
         p.x = c->prepared, p.x_ld = w->k_pad;
     }
-    if (by_tiles && product_is_large(c, w, n))
+    if (by_f8)
+        product_f8(c, w, p);
+    else if (by_tiles && product_is_large(c, w, n))
         product_large(c, w->format, p);
     else if (by_tiles)
         product_tiles(c, w->format, p);

@@ -2,7 +2,8 @@
  *
  *     rows x, normed? ─prepare─▶ c->prepared ─▶ skinny: a warp reads each weight row once for up to 8 rows of x
  *                                          ├──▶ tiles:  mma over tiles of 64 x 64, prompts
- *                                          └──▶ large:  the vendor's library (gemm.h), where the build has it
+ *                                          ├──▶ large:  the vendor's library (gemm.h), where the build has it
+ *                                          └──▶ f8:     the same, both in FP8, where the card has shown that it is right
  *
  * Always: a sum's order is fixed by the weight alone within each way, so the bits of a row do not depend on other rows.
  * Owner: the gpu worker's main thread; kernels get the structs by value. Compiles as C++. */
@@ -53,8 +54,16 @@ void product_tiles(struct cuda *c, enum cuda_format f, struct product p);
 /* Without slots and f32, from so many rows on that the library is quicker. */
 bool product_is_large(const struct cuda *c, const struct weight *w, uint32_t n);
 void product_large(struct cuda *c, enum cuda_format f, struct product p);
-/* Lets the library choose how it will multiply by this weight; at load. Not 0: the device failed. */
-BY_MUST_USE int product_tune(struct cuda *c, const struct weight *w);
+/* Lets the library choose how it will multiply by n_out of this weight's rows; at load. Not 0: the device failed. */
+BY_MUST_USE int product_tune(struct cuda *c, struct weight *w, uint32_t n_out);
+/* The same in FP8: may these rows go that way, which takes them prepared as f32? */
+bool product_is_f8(const struct cuda *c, const struct weight *w, uint32_t n_out, uint32_t n);
+void product_f8(struct cuda *c, const struct weight *w, struct product p);
+BY_MUST_USE int product_tune_f8(struct cuda *c, struct weight *w, uint32_t n_out);
+/* Weight rows from … from + n - 1 of p: y from sums [rows][n], which w_scales [n] and x_scales [rows] are to be multiplied
+ * by, or NULL. */
+void product_finish(struct cuda *c, const struct product *p, const float *sums, uint32_t from,
+                    uint32_t n, const float *w_scales, const float *x_scales);
 
 /* Rows first … first + n - 1 of x (or of rows[]), normed: f32 into c->prepared, k_pad columns, zero behind the last. */
 struct prepare {

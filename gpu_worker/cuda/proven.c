@@ -11,7 +11,7 @@ enum { BYTES_MAX = 64 << 10 };
 static const struct {
     const char *name;
     enum proven_way way;
-} ways[] = {{"windows", PROVEN_WINDOWS}};
+} ways[] = {{"windows", PROVEN_WINDOWS}, {"fp8", PROVEN_F8}, {"fp8-blocks", PROVEN_F8_BLOCKS}};
 
 static uint32_t way_of(struct by_str name) {
     uint32_t bits = 0;

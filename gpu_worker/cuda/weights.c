@@ -106,6 +106,16 @@ static void pack_f8(const uint8_t *src, uint32_t n_blocks, uint8_t *q, float *sc
     }
 }
 
+/* How many blocks share a scale at least, in a row of n: all of them, 4 (128 columns) or one. */
+static uint32_t run_of(const float *scales, uint32_t n) {
+    bool are_equal = true, are_fours = n % 4 == 0;
+    for (uint32_t i = 1; i < n; i++) {
+        are_equal = are_equal && scales[i] == scales[0];
+        are_fours = are_fours && scales[i] == scales[i / 4 * 4];
+    }
+    return are_equal ? n : are_fours ? 4 : 1;
+}
+
 /* A super-block at a time: 256 numbers of four bits, a scale and a minimum for 32 of them. */
 static void pack_g4(const uint8_t *src, uint32_t n_blocks, uint8_t *q, float *scales) {
     int8_t each[BY_QK_K];
@@ -170,7 +180,11 @@ static int load_rows(struct cuda *c, struct weight *w, const struct weight_sourc
         uint32_t n = BY_MIN(n_each, w->n_out - first);
         for (uint32_t i = 0; i < n; i++) {
             src->row(src->ctx, source_row(w, first + i), in);
-            pack_row(w, src->dtype, in, out + i * w->row_bytes, floats);
+            uint8_t *row = out + i * w->row_bytes;
+            pack_row(w, src->dtype, in, row, floats);
+            if (w->format != CUDA_F8) continue;
+            w->scale_run =
+                BY_MIN(w->scale_run, run_of((const float *)(row + w->scale_at), w->n_in / 32));
         }
         rc = port_load(c->port, w->rows + first * w->row_bytes, out, n * w->row_bytes);
     }
@@ -205,6 +219,7 @@ int cuda_weight_new(struct backend *b, struct weight **out, const struct weight_
     *w = (struct weight){.format = format_of(src->dtype),
                          .n_out = src->n_out,
                          .n_in = src->n_in,
+                         .scale_run = UINT32_MAX,
                          .is_gated = src->is_gated};
     lay_out(w);
     int rc = 0;
@@ -218,7 +233,8 @@ int cuda_weight_new(struct backend *b, struct weight **out, const struct weight_
                     (double)w->row_bytes * w->n_out / 1e6, (double)port_free_bytes(c->port) / 1e6);
     if (!rc) rc = load_rows(c, w, src, err);
     if (!rc && src->bias) rc = load_bias(c, w, src->bias, err);
-    if (!rc && product_tune(c, w)) rc = by_fail(err, BY_EIO, "%s", port_error(c->port));
+    if (!rc && product_tune(c, w, src->out_n ? src->out_n : w->n_out))
+        rc = by_fail(err, BY_EIO, "%s", port_error(c->port));
     if (rc) {
         cuda_weight_free(b, w);
         return rc;

@@ -305,7 +305,8 @@ int bind_matrix(struct binder *b, struct weight **out, const struct bind *w) {
         rc = bind_stack(b, out, &s,
                         &(struct weight_source){.bias = bias,
                                                 .is_gated = w->is_gated,
-                                                .is_row_lookup = w->is_row_lookup});
+                                                .is_row_lookup = w->is_row_lookup,
+                                                .out_n = w->out_n});
     }
     for (uint32_t i = 0; i < w->n_parts; i++) {
         show_progress(b, &m[i]);

@@ -46,6 +46,7 @@ struct bind {
     uint32_t n_parts, n_in, layer, expert;
     uint32_t n_in_all,
         in_first;      /* columns in_first … of n_in_all are bound; n_in_all 0: all n_in */
+    uint32_t out_n;    /* see weight_source */
     uint32_t n_slices; /* experts in one tensor; 0: a tensor an expert */
     bool is_gated, is_row_lookup, is_transposed, keep_type, is_exact, is_of_tokens, wants_bias,
         no_bias;

@@ -172,10 +172,13 @@ static int bind_layer(struct binder *b, uint32_t layer) {
 static int bind_table(struct binder *b, struct weight **out, enum role role, uint32_t rows) {
     if (!b->d->arch.names[role]) return 0;
     bool is_of_tokens = role == ROLE_EMBED;
+    /* Logits out of it are this rank's alone. */
+    bool is_cut = is_of_tokens && b->d->info.is_tied && b->d->share.vocab.n < rows;
     const struct bind w = {.parts = {bind_whole(role, rows)},
                            .n_parts = 1,
                            .n_in = b->d->info.hidden,
                            .is_row_lookup = true,
+                           .out_n = is_cut ? b->d->share.vocab.n : 0,
                            .keep_type = !is_of_tokens,
                            .is_of_tokens = is_of_tokens,
                            .no_bias = true};

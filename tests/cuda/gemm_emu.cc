@@ -3,24 +3,44 @@
 
 #include "gpu_worker/cuda/gemm.h"
 
+#include <vector>
+
 struct gemm {
     struct port *port;
 };
 
-static void gemm_kernel(const struct gemm_call c) {
-    for (uint32_t i = threadIdx.x; i < c.n_out; i += 32) {
-        const uint16_t *w = c.w + (size_t)i * c.w_ld;
-        for (uint32_t r = 0; r < c.m; r++) {
-            const uint16_t *x = c.x + (size_t)r * c.x_ld;
-            float sum = 0, *y = c.y + (size_t)r * c.y_ld + i;
-            for (uint32_t k = 0; k < c.n_in; k++)
-                sum += by_bf16_to_f32(x[k]) * by_bf16_to_f32(w[k]);
-            *y = c.alpha * sum + (c.beta != 0 ? c.beta * *y : 0);
-        }
-    }
+static float number(const struct gemm_call &c, const void *at, size_t i) {
+    return c.kind == GEMM_BF16 ? by_bf16_to_f32(((const uint16_t *)at)[i])
+                               : by_f8_e4m3_to_f32(((const uint8_t *)at)[i]);
 }
 
+static void gemm_kernel(const struct gemm_call c) {
+    for (uint32_t i = threadIdx.x; i < c.n_out; i += 32)
+        for (uint32_t r = 0; r < c.m; r++) {
+            float sum = 0, part = 0, *y = c.y + (size_t)r * c.y_ld + i;
+            for (uint32_t k = 0; k < c.n_in; k++) {
+                part +=
+                    number(c, c.w, (size_t)i * c.w_ld + k) * number(c, c.x, (size_t)r * c.x_ld + k);
+                if ((k + 1) % GEMM_F8_BLOCK || !c.w_scales) continue;
+                const size_t b = k / GEMM_F8_BLOCK;
+                sum += part * c.w_scales[b * c.n_out + i] * c.x_scales[b * c.m + r];
+                part = 0;
+            }
+            sum += part;
+            *y = c.alpha * sum + (c.beta != 0 ? c.beta * *y : 0);
+        }
+}
+
+static std::vector<uint32_t> tuned;
+
 extern "C" {
+/* Was a product of so many weight rows chosen for? For tests. */
+bool gemm_emu_tuned(uint32_t n_out) {
+    for (uint32_t n : tuned)
+        if (n == n_out) return true;
+    return false;
+}
+
 size_t gemm_workspace_bytes(void) {
     return 64;
 }
@@ -37,12 +57,19 @@ void gemm_close(struct gemm *g) {
 
 /* Nothing to choose from: are the ends of all three matrices memory? */
 int gemm_tune(struct gemm *, const struct gemm_call *c, void *cold, size_t n_cold) {
-    volatile const uint16_t *w = c->w, *x = c->x;
-    (void)w[(size_t)(c->n_out - 1) * c->w_ld + c->n_in - 1];
-    (void)x[(size_t)(c->m - 1) * c->x_ld + c->n_in - 1];
+    volatile float ends = number(*c, c->w, (size_t)(c->n_out - 1) * c->w_ld + c->n_in - 1);
+    ends = number(*c, c->x, (size_t)(c->m - 1) * c->x_ld + c->n_in - 1);
+    (void)ends;
+    tuned.push_back(c->n_out);
     c->y[(size_t)(c->m - 1) * c->y_ld + c->n_out - 1] = 0;
     ((volatile uint8_t *)cold)[0] = ((volatile uint8_t *)cold)[n_cold - 1] = 0;
     return 0;
+}
+
+/* As the library has it: FP8 in multiples of 16, blocks of 128. */
+bool gemm_serves(struct gemm *, const struct gemm_call *c) {
+    return c->kind == GEMM_BF16 ||
+           (c->n_out % 16 == 0 && c->n_in % (c->kind == GEMM_F8 ? 16 : GEMM_F8_BLOCK) == 0);
 }
 
 int gemm_run(void *ctx, const void *args) {

@@ -78,6 +78,7 @@ int port_open(struct port **out, uint32_t index, struct port_device *device, str
     device->uuid[15] = (uint8_t)index;
     device->free_bytes = device->total_bytes = p->limit;
     device->n_processors = 2;
+    device->major = 9;
     *out = p;
     return 0;
 }

@@ -31,6 +31,20 @@ struct layout {
     cudaDataType type;
 };
 
+/* What a description says, in the real one's place. */
+struct desc {
+    cublasOperation_t turned;
+    int32_t modes[2];
+    const float *scales[2];
+};
+
+static struct desc desc_of(const cublasLtMatmulDescOpaque_t *o) {
+    struct desc d;
+    static_assert(sizeof d <= sizeof *o, "it lies in the real one");
+    memcpy(&d, o, sizeof d);
+    return d;
+}
+
 static struct layout layout_of(const cublasLtMatrixLayoutOpaque_t *o) {
     struct layout y;
     static_assert(sizeof y <= sizeof *o, "it lies in the real one");
@@ -58,9 +72,35 @@ cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t o, size_t si
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t o,
                                               cublasLtMatmulDescAttributes_t what,
                                               const void *value, size_t n) {
-    assert_true(what == CUBLASLT_MATMUL_DESC_TRANSA && n == sizeof(cublasOperation_t));
-    memcpy(o, value, n);
+    struct desc d = desc_of(o);
+    const struct {
+        cublasLtMatmulDescAttributes_t what;
+        void *at;
+        size_t n;
+    } known[] = {{CUBLASLT_MATMUL_DESC_TRANSA, &d.turned, sizeof d.turned},
+                 {CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &d.modes[0], sizeof d.modes[0]},
+                 {CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &d.modes[1], sizeof d.modes[1]},
+                 {CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, (void *)&d.scales[0], sizeof d.scales[0]},
+                 {CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, (void *)&d.scales[1], sizeof d.scales[1]}};
+    size_t i = 0;
+    while (i < BY_COUNTOF(known) && known[i].what != what)
+        i++;
+    assert_true(i < BY_COUNTOF(known) && n == known[i].n);
+    memcpy(known[i].at, value, n);
+    memcpy(o, &d, sizeof d);
     return CUBLAS_STATUS_SUCCESS;
+}
+
+/* The scale of the block that column k of row i belongs to; without one 1. */
+static float scale_of(const struct desc *d, int side, uint64_t n, uint64_t i, uint64_t k) {
+    if (!d->scales[side]) return 1;
+    assert_int_equal(d->modes[side], CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F);
+    return d->scales[side][k / 128 * n + i];
+}
+
+static float number_of(cudaDataType type, const void *at, uint64_t i) {
+    return type == CUDA_R_16BF ? by_bf16_to_f32(((const uint16_t *)at)[i])
+                               : by_f8_e4m3_to_f32(((const uint8_t *)at)[i]);
 }
 
 cublasStatus_t cublasLtMatmulPreferenceInit_internal(cublasLtMatmulPreference_t o, size_t size) {
@@ -112,10 +152,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t desc, con
                               const cublasLtMatmulAlgo_t *algo, void *workspace, size_t n,
                               cudaStream_t stream) {
     struct layout la = layout_of(a_of), lb = layout_of(b_of), ld = layout_of(d_of);
-    cublasOperation_t turned;
-    memcpy(&turned, desc, sizeof turned);
-    assert_true(h && turned == CUBLAS_OP_T && c == d && c_of == d_of && workspace && n);
-    assert_true(la.type == CUDA_R_16BF && lb.type == CUDA_R_16BF && ld.type == CUDA_R_32F);
+    const struct desc s = desc_of(desc);
+    assert_true(h && s.turned == CUBLAS_OP_T && c == d && c_of == d_of && workspace && n);
+    assert_true(la.type == CUDA_R_16BF || la.type == CUDA_R_8F_E4M3);
+    assert_true(la.type == lb.type && ld.type == CUDA_R_32F);
     assert_true(la.rows == lb.rows && la.cols == ld.rows && lb.cols == ld.cols);
     assert_ptr_equal(stream, port_stream(lib.port));
     lib.last = (uint32_t)algo->data[0];
@@ -127,9 +167,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t desc, con
         for (uint64_t i = 0; i < ld.rows; i++) {
             float sum = 0, *y = (float *)d + i + j * (uint64_t)ld.ld;
             for (uint64_t k = 0; k < la.rows; k++)
-                sum += by_bf16_to_f32(((const uint16_t *)a)[k + i * (uint64_t)la.ld]) *
-                       by_bf16_to_f32(((const uint16_t *)b)[k + j * (uint64_t)lb.ld]);
-            *y = *(const float *)alpha * sum + *(const float *)beta * *y;
+                sum += number_of(la.type, a, k + i * (uint64_t)la.ld) *
+                       number_of(lb.type, b, k + j * (uint64_t)lb.ld) *
+                       scale_of(&s, 0, la.cols, i, k) * scale_of(&s, 1, lb.cols, j, k);
+            const float times = *(const float *)beta; /* 0: what is there is not read */
+            *y = *(const float *)alpha * sum + (times != 0 ? times * *y : 0);
         }
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -245,6 +287,59 @@ TEST(a_product_is_what_it_says) {
             assert_true(y[1 + r * N_OUT + o] == 0.5f * sum + 2 * (float)(1 + r * N_OUT + o));
         }
     assert_true(y[0] == 0 && y[1 + M * N_OUT] == 1 + M * N_OUT);
+}
+
+/* FP8, as they are and with a scale for 128 columns of each row; each kind has choices of its own. */
+TEST(a_product_of_fp8_is_what_it_says) {
+    UNUSED_STATE;
+    enum { F8_IN = 256, F8_OUT = 32, F8_M = 5 };
+    const uint8_t *w8 = (const uint8_t *)w, *x8 = (const uint8_t *)x;
+    float scales[2][F8_IN / 128 * F8_OUT];
+    struct gemm_call c = {.w = w8,
+                          .x = x8,
+                          .y = y,
+                          .kind = GEMM_F8,
+                          .w_ld = F8_IN + 32,
+                          .x_ld = F8_IN,
+                          .y_ld = F8_OUT,
+                          .n_out = F8_OUT,
+                          .n_in = F8_IN,
+                          .m = F8_M,
+                          .alpha = 1};
+    for (uint32_t i = 0; i < 1200 * N_IN * 2; i++) {
+        ((uint8_t *)w)[i] = (uint8_t)(i * 7 % 90 + 128 * (i % 2));
+        ((uint8_t *)x)[i] = (uint8_t)(i * 5 % 90);
+    }
+    for (uint32_t i = 0; i < BY_COUNTOF(scales[0]); i++) {
+        scales[0][i] = 1 + (float)(i % 7);
+        scales[1][i] = 0.5f + (float)(i % 3);
+    }
+    for (int kind = GEMM_F8; kind <= GEMM_F8_BLOCKS; kind++) {
+        bool is_blocks = kind == GEMM_F8_BLOCKS;
+        c.kind = (enum gemm_kind)kind;
+        c.w_scales = is_blocks ? scales[0] : NULL, c.x_scales = is_blocks ? scales[1] : NULL;
+        uint32_t n_asked = lib.n_asked;
+        assert_true(gemm_serves(gemm, &c));
+        assert_int_equal(gemm_run(gemm, &c), 0);
+        assert_int_equal(gemm_run(gemm, &c), 0);
+        assert_int_equal(lib.n_asked, n_asked + 2);
+        for (uint32_t r = 0; r < F8_M; r++)
+            for (uint32_t o = 0; o < F8_OUT; o++) {
+                double sum = 0, size = 0;
+                for (uint32_t k = 0; k < F8_IN; k++) {
+                    double v = (double)by_f8_e4m3_to_f32(x8[r * F8_IN + k]) *
+                               (double)by_f8_e4m3_to_f32(w8[o * (F8_IN + 32) + k]);
+                    if (is_blocks)
+                        v *= (double)(scales[0][k / 128 * F8_OUT + o] *
+                                      scales[1][k / 128 * F8_M + r]);
+                    sum += v, size += fabs(v);
+                }
+                assert_true(fabs((double)y[r * F8_OUT + o] - sum) <= 1e-5 * size);
+            }
+    }
+    lib.n_guesses = 0;
+    c.n_out = 16;
+    assert_false(gemm_serves(gemm, &c));
 }
 
 TEST(the_quickest_guess_is_taken_and_stays) {
@@ -396,7 +491,7 @@ TEST(what_the_library_no_longer_takes_is_timed_anew) {
     c = gemm_choices_new(path, "cuBLASLt 0, 33554432 bytes of workspace, a device");
     assert_int_equal(gemm_choices_count(c), 1);
     /* A line that is in order, and names an algorithm that does not serve these rows. */
-    const struct gemm_choice bad = {128, N_OUT, N_IN, 16, {2, 64}};
+    const struct gemm_choice bad = {GEMM_BF16, 128, N_OUT, N_IN, 16, {2, 64}};
     gemm_choices_add(c, &bad);
     gemm_choices_free(c);
     open_again();
@@ -463,6 +558,7 @@ int main(void) {
         ONE(a_damaged_file_costs_the_timing_only),
         ONE(a_file_that_cannot_be_is_done_without),
         ONE(a_product_is_what_it_says),
+        ONE(a_product_of_fp8_is_what_it_says),
         ONE(the_quickest_guess_is_taken_and_stays),
         ONE(what_may_be_noise_changes_nothing),
         ONE(a_guess_that_cannot_be_carried_out_is_left),

@@ -198,6 +198,18 @@ TEST(linear_multiplies_large_weights_in_pieces) {
                      6e-2);
 }
 
+/* A tied matrix of which a rank multiplies some rows: those are chosen for. */
+extern bool gemm_emu_tuned(uint32_t n_out) __attribute__((weak)); /* on a GPU nobody tells */
+TEST(linear_is_tuned_for_the_outputs_that_are_asked_for) {
+    UNUSED_STATE;
+    struct sample *s = sample_new(BY_DTYPE_BF16, 101, 96);
+    s->src.out_n = 37;
+    struct weight *w = sample_weight(gpu, s);
+    if (gemm_emu_tuned) assert_true(gemm_emu_tuned(37) && !gemm_emu_tuned(101));
+    gpu->weight_free(gpu, w);
+    sample_free(s);
+}
+
 /* A weight has more rows than a grid may have blocks in y. */
 TEST(linear_widens_weights_of_many_rows) {
     UNUSED_STATE;
@@ -470,8 +482,10 @@ int main(void) {
     const struct CMUnitTest of_parts[] = {RUN(linear_computes_some_outputs),
                                           RUN(linear_widens_weights_of_many_rows),
                                           RUN(a_list_with_routes_becomes_a_graph)};
+    const struct CMUnitTest alone[] = {RUN(linear_is_tuned_for_the_outputs_that_are_asked_for)};
     const struct CMUnitTest in_pieces[] = {RUN(linear_multiplies_large_weights_in_pieces)};
-    int rc = WORLD_TESTS("lanes forward", tests, both_set_up, both_tear_down);
+    int rc = WORLD_TESTS("first of all", alone, both_set_up, both_tear_down);
+    rc += WORLD_TESTS("lanes forward", tests, both_set_up, both_tear_down);
     rc += WORLD_TESTS("lanes backward", tests, both_set_up_reversed, both_tear_down);
     rc += WORLD_TESTS("parts, by tiles", of_parts, both_set_up, both_tear_down);
     unsetenv("BANYAN_EMU_GEMM");

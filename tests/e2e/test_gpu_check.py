@@ -9,11 +9,17 @@ import pytest
 from harness import ROOT
 
 NVIDIA_SMI = """#!/bin/sh
-case $* in *driver_version*) echo "name, driver" ;; *) printf 'Card 9000\\nCard 9000\\n' ;; esac
+case $* in
+    *driver_version*) echo "name, driver" ;;
+    *compute_cap*) printf '9.0\\n9.0\\n' ;;
+    *) printf 'Card 9000\\nCard 9000\\n' ;;
+esac
 """
 BUILD_SH = """#!/bin/sh
 mkdir -p build-gpu/tests build-gpu/bench build-gpu/bin
-for p in bench/bench_gpu bench/bench_ops tests/gpu_ops tests/gpu_sample bin/banyan bin/banyan-gpu-worker; do
+all="tests/gpu_sample bin/banyan bin/banyan-gpu-worker"
+[ "$TARGET" != gpu_kernels ] || all=
+for p in bench/bench_gpu bench/bench_ops tests/gpu_ops tests/gpu_fp8 $all; do
     printf '#!/bin/sh\\necho %s was run, "$@"\\n' "$p" >build-gpu/$p
     chmod +x build-gpu/$p
 done
@@ -55,13 +61,38 @@ def test_all_that_passes_is_reported_and_proven(check):
     for part in ("Against the CPU: gpu_ops", "Against the CPU: gpu_sample", "Under compute-sanitizer: gpu_ops"):
         assert f"## {part}\n" in report
     assert "tests/gpu_ops was run, few\n" in report and "tests/gpu_ops was run,\n" in report.replace("run, \n", "run,\n")
-    assert proven == "windows Card 9000\n"
+    assert "## Products in FP8: fp8\n```\ntests/gpu_fp8 was run, fp8\n" in report and "Against the CPU: gpu_fp8" not in report
+    assert proven == "fp8 Card 9000\nfp8-blocks Card 9000\nwindows Card 9000\n"
+
+
+def test_other_cards_have_fewer_ways(check):
+    for capability, ways in (("8.0", []), ("8.9", ["fp8"]), ("12.0", ["fp8"])):
+        put(check.tree / "bin/nvidia-smi", NVIDIA_SMI.replace("9.0", capability))
+        (check.tree / "cache/cuda-proven").unlink(missing_ok=True)
+        rc, report, proven = check()
+        assert rc == 0 and proven.split() == " ".join([f"{way} Card 9000" for way in [*ways, "windows"]]).split(), report
+
+
+def test_without_libzmq_the_kernels_are_checked(check):
+    put(check.tree / "bin/pkg-config", "#!/bin/sh\nexit 1\n")
+    rc, report, proven = check()
+    assert rc == 0 and "No libzmq here" in report and "## Against the CPU: gpu_ops\n" in report, report
+    assert "gpu_sample" not in report and "not here: build-gpu/bin/banyan-gpu-worker" in report and "not here: build-gpu/bin/banyan," in report
+
+
+@pytest.mark.parametrize("says, rc", [("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", 9), ("No devices were found", 6)])
+def test_a_driver_without_a_card_is_told_in_one_sentence(check, says, rc):
+    put(check.tree / "bin/nvidia-smi", f'#!/bin/sh\necho "{says}"\nexit {rc}\n')
+    env = {**os.environ, "PATH": f"{check.tree / 'bin'}:{os.environ['PATH']}"}
+    got = subprocess.run([check.tree / "tests/gpu/check.sh"], env=env, capture_output=True, text=True, timeout=60)
+    assert got.returncode == 1 and got.stderr == f"gpu-check: nvidia-smi finds no GPU: {says}\n" and not got.stdout
 
 
 def test_what_fails_is_counted_and_proves_nothing(check):
     put(check.tree / ".venv/bin/python", "#!/bin/sh\n[ $1 = -c ] || exit 3\n")
+    put(check.tree / "deploy/build.sh", BUILD_SH + "printf '#!/bin/sh\\nexit 3\\n' >build-gpu/tests/gpu_fp8\n")
     rc, report, proven = check()
-    assert rc == 4 and "FAILED (status 3; command: server attention)" in report and report.endswith("\n4 parts failed\n"), report
+    assert rc == 8 and "FAILED (status 3; command: server attention)" in report and report.endswith("\n8 parts failed\n"), report
     assert not proven
 
 

@@ -1,11 +1,11 @@
 #!/bin/sh
 # check.sh - everything that only a GPU can show, in one go, without network; `make gpu-check` runs it. Needs nvcc, a C++
-# compiler and the libraries of deploy/setup.sh; the kernel part (gpu_ops, ceilings) needs none of libzmq.
+# compiler and the libraries of deploy/setup.sh. Without libzmq it is the kernels alone: ceilings, ops, attention, FP8.
 #
 #   tests/gpu/check.sh [MODEL_DIR]      a model for the last part; default: the tiny ones of ../shared/data
 #
 # What it finds goes to tests/bench/results/gpu-<name>.md: ceilings of this card (copy, read, product), every op against the
-# CPU, compute-sanitizer over the same, whole models against their goldens, ops in the shapes of an 8B model, two ranks on this
+# CPU, products in FP8 where the card has them, compute-sanitizer over the same, whole models against their goldens, ops in the shapes of an 8B model, two ranks on this
 # one card against one, greedy ids against transformers, cuDNN's attention, graphs on and off. A part whose tool is missing
 # says "not here" and is no failure. Each part has a deadline, and all that is measured has 10 minutes (BANYAN_GPU_SECONDS):
 # what is cut says CUT, and so does the last line; a part that is cut has failed. The build has its own 10 minutes: the
@@ -15,10 +15,13 @@
 set -u
 cd "$(dirname "$0")/../.."
 command -v nvidia-smi >/dev/null || { echo "gpu-check: no nvidia-smi here: no GPU, or no driver" >&2; exit 1; }
-name=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1 | tr -c 'A-Za-z0-9\n' '-' | tr -s '-')
-[ -n "$name" ] || { echo "gpu-check: nvidia-smi names no GPU" >&2; exit 1; }
-card=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)
-n_cards=$(nvidia-smi --query-gpu=name --format=csv,noheader | grep -cxF "$card")
+cards=$(nvidia-smi --query-gpu=name --format=csv,noheader) || # it says why on stdout
+    { echo "gpu-check: nvidia-smi finds no GPU: $(printf %s "$cards" | head -n 1)" >&2; exit 1; }
+card=$(printf '%s\n' "$cards" | head -n 1)
+[ -n "$card" ] || { echo "gpu-check: nvidia-smi names no GPU" >&2; exit 1; }
+name=$(printf '%s\n' "$card" | tr -c 'A-Za-z0-9\n' '-' | tr -s '-')
+n_cards=$(printf '%s\n' "$cards" | grep -cxF "$card")
+capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)
 cache=${BANYAN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/banyan}
 build=build-gpu
 out=tests/bench/results/gpu-$name.md
@@ -62,6 +65,7 @@ proven() { # proven WAY: the part before this one shows it right on this card
 measure() { # measure MODEL FLAGS…: steps of decode and prompts
     model=$1
     shift
+    [ -x "$build/bin/banyan-gpu-worker" ] || { echo "not here: $build/bin/banyan-gpu-worker"; return 0; }
     "$build/bin/banyan-gpu-worker" --device cuda --model-path "$model" "$@" --max-running-requests 256 \
         --one-batch 1x128x64,8x128x64,64x128x32,1x2048x1,4x2048x1
 }
@@ -88,9 +92,9 @@ two_cards() { # sums in windows of memory, which two ranks on one card cannot ha
     fi
 }
 
-sanitized() { # sanitized PROGRAM: with some models of each kind, it is many times slower
+sanitized() { # sanitized PROGRAM ARGUMENT
     if command -v compute-sanitizer >/dev/null; then
-        compute-sanitizer --error-exitcode 9 --leak-check full "$1" few
+        compute-sanitizer --error-exitcode 9 --leak-check full "$@"
     else
         echo "not here: compute-sanitizer"
     fi
@@ -106,13 +110,21 @@ fi
 {
     printf '# %s\n\n' "$name"
     nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv
+    pkg-config --exists libzmq || { export TARGET=gpu_kernels && printf '\nNo libzmq here: the kernels alone.\n'; }
     part 600 "Build" deploy/build.sh "$build" -DBANYAN_CUDA=ON -DBANYAN_CUDA_RELEASE=ON -DBANYAN_GPU_TESTS=ON
-    programs=$(cd "$build/tests" 2>/dev/null && ls -d gpu_* | grep -v '\.')
+    programs=$(cd "$build/tests" 2>/dev/null && ls -d gpu_* | grep -v -e '\.' -e gpu_fp8)
+    ways= # of FP8 that such a card has
+    [ "$capability" -lt 89 ] || ways=fp8
+    [ "$capability" -ne 90 ] || ways="fp8 fp8-blocks"
     end=$(($(date +%s) + seconds_all))
     part 30 "Ceilings of this card" "$build/bench/bench_gpu"
     # The test programs, on the device instead of the emulator.
     for program in $programs; do
         part 60 "Against the CPU: $program" "$build/tests/$program"
+    done
+    for way in $ways; do
+        part 60 "Products in FP8: $way" "$build/tests/gpu_fp8" "$way"
+        proven "$way"
     done
     part 60 "Ops in the shapes of an 8B model" "$build/bench/bench_ops"
     part 30 "Attention by cuDNN" server attention
@@ -125,9 +137,12 @@ fi
         part 30 "The same without graphs" measure "$model" --disable-cuda-graph
         part 30 "The same, deterministic" measure "$model" --deterministic
     done
-    # Last: they are the slowest, and take what time is left.
+    # Last: they are the slowest (few models of each kind), and take what time is left.
     for program in $programs; do
-        part 150 "Under compute-sanitizer: $program" sanitized "$build/tests/$program"
+        part 150 "Under compute-sanitizer: $program" sanitized "$build/tests/$program" few
+    done
+    for way in $ways; do
+        part 100 "Under compute-sanitizer: $way" sanitized "$build/tests/gpu_fp8" "$way"
     done
     printf '\nCut for time: %s\n' "${cut#; }"
 } >"$out"
