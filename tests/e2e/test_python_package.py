@@ -64,6 +64,7 @@ def test_the_wheel_holds_the_package_and_nothing_of_this_machine(made):
     assert str(ROOT).encode() not in texts
     assert made[1].name.endswith("-py3-none-any.whl")
     assert ok(BIN / "banyan", "--version") == f"banyan {about['Version']}\n"
+    assert about["License-Expression"] == "Apache-2.0", "its older form warned in each build, and ends in February 2027"
     assert not about.get_all("Requires-Dist") and "banyan.Engine" in about.get_payload()
 
 
