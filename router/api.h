@@ -19,7 +19,7 @@ api_handler api_loads, api_metrics;                                 /* api_loads
 api_handler api_health, api_health_generate, api_ready;             /* api_admin.c */
 api_handler api_drain, api_drain_end, api_root, api_openapi;
 api_handler api_cache, api_flush_cache, api_abort, api_update_weights;
-api_handler api_tokenize, api_detokenize, api_apply_template; /* api_text.c */
+api_handler api_tokenize, api_detokenize, api_tokenizer_info, api_apply_template; /* api_text.c */
 
 api_handler api_ollama_chat, api_ollama_generate, api_ollama_tags,
     api_ollama_show; /* api_ollama.c */

@@ -67,6 +67,11 @@ void api_tokenize(struct router *r, struct conn *c, const struct http1_request *
     ask(r, c, req, "tokenize");
 }
 
+void api_tokenizer_info(struct router *r, struct conn *c, const struct http1_request *req) {
+    (void)req;
+    api_ask_tokenizer(r, c, "tokenizer_info", BY_STR("{}"), NULL);
+}
+
 void api_detokenize(struct router *r, struct conn *c, const struct http1_request *req) {
     ask(r, c, req, "detokenize");
 }

@@ -521,6 +521,16 @@ static const struct form_field words_of[] = {
 const struct form form_text = {"Text", "a text", FIELDS(words_of)};
 static const struct form_field prompt[] = {{"prompt", STRING, "as the model reads it", true}};
 const struct form form_prompt = {"Prompt", "a rendered template", FIELDS(prompt)};
+static const struct form_field tokenizer[] = {
+    {"kind", STRING, "BPE, Unigram, WordPiece or WordLevel", true},
+    {"vocab_size", COUNT, "the highest id and one", true},
+    {"max_model_len", COUNT, "tokens of a context", true},
+    {"bos_token", WORD, "null: it has none", true},
+    {"eos_token", WORD, "likewise", true},
+    {"eos_token_ids", LIST_OF(COUNT), "any of which ends a text", true},
+    {"chat_template", WORD, "its Jinja text; null: there is none", true},
+};
+const struct form form_tokenizer = {"Tokenizer", "facts of the tokenizer", FIELDS(tokenizer)};
 static const struct form_field drained[] = {
     {"draining", "{'type':'boolean'}", "new requests are refused", true},
     {"running", COUNT, "requests that still run", true},

@@ -46,7 +46,7 @@ extern const struct form form_nothing, form_words, form_any, form_model, form_mo
     form_model_info, form_server_info, form_loads, form_generated, form_completion,
     form_chat_completion, form_response, form_message, form_counted, form_ollama_said,
     form_ollama_tags, form_ollama_shown, form_ollama_version, form_tokens, form_text, form_prompt,
-    form_drained, form_status, form_updated;
+    form_tokenizer, form_drained, form_status, form_updated;
 extern const struct form form_sampling_params; /* part of form_generate */
 
 /* The form as one JSON Schema object. */

@@ -79,6 +79,8 @@ const struct route routes[] = {
      &form_text},
     {HTTP1_POST, "/v1/detokenize", api_detokenize, ROUTE_KEY, "the same", &form_detokenize,
      &form_text},
+    {HTTP1_GET, "/tokenizer_info", api_tokenizer_info, ROUTE_KEY,
+     "facts of the tokenizer, and the chat template", NULL, &form_tokenizer},
     {HTTP1_POST, "/apply_template", api_apply_template, ROUTE_KEY, "messages to a prompt",
      &form_template, &form_prompt},
     {HTTP1_POST, "/abort_request", api_abort, ROUTE_KEY, "cancel by rid", &form_abort,

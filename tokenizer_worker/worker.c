@@ -367,6 +367,33 @@ static int answer_template(struct worker *w, struct by_str chat, struct by_err *
     return 0;
 }
 
+static void add_piece(struct worker *w, const char *key, int64_t id) {
+    by_buf_addf(&w->json, ",\"%s\":", key);
+    if (id < 0)
+        by_buf_addz(&w->json, "null");
+    else
+        by_buf_add_json_str(&w->json, by_tokenizer_piece(w->tokenizer, (uint32_t)id));
+}
+
+/* What a client must know to make prompts and ids of its own. */
+static int answer_info(struct worker *w) {
+    const struct by_tokenizer *t = w->tokenizer;
+    by_buf_addf(&w->json, "{\"kind\":\"%s\",\"vocab_size\":%u,\"max_model_len\":%u",
+                by_tokenizer_kind(t), by_tokenizer_n_vocab(t), w->context_len);
+    add_piece(w, "bos_token", by_tokenizer_bos(t));
+    add_piece(w, "eos_token", by_tokenizer_eos(t));
+    by_buf_addz(&w->json, ",\"eos_token_ids\":[");
+    for (uint32_t i = 0; i < w->n_eos; i++)
+        by_buf_addf(&w->json, i ? ",%u" : "%u", w->eos[i]);
+    by_buf_addz(&w->json, "],\"chat_template\":");
+    if (w->chat)
+        by_buf_add_json_str(&w->json, by_chat_template_source(w->chat));
+    else
+        by_buf_addz(&w->json, "null");
+    by_buf_addc(&w->json, '}');
+    return 0;
+}
+
 /* How long the prompt of a chat is. */
 static int answer_count(struct worker *w, struct by_str chat, struct by_err *err) {
     int rc = render(w, chat, by_wall_ns() / BY_NS_PER_S, err);
@@ -388,6 +415,8 @@ static int answer(struct worker *w, const struct msg_text_ask *m, struct by_err 
             rc = answer_detokenize(w, args, err);
         else if (by_str_eqz(m->what, "apply_template"))
             rc = answer_template(w, m->json, err);
+        else if (by_str_eqz(m->what, "tokenizer_info"))
+            rc = answer_info(w);
         else if (by_str_eqz(m->what, "count_tokens"))
             rc = answer_count(w, m->json, err);
         else
