@@ -25,9 +25,10 @@ enum {
     CPU_STRIP = 16, /* rows of a weight that lie together */
     CPU_TILE_MAX =
         12, /* rows of an activation tile, at most: 12 sums and 12 totals fill 24 of 32 registers */
-    CPU_KEYS = 64,  /* keys of an attention block */
-    CPU_GROUP = 16, /* keys that lie together in a page */
-    CPU_SPAN = 256, /* keys of a span: its sums start from nothing and are then merged in order */
+    CPU_FOUR_MAX = 2, /* rows of a tile that takes four strips at once, at most */
+    CPU_KEYS = 64,    /* keys of an attention block */
+    CPU_GROUP = 16,   /* keys that lie together in a page */
+    CPU_SPAN = 256,   /* keys of a span: its sums start from nothing and are then merged in order */
     CPU_ALIGN = 64,
 };
 
@@ -72,7 +73,8 @@ enum cpu_format {
 
 enum cpu_act { CPU_ACT_F32, CPU_ACT_BF16, CPU_ACT_I8, CPU_ACT_I8X2 };
 
-/* out[t * ld + 0 … 15] = strip . row t of the tile; in `two`, also out[t * ld + 16 …] = the strip `next` bytes on. */
+/* out[t * ld + 0 … 15] = strip . row t of the tile; in `two`, also out[t * ld + 16 …] = the strip `next` bytes on; in
+ * `four`, the two strips after these as two more, `rows of the tile` * ld further. */
 typedef void cpu_linear_fn(const uint8_t *strip, size_t next, uint32_t n_in, const void *tile,
                            float *out, uint32_t ld);
 
@@ -81,9 +83,10 @@ typedef void cpu_fill_fn(void *tile, uint32_t n_rows, uint32_t t, const float *x
                          int32_t offset);
 
 struct cpu_linear_kernel {
-    uint32_t tile_max;                    /* rows of a tile; 0: no kernel */
-    cpu_linear_fn *one[CPU_TILE_MAX + 1]; /* by rows of the tile */
-    cpu_linear_fn *two[CPU_TILE_MAX + 1]; /* two strips at once, or NULL */
+    uint32_t tile_max;                     /* rows of a tile; 0: no kernel */
+    cpu_linear_fn *one[CPU_TILE_MAX + 1];  /* by rows of the tile */
+    cpu_linear_fn *two[CPU_TILE_MAX + 1];  /* two strips at once, or NULL */
+    cpu_linear_fn *four[CPU_FOUR_MAX + 1]; /* four, or NULL */
 };
 
 /* What becomes of 16 sums: see op_linear. */

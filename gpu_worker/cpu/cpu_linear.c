@@ -98,6 +98,17 @@ struct strip_at {
     uint32_t n_cols;   /* of y, in all */
 };
 
+/* Strip s of a weight; n_strips (two at once, or a gate and its up) of them. */
+static struct strip_at strip_at(const struct weight *w, uint32_t s, uint32_t n_strips) {
+    return (struct strip_at){
+        .strip = w->strips + (size_t)s * w->strip_bytes,
+        .bias = w->bias ? w->bias + (size_t)s * CPU_STRIP : NULL,
+        .n_strips = n_strips,
+        .unit = w->is_gated ? s / 2 : s,
+        .n_cols = w->is_gated ? w->n_out / 2 : w->n_out,
+    };
+}
+
 enum { SUMS_LD = 2 * CPU_STRIP };
 
 static void tile_sums(const struct lane *l, const struct weight *w, const struct strip_at *a,
@@ -114,17 +125,17 @@ static void tile_sums(const struct lane *l, const struct weight *w, const struct
 
 /* Sums of one tile's rows into y, with what the fine ones have besides. */
 static void finish_tile(const struct lane *l, const struct weight *w, const struct strip_at *a,
-                        const struct cpu_tiles *tiles, uint32_t first, uint32_t end,
+                        const struct cpu_tiles *tiles, float *sums, uint32_t first, uint32_t end,
                         const struct cpu_target *out) {
     struct cpu_finish f = {.act = out->act,
                            .is_gated = w->is_gated,
                            .is_add = out->is_add,
                            .scale = out->scale,
                            .softcap = out->softcap};
-    const float *fine = tiles->is_joined ? l->sums + tiles->n * SUMS_LD : l->fine;
+    const float *fine = tiles->is_joined ? sums + tiles->n * SUMS_LD : l->fine;
     for (uint32_t i = first; i < end && tiles->n_fine; i++) {
         if (tiles->fine[i])
-            l->cpu->k->add_scaled(l->sums + (i - first) * SUMS_LD,
+            l->cpu->k->add_scaled(sums + (i - first) * SUMS_LD,
                                   fine + (tiles->fine[i] - 1u) * SUMS_LD, a->n_strips * CPU_STRIP,
                                   1);
     }
@@ -134,22 +145,36 @@ static void finish_tile(const struct lane *l, const struct weight *w, const stru
         f.n = BY_MIN(a->n_cols - col, (uint32_t)CPU_STRIP);
         float *y =
             out->y + out->col + (col - out->out_first) + (out->rows ? 0 : (size_t)first * out->ld);
-        l->cpu->k->finish(&f, l->sums + s * CPU_STRIP, end - first, y, out->ld,
+        l->cpu->k->finish(&f, sums + s * CPU_STRIP, end - first, y, out->ld,
                           out->rows ? out->rows + first : NULL);
     }
+}
+
+/* As many fours of the strips [from, to) as there are, where there is but one tile and a kernel for its rows: strips of few
+ * rows are as fast as they come from memory. Returns the strip to go on with. */
+static uint32_t four_strips(struct lane *l, const struct weight *w, const struct cpu_tiles *tiles,
+                            uint32_t from, uint32_t to, const struct cpu_target *out) {
+    uint32_t n_rows = tiles->n + (tiles->is_joined ? tiles->n_fine : 0);
+    static_assert(2 * CPU_FOUR_MAX <= CPU_TILE_MAX, "sums of four strips");
+    if (tiles->n_tiles != 1 || tiles->n_fine_tiles || n_rows > CPU_FOUR_MAX) return from;
+    cpu_linear_fn *four = l->cpu->linear[w->format].four[n_rows];
+    for (; four && to - from >= 4; from += 4) {
+        struct strip_at first = strip_at(w, from, 2), then = strip_at(w, from + 2, 2);
+        four(first.strip, w->strip_bytes, w->n_in, tiles->p, l->sums, SUMS_LD);
+        finish_tile(l, w, &first, tiles, l->sums, 0, tiles->n, out);
+        finish_tile(l, w, &then, tiles, l->sums + n_rows * SUMS_LD, 0, tiles->n, out);
+    }
+    return from;
 }
 
 /* Strip by strip, tile by tile: a strip stays in L1 while the tiles pass, which lie in L2. */
 void cpu_strips(struct lane *l, const struct weight *w, const struct cpu_tiles *tiles,
                 uint32_t from, uint32_t to, const struct cpu_target *out) {
     size_t row_bytes = cpu_act_bytes(CPU_FORMAT_ACT(w->format), w->n_in);
-    bool by_two = !w->is_gated && l->cpu->linear[w->format].two[1];
-    for (uint32_t u = from; u < to; u += by_two ? 2 : 1) {
-        struct strip_at a = {.unit = u, .n_cols = w->is_gated ? w->n_out / 2 : w->n_out};
-        a.n_strips = w->is_gated ? 2 : by_two ? BY_MIN(to - u, 2u) : 1;
-        uint32_t s = w->is_gated ? 2 * u : u;
-        a.strip = w->strips + (size_t)s * w->strip_bytes;
-        a.bias = w->bias ? w->bias + (size_t)s * CPU_STRIP : NULL;
+    uint32_t at_once = w->is_gated || l->cpu->linear[w->format].two[1] ? 2 : 1;
+    uint32_t last = w->is_gated ? 2 * to : to, s = w->is_gated ? 2 * from : from;
+    for (s = four_strips(l, w, tiles, s, last, out); s < last; s += at_once) {
+        struct strip_at a = strip_at(w, s, BY_MIN(last - s, at_once));
         for (uint32_t t = 0; t < tiles->n_fine_tiles; t++) {
             uint32_t first = cpu_tile_start(tiles->n_fine, tiles->n_fine_tiles, t),
                      end = cpu_tile_start(tiles->n_fine, tiles->n_fine_tiles, t + 1);
@@ -161,7 +186,7 @@ void cpu_strips(struct lane *l, const struct weight *w, const struct cpu_tiles *
                      end = cpu_tile_start(tiles->n, tiles->n_tiles, t + 1);
             uint32_t n_rows = end - first + (tiles->is_joined ? tiles->n_fine : 0);
             tile_sums(l, w, &a, tiles->p + first * row_bytes, n_rows, l->sums);
-            finish_tile(l, w, &a, tiles, first, end, out);
+            finish_tile(l, w, &a, tiles, l->sums, first, end, out);
         }
     }
 }

@@ -1,4 +1,5 @@
-/* The kernels on AVX2 with FMA and F16C. 16 registers: 6 rows of a tile, 4 where a format needs more room. */
+/* The kernels on AVX2 with FMA and F16C. 16 registers: 6 rows of a tile, 4 where a format needs more room. One row takes
+ * four strips at once: of four streams the processor fetches more ahead than of one. Two rows lose more than they gain. */
 #if defined(__AVX2__)
 #include "gpu_worker/cpu/vec_avx2.h"
 
@@ -7,6 +8,8 @@
 #define KERN_NARROW 4
 #define KERN_FLOAT 6
 #define KERN_TWO 2
+#define KERN_FOUR 1
+#define KERN_FLOAT_FOUR 1
 #define KERN_ATTEND 6
 #define KERN_GROUPS(R) ((R) == 1 ? 4 : (R) <= 3 ? 2 : 1)
 #define KERN_PANEL(R) ((R) == 1 ? 8 : (R) <= 3 ? 4 : 2)

@@ -26,7 +26,7 @@ INLINE void float_tile(const enum cpu_format fmt, const int T, const int ns, con
         f[i] = v_set1(0);
     if (fmt == CPU_BF16) {
         for (uint32_t k = 0; k < n_in; k += 2) {
-            UNROLL(4)
+            UNROLL(8)
             for (int v = 0; v < nv; v++) {
                 vi pair =
                     vi_load(strip + (size_t)(v / VP) * next + 32 * (size_t)k + v % VP * 4 * VN);
@@ -41,14 +41,14 @@ INLINE void float_tile(const enum cpu_format fmt, const int T, const int ns, con
         }
     } else {
         for (uint32_t k = 0; k < n_in; k++) {
-            vf w[4];
-            UNROLL(4)
+            vf w[8];
+            UNROLL(8)
             for (int v = 0; v < nv; v++)
                 w[v] = float_at(fmt, strip + (size_t)(v / VP) * next, k, v % VP);
             UNROLL(12)
             for (int t = 0; t < T; t++) {
                 vf x = v_set1(a[k * T + t]);
-                UNROLL(4)
+                UNROLL(8)
                 for (int v = 0; v < nv; v++)
                     f[t * nv + v] = v_fma(w[v], x, f[t * nv + v]);
             }
@@ -56,9 +56,9 @@ INLINE void float_tile(const enum cpu_format fmt, const int T, const int ns, con
     }
     UNROLL(12)
     for (int t = 0; t < T; t++) {
-        UNROLL(4)
+        UNROLL(8)
         for (int v = 0; v < nv; v++)
-            v_store(out + (size_t)t * ld + v * VN, f[t * nv + v]);
+            v_store(strip_out(out, ld, T, t, v / VP) + v % VP * VN, f[t * nv + v]);
     }
 }
 
@@ -70,5 +70,6 @@ INLINE void float_tile(const enum cpu_format fmt, const int T, const int ns, con
     }
 #define FLOAT_ONE(fmt, T) FLOAT_FN(float_one, fmt, T, 1)
 #define FLOAT_TWO(fmt, T) FLOAT_FN(float_two, fmt, T, 2)
+#define FLOAT_FOUR(fmt, T) FLOAT_FN(float_four, fmt, T, 4)
 
 #endif

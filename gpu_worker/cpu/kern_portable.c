@@ -6,6 +6,8 @@
 #define KERN_NARROW 1
 #define KERN_FLOAT 1
 #define KERN_TWO 0
+#define KERN_FOUR 0
+#define KERN_FLOAT_FOUR 0
 #define KERN_ATTEND 1
 #define KERN_GROUPS(R) 1
 #define KERN_PANEL(R) 1

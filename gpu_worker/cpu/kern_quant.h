@@ -63,16 +63,21 @@ INLINE vf minimum_at(const enum cpu_format fmt, const uint8_t *sc, int h, int pa
     return m * v_of_int(vi_load_u8(sc + 16 * h + at) >> 4);
 }
 
-/* Returns where block b of a group begins; its scales lie at *sc; d, m: a super-block's, for np vectors. */
-INLINE const uint8_t *scales_before(const enum cpu_format fmt, const int p0, const int np, int b,
-                                    const uint8_t *strip, const uint8_t **sc, vf *d, vf *m) {
+/* Returns where block b of a group begins; its scales lie at *sc; d, m: a super-block's, for np vectors of each of ns strips. */
+INLINE const uint8_t *scales_before(const enum cpu_format fmt, const int p0, const int np,
+                                    const int ns, size_t next, int b, const uint8_t *strip,
+                                    const uint8_t **sc, vf *d, vf *m) {
     if (b == 0) {
         *sc = strip;
-        UNROLL(2)
-        for (int p = 0; p < np && CPU_FORMAT_IS_SUPER(fmt); p++) {
-            d[p] = v_load_f16((const uint16_t *)strip + (p0 + p) * VN);
-            if (CPU_FORMAT_HAS_MIN(fmt))
-                m[p] = v_load_f16((const uint16_t *)(strip + 32) + (p0 + p) * VN);
+        const uint8_t *at = strip;
+        UNROLL(4)
+        for (int s = 0; s < ns && CPU_FORMAT_IS_SUPER(fmt); s++, at += next, d += np, m += np) {
+            UNROLL(2)
+            for (int p = 0; p < np; p++) {
+                d[p] = v_load_f16((const uint16_t *)at + (p0 + p) * VN);
+                if (CPU_FORMAT_HAS_MIN(fmt))
+                    m[p] = v_load_f16((const uint16_t *)(at + 32) + (p0 + p) * VN);
+            }
         }
         strip += 64;
     }
@@ -85,71 +90,83 @@ INLINE const uint8_t *scales_before(const enum cpu_format fmt, const int p0, con
     return strip;
 }
 
-/* T rows, np vectors of the strip from vector p0 on. */
-INLINE void quant_tile(const enum cpu_format fmt, const int T, const int p0, const int np,
-                       const uint8_t *strip, uint32_t n_in, const int32_t *a, float *out,
-                       uint32_t ld) {
-    const bool x2 = CPU_FORMAT_ACT(fmt) == CPU_ACT_I8X2, has_min = CPU_FORMAT_HAS_MIN(fmt);
-    const int words = x2 ? 13 : 11, halves = x2 ? 2 : 1, steps = 8 / halves;
-    const int fits = BY_MIN(CPU_FORMAT_FITS(fmt), steps);
-    const int n_group = CPU_FORMAT_GROUP(fmt);
-    const int n_blocks = (int)(n_in / 32);
-    const uint8_t *sc = NULL;
-    vf f[2 * CPU_TILE_MAX], group_d[2], group_m[2];
-    UNROLL(2)
-    for (int p = 0; p < np; p++)
-        group_d[p] = group_m[p] = v_set1(0);
-    UNROLL(24)
-    for (int i = 0; i < T * np; i++)
-        f[i] = v_set1(0);
-    for (int done = 0; done < n_blocks; done++, strip += CPU_FORMAT_BLOCK(fmt), a += words * T) {
-        const int b = done % n_group;
-        strip = scales_before(fmt, p0, np, b, strip, &sc, group_d, group_m);
-        UNROLL(2)
-        for (int h = 0; h < halves; h++) {
-            vi c[2 * CPU_TILE_MAX];
-            vh sums[2 * CPU_TILE_MAX];
-            UNROLL(12)
-            for (int t = 0; t < T; t++) {
-                UNROLL(2)
-                for (int p = 0; p < np; p++)
-                    c[t * np + p] = CPU_FORMAT_OFFSET(fmt)
-                                        ? dot_start(a[(x2 ? 11 + h : 10) * T + t], fits)
-                                        : vi_set1(0);
-            }
-            UNROLL(8)
-            for (int i = 0; i < steps; i++) {
-                const int j =
-                    x2 ? 4 * h + i : i / 2 + i % 2 * 4; /* a line's two nibbles together */
-                UNROLL(2)
-                for (int p = 0; p < np; p++) {
-                    vb w = weights_at(fmt, strip, j, p0 + p);
-                    UNROLL(12)
-                    for (int t = 0; t < T; t++)
-                        dot(&c[t * np + p], &sums[t * np + p], w, a[j * T + t], i, fits);
-                }
-            }
-            const float *s = (const float *)a + 8 * T;
-            UNROLL(2)
-            for (int p = 0; p < np; p++) {
-                vf d = scale_at(fmt, sc, b, h, p0 + p, group_d[p]);
-                UNROLL(12)
-                for (int t = 0; t < T; t++)
-                    f[t * np + p] = v_fma(d * v_set1(s[t]), v_of_int(c[t * np + p]), f[t * np + p]);
-                if (has_min) {
-                    vf m = minimum_at(fmt, sc, h, p0 + p, group_m[p]);
-                    UNROLL(12)
-                    for (int t = 0; t < T; t++)
-                        f[t * np + p] = v_fma(m, v_set1(s[(1 + h) * T + t]), f[t * np + p]);
-                }
-            }
-        }
-    }
+/* Half h (or all) of block b: f += its products with T rows, np vectors from p0 on. */
+INLINE void quant_block(const enum cpu_format fmt, const int T, const int p0, const int np,
+                        const uint8_t *block, const uint8_t *sc, int b, int h, const int32_t *a,
+                        const vf *group_d, const vf *group_m, vf *f) {
+    const bool x2 = CPU_FORMAT_ACT(fmt) == CPU_ACT_I8X2;
+    const int steps = x2 ? 4 : 8, fits = BY_MIN(CPU_FORMAT_FITS(fmt), steps);
+    vi c[2 * CPU_TILE_MAX];
+    vh sums[2 * CPU_TILE_MAX];
     UNROLL(12)
     for (int t = 0; t < T; t++) {
         UNROLL(2)
         for (int p = 0; p < np; p++)
-            v_store(out + (size_t)t * ld + (p0 + p) * VN, f[t * np + p]);
+            c[t * np + p] = CPU_FORMAT_OFFSET(fmt) ? dot_start(a[(x2 ? 11 + h : 10) * T + t], fits)
+                                                   : vi_set1(0);
+    }
+    UNROLL(8)
+    for (int i = 0; i < steps; i++) {
+        const int j = x2 ? 4 * h + i : i / 2 + i % 2 * 4; /* a line's two nibbles together */
+        UNROLL(2)
+        for (int p = 0; p < np; p++) {
+            vb w = weights_at(fmt, block, j, p0 + p);
+            UNROLL(12)
+            for (int t = 0; t < T; t++)
+                dot(&c[t * np + p], &sums[t * np + p], w, a[j * T + t], i, fits);
+        }
+    }
+    const float *s = (const float *)a + 8 * T;
+    UNROLL(2)
+    for (int p = 0; p < np; p++) {
+        vf d = scale_at(fmt, sc, b, h, p0 + p, group_d[p]);
+        UNROLL(12)
+        for (int t = 0; t < T; t++)
+            f[t * np + p] = v_fma(d * v_set1(s[t]), v_of_int(c[t * np + p]), f[t * np + p]);
+        if (CPU_FORMAT_HAS_MIN(fmt)) {
+            vf m = minimum_at(fmt, sc, h, p0 + p, group_m[p]);
+            UNROLL(12)
+            for (int t = 0; t < T; t++)
+                f[t * np + p] = v_fma(m, v_set1(s[(1 + h) * T + t]), f[t * np + p]);
+        }
+    }
+}
+
+/* T rows, np vectors from vector p0 on of each of ns strips that lie `next` bytes apart. */
+INLINE void quant_tile(const enum cpu_format fmt, const int T, const int p0, const int np,
+                       const int ns, const uint8_t *strip, size_t next, uint32_t n_in,
+                       const int32_t *a, float *out, uint32_t ld) {
+    const bool x2 = CPU_FORMAT_ACT(fmt) == CPU_ACT_I8X2;
+    const int words = x2 ? 13 : 11, halves = x2 ? 2 : 1, n_sums = T * np;
+    const int n_group = CPU_FORMAT_GROUP(fmt);
+    const int n_blocks = (int)(n_in / 32);
+    const uint8_t *sc = NULL;
+    vf f[2 * CPU_TILE_MAX], group_d[8], group_m[8];
+    UNROLL(8)
+    for (int i = 0; i < ns * np; i++)
+        group_d[i] = group_m[i] = v_set1(0);
+    UNROLL(24)
+    for (int i = 0; i < ns * n_sums; i++)
+        f[i] = v_set1(0);
+    for (int done = 0; done < n_blocks; done++, strip += CPU_FORMAT_BLOCK(fmt), a += words * T) {
+        const int b = done % n_group;
+        strip = scales_before(fmt, p0, np, ns, next, b, strip, &sc, group_d, group_m);
+        UNROLL(2)
+        for (int h = 0; h < halves; h++) {
+            UNROLL(4)
+            for (int s = 0; s < ns; s++)
+                quant_block(fmt, T, p0, np, strip + (size_t)s * next, sc + (size_t)s * next, b, h,
+                            a, group_d + s * np, group_m + s * np, f + s * n_sums);
+        }
+    }
+    UNROLL(12)
+    for (int t = 0; t < T; t++) {
+        UNROLL(4)
+        for (int s = 0; s < ns; s++) {
+            UNROLL(2)
+            for (int p = 0; p < np; p++)
+                v_store(strip_out(out, ld, T, t, s) + (p0 + p) * VN, f[s * n_sums + t * np + p]);
+        }
     }
 }
 
@@ -157,11 +174,11 @@ INLINE void quant_tile(const enum cpu_format fmt, const int T, const int p0, con
 INLINE void quant_strip(const enum cpu_format fmt, const int T, const uint8_t *strip, uint32_t n_in,
                         const void *tile, float *out, uint32_t ld) {
     if (VP == 1 || T <= 2) {
-        quant_tile(fmt, T, 0, VP, strip, n_in, tile, out, ld);
+        quant_tile(fmt, T, 0, VP, 1, strip, 0, n_in, tile, out, ld);
         return;
     }
     for (int p = 0; p < VP; p++)
-        quant_tile(fmt, T, p, 1, strip, n_in, tile, out, ld);
+        quant_tile(fmt, T, p, 1, 1, strip, 0, n_in, tile, out, ld);
 }
 
 #define QUANT_ONE(fmt, T) \
@@ -170,6 +187,12 @@ INLINE void quant_strip(const enum cpu_format fmt, const int T, const uint8_t *s
                                                             float *out, uint32_t ld) { \
         (void)next; \
         quant_strip(fmt, T, strip, n_in, tile, out, ld); \
+    }
+#define QUANT_FOUR(fmt, T) \
+    static __attribute__((noinline)) void quant_four_##fmt##_##T( \
+        const uint8_t *strip, size_t next, uint32_t n_in, const void *tile, float *out, \
+        uint32_t ld) { \
+        quant_tile(fmt, T, 0, VP, 4, strip, next, n_in, tile, out, ld); \
     }
 
 #endif

@@ -19,6 +19,11 @@ INLINE uint32_t left(uint32_t n, uint32_t c, int p) {
     return n > at ? n - at : 0;
 }
 
+/* Where the sums of row t of T with strip s of some go: see cpu_linear_fn. */
+INLINE float *strip_out(float *out, uint32_t ld, int T, int t, int s) {
+    return out + (size_t)(s / 2 * T + t) * ld + s % 2 * CPU_STRIP;
+}
+
 /* ---- norms ---- */
 
 static float row_sum(const float *x, uint32_t n) {

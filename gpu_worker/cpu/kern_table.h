@@ -2,6 +2,7 @@
  *
  *     KERN_WIDE, KERN_BYTES, KERN_NARROW  rows of an activation tile, at most: 4-bit formats, Q8_0, those that need more room
  *     KERN_FLOAT, KERN_TWO                the same for plain numbers; … with two strips at once
+ *     KERN_FOUR, KERN_FLOAT_FOUR          rows that take four strips at once, at most; … of plain numbers
  *     KERN_ATTEND                         rows of a tile of queries
  *     KERN_GROUPS(R), KERN_PANEL(R)       how R rows of queries take keys and values (attend_block)
  *
@@ -32,8 +33,10 @@
 #define FLOAT_FORMATS(X) X(CPU_F32) X(CPU_F16) X(CPU_BF16)
 #define KV_TYPES(X) X(KV_F32) X(KV_BF16) X(KV_F16) X(KV_INT8)
 
-#define QUANT_FNS(fmt, n) CPU_EACH(n, QUANT_ONE, fmt)
-#define FLOAT_FNS(fmt) CPU_EACH(KERN_FLOAT, FLOAT_ONE, fmt) CPU_EACH(KERN_TWO, FLOAT_TWO, fmt)
+#define QUANT_FNS(fmt, n) CPU_EACH(n, QUANT_ONE, fmt) CPU_EACH(KERN_FOUR, QUANT_FOUR, fmt)
+#define FLOAT_FNS(fmt) \
+    CPU_EACH(KERN_FLOAT, FLOAT_ONE, fmt) \
+    CPU_EACH(KERN_TWO, FLOAT_TWO, fmt) CPU_EACH(KERN_FLOAT_FOUR, FLOAT_FOUR, fmt)
 #define ATTEND_FN(type, R) ATTEND_ONE(type, R, KERN_GROUPS(R), KERN_PANEL(R))
 #define ATTEND_FNS(type) CPU_EACH(KERN_ATTEND, ATTEND_FN, type)
 QUANT_FORMATS(QUANT_FNS)
@@ -41,14 +44,20 @@ FLOAT_FORMATS(FLOAT_FNS)
 KV_TYPES(ATTEND_FNS)
 
 #define QUANT_AT(fmt, T) [T] = quant_##fmt##_##T,
+#define QUANT_FOUR_AT(fmt, T) [T] = quant_four_##fmt##_##T,
+#define FLOAT_FOUR_AT(fmt, T) [T] = float_four_##fmt##_##T,
 #define FLOAT_ONE_AT(fmt, T) [T] = float_one_##fmt##_##T,
 #define FLOAT_TWO_AT(fmt, T) [T] = float_two_##fmt##_##T,
 #define ATTEND_AT(type, R) [R] = attend_##type##_##R,
-#define QUANT_ROW(fmt, n) [fmt] = {.tile_max = n, .one = {CPU_EACH(n, QUANT_AT, fmt)}},
+#define QUANT_ROW(fmt, n) \
+    [fmt] = {.tile_max = n, \
+             .one = {CPU_EACH(n, QUANT_AT, fmt)}, \
+             .four = {[0] = 0, CPU_EACH(KERN_FOUR, QUANT_FOUR_AT, fmt)}},
 #define FLOAT_ROW(fmt) \
     [fmt] = {.tile_max = KERN_FLOAT, \
              .one = {CPU_EACH(KERN_FLOAT, FLOAT_ONE_AT, fmt)}, \
-             .two = {[0] = 0, CPU_EACH(KERN_TWO, FLOAT_TWO_AT, fmt)}},
+             .two = {[0] = 0, CPU_EACH(KERN_TWO, FLOAT_TWO_AT, fmt)}, \
+             .four = {[0] = 0, CPU_EACH(KERN_FLOAT_FOUR, FLOAT_FOUR_AT, fmt)}},
 #define ATTEND_ROW(type) [type] = {CPU_EACH(KERN_ATTEND, ATTEND_AT, type)},
 
 #define KERN_ALL(users_name) \
