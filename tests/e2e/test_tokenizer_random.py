@@ -86,7 +86,8 @@ def check_steps(theirs, file, lines, got):
             want = agreed(theirs, line["ids"][:n + 1], line["skip_special_tokens"], others)
             if want is not None and not (bytes_of and "\ufffd" in want):
                 alone = theirs.decode(line["ids"][:n + 1], skip_special_tokens=line["skip_special_tokens"])
-                assert want == out or (alone.endswith("\ufffd") and want.startswith(out)), (line, n, out, want)
+                is_less = alone.endswith("\ufffd") or '"BPEDecoder", "suffix": ""' in json.dumps(file["decoder"])  # its last token is another all through
+                assert want == out or (is_less and want.startswith(out)), (line, n, out, want)
 
 
 def is_utf8(raw):
