@@ -209,7 +209,7 @@ bool by_added_next(const struct by_added *a, struct by_str text, struct by_added
             continue;
         }
         size_t done = s->done;
-        s->done = BY_MAX(end, done);
+        s->done = end; /* white space behind it that the token before had taken is text again */
         *part = (struct by_added_part){.from = start, .to = end, .token = t};
         if (done < start) {
             s->due = *part;
