@@ -38,8 +38,9 @@ int endpoint_read(struct endpoint *out, const struct by_options *o, const char *
     static const char option[] = "--scheduler-endpoint";
     char name[128];
     *out = (struct endpoint){{0}, {0}};
-    int rc = o->scheduler_endpoint ? take(out->scheduler, option, o->scheduler_endpoint, err)
-                                   : in_run_dir(out->scheduler, o, "scheduler.sock", option, err);
+    int rc = o->scheduler_endpoint
+                 ? take(out->scheduler, option, o->scheduler_endpoint, err)
+                 : in_run_dir(out->scheduler, o, ENDPOINT_SCHEDULER_SOCKET, option, err);
     if (rc || !kind) return rc;
     if (o->bind) {
         bool is_any =
@@ -50,7 +51,7 @@ int endpoint_read(struct endpoint *out, const struct by_options *o, const char *
                            o->bind);
         return take(out->mine, "--bind", o->bind, err);
     }
-    snprintf(name, sizeof name, "%s-%s.sock", kind, o->instance);
+    snprintf(name, sizeof name, ENDPOINT_OWN_SOCKET, kind, o->instance);
     return in_run_dir(out->mine, o, name, "--bind", err);
 }
 

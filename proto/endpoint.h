@@ -12,6 +12,10 @@
 #include "common/base/err.h"
 #include "common/base/options.h"
 
+/* Names of sockets in the run directory; the second is of a kind and an instance. */
+#define ENDPOINT_SCHEDULER_SOCKET "scheduler.sock"
+#define ENDPOINT_OWN_SOCKET "%s-%s.sock"
+
 enum { ENDPOINT_MAX = 256 };
 
 struct endpoint {

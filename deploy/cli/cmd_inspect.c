@@ -6,6 +6,7 @@
 #include "common/base/proc.h"
 #include "common/net/loop.h"
 #include "deploy/cli/cmd.h"
+#include "proto/endpoint.h"
 #include "proto/wire.h"
 
 #include <dirent.h>
@@ -104,7 +105,7 @@ static int find_run_dir(char *out, size_t cap, struct by_err *err) {
         for (struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d)) {
             char path[512];
             if (strncmp(e->d_name, prefix, strlen(prefix)) != 0) continue;
-            snprintf(path, sizeof path, "%s/%s/scheduler.sock", bases[i], e->d_name);
+            snprintf(path, sizeof path, "%s/%s/" ENDPOINT_SCHEDULER_SOCKET, bases[i], e->d_name);
             if (!by_file_exists(path)) continue;
             snprintf(out, cap, "%s/%s", bases[i], e->d_name);
             n_found++;
@@ -123,9 +124,9 @@ static int find_endpoint(const struct by_options *o, char *out, size_t cap, stru
     int rc = 0;
     if (!o->run_dir && !o->scheduler_endpoint) rc = find_run_dir(found, sizeof found, err);
     if (rc) return rc;
-    int n = o->scheduler_endpoint
-                ? snprintf(out, cap, "%s", o->scheduler_endpoint)
-                : snprintf(out, cap, "ipc://%s/scheduler.sock", o->run_dir ? o->run_dir : found);
+    int n = o->scheduler_endpoint ? snprintf(out, cap, "%s", o->scheduler_endpoint)
+                                  : snprintf(out, cap, "ipc://%s/" ENDPOINT_SCHEDULER_SOCKET,
+                                             o->run_dir ? o->run_dir : found);
     return n < (int)cap ? 0 : by_fail(err, BY_ELIMIT, "%s is too long for a socket", out);
 }
 

@@ -10,6 +10,7 @@
 #include "deploy/cli/fetch_model.h"
 #include "deploy/cli/supervise.h"
 #include "deploy/cli/workers.h"
+#include "proto/endpoint.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -94,11 +95,13 @@ static void remove_socket(const char *name) {
 
 /* Who was killed as it stopped left its own in a folder that stays. Other processes' may lie there too. */
 static void remove_sockets(void) {
-    char name[64];
-    remove_socket("scheduler.sock");
-    remove_socket("detokenizer-0.sock");
+    char name[64], instance[32];
+    remove_socket(ENDPOINT_SCHEDULER_SOCKET);
+    snprintf(name, sizeof name, ENDPOINT_OWN_SOCKET, "detokenizer", "0");
+    remove_socket(name);
     for (int64_t i = 0; i < serve.o.tokenizer_worker_num; i++) {
-        snprintf(name, sizeof name, "tokenizer-%lld.sock", (long long)i);
+        snprintf(instance, sizeof instance, "%lld", (long long)i);
+        snprintf(name, sizeof name, ENDPOINT_OWN_SOCKET, "tokenizer", instance);
         remove_socket(name);
     }
 }
