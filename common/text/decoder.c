@@ -120,10 +120,10 @@ static int run_step(const struct step *s, unsigned place, struct by_str *text, u
     struct by_buf *b;
     switch (s->kind) {
     case REPLACE:
-        replace(what, with, text, other(pad));
+        if (text->n) replace(what, with, text, other(pad)); /* nothing is not even an empty match */
         return 0;
     case REPLACE_REGEX:
-        return replace_matches(s, text, other(pad), err);
+        return text->n ? replace_matches(s, text, other(pad), err) : 0;
     case METASPACE:
         replace(what, is_first && s->flag ? BY_STR("") : BY_STR(" "), text, other(pad));
         return 0;

@@ -97,13 +97,22 @@ def test_bpe_marks_where_words_begin_and_end(tmp_path, prefix, suffix, merges):
         assert got == [theirs.encode(t).ids for t in TEXTS]
 
 
-def test_the_blank_behind_a_word_stands_before_bytes_too(tmp_path):
-    file = tokenizer_of(decoder={"type": "Sequence", "decoders": [{"type": "BPEDecoder", "suffix": "</w>"}, plain("ByteFallback"), plain("Fuse")]})
+def sequence(*steps):
+    return {"type": "Sequence", "decoders": list(steps)}
+
+
+@pytest.mark.parametrize("decoder", [
+    sequence({"type": "BPEDecoder", "suffix": "</w>"}, plain("ByteFallback"), plain("Fuse")),  # a word's blank before a byte
+    *(sequence({"type": "Strip", "content": "b", "start": 2, "stop": 0}, {"type": "Replace", "pattern": p, "content": "x"})  # nothing has no empty match
+      for p in ({"String": ""}, {"Regex": "^"}))], ids=["word", "string", "regex"])
+def test_ids_become_text_as_theirs_do(tmp_path, decoder):
+    file = tokenizer_of(decoder=decoder)
     file["model"]["vocab"] = {"<unk>": 0, "a</w>": 1, "<0xC3>": 2, "<0xA9>": 3, "b": 4}
     (tmp_path / "tokenizer.json").write_text(json.dumps(file))
     theirs = tokenizers.Tokenizer.from_str(json.dumps(file))
-    for ids in ([1, 2, 3, 1], [1, 2, 3, 4, 1, 1], [1, 2, 1]):
-        done = subprocess.run([BIN / "banyan", "tokenize", "--decode", "--model-path", tmp_path], input=json.dumps({"ids": ids}).encode(), capture_output=True, timeout=60)
+    for ids in ([1, 2, 3, 1], [1, 2, 3, 4, 1, 1], [1, 2, 1], [4], [4, 1, 4]):
+        done = subprocess.run([BIN / "banyan", "tokenize", "--decode", "--model-path", tmp_path], input=json.dumps({"ids": ids}).encode(), capture_output=True,
+                              timeout=60)
         assert json.loads(done.stdout)["text"] == theirs.decode(ids), ids
 
 
