@@ -124,7 +124,11 @@ static void on_loads_for_flush(void *ctx, int code, struct by_str json) {
         uv_timer_start(&f->again, ask_whether_idle, IDLE_POLL_MS, 0);
         return;
     }
-    uplink_ask_scheduler(p->router->uplink, "flush", BY_STR("{}"), api_on_answer, p);
+    if (p->conn)
+        uplink_ask_scheduler(p->router->uplink, "flush", BY_STR("{}"), api_on_answer, p);
+    else
+        api_on_answer(p, 0,
+                      BY_STR("{}")); /* who asked has left, and wants nothing forgotten any more */
     uv_close((uv_handle_t *)&f->again, on_flush_closed);
 }
 

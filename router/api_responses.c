@@ -256,59 +256,91 @@ static void add_member(struct by_buf *out, const struct by_json *obj, const char
     by_json_print(v, out);
 }
 
-/* One item of the input as a message. */
-static int add_item(struct by_buf *out, const struct by_json *item, unsigned i,
-                    struct by_err *err) {
-    struct by_str type = by_json_str(by_json_get(item, "type"));
+/* The messages so far: an assistant's words and the calls behind them are one. */
+struct turns {
+    struct by_buf *out;
+    enum { OTHERS, HIS_WORDS, HIS_CALLS } last; /* not closed yet, but for OTHERS */
+};
+
+static void end_turn(struct turns *t) {
+    if (t->last == HIS_CALLS) by_buf_addc(t->out, ']');
+    if (t->last != OTHERS) by_buf_addc(t->out, '}');
+    t->last = OTHERS;
+}
+
+static void add_call(struct turns *t, const struct by_json *item) {
+    static const char *const before[] = {
+        [OTHERS] = ",{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[",
+        [HIS_WORDS] = ",\"tool_calls\":[",
+        [HIS_CALLS] = ","};
+    by_buf_addz(t->out, before[t->last]);
+    by_buf_addz(t->out, "{\"type\":\"function\"");
+    add_member(t->out, item, "call_id", "id");
+    by_buf_addz(t->out, ",\"function\":{\"name\":");
+    by_buf_add_json_str(t->out, by_json_str(by_json_get(item, "name")));
+    add_member(t->out, item, "arguments", "arguments");
+    by_buf_addz(t->out, "}}");
+    t->last = HIS_CALLS;
+}
+
+static int add_parts(struct by_buf *out, const struct by_json *parts, unsigned i,
+                     struct by_err *err) {
+    by_buf_addz(out, "[");
+    for (const struct by_json *p = by_json_first(parts); p; p = by_json_next(p)) {
+        struct by_str kind = by_json_str(by_json_get(p, "type"));
+        if (!by_str_eqz(kind, "input_text") && !by_str_eqz(kind, "output_text"))
+            return by_fail(err, BY_EUNSUPPORTED,
+                           "input[%u].content: only parts of text are supported yet", i);
+        by_buf_addz(out, p == by_json_first(parts) ? "{" : ",{");
+        by_buf_addz(out, "\"type\":\"text\"");
+        add_member(out, p, "text", "text");
+        by_buf_addc(out, '}');
+    }
+    by_buf_addc(out, ']');
+    return 0;
+}
+
+static int add_words(struct turns *t, const struct by_json *item, unsigned i, struct by_err *err) {
     const struct by_json *content = by_json_get(item, "content");
-    if (by_str_eqz(type, "function_call_output")) {
-        by_buf_addz(out, ",{\"role\":\"tool\"");
-        add_member(out, item, "call_id", "tool_call_id");
-        add_member(out, item, "output", "content");
-    } else if (by_str_eqz(type, "function_call")) {
-        by_buf_addz(
-            out,
-            ",{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"type\":\"function\"");
-        add_member(out, item, "call_id", "id");
-        by_buf_addz(out, ",\"function\":{\"name\":");
-        by_buf_add_json_str(out, by_json_str(by_json_get(item, "name")));
-        add_member(out, item, "arguments", "arguments");
-        by_buf_addz(out, "}}]");
-    } else if (by_str_eqz(type, "reasoning")) {
+    struct by_str role = by_json_str(by_json_get(item, "role"));
+    if (!role.n) return by_fail(err, BY_EINVAL, "input[%u].role: a string is needed", i);
+    by_buf_addz(t->out, ",{\"role\":");
+    by_buf_add_json_str(t->out, role);
+    by_buf_addz(t->out, ",\"content\":");
+    t->last = HIS_WORDS;
+    if (by_json_type(content) == BY_JSON_ARRAY && add_parts(t->out, content, i, err))
+        return err->code;
+    if (by_json_type(content) != BY_JSON_ARRAY) by_buf_add_json_str(t->out, by_json_str(content));
+    if (!by_str_eqz(role, "assistant")) end_turn(t);
+    return 0;
+}
+
+/* One item of the input as a message, or as a part of the last one. */
+static int add_item(struct turns *t, const struct by_json *item, unsigned i, struct by_err *err) {
+    struct by_str type = by_json_str(by_json_get(item, "type"));
+    if (by_str_eqz(type, "reasoning")) return 0;
+    if (by_str_eqz(type, "function_call")) {
+        add_call(t, item);
         return 0;
-    } else if (type.n && !by_str_eqz(type, "message")) {
+    }
+    end_turn(t);
+    if (by_str_eqz(type, "function_call_output")) {
+        by_buf_addz(t->out, ",{\"role\":\"tool\"");
+        add_member(t->out, item, "call_id", "tool_call_id");
+        add_member(t->out, item, "output", "content");
+        by_buf_addc(t->out, '}');
+        return 0;
+    }
+    if (type.n && !by_str_eqz(type, "message"))
         return by_fail(err, BY_EUNSUPPORTED,
                        "input[%u]: an item of type '%.*s' is not supported yet", i,
                        (int)BY_MIN(type.n, (size_t)40), type.p);
-    } else if (!by_json_str(by_json_get(item, "role")).n) {
-        return by_fail(err, BY_EINVAL, "input[%u].role: a string is needed", i);
-    } else {
-        by_buf_addz(out, ",{\"role\":");
-        by_buf_add_json_str(out, by_json_str(by_json_get(item, "role")));
-        by_buf_addz(out, ",\"content\":");
-        if (by_json_type(content) != BY_JSON_ARRAY) {
-            by_buf_add_json_str(out, by_json_str(content));
-        } else {
-            by_buf_addz(out, "[");
-            for (const struct by_json *p = by_json_first(content); p; p = by_json_next(p)) {
-                struct by_str kind = by_json_str(by_json_get(p, "type"));
-                if (!by_str_eqz(kind, "input_text") && !by_str_eqz(kind, "output_text"))
-                    return by_fail(err, BY_EUNSUPPORTED,
-                                   "input[%u].content: only parts of text are supported yet", i);
-                by_buf_addz(out, p == by_json_first(content) ? "{" : ",{");
-                by_buf_addz(out, "\"type\":\"text\"");
-                add_member(out, p, "text", "text");
-                by_buf_addc(out, '}');
-            }
-            by_buf_addc(out, ']');
-        }
-    }
-    by_buf_addc(out, '}');
-    return 0;
+    return add_words(t, item, i, err);
 }
 
 static int add_input(struct by_buf *out, const struct by_json *body, struct by_err *err) {
     const struct by_json *input = by_json_get(body, "input");
+    struct turns turns = {.out = out};
     struct by_str system = {0};
     size_t first = out->n;
     unsigned i = 0;
@@ -328,10 +360,11 @@ static int add_input(struct by_buf *out, const struct by_json *body, struct by_e
     }
     for (const struct by_json *it = by_json_first(input); it && !rc; it = by_json_next(it), i++) {
         rc = by_json_type(it) == BY_JSON_OBJECT
-                 ? add_item(out, it, i, err)
+                 ? add_item(&turns, it, i, err)
                  : by_fail(err, BY_EINVAL, "input[%u]: expected an object, got %s", i,
                            by_json_type_name(it));
     }
+    end_turn(&turns);
     if (out->n == first) by_buf_addc(out, '[');
     out->p[first] = '['; /* in place of the first comma */
     by_buf_addc(out, ']');

@@ -141,9 +141,10 @@ int request_read_body(struct by_json **out, const struct http1_request *r, struc
     struct by_str type;
     if (http1_header(r, "content-type", &type) && type.n &&
         !by_str_ieqz(by_str_sub(type, 0, 16), "application/json"))
-        return by_fail(err, BY_EMEDIATYPE,
-                       "the Content-Type is '%.*s'; application/json is read here",
-                       (int)BY_MIN(type.n, (size_t)80), type.p);
+        return by_fail(
+            err, BY_EMEDIATYPE,
+            "the Content-Type is '%.*s': send the header 'Content-Type: application/json'",
+            (int)BY_MIN(type.n, (size_t)80), type.p);
     int rc = by_json_parse(out, r->body, &lim, err);
     if (!rc && by_json_type(*out) != BY_JSON_OBJECT)
         return by_fail(err, BY_EINVAL, "the body: expected an object, got %s",

@@ -239,6 +239,12 @@ def test_nginx_takes_it(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_router_refuses_large_bodies_itself():
+    most = int(re.search(r"OPT_INT\(max_body_bytes, (\d+)", (ROOT / "common/base/options.def").read_text())[1])
+    mib = int(re.search(r"client_max_body_size (\d+)m;", (DEPLOY / "conf/nginx.conf").read_text())[1])
+    assert most < mib << 20 <= most * 1.1
+
+
 @pytest.mark.parametrize("name", ["haproxy.cfg", "nginx.conf"])
 def test_a_balancer_keeps_outsiders_from_what_changes_the_server(name):
     text = (DEPLOY / "conf" / name).read_text()

@@ -1,6 +1,7 @@
 """What balancers, operators and scripts ask for: health, models, loads, cache, abort, flush; and the answers to overload."""
 
 import re
+import socket
 import threading
 import time
 
@@ -240,3 +241,19 @@ def test_a_flush_may_wait_for_those_who_run():
         for bad in ("x", "-1", "4000"):
             answer = d.post(f"/flush_cache?timeout={bad}")
             assert answer.status == 400 and "timeout" in answer.json["error"]["message"]
+
+
+def test_who_asked_for_a_flush_and_left_wants_none():
+    with Daemons(gpu_worker=["--step-us", "2000"]) as d:
+
+        def on_event(event):
+            if not asked:
+                asked.append(socket.create_connection(("127.0.0.1", d.port)))
+                asked[0].sendall(b"POST /flush_cache?timeout=60 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            elif event["meta_info"]["completion_tokens"] == 50:
+                asked[0].close()
+
+        asked = []
+        assert len(d.generate([55] * 64, 100, on_event)[1]) == 100
+        time.sleep(0.2)  # ten times as long as it takes to see that nobody runs
+        assert d.post("/flush_cache").json["flushed_tokens"] > 64

@@ -47,10 +47,10 @@ def test_whole_and_streamed_are_the_same(client, text, words, kinds):
 def test_a_conversation_comes_whole(server):
     turns = [{"role": "user", "content": [{"type": "input_text", "text": "hello"}]},
              {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hi"}]},
-             {"type": "function_call", "call_id": "1", "name": "get", "arguments": "{}"},
-             {"type": "function_call_output", "call_id": "1", "output": "42"}]
+             *({"type": "function_call", "call_id": i, "name": "get", "arguments": "{}"} for i in "12"),
+             *({"type": "function_call_output", "call_id": i, "output": "42"} for i in "12")]
     answer = server.ok("/v1/responses", {"instructions": "Be kind.", "input": turns, "max_output_tokens": 4, "temperature": 0})
-    same = [("system", "Be kind."), ("user", "hello"), ("assistant", "Hi"), ("assistant", ""), ("tool", "42")]
+    same = [("system", "Be kind."), ("user", "hello"), ("assistant", "Hi"), *[("tool", "42")] * 2]  # what he said and called is one message
     chat = server.ok("/v1/chat/completions", {"max_tokens": 4, "temperature": 0, "messages": [{"role": r, "content": c} for r, c in same]})
     assert answer["usage"]["input_tokens"] == chat["usage"]["prompt_tokens"]
     assert answer["output"][0]["content"][0]["text"] == chat["choices"][0]["message"]["content"]
