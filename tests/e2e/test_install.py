@@ -106,7 +106,10 @@ def test_each_program_and_command_has_its_page(root):
     pages = {p.name for p in (root / "usr/share/man/man1").iterdir()}
     programs = {p.name for p in (BUILD / "bin").iterdir() if p.name.startswith("banyan")}
     assert {f"{name}.1" for name in programs} <= pages
-    assert {"banyan-serve.1", "banyan-tokenize.1", "banyan-model.1"} <= pages
+    commands = re.findall(r"^    ([a-z-]+)  ", ok(BUILD / "bin/banyan", "--help").partition("commands:\n")[2], re.M)
+    assert len(commands) > 9 and {f"banyan-{name}.1" for name in commands} <= pages
+    top = (root / "usr/share/man/man1/banyan-top.1").read_text()
+    assert "banyan-top \\- a live view of a server" in top and "\\-\\-interval" in top
     if shutil.which("man"):
         text = ok("man", "-l", root / "usr/share/man/man1/banyan-router.1", env={**os.environ, "MANWIDTH": "200"})
         assert "--max-body-bytes n" in text and "largest request body" in text
