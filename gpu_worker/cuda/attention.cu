@@ -5,6 +5,26 @@
 
 enum { TILE_ROWS = 16 /* of a sequence, from which on a tile pays */ };
 
+extern "C" const struct attend_tile *
+attention_tiles_of(struct cuda *c, const struct op_attention *o, const struct seq_rows *s,
+                   uint32_t first, uint32_t n, uint32_t n_each, uint32_t room) {
+    const void *device;
+    bool is_new;
+    uint32_t n_tiles = BY_DIV_UP(n, n_each);
+    uint64_t variant =
+        (uint64_t)first << 40 ^ (uint64_t)o->window << 8 ^ (o->is_full ? 128 : 0) ^ room;
+    struct attend_tile *tiles = (struct attend_tile *)queue_room(
+        c->queue, s, variant, n_tiles * sizeof *tiles, &device, &is_new);
+    for (uint32_t i = 0; i < n_tiles && is_new; i++) {
+        struct attend_tile *t = &tiles[n_tiles - 1 - i];
+        uint32_t row = first + i * n_each, own = s->position + (row - s->first);
+        t->row = row, t->n = BY_MIN(n - i * n_each, n_each);
+        t->from = o->window && own + 1 > o->window ? own + 1 - o->window : 0;
+        t->to = o->is_full ? s->position + s->n : own + t->n;
+    }
+    return (const struct attend_tile *)device;
+}
+
 /* Rows of long pieces go by tiles, those between them by spans. */
 static void share_out(struct cuda *c, const struct op_attention *o, const struct attend *a) {
     uint32_t done = o->first, end = o->first + o->n;
@@ -14,7 +34,10 @@ static void share_out(struct cuda *c, const struct op_attention *o, const struct
         uint32_t from = BY_MAX(s->first, o->first), to = BY_MIN(s->first + s->n, end);
         if (to <= from || to - from < TILE_ROWS) continue;
         if (from > done) attention_spans(c, o, a, done, from - done);
-        attention_tiles(c, o, a, s, from, to - from);
+        if (attention_fits_wgmma(c, o))
+            attention_wgmma(c, o, a, s, from, to - from);
+        else
+            attention_tiles(c, o, a, s, from, to - from);
         done = to;
     }
     if (end > done) attention_spans(c, o, a, done, end - done);

@@ -3,6 +3,7 @@
  *     spans   a block: one row, one kv head, up to 8 of its query heads, keys of one span of 256 positions; f32. Decode.
  *             parts of a row's spans are merged in their order
  *     tiles   a block: 64 rows of one sequence, one query head; mma. Prompts
+ *     wgmma   a block: 128 rows of one sequence, one query head. The same on sm_90a, with caches that need no unpacking
  *
  * Always: spans lie on a fixed grid of positions, so that a row's bits do not depend on what else is in the step.
  * Owner: the gpu worker's main thread. Compiles as C++. */
@@ -40,9 +41,22 @@ struct attend_merge {
     uint32_t row, first, n;
 };
 
-/* Rows [first, first + n) of sequence s, by tiles; only what fits them. */
+/* n rows of a sequence from `row` on; keys from … to - 1 are seen by some of them. */
+struct attend_tile {
+    uint32_t row, n, from, to;
+};
+
+/* Rows [first, first + n) of sequence s, in tiles of n_each; those with the most keys first. Staged once a run for each kind
+ * of room. */
+const struct attend_tile *attention_tiles_of(struct cuda *c, const struct op_attention *o,
+                                             const struct seq_rows *s, uint32_t first, uint32_t n,
+                                             uint32_t n_each, uint32_t room);
+/* The same rows, by tiles; only what fits them. */
 bool attention_fits_tiles(const struct op_attention *o);
 void attention_tiles(struct cuda *c, const struct op_attention *o, const struct attend *a,
+                     const struct seq_rows *s, uint32_t first, uint32_t n);
+bool attention_fits_wgmma(const struct cuda *c, const struct op_attention *o);
+void attention_wgmma(struct cuda *c, const struct op_attention *o, const struct attend *a,
                      const struct seq_rows *s, uint32_t first, uint32_t n);
 /* Rows [first, first + n) of the op, a row after the other. */
 void attention_spans(struct cuda *c, const struct op_attention *o, const struct attend *a,

@@ -4,22 +4,11 @@
  *     keys [64][D] ─▶ shared ─▶ s = q · k^T ─▶ p = exp(s - max) ─▶ o = o * shrink + p · v        values: turned in shared
  *
  * A warp has 16 of the rows: what it carries lies in its registers. Slow twin: cpu_attention. */
-#include "gpu_worker/cuda/attention.h"
-#include "gpu_worker/cuda/device.cuh"
-#include "gpu_worker/cuda/mma.cuh"
+#include "gpu_worker/cuda/attention_rows.cuh"
 
 #include <string.h>
 
 enum { THREADS = 128, ROWS = 64, KEYS = 64, V_PITCH = KEYS + 8 };
-
-struct tile {
-    uint32_t row, n, from, to; /* keys from … to - 1 are seen by some row */
-};
-
-struct tile_args {
-    struct attend a;
-    const struct tile *tiles;
-};
 
 /* Eight numbers of the cache as the tensor cores take them: f16 stays, all else is bf16. */
 template <int T>
@@ -35,7 +24,8 @@ static __device__ __forceinline__ uint4 kv_pack(const uint8_t *at, uint32_t d, f
 /* Keys and values of positions base … base + 63 into shared memory, zero outside [from, to). */
 template <int T, int D>
 static __device__ void bring_keys(const struct attend &a, const uint32_t *pages, uint32_t head,
-                                  uint32_t base, const struct tile &t, uint16_t *k, uint16_t *v) {
+                                  uint32_t base, const struct attend_tile &t, uint16_t *k,
+                                  uint16_t *v) {
     for (uint32_t unit = threadIdx.x; unit < KEYS * D / 8; unit += THREADS) {
         uint32_t j = unit % KEYS, d = unit / KEYS * 8, at = base + j, in_page = at % a.page_size;
         uint4 key = {0, 0, 0, 0}, value = {0, 0, 0, 0};
@@ -56,10 +46,6 @@ static __device__ void bring_keys(const struct attend &a, const uint32_t *pages,
     }
 }
 
-template <int T> static __device__ __forceinline__ uint32_t pack2(float low, float high) {
-    return T == KV_F16 ? pack_f16(low, high) : pack_bf16(low, high);
-}
-
 template <int T>
 static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4],
                                            const uint32_t (&b)[2]) {
@@ -69,81 +55,15 @@ static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4]
         mma_bf16(d, a, b);
 }
 
-/* The warp's 16 queries as fragments. */
-template <int T, int D>
-static __device__ __forceinline__ void load_queries(const struct attend &a, const struct tile &t,
-                                                    uint32_t head, uint32_t (&q)[D / 16][4]) {
-    uint32_t lane = threadIdx.x % 32, r0 = threadIdx.x / 32 * 16 + lane / 4;
-    for (uint32_t d = 0; d < D / 16; d++)
-        for (uint32_t i = 0; i < 4; i++) {
-            uint32_t r = r0 + 8 * (i & 1), c = 16 * d + lane % 4 * 2 + 8 * (i >> 1);
-            const float *x = a.q + (size_t)(t.row + BY_MIN(r, t.n - 1)) * a.q_ld + a.q_col +
-                             (size_t)head * a.k_dim;
-            q[d][i] = pack2<T>(c < a.k_dim ? x[c] : 0, c + 1 < a.k_dim ? x[c + 1] : 0);
-        }
-}
-
-/* What a row carries along: rows lane / 4 and lane / 4 + 8 of the warp. */
-struct carried {
-    float max[2], mass[2];
-    uint32_t first[2], end[2]; /* keys that it sees */
-};
-
-static __device__ __forceinline__ struct carried start(const struct attend &a, const struct tile &t,
-                                                       float sink) {
-    struct carried c;
-    for (int h = 0; h < 2; h++) {
-        uint32_t r = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + 8 * h;
-        const struct cuda_row &row = a.rows[t.row + BY_MIN(r, t.n - 1)];
-        uint32_t own = row.position + 1;
-        c.first[h] = a.window && own > a.window ? own - a.window : 0;
-        c.end[h] = row.end;
-        c.max[h] = sink, c.mass[h] = sink == -INFINITY ? 0 : 1;
-    }
-    return c;
-}
-
-/* Scores become weights, in place; shrink: what earlier sums are multiplied by. */
-static __device__ __forceinline__ void weigh(const struct attend &a, struct carried &c,
-                                             uint32_t base, float (&s)[8][4], float (&shrink)[2]) {
-    const float log2e = 1.44269504f;
-    for (int h = 0; h < 2; h++) {
-        float max = c.max[h], mass = 0;
-        for (int j = 0; j < 8; j++)
-            for (int i = 0; i < 2; i++) {
-                uint32_t at = base + 8 * j + threadIdx.x % 4 * 2 + i;
-                float v = s[j][2 * h + i] * a.scale;
-                if (a.softcap > 0) v = a.softcap * tanhf(v / a.softcap);
-                if (at < c.first[h] || at >= c.end[h]) v = -INFINITY;
-                s[j][2 * h + i] = v;
-                max = fmaxf(max, v);
-            }
-        for (int x = 1; x < 4; x *= 2)
-            max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, x));
-        float from = max == -INFINITY ? 0 : max;
-        for (int j = 0; j < 8; j++)
-            for (int i = 0; i < 2; i++) {
-                float p = exp2f((s[j][2 * h + i] - from) * log2e);
-                s[j][2 * h + i] = p;
-                mass += p;
-            }
-        for (int x = 1; x < 4; x *= 2)
-            mass += __shfl_xor_sync(0xffffffffu, mass, x);
-        shrink[h] = exp2f((c.max[h] - from) * log2e);
-        c.mass[h] = c.mass[h] * shrink[h] + mass;
-        c.max[h] = max;
-    }
-}
-
 template <int T, int D>
 static __global__ void __launch_bounds__(THREADS) tile_kernel(const struct tile_args args) {
     const struct attend &a = args.a;
-    const struct tile t = args.tiles[blockIdx.x];
+    const struct attend_tile t = args.tiles[blockIdx.x];
     SHARED(uint16_t, k);
     uint16_t *v = k + KEYS * (D + 8);
-    uint32_t head = blockIdx.y, lane = threadIdx.x % 32, q[D / 16][4];
+    uint32_t head = blockIdx.y, q[D / 16][4];
     float out[D / 8][4] = {}, shrink[2];
-    struct carried c = start(a, t, a.sinks ? a.sinks[head] : -INFINITY);
+    struct carried c = carry(a, t, head);
     const uint32_t *pages = a.pages + a.rows[t.row].first_page;
     load_queries<T, D>(a, t, head, q);
     for (uint32_t base = t.from / KEYS * KEYS; base < t.to; base += KEYS) {
@@ -161,11 +81,9 @@ static __global__ void __launch_bounds__(THREADS) tile_kernel(const struct tile_
         for (uint32_t d = 0; d < D / 8; d++)
             for (int i = 0; i < 4; i++)
                 out[d][i] *= shrink[i / 2];
-        for (uint32_t j = 0; j < 4;
-             j++) { /* 16 keys: two of the score's fragments are one of p's */
-            uint32_t p[4] = {pack2<T>(s[2 * j][0], s[2 * j][1]), pack2<T>(s[2 * j][2], s[2 * j][3]),
-                             pack2<T>(s[2 * j + 1][0], s[2 * j + 1][1]),
-                             pack2<T>(s[2 * j + 1][2], s[2 * j + 1][3])};
+        for (uint32_t j = 0; j < 4; j++) {
+            uint32_t p[4];
+            pack_weights<T>(s, j, p);
             for (uint32_t d = 0; d < D / 8; d++) {
                 uint32_t b[2];
                 mma_load_b(v + 8 * d * V_PITCH + 16 * j, V_PITCH, b);
@@ -173,14 +91,7 @@ static __global__ void __launch_bounds__(THREADS) tile_kernel(const struct tile_
             }
         }
     }
-    for (uint32_t d = 0; d < D / 8; d++)
-        for (int i = 0; i < 4; i++) {
-            uint32_t r = threadIdx.x / 32 * 16 + lane / 4 + 8 * (i / 2),
-                     col = 8 * d + lane % 4 * 2 + i % 2;
-            if (r < t.n && col < a.v_dim)
-                a.out[(size_t)(t.row + r) * a.out_ld + a.out_col + (size_t)head * a.v_dim + col] =
-                    out[d][i] / c.mass[i / 2];
-        }
+    store_rows(a, t, head, c, out);
 }
 
 /* ---- host ---- */
@@ -200,30 +111,16 @@ static void launch_for(struct cuda *c, const struct tile_args &args, uint32_t n_
 }
 
 extern "C" bool attention_fits_tiles(const struct op_attention *o) {
-    return o->kv.dtype != KV_F32 && o->kv.k_dim <= 128 && o->kv.v_dim <= 128;
+    return o->kv.dtype != KV_F32 && o->kv.k_dim <= 128 && o->kv.v_dim <= 128 && o->scale > 0;
 }
 
-/* Sequence s, rows first … first + n - 1 of the step. */
 extern "C" void attention_tiles(struct cuda *c, const struct op_attention *o,
                                 const struct attend *a, const struct seq_rows *s, uint32_t first,
                                 uint32_t n) {
     struct tile_args args;
-    const void *device;
-    bool is_new;
     uint32_t n_tiles = BY_DIV_UP(n, (uint32_t)ROWS);
-    uint64_t variant =
-        (uint64_t)first << 40 ^ (uint64_t)o->window << 8 ^ (o->is_full ? 128 : 0) ^ CUDA_ROOM_TILES;
-    struct tile *tiles =
-        (struct tile *)queue_room(c->queue, s, variant, n_tiles * sizeof *tiles, &device, &is_new);
-    for (uint32_t i = 0; i < n_tiles && is_new; i++) {
-        uint32_t row = first + i * ROWS, m = BY_MIN(n - i * ROWS, (uint32_t)ROWS),
-                 own = s->position + (row - s->first);
-        tiles[i].row = row, tiles[i].n = m;
-        tiles[i].from = o->window && own + 1 > o->window ? own + 1 - o->window : 0;
-        tiles[i].to = o->is_full ? s->position + s->n : own + m;
-    }
     memset(&args, 0, sizeof args);
-    args.a = *a, args.tiles = (const struct tile *)device;
+    args.a = *a, args.tiles = attention_tiles_of(c, o, s, first, n, ROWS, CUDA_ROOM_TILES);
     if (o->kv.dtype == KV_BF16)
         launch_for<KV_BF16>(c, args, n_tiles);
     else if (o->kv.dtype == KV_F16)

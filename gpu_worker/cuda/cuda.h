@@ -144,7 +144,14 @@ void cuda_weight_free(struct backend *b, struct weight *w);
 
 /* ---- steps (plan.c) ---- */
 /* What is made of a step's sequences and staged once a run: variants of queue_room. */
-enum { CUDA_ROOM_ROWS = 1, CUDA_ROOM_FULL, CUDA_ROOM_PAGES, CUDA_ROOM_ITEMS, CUDA_ROOM_TILES };
+enum {
+    CUDA_ROOM_ROWS = 1,
+    CUDA_ROOM_FULL,
+    CUDA_ROOM_PAGES,
+    CUDA_ROOM_ITEMS,
+    CUDA_ROOM_TILES,
+    CUDA_ROOM_WGMMA
+};
 struct cuda_kv cuda_kv_of(const struct kv_shape *s);
 /* The rows of a step and their page lists, staged once a run. */
 const struct cuda_row *cuda_rows(struct cuda *c, const struct seq_rows *seqs, uint32_t n_seqs,

@@ -38,6 +38,13 @@ static __device__ __forceinline__ float as_f32(uint32_t u) {
 static __device__ __forceinline__ uint32_t as_u32(float f) {
     return __float_as_uint(f);
 }
+
+/* 2^x by one instruction, to 2 in 2^23; what is too small for a normal number is zero. */
+static __device__ __forceinline__ float exp2_near(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 #endif
 
 #define GRID(x, y, z) \

@@ -27,21 +27,33 @@ static __device__ __forceinline__ void mma_f16(float (&d)[4], const uint32_t (&a
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-#endif
 
+static __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+static __device__ __forceinline__ uint32_t pack_f16(float low, float high) {
+    uint32_t pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+#else
 static __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
     return (uint32_t)f32_to_bf16(low) | (uint32_t)f32_to_bf16(high) << 16;
 }
+
+static __device__ __forceinline__ uint32_t pack_f16(float low, float high) {
+    return (uint32_t)f32_to_f16(low) | (uint32_t)f32_to_f16(high) << 16;
+}
+#endif
 
 static __device__ __forceinline__ uint4 pack8_bf16(const float *v) {
     uint4 u;
     u.x = pack_bf16(v[0], v[1]), u.y = pack_bf16(v[2], v[3]);
     u.z = pack_bf16(v[4], v[5]), u.w = pack_bf16(v[6], v[7]);
     return u;
-}
-
-static __device__ __forceinline__ uint32_t pack_f16(float low, float high) {
-    return (uint32_t)f32_to_f16(low) | (uint32_t)f32_to_f16(high) << 16;
 }
 
 /* Sixteen rows from `at` on, sixteen columns; rows lie pitch numbers apart. */

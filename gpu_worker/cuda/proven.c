@@ -11,7 +11,10 @@ enum { BYTES_MAX = 64 << 10 };
 static const struct {
     const char *name;
     enum proven_way way;
-} ways[] = {{"windows", PROVEN_WINDOWS}, {"fp8", PROVEN_F8}, {"fp8-blocks", PROVEN_F8_BLOCKS}};
+} ways[] = {{"windows", PROVEN_WINDOWS},
+            {"fp8", PROVEN_F8},
+            {"fp8-blocks", PROVEN_F8_BLOCKS},
+            {"wgmma", PROVEN_WGMMA}};
 
 static uint32_t way_of(struct by_str name) {
     uint32_t bits = 0;

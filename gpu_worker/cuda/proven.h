@@ -14,6 +14,7 @@ enum proven_way {
     PROVEN_WINDOWS = 1,   /* sums in memory that ranks read of each other (tp_nccl.c) */
     PROVEN_F8 = 2,        /* FP8 times FP8, one scale a weight row (large_f8.cu) */
     PROVEN_F8_BLOCKS = 4, /* the same, a scale for 128 columns */
+    PROVEN_WGMMA = 8,     /* attention of prompts by warpgroups (attention_wgmma.cu) */
 };
 
 uint32_t proven_ways(const char *device); /* bits of enum proven_way */

@@ -3,7 +3,7 @@
 
 BUILD is where the module was compiled; keep_ptxas.sh left what ptxas said beside the objects. For each kind of device a kernel
 may take as many registers as the table says (of all its instances the most), spill as many bytes, and must be there; a new one
-needs a row.
+needs a row. What ptxas says of lost performance (products of warpgroups one after the other, say) is an error.
 """
 import re
 import sys
@@ -12,10 +12,14 @@ from pathlib import Path
 TABLE = Path(__file__).with_name("ptxas.tsv")
 
 
+def logs_of(build):
+    return sorted(Path(build).glob("gpu_worker/cuda/**/*.ptxas"))
+
+
 def measured(build):
     """{(file, kernel, device): [instances, registers, spilled bytes]} over all instances."""
     found = {}
-    for log in sorted(Path(build).glob("gpu_worker/cuda/**/*.ptxas")):
+    for log in logs_of(build):
         file, kernel, spills = log.name.split(".")[0], None, 0
         for line in log.read_text().splitlines():
             if name := re.search(r"Compiling entry function '(?:_ZN\d+\w*?E?|_Z)?(?:\d+)?(\w+?_kernel)\w*' for '(\w+)'", line):
@@ -38,7 +42,8 @@ def main():
     for line in TABLE.read_text().splitlines()[1:]:
         file, kernel, device, *numbers = line.split("\t")
         allowed[file, kernel, device] = [int(n) for n in numbers]
-    bad = [f"{f}.cu {k}: no such kernel was compiled for {d}" for f, k, d in allowed if (f, k, d) not in found]
+    bad = [line for log in logs_of(sys.argv[1]) for line in log.read_text().splitlines() if "Performance Loss" in line]
+    bad += [f"{f}.cu {k}: no such kernel was compiled for {d}" for f, k, d in allowed if (f, k, d) not in found]
     for (file, kernel, device), (n, registers, spills) in sorted(found.items()):
         _, most, spill = allowed.get((file, kernel, device), (0, -1, -1))
         print(f"{file + '.cu':22} {kernel:18} {device:7} {n:3} instances {registers:4} registers {spills:4} bytes spilled")

@@ -6,7 +6,7 @@
 #include <vector>
 
 enum { THREADS_MAX = 1024, STACK = 128 << 10, CANARY = 0x5a };
-enum state { READY, AT_WARP, AT_BLOCK, DONE };
+enum state { READY, AT_WARP, AT_BLOCK, PAUSED, DONE };
 
 struct fiber {
     void *sp; /* first: its address tells whose it is */
@@ -25,6 +25,8 @@ static struct {
     void (*kernel)(const void *);
     const void *args;
     uint8_t *shared;
+    uint32_t shared_bytes;
+    uint64_t n_blocks, n_events;
     uint64_t exchange[THREADS_MAX / 32][2][32];
     struct emu_fragments fragments[THREADS_MAX / 32];
     struct {
@@ -32,7 +34,7 @@ static struct {
     } warps[THREADS_MAX / 32];
 } emu;
 
-[[noreturn]] static void complain(const char *what) {
+[[noreturn]] void emu_complain(const char *what) {
     fprintf(stderr, "emulator: %s; block %u %u %u, thread %u\n", what, blockIdx.x, blockIdx.y,
             blockIdx.z, emu.current);
     abort();
@@ -121,6 +123,7 @@ __attribute__((noinline)) static void run_kernel(void) {
 __attribute__((no_sanitize("address", "undefined"))) static void entry(void) {
     run_kernel();
     emu.fibers[emu.current].state = DONE;
+    emu.n_events++;
     emu.warps[emu.current / 32].n_live--;
     for (;;)
         emu_switch(&emu.fibers[emu.current].sp, emu.main_sp);
@@ -130,6 +133,28 @@ __attribute__((no_sanitize("address", "undefined"))) static void entry(void) {
 
 void *emu_shared(void) {
     return emu.shared;
+}
+
+uint32_t emu_shared_size(void) {
+    return emu.shared_bytes;
+}
+
+uint64_t emu_block_number(void) {
+    return emu.n_blocks;
+}
+
+uint32_t emu_thread(void) {
+    return emu.current;
+}
+
+void emu_event(void) {
+    emu.n_events++;
+}
+
+void emu_pause(void) {
+    struct fiber *f = &emu.fibers[emu.current];
+    f->state = PAUSED;
+    emu_switch(&f->sp, emu.main_sp);
 }
 
 uint32_t emu_lane(void) {
@@ -167,8 +192,9 @@ uint32_t emu_ballot(bool is_yes) {
 
 /* ---- a block ---- */
 
-/* A warp until each of its lanes waits for the block or is done. */
+/* A warp until each of its lanes waits for others or is done. */
 static void run_warp(uint32_t warp) {
+    bool is_paused = false;
     for (bool has_run = true; has_run;) {
         has_run = false;
         for (uint32_t k = 0; k < 32; k++) {
@@ -178,7 +204,10 @@ static void run_warp(uint32_t warp) {
             go_to(&emu.main_sp, i);
         }
     }
-    if (emu.warps[warp].n_waiting) complain("lanes of a warp wait at different barriers");
+    for (uint32_t i = 32 * warp; i < 32 * warp + 32; i++)
+        is_paused = is_paused || emu.fibers[i].state == PAUSED;
+    if (emu.warps[warp].n_waiting && !is_paused)
+        emu_complain("lanes of a warp wait at different barriers");
 }
 
 static void run_block(uint32_t n) {
@@ -192,20 +221,29 @@ static void run_block(uint32_t n) {
     for (uint32_t w = 0; w < n / 32; w++)
         emu.warps[w] = {32, 0};
     for (uint32_t n_live = n; n_live;) {
+        uint64_t n_before = emu.n_events;
+        uint32_t n_paused = 0;
         n_live = 0;
         for (uint32_t w = 0; w < n / 32; w++)
             run_warp(emu.is_reversed ? n / 32 - 1 - w : w);
         for (uint32_t i = 0; i < n; i++) {
             n_live += emu.fibers[i].state != DONE;
-            if (emu.fibers[i].state == AT_BLOCK) emu.fibers[i].state = READY;
+            n_paused += emu.fibers[i].state == PAUSED;
         }
+        if (n_paused && emu.n_events == n_before) emu_complain("all wait for each other");
+        for (uint32_t i = 0; i < n; i++)
+            if (emu.fibers[i].state == (n_paused ? PAUSED : AT_BLOCK)) emu.fibers[i].state = READY;
     }
     for (uint32_t i = 0; i < n; i++)
-        if (emu.stacks[(size_t)i * STACK] != CANARY) complain("a stack has run over");
+        if (emu.stacks[(size_t)i * STACK] != CANARY) emu_complain("a stack has run over");
 }
 
 void emu_order(bool is_reversed) {
     emu.is_reversed = is_reversed;
+}
+
+bool emu_is_reversed(void) {
+    return emu.is_reversed;
 }
 
 void emu_run(const void *kernel, const uint32_t grid[3], uint32_t block, uint32_t shared_bytes,
@@ -213,14 +251,14 @@ void emu_run(const void *kernel, const uint32_t grid[3], uint32_t block, uint32_
     if (!emu.stacks) {
         void *p = mmap(NULL, (size_t)THREADS_MAX * STACK, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (p == MAP_FAILED) complain("no memory for stacks");
+        if (p == MAP_FAILED) emu_complain("no memory for stacks");
         emu.stacks = (uint8_t *)p;
     }
-    if (block == 0 || block > THREADS_MAX || block % 32) complain("a block is whole warps");
-    if (shared_bytes > 227 << 10) complain("more shared memory than a device has");
-    if (!grid[0] || !grid[1] || !grid[2]) complain("a grid without blocks");
+    if (block == 0 || block > THREADS_MAX || block % 32) emu_complain("a block is whole warps");
+    if (shared_bytes > 227 << 10) emu_complain("more shared memory than a device has");
+    if (!grid[0] || !grid[1] || !grid[2]) emu_complain("a grid without blocks");
     if (grid[0] > INT32_MAX || grid[1] > 65535 || grid[2] > 65535)
-        complain("more blocks than a grid may have");
+        emu_complain("more blocks than a grid may have");
     emu.kernel = (void (*)(const void *))kernel;
     emu.args = args;
     gridDim = {grid[0], grid[1], grid[2]};
@@ -230,6 +268,8 @@ void emu_run(const void *kernel, const uint32_t grid[3], uint32_t block, uint32_
             for (uint32_t x = 0; x < grid[0]; x++) {
                 blockIdx = {x, y, z};
                 emu.shared = (uint8_t *)aligned_alloc(16, (shared_bytes + 15) / 16 * 16 + 16);
+                emu.shared_bytes = shared_bytes;
+                emu.n_blocks++;
                 memset(emu.shared, 0xff, shared_bytes); /* NaN */
                 run_block(block);
                 free(emu.shared);

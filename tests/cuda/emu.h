@@ -6,8 +6,9 @@
  *
  * What it shows: wrong indexes, missing barriers between lanes and warps (emu_order turns the order round: what depends on
  * it differs), divergent barriers (told, not hung), shared memory too small (exact size, poisoned, seen by the address
- * sanitizer), grids that no device takes. What it cannot: true races in device memory, speed, rounding of the device's own
- * expf and tanhf.
+ * sanitizer), grids that no device takes. Of what is asynchronous (wgmma.cuh) that it is waited for: lanes that go backward
+ * have it done at the last moment, lanes that go forward at once. What it cannot: true races in device memory, speed,
+ * rounding of the device's own expf and tanhf.
  * Owner: the test program; one thread. */
 #ifndef TESTS_CUDA_EMU_H
 #define TESTS_CUDA_EMU_H
@@ -60,6 +61,15 @@ void emu_run(const void *kernel, const uint32_t grid[3], uint32_t block, uint32_
              const void *args);
 /* From now on the last lane and warp go first. */
 void emu_order(bool is_reversed);
+bool emu_is_reversed(void);
+/* For emu_async.cc: which block this is, of all that were ever run; lets others run, until one of them has done something that
+ * may be waited for, which it tells. */
+uint64_t emu_block_number(void);
+uint32_t emu_thread(void);
+uint32_t emu_shared_size(void);
+void emu_pause(void);
+void emu_event(void);
+[[noreturn]] void emu_complain(const char *what);
 
 template <class T> static inline T emu_shuffle(T v, uint32_t from) {
     static_assert(sizeof v <= 8, "a register, or two");
@@ -125,6 +135,40 @@ static inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t
     emu_mma(d, a, b, by_f16_to_f32);
 }
 
+/* wgmma.cuh's words (emu_async.cc). Shared memory begins at an address that is 16 past a multiple of 1024. */
+uint32_t shared_address(const void *p);
+void copy16(uint32_t to, const void *from, uint32_t n);
+void copies_commit(void);
+void emu_copies_wait(uint32_t n_open);
+void fence_async(void);
+void barrier_init(uint32_t at, uint32_t n);
+void barrier_arrive(uint32_t at);
+void barrier_wait(uint32_t at, uint32_t parity);
+void wgmma_fence(void);
+void emu_wgmma(float (*d)[4], const uint32_t *a, uint64_t b, bool is_turned, bool adds,
+               float (*number)(uint16_t));
+void wgmma_commit(void);
+void emu_wgmma_wait(uint32_t n_open);
+template <int N> static inline void copies_wait(void) {
+    emu_copies_wait(N);
+}
+template <int N> static inline void wgmma_wait(void) {
+    emu_wgmma_wait(N);
+}
+template <int N> static inline void wgmma_settle(float (&)[N][4]) {
+}
+template <int N> static inline void registers_give(void) {
+}
+template <int N> static inline void registers_take(void) {
+}
+template <bool IS_F16, bool IS_TURNED, int N>
+static inline void wgmma(float (&d)[N][4], int at, const uint32_t (&a)[4], uint64_t b, bool adds) {
+    emu_wgmma(d + at, a, b, IS_TURNED, adds, IS_F16 ? by_f16_to_f32 : by_bf16_to_f32);
+}
+
+static inline float exp2_near(float x) {
+    return exp2f(x);
+}
 static inline float f16_to_f32(uint16_t h) {
     return by_f16_to_f32(h);
 }

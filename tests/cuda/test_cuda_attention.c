@@ -1,9 +1,12 @@
 /* Keys and values into pages and attention over them: the CUDA backend, run by the emulator, against portable C; every type of
  * the cache, odd shapes, NaN wherever nobody may look. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/base/mem.h"
+#include "gpu_worker/cuda/attention.h"
+#include "gpu_worker/cuda/proven.h"
 #include "tests/cuda/both.h"
 
 struct attention_case {
@@ -372,6 +375,84 @@ TEST(attention_of_prompts_by_tiles) {
     }
 }
 
+/* Tiles of one warpgroup and of two, the last of them short; prefixes that end within a page; pages that lie across blocks of 128
+ * keys; windows that begin in a later block; more blocks than there is room for at a time. */
+TEST(attention_of_prompts_by_warpgroups) {
+    UNUSED_STATE;
+    static const struct attention_case long_ones[] = {{.n_heads = 4,
+                                                       .n_kv_heads = 2,
+                                                       .k_dim = 64,
+                                                       .v_dim = 64,
+                                                       .page_size = 16,
+                                                       .n = {17, 1, 70}},
+                                                      {.n_heads = 2,
+                                                       .n_kv_heads = 1,
+                                                       .k_dim = 128,
+                                                       .v_dim = 128,
+                                                       .page_size = 32,
+                                                       .done = {0, 333, 3},
+                                                       .n = {2, 131, 16},
+                                                       .window = 150},
+                                                      {.n_heads = 3,
+                                                       .n_kv_heads = 3,
+                                                       .k_dim = 72,
+                                                       .v_dim = 40,
+                                                       .page_size = 16,
+                                                       .done = {70, 0, 5},
+                                                       .n = {33, 16, 1},
+                                                       .softcap = 2,
+                                                       .has_sinks = true},
+                                                      {.n_heads = 2,
+                                                       .n_kv_heads = 2,
+                                                       .k_dim = 24,
+                                                       .v_dim = 24,
+                                                       .page_size = 48,
+                                                       .n = {18, 200, 0},
+                                                       .is_full = true},
+                                                      {.n_heads = 1,
+                                                       .n_kv_heads = 1,
+                                                       .k_dim = 128,
+                                                       .v_dim = 96,
+                                                       .page_size = 16,
+                                                       .done = {600, 0, 0},
+                                                       .n = {65, 0, 0},
+                                                       .has_sinks = true}};
+    for (size_t i = 0; i < BY_COUNTOF(long_ones); i++) {
+        for (int t = KV_BF16; t <= KV_F16; t++) {
+            struct attention_case k = long_ones[i];
+            struct op_attention op = {.scale = 1, .kv = {.dtype = (enum kv_dtype)t}};
+            op.kv.k_dim = k.k_dim, op.kv.v_dim = k.v_dim, op.kv.page_size = k.page_size;
+            assert_true(attention_fits_wgmma(cuda_of(gpu), &op));
+            k.dtype = (enum kv_dtype)t;
+            k.tolerance = 6e-2;
+            check_attention(&k);
+        }
+    }
+}
+
+/* Other caches, pages and cards, and those that it was not proven on, go as before. */
+TEST(other_attention_goes_by_tiles) {
+    UNUSED_STATE;
+    struct cuda *c = cuda_of(gpu);
+    const struct op_attention fits = {.scale = 1, .kv = {1, 128, 128, 16, KV_BF16, false}};
+    struct op_attention o = fits;
+    assert_true(attention_fits_wgmma(c, &o));
+    o.kv.dtype = KV_FP8;
+    assert_false(attention_fits_wgmma(c, &o));
+    o = fits, o.kv.page_size = 24;
+    assert_false(attention_fits_wgmma(c, &o));
+    o = fits, o.kv.k_dim = 136;
+    assert_false(attention_fits_wgmma(c, &o));
+    c->device.minor = 1;
+    assert_false(attention_fits_wgmma(c, &fits));
+    c->device.minor = 0, c->device.major = 10;
+    assert_false(attention_fits_wgmma(c, &fits));
+    c->device.major = 9, c->proven = ~(uint32_t)PROVEN_WGMMA;
+    assert_false(attention_fits_wgmma(c, &fits));
+    c->proven = PROVEN_WGMMA;
+    assert_true(attention_fits_wgmma(c, &fits));
+}
+
 /* A token that sees only itself gets its own values back, as they are kept. */
 TEST(fp8_keeps_the_nearest_number) {
     UNUSED_STATE;
@@ -443,11 +524,21 @@ static int with_16k(void **state) {
     return rc;
 }
 
-int main(void) {
+/* "wgmma": that way alone, which nobody goes without it. */
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         RUN(attention_sees_what_it_should), RUN(attention_of_prompts_by_tiles),
         RUN(fp8_keeps_the_nearest_number), RUN(pages_are_as_small_as_they_can_be)};
     const struct CMUnitTest in_rounds[] = {RUN(attention_goes_in_rounds_that_fit_its_scratch)};
+    const struct CMUnitTest by_warpgroups[] = {RUN(attention_of_prompts_by_warpgroups),
+                                               RUN(other_attention_goes_by_tiles)};
+    bool is_wgmma = argc > 1 && strcmp(argv[1], "wgmma") == 0;
+    setenv("BANYAN_TEST_CUDA_WAYS", is_wgmma ? "wgmma" : "", 1);
+    if (is_wgmma) {
+        int rc = WORLD_TESTS("lanes forward", by_warpgroups, both_set_up, both_tear_down);
+        return rc +
+               WORLD_TESTS("lanes backward", by_warpgroups, both_set_up_reversed, both_tear_down);
+    }
     int rc = WORLD_TESTS("16 KiB of scratch", in_rounds, with_16k, both_tear_down);
     rc += WORLD_TESTS("lanes forward", tests, both_set_up, both_tear_down);
     return rc + WORLD_TESTS("lanes backward", tests, both_set_up_reversed, both_tear_down);

@@ -1,6 +1,6 @@
-/* bench_ops [small] - ops of the backend in the shapes that a Llama of 8 billion weights gives them, one after the other in one
+/* bench_ops [small | prompts] - ops of the backend in the shapes that a Llama of 8 billion weights gives them, one after the other in one
  * run: bytes or operations a second, to be held to what bench_gpu and check_server.py attention measure on the same card.
- * small: shapes that the emulator can carry out; its times mean nothing. Medians of 5. */
+ * small: shapes that the emulator can carry out; its times mean nothing. prompts: their attention alone. Medians of 5. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -208,14 +208,9 @@ static void bench_attention(const char *name, enum kv_dtype t, uint32_t n_seqs, 
     by_free(s.seqs);
 }
 
-int main(int argc, char **argv) {
-    struct by_err err;
-    is_small = argc > 1 && strcmp(argv[1], "small") == 0;
-    const struct cuda_options o = {.deadline_ms = 60000};
-    if (banyan_cuda_module()->open(&gpu, &o, &err)) by_die("%s", err.text);
+static void bench_products_and_decode(void) {
     static const enum by_dtype types[] = {BY_DTYPE_BF16, BY_DTYPE_F8_32, BY_DTYPE_Q4_0};
     uint32_t by = is_small ? 64 : 1;
-    printf("%s\n", gpu->name);
     for (size_t i = 0; i < BY_COUNTOF(types); i++)
         for (uint32_t m = 1; m <= (is_small ? 16u : 2048u); m *= m < 8 ? 8 : 16)
             bench_linear(types[i], 28672 / by, 4096 / by, m);
@@ -226,6 +221,15 @@ int main(int argc, char **argv) {
         snprintf(name, sizeof name, "decode, %s", names[t]);
         bench_attention(name, (enum kv_dtype)t, is_small ? 2 : 64, is_small ? 70 : 4096, 1);
     }
+}
+
+int main(int argc, char **argv) {
+    struct by_err err;
+    is_small = argc > 1 && strcmp(argv[1], "small") == 0;
+    const struct cuda_options o = {.deadline_ms = 60000};
+    if (banyan_cuda_module()->open(&gpu, &o, &err)) by_die("%s", err.text);
+    printf("%s\n", gpu->name);
+    if (argc < 2 || is_small) bench_products_and_decode();
     bench_attention("prompts, bf16", KV_BF16, 1, is_small ? 40 : 2048, is_small ? 40 : 2048);
     if (!is_small) bench_attention("prompts, bf16", KV_BF16, 4, 2048, 2048);
     if (!is_small) bench_attention("prompts, bf16", KV_BF16, 1, 8192, 8192);

@@ -5,9 +5,10 @@
 #   tests/gpu/check.sh [MODEL_DIR]      a model for the last part; default: the tiny ones of ../shared/data
 #
 # What it finds goes to tests/bench/results/gpu-<name>.md: ceilings of this card (copy, read, product), every op against the
-# CPU, products in FP8 where the card has them, compute-sanitizer over the same, whole models against their goldens, ops in the shapes of an 8B model, two ranks on this
-# one card against one, greedy ids against transformers, cuDNN's attention, graphs on and off. A part whose tool is missing
-# says "not here" and is no failure. Each part has a deadline, and all that is measured has 10 minutes (BANYAN_GPU_SECONDS):
+# CPU, products in FP8 and attention by warpgroups where the card has them, compute-sanitizer over the same, whole models
+# against their goldens, ops in the shapes of an 8B model, two ranks on this one card against one, greedy ids against
+# transformers, cuDNN's attention, graphs on and off. A part whose tool is missing says "not here" and is no failure. Each part
+# has a deadline, and all that is measured has 10 minutes (BANYAN_GPU_SECONDS):
 # what is cut says CUT, and so does the last line; a part that is cut has failed. The build has its own 10 minutes: the
 # ceiling is of what needs the card.
 # Ways that must be proven on a card (gpu_worker/cuda/proven.h) are written down where their part passed. Ends with the number
@@ -126,6 +127,11 @@ fi
         part 60 "Products in FP8: $way" "$build/tests/gpu_fp8" "$way"
         proven "$way"
     done
+    if [ "$capability" -eq 90 ]; then
+        part 60 "Prompts' attention by warpgroups" "$build/tests/gpu_attention" wgmma
+        proven wgmma
+        part 30 "Its speed without them" env BANYAN_TEST_CUDA_WAYS=none "$build/bench/bench_ops" prompts
+    fi
     part 60 "Ops in the shapes of an 8B model" "$build/bench/bench_ops"
     part 30 "Attention by cuDNN" server attention
     part 90 "Greedy ids against transformers" server ids 1b
@@ -144,6 +150,7 @@ fi
     for way in $ways; do
         part 100 "Under compute-sanitizer: $way" sanitized "$build/tests/gpu_fp8" "$way"
     done
+    [ "$capability" -ne 90 ] || part 100 "Under compute-sanitizer: wgmma" sanitized "$build/tests/gpu_attention" wgmma
     printf '\nCut for time: %s\n' "${cut#; }"
 } >"$out"
 failed=$(grep -c '^FAILED' "$out")
