@@ -1,5 +1,6 @@
 /* Products of many rows by the vendor's library (gemm.h). Weights that are not bf16 become it first, some rows at a time, in
- * scratch that stays in the L2 cache; where more than y = or += scale * sum is wanted, sums go to scratch and are finished from there.
+ * scratch that stays in the L2 cache; where more than y = or += scale * sum is wanted, sums go to scratch and are finished from
+ * there. A cap alone is put on in y, so that logits are one product, the one that was chosen for.
  *
  *     weight rows ─widen─▶ parts [ bf16 | sums f32 ] ─finish: bias, act, gate, cap─▶ y          halves of c->parts
  *
@@ -33,15 +34,15 @@ static __global__ void __launch_bounds__(THREADS) widen_kernel(const struct wide
 
 struct finish_args {
     struct epilogue e;
-    const float *sums; /* [rows][n_out] */
+    const float *sums; /* [rows], sums_ld apart; may be y */
     const float *w_scales, *x_scales;
-    uint32_t n_out, first, out0;
+    uint32_t n_out, sums_ld, first, out0;
     bool is_gated;
 };
 
 static __global__ void __launch_bounds__(THREADS) finish_kernel(const struct finish_args a) {
     uint32_t i = blockIdx.x * THREADS + threadIdx.x, each = a.is_gated ? 2 : 1;
-    const float *sums = a.sums + (size_t)blockIdx.y * a.n_out + (size_t)i * each;
+    const float *sums = a.sums + (size_t)blockIdx.y * a.sums_ld + (size_t)i * each;
     float s[2] = {1, 1};
     if (i * each >= a.n_out) return;
     for (uint32_t k = 0; k < each && a.w_scales; k++)
@@ -68,11 +69,11 @@ static void widen(struct cuda *c, enum cuda_format f, const struct product &p, u
 }
 
 extern "C" void product_finish(struct cuda *c, const struct product *p, const float *sums,
-                               uint32_t from, uint32_t n, const float *w_scales,
+                               uint32_t sums_ld, uint32_t from, uint32_t n, const float *w_scales,
                                const float *x_scales) {
     struct finish_args a;
     memset(&a, 0, sizeof a);
-    a.e = p->e, a.sums = sums, a.n_out = n, a.first = p->first, a.out0 = from;
+    a.e = p->e, a.sums = sums, a.sums_ld = sums_ld, a.n_out = n, a.first = p->first, a.out0 = from;
     a.is_gated = p->is_gated, a.w_scales = w_scales, a.x_scales = x_scales;
     LAUNCH(c, finish_kernel, a,
            GRID(BY_DIV_UP(p->is_gated ? n / 2 : n, (uint32_t)THREADS), p->n, 1), THREADS, 0);
@@ -89,14 +90,15 @@ static uint32_t rows_of_piece(const struct cuda *c, enum cuda_format f, uint32_t
 
 /* p.x: prepared rows in bf16, x_ld of them columns, zero behind the last. */
 extern "C" void product_large(struct cuda *c, enum cuda_format f, struct product p) {
-    bool is_direct = !p.is_gated && p.e.act == ACT_NONE && !p.e.bias && !(p.e.softcap > 0);
+    bool is_capped = p.e.softcap > 0,
+         is_direct = !p.is_gated && p.e.act == ACT_NONE && !p.e.bias && !(is_capped && p.e.is_add);
     float *sums = (float *)((uint8_t *)c->parts + c->part_bytes / 2);
     uint32_t each = rows_of_piece(c, f, p.n_out, p.x_ld, p.n, is_direct);
     for (uint32_t from = 0; from < p.n_out; from += each) {
         struct gemm_call g;
         memset(&g, 0, sizeof g);
         g.n_out = BY_MIN(each, p.n_out - from), g.n_in = g.x_ld = p.x_ld, g.m = p.n;
-        g.x = p.x, g.alpha = is_direct ? p.e.scale : 1;
+        g.x = p.x, g.alpha = is_direct && !is_capped ? p.e.scale : 1;
         g.beta = is_direct && p.e.is_add ? 1 : 0;
         if (f != CUDA_BF16) widen(c, f, p, from, g.n_out);
         g.w = f == CUDA_BF16 ? (const void *)(p.rows + from * p.row_bytes) : c->parts;
@@ -104,27 +106,32 @@ extern "C" void product_large(struct cuda *c, enum cuda_format f, struct product
         g.y = is_direct ? p.e.y + (size_t)p.first * p.e.ld + p.e.col + from : sums;
         g.y_ld = is_direct ? p.e.ld : g.n_out;
         queue_call(c->queue, gemm_run, c->gemm, &g, sizeof g);
-        if (!is_direct) product_finish(c, &p, sums, from, g.n_out, NULL, NULL);
+        if (!is_direct || is_capped) product_finish(c, &p, g.y, g.y_ld, from, g.n_out, NULL, NULL);
     }
 }
 
 /* ---- at load ---- */
 
-/* Rows from .. from + n - 1 of the weight as bf16, which take the place of x too: real numbers, in rows of the right length. */
+/* n rows of the weight as bf16, which take the place of x too: real numbers, in rows of the right length. Their product goes
+ * where scratch is left, or into memory that is lent for it: logits of many rows are more than scratch holds. */
 static int tune_piece(struct cuda *c, const struct weight *w, uint32_t n, uint32_t m) {
     struct gemm_call g;
     bool is_wide = w->format != CUDA_BF16;
     uint8_t *parts = (uint8_t *)c->parts;
-    const size_t half = c->part_bytes / 2;
+    const size_t half = is_wide ? c->part_bytes / 2 : 0, left = c->part_bytes - half,
+                 bytes = (size_t)m * n * sizeof(float);
     memset(&g, 0, sizeof g);
     g.n_out = n, g.n_in = w->k_pad, g.m = m, g.alpha = 1;
     g.w = g.x = is_wide ? parts : w->rows;
     g.w_ld = g.x_ld = is_wide ? w->k_pad : (uint32_t)(w->row_bytes / 2);
-    g.y = (float *)(is_wide ? parts + half : parts), g.y_ld = n;
-    if (m > n || (uint64_t)m * n * sizeof(float) > (is_wide ? half : c->part_bytes)) return 0;
+    if (m > n) return 0;
+    void *lent = bytes > left ? cuda_alloc(c, bytes, CUDA_MEM_OTHER) : NULL;
+    if (bytes > left && !lent) return 0; /* the library's first guess will do */
+    g.y = (float *)(lent ? lent : parts + half), g.y_ld = n;
     /* A weight that was just widened is in the cache when it is multiplied; any other comes from memory. */
-    return is_wide ? gemm_tune(c->gemm, &g, parts + half, half)
-                   : gemm_tune(c->gemm, &g, parts, c->part_bytes);
+    int rc = gemm_tune(c->gemm, &g, parts + half, left);
+    cuda_free(c, lent);
+    return rc;
 }
 
 extern "C" int product_tune(struct cuda *c, struct weight *w, uint32_t n_out) {

@@ -166,7 +166,7 @@ extern "C" void product_f8(struct cuda *c, const struct weight *w, struct produc
         LAUNCH(c, scales_kernel, s, GRID(BY_DIV_UP(s.n, (uint32_t)THREADS), r.n_groups, 1), THREADS,
                0);
         queue_call(c->queue, gemm_run, c->gemm, &g, sizeof g);
-        product_finish(c, &p, r.sums, from, g.n_out, is_blocks ? NULL : r.w_scales,
+        product_finish(c, &p, r.sums, g.n_out, from, g.n_out, is_blocks ? NULL : r.w_scales,
                        is_blocks ? NULL : r.x_scales);
     }
 }

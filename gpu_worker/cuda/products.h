@@ -60,10 +60,10 @@ BY_MUST_USE int product_tune(struct cuda *c, struct weight *w, uint32_t n_out);
 bool product_is_f8(const struct cuda *c, const struct weight *w, uint32_t n_out, uint32_t n);
 void product_f8(struct cuda *c, const struct weight *w, struct product p);
 BY_MUST_USE int product_tune_f8(struct cuda *c, struct weight *w, uint32_t n_out);
-/* Weight rows from … from + n - 1 of p: y from sums [rows][n], which w_scales [n] and x_scales [rows] are to be multiplied
- * by, or NULL. */
-void product_finish(struct cuda *c, const struct product *p, const float *sums, uint32_t from,
-                    uint32_t n, const float *w_scales, const float *x_scales);
+/* Weight rows from … from + n - 1 of p: y from sums [rows][n], sums_ld apart, which w_scales [n] and x_scales [rows] are to be
+ * multiplied by, or NULL. Without a gate and an addition the sums may lie in y. */
+void product_finish(struct cuda *c, const struct product *p, const float *sums, uint32_t sums_ld,
+                    uint32_t from, uint32_t n, const float *w_scales, const float *x_scales);
 
 /* Rows first … first + n - 1 of x (or of rows[]), normed: f32 into c->prepared, k_pad columns, zero behind the last. */
 struct prepare {

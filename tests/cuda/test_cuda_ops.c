@@ -199,15 +199,34 @@ TEST(linear_multiplies_large_weights_in_pieces) {
 }
 
 /* A tied matrix of which a rank multiplies some rows: those are chosen for. */
-extern bool gemm_emu_tuned(uint32_t n_out) __attribute__((weak)); /* on a GPU nobody tells */
+extern bool gemm_emu_tuned(uint32_t n_out, uint32_t m)
+    __attribute__((weak)); /* on a GPU nobody tells */
+extern uint32_t gemm_emu_newest(void) __attribute__((weak));
 TEST(linear_is_tuned_for_the_outputs_that_are_asked_for) {
     UNUSED_STATE;
     struct sample *s = sample_new(BY_DTYPE_BF16, 101, 96);
     s->src.out_n = 37;
     struct weight *w = sample_weight(gpu, s);
-    if (gemm_emu_tuned) assert_true(gemm_emu_tuned(37) && !gemm_emu_tuned(101));
+    if (gemm_emu_tuned) assert_true(gemm_emu_tuned(37, 0) && !gemm_emu_tuned(101, 0));
     gpu->weight_free(gpu, w);
     sample_free(s);
+}
+
+/* Logits of a vocabulary of 262,208 at 64 rows are 67 MB, and scratch has 64: here 1,2 of 1 MiB. They are chosen for all the
+ * same, and a cap leaves them one product. */
+TEST(logits_that_scratch_does_not_hold_are_chosen_for) {
+    UNUSED_STATE;
+    enum { VOCAB = 4700 };
+    check_linear(&(struct linear_case){.type = BY_DTYPE_BF16,
+                                       .n_out = VOCAB,
+                                       .n_in = 16,
+                                       .n = 64,
+                                       .has_norm = true,
+                                       .softcap = 3},
+                 6e-2);
+    if (!gemm_emu_tuned) return;
+    assert_true(gemm_emu_tuned(VOCAB, 64) && gemm_emu_tuned(VOCAB, 1024));
+    assert_int_equal(gemm_emu_newest(), VOCAB);
 }
 
 /* A weight has more rows than a grid may have blocks in y. */
@@ -483,7 +502,8 @@ int main(void) {
                                           RUN(linear_widens_weights_of_many_rows),
                                           RUN(a_list_with_routes_becomes_a_graph)};
     const struct CMUnitTest alone[] = {RUN(linear_is_tuned_for_the_outputs_that_are_asked_for)};
-    const struct CMUnitTest in_pieces[] = {RUN(linear_multiplies_large_weights_in_pieces)};
+    const struct CMUnitTest in_pieces[] = {RUN(linear_multiplies_large_weights_in_pieces),
+                                           RUN(logits_that_scratch_does_not_hold_are_chosen_for)};
     int rc = WORLD_TESTS("first of all", alone, both_set_up, both_tear_down);
     rc += WORLD_TESTS("lanes forward", tests, both_set_up, both_tear_down);
     rc += WORLD_TESTS("lanes backward", tests, both_set_up_reversed, both_tear_down);
