@@ -54,9 +54,11 @@ struct weight {
     uint32_t
         scale_run; /* CUDA_F8: so many blocks of 32 columns side by side have one scale, in each row */
     enum gemm_kind
-        f8;        /* CUDA_F8: how prompts are multiplied by it in FP8; GEMM_BF16: they are not */
-    uint8_t *rows; /* device: [n_out][row_bytes], gated rows by pairs */
-    float *bias;   /* device: [n_out] in the order of rows, or NULL */
+        f8; /* CUDA_F8: how prompts are multiplied by it in FP8; GEMM_BF16: they are not */
+    float *f8_scales; /* device: of all rows as the library takes them, gemm.h; NULL: each product
+                         gathers its own */
+    uint8_t *rows;    /* device: [n_out][row_bytes], gated rows by pairs */
+    float *bias;      /* device: [n_out] in the order of rows, or NULL */
 };
 
 struct rope_table {

@@ -1,6 +1,7 @@
 /* Products of many rows in FP8 (E4M3), both sides, by the vendor's library (gemm.h): rows of x are rounded by a scale of their own,
  * the weight's numbers are taken as they lie. Half the bytes of bf16 and twice its rate, and nothing is widened.
  *
+ *     load:  the weight's scales, side by side ─▶ f8_scales        (of blocks in pieces: for each piece anew, into parts)
  *     x f32 ─round─▶ parts [ x | x's scales | the piece's ] ─library─▶ sums ─finish: scales, bias, act, gate, cap─▶ y
  *
  *     GEMM_F8         a scale for each row of x and of the weight: sums are multiplied by both
@@ -105,6 +106,16 @@ static __global__ void __launch_bounds__(THREADS) scales_kernel(const struct sca
     a.out[(size_t)blockIdx.y * a.n + i] = scales[blockIdx.y * RUN];
 }
 
+/* Of n rows of the weight, n_groups each. */
+static void gather_scales(struct cuda *c, const struct product &p, const void *rows, uint32_t n,
+                          uint32_t n_groups, float *out) {
+    struct scales_args s;
+    memset(&s, 0, sizeof s);
+    s.rows = (const uint8_t *)rows, s.row_bytes = p.row_bytes, s.scale_at = p.scale_at;
+    s.n = n, s.out = out;
+    LAUNCH(c, scales_kernel, s, GRID(BY_DIV_UP(n, (uint32_t)THREADS), n_groups, 1), THREADS, 0);
+}
+
 /* ---- the product ---- */
 
 /* Where all lies in c->parts, for m rows of x. */
@@ -149,6 +160,13 @@ extern "C" bool product_is_f8(const struct cuda *c, const struct weight *w, uint
            rooms_of(c, w->f8, n_out, w->k_pad, n).each;
 }
 
+/* Those of a call's rows, if they lie so: one a row always do; of blocks the library takes only all rows' together. */
+static const float *kept_scales(const struct weight *w, const struct gemm_call &g) {
+    if (!w->f8_scales) return NULL;
+    if (w->f8 == GEMM_F8_BLOCKS) return g.n_out == w->n_out ? w->f8_scales : NULL;
+    return w->f8_scales + ((const uint8_t *)g.w - w->rows) / w->row_bytes;
+}
+
 /* p.x: prepared rows in f32, k_pad columns, zero behind the last. */
 extern "C" void product_f8(struct cuda *c, const struct weight *w, struct product p) {
     const bool is_blocks = w->f8 == GEMM_F8_BLOCKS;
@@ -158,15 +176,13 @@ extern "C" void product_f8(struct cuda *c, const struct weight *w, struct produc
     a.x = p.x, a.k_pad = p.k_pad, a.is_blocks = is_blocks, a.out = r.x, a.scales = r.x_scales;
     LAUNCH(c, round_kernel, a, GRID(p.n, 1, 1), THREADS, WARPS * sizeof(uint32_t));
     for (uint32_t from = 0; from < p.n_out; from += r.each) {
-        const struct gemm_call g = call_of(r, p, w->f8, from, p.n);
-        struct scales_args s;
-        memset(&s, 0, sizeof s);
-        s.rows = (const uint8_t *)g.w, s.row_bytes = p.row_bytes, s.scale_at = p.scale_at;
-        s.n = g.n_out, s.out = r.w_scales;
-        LAUNCH(c, scales_kernel, s, GRID(BY_DIV_UP(s.n, (uint32_t)THREADS), r.n_groups, 1), THREADS,
-               0);
+        struct gemm_call g = call_of(r, p, w->f8, from, p.n);
+        const float *w_scales = kept_scales(w, g);
+        if (!w_scales) gather_scales(c, p, g.w, g.n_out, r.n_groups, r.w_scales);
+        if (!w_scales) w_scales = r.w_scales;
+        if (is_blocks) g.w_scales = w_scales;
         queue_call(c->queue, gemm_run, c->gemm, &g, sizeof g);
-        product_finish(c, &p, r.sums, g.n_out, from, g.n_out, is_blocks ? NULL : r.w_scales,
+        product_finish(c, &p, r.sums, g.n_out, from, g.n_out, is_blocks ? NULL : w_scales,
                        is_blocks ? NULL : r.x_scales);
     }
 }
@@ -182,6 +198,17 @@ static enum gemm_kind kind_of(const struct cuda *c, const struct weight *w, uint
         w->n_in % GEMM_F8_BLOCK == 0)
         return GEMM_F8_BLOCKS;
     return GEMM_BF16;
+}
+
+/* Where there is no memory for them, products gather their own. */
+static int keep_scales(struct cuda *c, struct weight *w) {
+    const uint32_t n_groups = w->f8 == GEMM_F8_BLOCKS ? w->k_pad / GEMM_F8_BLOCK : 1;
+    w->f8_scales = (float *)cuda_alloc(c, (size_t)n_groups * w->n_out * sizeof *w->f8_scales,
+                                       CUDA_MEM_WEIGHTS);
+    if (!w->f8_scales) return 0;
+    queue_begin(c->queue);
+    gather_scales(c, product_of(w), w->rows, w->n_out, n_groups, w->f8_scales);
+    return queue_end(c->queue);
 }
 
 /* The way is taken if the library has one for each shape; rows of the weight stand for those of x. */
@@ -203,5 +230,5 @@ extern "C" int product_tune_f8(struct cuda *c, struct weight *w, uint32_t n_out)
         }
     }
     w->f8 = kind;
-    return rc;
+    return rc ? rc : keep_scales(c, w);
 }

@@ -250,6 +250,7 @@ void cuda_weight_free(struct backend *b, struct weight *w) {
         cuda_free(c, c->tables[i].at);
     c->n_tables = 0;
     cuda_free(c, w->rows);
+    cuda_free(c, w->f8_scales);
     cuda_free(c, w->bias);
     by_free(w);
 }

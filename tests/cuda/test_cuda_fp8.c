@@ -122,6 +122,29 @@ TEST(a_scale_for_128_columns_is_multiplied_in_fp8) {
     check_shapes(OF_128, GEMM_F8_BLOCKS);
 }
 
+/* A product of all rows is four commands (prepare, round, multiply, finish): nothing is gathered for it. */
+TEST(scales_are_gathered_at_load) {
+    UNUSED_STATE;
+    enum { OUT = 48, IN = 256, ROWS = 20 };
+    for (int kind = OF_TENSOR; kind <= OF_128; kind++) {
+        struct both_weights w = {.sample = sample_new(BY_DTYPE_F8_32, OUT, IN)};
+        set_scales(w.sample, (enum scales)kind);
+        w.cpu = sample_weight(cpu, w.sample), w.gpu = sample_weight(gpu, w.sample);
+        if (w.gpu->f8 != GEMM_BF16) {
+            struct pair x = pair_new(ROWS * IN, 1), y = pair_new(ROWS * OUT, 1);
+            struct op_linear op = {
+                .w = w.gpu, .x = x.gpu, .x_ld = IN, .y = y.gpu, .y_ld = OUT, .scale = 1, .n = ROWS};
+            struct queue *q = cuda_of(gpu)->queue;
+            uint64_t before = queue_counted(q).n_commands;
+            RUN_OP(gpu, linear, &op);
+            assert_int_equal(queue_counted(q).n_commands - before, 4);
+            pair_free(&x);
+            pair_free(&y);
+        }
+        weights_free(&w);
+    }
+}
+
 /* Room for the sums of 128 weight rows and 384 of x. */
 static int with_512k(void **state) {
     int rc = both_set_up(state);
@@ -228,7 +251,8 @@ int main(int argc, char **argv) {
     const struct CMUnitTest of_blocks[] = {RUN(a_scale_for_128_columns_is_multiplied_in_fp8),
                                            RUN(columns_are_rounded_by_the_largest_of_128)};
     const struct CMUnitTest in_pieces[] = {RUN(pieces_of_a_weight_have_scales_of_their_own)};
-    const struct CMUnitTest choices[] = {RUN(other_scales_and_cards_go_as_before)};
+    const struct CMUnitTest choices[] = {RUN(scales_are_gathered_at_load),
+                                         RUN(other_scales_and_cards_go_as_before)};
     const char *only = argc > 1 ? argv[1] : "all";
     setenv("BANYAN_TEST_CUDA_WAYS", only, 1);
     if (strcmp(only, "fp8") == 0) return WORLD_TESTS(only, of_rows, both_set_up, both_tear_down);
