@@ -1,10 +1,13 @@
 """The worker on its own: frames that lie, models that fail, memory that is reused, sampling that goes on where it was."""
 
+import os
 import random
+import threading
 
 import numpy as np
 import pytest
 import torch
+from banyan_hf_worker import __main__ as main
 from banyan_hf_worker import messages
 from banyan_hf_worker.worker import CODES, BadStep
 
@@ -127,6 +130,17 @@ def test_logits_of_nan_fail_their_row_only(monkeypatch):
     monkeypatch.setattr(d.worker.runner, "logits", broken)
     done = d.worker.step(d.frame(("a", 6), ("b", 6), ("c", 6)))
     assert list(done.failed_slots) == [1] and len(done.tokens) == 3 and done.tokens[1] == 0
+
+
+def test_the_scheduler_s_end_is_no_surprise_at_our_own(monkeypatch, capfd):
+    read_end, write_end = os.pipe()
+    session = main.Session(None, driver().worker, {}, read_end)
+    session.on_down("the connection is gone")
+    assert " warn  gpu-worker: lost the scheduler" in capfd.readouterr().err
+    monkeypatch.setattr(main, "STOP_S", 60)
+    threading.Timer(0.1, os.write, (write_end, b"x")).start()  # as stop_fd() does at SIGTERM, which may come a little later
+    session.on_down("the connection is gone")
+    assert " info  gpu-worker: lost the scheduler" in capfd.readouterr().err
 
 
 # ---- memory ----

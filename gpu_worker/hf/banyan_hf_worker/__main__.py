@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -12,6 +13,7 @@ PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 EXIT_PERMANENT = 78  # as banyan's other programs: starting again would not help (EX_CONFIG)
 HF_STEP_TOKENS = 512
 UNSUPPORTED = -6  # BY_EUNSUPPORTED
+STOP_S = 0.02  # when all stop, the scheduler may be gone so much before our own signal comes
 SPIN_COUNT = "10000"  # libgomp's default of 300,000 burns a busy machine's time: a step was 60 times slower there
 
 
@@ -210,8 +212,8 @@ def start(o):
 class Session:
     """What the worker does at each event of the wire."""
 
-    def __init__(self, o, worker, hello):
-        self.o, self.worker, self.hello, self.ranks = o, worker, hello, worker.ranks
+    def __init__(self, o, worker, hello, stop):
+        self.o, self.worker, self.hello, self.ranks, self.stop = o, worker, hello, worker.ranks, stop
         self.open_group()
 
     def open_group(self):
@@ -224,7 +226,8 @@ class Session:
         notify("READY=1\nSTATUS=serving")
 
     def on_down(self, why):
-        log("warn", f"lost the scheduler: {why}")
+        is_our_end = bool(select.select([self.stop], [], [], STOP_S)[0])
+        log("info" if is_our_end else "warn", f"lost the scheduler: {why}")
         self.worker.reset()
         if self.ranks:
             self.ranks.close()
@@ -260,7 +263,7 @@ def serve(o, worker, record, capacity, stop):
     from . import messages, wire as wires
 
     hello = {"model": record, "capacity": capacity}
-    session = Session(o, worker, hello)
+    session = Session(o, worker, hello, stop)
     wire = wires.Wire(
         wires.endpoint_of(o.run_dir, o.scheduler_endpoint), key_file=o.curve_key_file, role=messages.ROLE_GPU_WORKER,
         instance=o.instance, expect=messages.ROLE_SCHEDULER, hello=hello, wake_fd=stop, alive=watchdog(),
