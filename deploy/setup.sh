@@ -3,7 +3,8 @@
 #
 #   deploy/setup.sh                   what building and serving need: compiler, libraries, pip (for the default model)
 #   deploy/setup.sh --transformers    and torch and transformers in .venv-transformers, for models that the native engine
-#                                     does not know (the CPU build of torch where your package index has one)
+#                                     does not know (without a GPU the CPU build of torch, where your package index has
+#                                     one; where there is nvidia-smi, or with --cuda, the one with CUDA, several GB)
 #   deploy/setup.sh --cuda            and a CUDA compiler, cuBLAS and NCCL, as PyPI wheels (1 GB) in ~/.cache/banyan/cuda, where no
 #                                     nvcc is installed; cmake finds them there (-DBANYAN_CUDA=AUTO)
 #   deploy/setup.sh --tests           and what the tests need: cmocka, clang, a Python venv in .venv; with --transformers
@@ -22,7 +23,7 @@ test_packages="git g++ libcmocka-dev clang libclang-rt-dev clang-format procps h
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-usage() { sed -n '2,13s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,14s/^# \{0,1\}//p' "$0"; }
 
 want_tests=no
 want_transformers=no
@@ -105,12 +106,23 @@ fill() {
 }
 
 # The build of torch for CPUs alone is a tenth of the size of the one with CUDA; whether the index that pip is set up for
-# has it, pip finds out. If not, the list of requirements brings the build that the index has.
-cpu_torch() {
+# has it, pip finds out. If not, the list of requirements brings the build that the index has. Who has a GPU needs the one
+# with CUDA, also where the other was installed before.
+torch_for() {
     pin=$(sed -n 's/^torch==//p' "$root/gpu_worker/hf/requirements.txt")
-    if [ -n "$(command -v nvidia-smi)" ] || "$root/$1/bin/pip" show -q "torch" 2>/dev/null; then return; fi
-    "$root/$1/bin/pip" install -q -q --disable-pip-version-check "torch==$pin+cpu" >/dev/null 2>&1 ||
-        say "the package index has no torch for CPUs alone; the build with CUDA comes (several GB)"
+    build=$("$root/$1/bin/python" -c 'import torch; print(torch.version.cuda or "cpu")' 2>/dev/null) || build=none
+    if [ $want_cuda = no ] && [ -z "$(command -v nvidia-smi)" ]; then
+        [ "$build" = none ] || return 0
+        "$root/$1/bin/pip" install -q -q --disable-pip-version-check "torch==$pin+cpu" >/dev/null 2>&1 ||
+            say "the package index has no torch for CPUs alone; the build with CUDA comes (several GB)"
+    elif [ "$build" = cpu ] || [ "$build" = none ]; then
+        say "installing torch with CUDA into $1 (several GB)"
+        [ "$build" = none ] || "$root/$1/bin/pip" uninstall -q -q -y torch
+        "$root/$1/bin/pip" install -q -q --disable-pip-version-check "torch==$pin" ||
+            die "pip could not install torch (above: why); see that pip reaches its index and that the disk has room, then run this again"
+        "$root/$1/bin/python" -c 'import sys, torch; sys.exit(not torch.version.cuda)' ||
+            say "the package index has torch for CPUs alone: until pip is set up for one with CUDA builds, the Transformers worker will not take --device cuda"
+    fi
 }
 
 # see_too FOLDER OTHER: Python in FOLDER finds the packages of OTHER behind its own.
@@ -126,7 +138,7 @@ if [ $want_tests = yes ]; then
 fi
 if [ $want_transformers = yes ]; then
     venv .venv-transformers "torch and transformers"
-    cpu_torch .venv-transformers
+    torch_for .venv-transformers
     fill .venv-transformers gpu_worker/hf/requirements.txt
 fi
 if [ $want_transformers = yes ] && [ $want_tests = yes ]; then
