@@ -7,8 +7,9 @@
 # What it finds goes to tests/bench/results/gpu-<name>.md: ceilings of this card (copy, read, product), every op against the
 # CPU, products in FP8 and attention by warpgroups where the card has them, compute-sanitizer over the same, whole models
 # against their goldens, ops in the shapes of an 8B model, two ranks on this one card against one, greedy ids against
-# transformers, cuDNN's attention, graphs on and off. A part whose tool is missing says "not here" and is no failure. Each part
-# has a deadline, and all that is measured has 10 minutes (BANYAN_GPU_SECONDS):
+# transformers, the Transformers worker on the card against on the CPU, cuDNN's attention, graphs on and off. A part whose
+# tool is missing says "not here" and is no failure. Each part has a deadline, and all that is measured has 10 minutes
+# (BANYAN_GPU_SECONDS):
 # what is cut says CUT, and so does the last line; a part that is cut has failed. The build has its own 10 minutes: the
 # ceiling is of what needs the card.
 # Ways that must be proven on a card (gpu_worker/cuda/proven.h) are written down where their part passed. Ends with the number
@@ -135,6 +136,9 @@ fi
     part 60 "Ops in the shapes of an 8B model" "$build/bench/bench_ops"
     part 30 "Attention by cuDNN" server attention
     part 90 "Greedy ids against transformers" server ids 1b
+    for model in tiny ../shared/data/tiny/gpt-oss ../shared/data/tiny/falcon-newarch; do
+        part 90 "The Transformers worker on this card against on the CPU, $model" server transformers "$model"
+    done
     for model in ${1:-../shared/data/tiny/llama-gqa}; do
         part 60 "Two NCCL ranks on this card against one, $model" server ranks "$model"
         part 45 "Two ranks on two cards against one, $model" two_cards "$model"

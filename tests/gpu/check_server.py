@@ -3,6 +3,7 @@
 
     ranks MODEL [two]  greedy ids of two ranks on one card against those of one; two: on two cards
     ids SHAPE          greedy ids of random weights of a Llama's shape (tiny, 1b, 8b) against transformers on the same card
+    transformers MODEL a folder, or a shape with random weights, by the Transformers worker: on the card against on the CPU
     attention          torch's SDPA by cuDNN in the shapes of bench_ops: what our prompts are held to
 
 BANYAN_BUILD names the build. Two ways of computing the same may part where two ids are nearly as likely: there, and only
@@ -39,10 +40,10 @@ def missing(what):
     return 0
 
 
-def answers(model, *flags, env=None):
+def answers(model, *flags, device="cuda", env=None):
     """[(ids, margins)] of the prompts, greedy; a margin is how far the likeliest is from the second, in nats."""
     found = []
-    every = ("--model-path", model, "--device", "cuda", "--max-total-tokens", "2048", "--max-running-requests", "8")
+    every = ("--model-path", model, "--device", device, "--max-total-tokens", "2048", "--max-running-requests", "8")
     with Serve(*every, *flags, env={**MODULE, **(env or {})}) as s:
         for prompt in PROMPTS:
             body = {"input_ids": prompt, "return_logprob": True, "top_logprobs_num": 2,
@@ -55,7 +56,11 @@ def answers(model, *flags, env=None):
 
 def part_ranks(model, cards="one"):
     env = {"BANYAN_TEST_ONE_DEVICE": "1"} if cards == "one" else {}
-    one, two = answers(model), answers(model, "--tp-size", "2", env=env)
+    return compared(answers(model), answers(model, "--tp-size", "2", env=env))
+
+
+def compared(one, two):
+    """How many prompts' ids part where two are not nearly as likely."""
     failed = 0
     for prompt, (a, margins), (b, _) in zip(PROMPTS, one, two):
         at = next((i for i in range(N_IDS) if a[i] != b[i]), None)
@@ -106,6 +111,26 @@ def part_ids(shape):
     return failed
 
 
+def part_transformers(model):
+    try:
+        import torch
+        import transformers
+    except ImportError as e:
+        return missing(f"{e.name}, which the Transformers worker runs")
+    stands_in = "BANYAN_TEST_TORCH_KERNELS" in os.environ  # the CPU runs what a card would: how this part is tried without one
+    if not torch.cuda.is_available() and not stands_in:
+        return missing(f"torch with CUDA (this is {torch.__version__}); deploy/setup.sh --transformers --cuda brings it")
+    if model not in SHAPES and not Path(model).exists():
+        return missing(model)
+    flags, env = ("--impl", "transformers", "--dtype", "float32"), {"BANYAN_PYTHON": sys.executable}
+    with tempfile.TemporaryDirectory() as folder:
+        if model in SHAPES:
+            random_model(torch, transformers, model, "cpu", folder)
+            model = folder
+        card = {"env": {**env, "BANYAN_TEST_TORCH_KERNELS": "1"}, "device": "cpu"} if stands_in else {"env": env}
+        return compared(answers(model, *flags, **card), answers(model, *flags, device="cpu", env=env))
+
+
 def part_attention():
     try:
         import torch
@@ -133,7 +158,7 @@ def part_attention():
     return 0
 
 
-PARTS = {"ranks": part_ranks, "ids": part_ids, "attention": part_attention}
+PARTS = {"ranks": part_ranks, "ids": part_ids, "transformers": part_transformers, "attention": part_attention}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in PARTS:

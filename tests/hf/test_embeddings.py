@@ -161,7 +161,7 @@ def test_a_folder_that_asks_for_more_is_told_so(tmp_path, files, words, capfd):
     with pytest.raises(NoEmbeddings, match=words):
         plan(tmp_path)
     asked = SimpleNamespace(model_path=tmp_path, pooling="auto")
-    assert pooling_of(asked, models.load("qwen3"), probe.Verdict("A", "", 0, 0, None)) is None
+    assert pooling_of(asked, models.load("qwen3"), probe.Verdict("A", "", 0, {}, None)) is None
     assert "no embeddings are made: " in capfd.readouterr().err, "and the model is served for its text"
 
 

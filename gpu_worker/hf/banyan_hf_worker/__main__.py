@@ -8,12 +8,13 @@ import signal
 import socket
 import sys
 import time
+from types import SimpleNamespace
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 EXIT_PERMANENT = 78  # as banyan's other programs: starting again would not help (EX_CONFIG)
 HF_STEP_TOKENS = 512
-UNSUPPORTED = -6  # BY_EUNSUPPORTED
 STOP_S = 0.02  # when all stop, the scheduler may be gone so much before our own signal comes
+UNSUPPORTED = -6  # BY_EUNSUPPORTED
 SPIN_COUNT = "10000"  # libgomp's default of 300,000 burns a busy machine's time: a step was 60 times slower there
 
 
@@ -57,15 +58,15 @@ def give_up_rights():
     ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def shut_in(o):
+def shut_in(o, device):
     """The filter of the other processes (common/base/sandbox.h), once the libraries are here and before the model's files are looked at.
 
-    A model's own code may lie in another repository, which transformers then fetches."""
+    A model's own code may lie in another repository, which transformers then fetches; a GPU's driver has sockets of its own."""
     if o.sandbox == "off":
         return
     from . import kernels
 
-    error = kernels.load().banyan_shut_in(bool(o.scheduler_endpoint or o.trust_remote_code))
+    error = kernels.load().banyan_shut_in(bool(o.scheduler_endpoint or o.trust_remote_code or device.type != "cpu"))
     if error and o.sandbox == "strict":
         log("error", f"--sandbox strict: the kernel takes no seccomp filter: {os.strerror(error)}")
         sys.exit(1)
@@ -83,26 +84,6 @@ def stop_fd():
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     return read_end
-
-
-def free_memory():
-    """Bytes that this process may still take: the machine's, or the cgroup's if that is less."""
-    with open("/proc/meminfo") as lines:
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    try:
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
-            free = min(free, int(limit.read()) - int(used.read()))
-    except (OSError, ValueError):
-        pass
-    return max(free, 0)
-
-
-def count_pages(o, bytes_per_slot, longest):
-    """Pages of the pool: as asked, or what the share of free memory holds, at least one longest sequence."""
-    if o.max_total_tokens:
-        return -(-o.max_total_tokens // o.page_size)
-    tokens = int(free_memory() * (o.mem_fraction_static or 0.5)) // max(bytes_per_slot, 1)
-    return max(1, min(max(tokens, 1), max(longest * 16, 65536)) // o.page_size)
 
 
 def vocabulary(model):
@@ -128,7 +109,7 @@ def prepare(o, model, ranks, threads):
     if not ranks:
         return probe.choose(model), None
     try:
-        whole.bytes_per_slot = probe.bytes_per_slot(model, whole)
+        whole.shapes = probe.shapes_of(model, whole)
     except Exception as failure:  # code that counts its heads by the config
         raise loader.LoadError(
             f"--tp-size {ranks.world}: {type(model).__name__} does not run on a part of its heads ({probe._short(failure)})") from None
@@ -137,7 +118,7 @@ def prepare(o, model, ranks, threads):
 
 def pooling_of(o, model, verdict, ranks=None):
     """How embeddings are made, or None, which the log explains."""
-    from . import embedding
+    from . import embedding, probe
     from .batch import Batch
     from .pool import Pool
     from .runner import Runner
@@ -145,13 +126,57 @@ def pooling_of(o, model, verdict, ranks=None):
     try:
         if ranks:  # they meet later; alone, one's states are partial sums
             raise embedding.NoEmbeddings("--tp-size is more than 1")
-        found = embedding.plan(o.model_path, o.pooling, Runner(model, verdict.tier, Pool(2, 4), verdict.own),
-                               Batch([([3, 4, 5], 0, [1], {})], 4))
+        device = probe.device_of(model)
+        found = embedding.plan(o.model_path, o.pooling, Runner(model, verdict.tier, Pool(2, 4, device), verdict.own),
+                               Batch([([3, 4, 5], 0, [1], {})], 4, device))
         log("info", f"embeddings of {found.width} numbers, pooling by {found.kind}")
         return found
     except embedding.NoEmbeddings as why:
         log("warn", f"no embeddings are made: {why}")
         return None
+
+
+def load(o, device, threads):
+    """All that takes the device's memory: the model as it will be served, and its pool."""
+    import torch
+
+    from . import device as devices
+    from . import loader, parallel
+    from .pool import Pool
+    from .runner import Runner
+
+    what = str(o.model_path)
+    try:
+        model = loader.load(
+            o.model_path, dtype=o.dtype, trust_remote_code=o.trust_remote_code, allow_pickle=o.allow_pickle,
+            context_length=o.context_length, device=device,
+        )
+        notify("STATUS=probing the model")
+        ranks = parallel.Ranks(o.tp_rank, o.tp_size) if o.tp_size > 1 else None
+        n_vocab = vocabulary(model)  # while it is whole
+        verdict, check = prepare(o, model, ranks, threads)
+        longest = o.context_length or loader.longest(model.config)
+        n_pages = devices.count_pages(o, device, verdict.bytes_per_slot, longest)
+        what = f"a KV cache of {n_pages * o.page_size} tokens"
+        pool = Pool(n_pages, o.page_size, device)
+        pool.reserve(verdict.shapes)
+        runner = Runner(model, verdict.tier, pool, verdict.own)
+        if device.type != "cpu":
+            what = "a step"
+            try_step(runner, min(max(o.chunked_prefill_size, HF_STEP_TOKENS), longest, n_pages * o.page_size))
+    except torch.OutOfMemoryError as failure:
+        raise devices.no_memory(device, what, failure) from None
+    return SimpleNamespace(runner=runner, n_vocab=n_vocab, ranks=ranks, verdict=verdict, check=check, longest=longest)
+
+
+def try_step(runner, n):
+    """A prompt of n tokens: what a step lacks shows at the start, and a library that loads its kernels late has loaded them."""
+    import numpy as np
+
+    from .batch import Batch
+
+    pool = runner.pool
+    runner.logits(Batch([(np.full(n, 3), 0, range(pool.n_pages), {})], pool.page_size, pool.device), [n - 1])
 
 
 def start(o):
@@ -160,9 +185,8 @@ def start(o):
     import torch
     import transformers
 
-    from . import attention, loader, messages, parallel, probe
-    from .pool import Pool
-    from .runner import Runner
+    from . import attention, loader, messages
+    from . import device as devices
     from .worker import Worker
 
     started = time.monotonic()
@@ -170,38 +194,31 @@ def start(o):
     torch.set_num_threads(threads)
     attention.context.n_threads = threads
     loader.quiet()
-    shut_in(o)
+    device = devices.pick(o)
+    shut_in(o, device)
     notify("STATUS=loading the model")
-    model = loader.load(
-        o.model_path, dtype=o.dtype, trust_remote_code=o.trust_remote_code, allow_pickle=o.allow_pickle,
-        context_length=o.context_length,
-    )
-    notify("STATUS=probing the model")
-    ranks = parallel.Ranks(o.tp_rank, o.tp_size) if o.tp_size > 1 else None
-    n_vocab = vocabulary(model)
-    verdict, check = prepare(o, model, ranks, threads)
-    longest = o.context_length or loader.longest(model.config)
-    n_pages = count_pages(o, verdict.bytes_per_slot, longest)
-    pool = Pool(n_pages, o.page_size)
-    pooling = pooling_of(o, model, verdict, ranks)
+    found = load(o, device, threads)
+    model, verdict, pool = found.runner.model, found.verdict, found.runner.pool
+    pooling = pooling_of(o, model, verdict, found.ranks)
     worker = Worker(
-        Runner(model, verdict.tier, pool, verdict.own), n_pages=n_pages, page_size=o.page_size, n_slots=o.max_running_requests,
-        n_vocab=n_vocab, reuses_prefixes=verdict.tier in ("A", "B"), ranks=ranks, check=check,
-        pooling=pooling,
+        found.runner, n_pages=pool.n_pages, page_size=o.page_size, n_slots=o.max_running_requests, n_vocab=found.n_vocab,
+        reuses_prefixes=verdict.tier in ("A", "B"), ranks=found.ranks, check=found.check, pooling=pooling,
     )
     impl = f"transformers {transformers.__version__}, {verdict}"
-    log("info", f"{impl} model={type(model).__name__} error={verdict.error:.2g} bytes_per_token={verdict.bytes_per_slot}")
+    attention_by = "its own" if verdict.tier != "A" else "C" if attention.is_ours(device, model.dtype) else "torch"
+    log("info", f"{impl} model={type(model).__name__} error={verdict.error:.2g} bytes_per_token={verdict.bytes_per_slot} "
+                f"device={device} attention={attention_by}")
     record = messages.Model(
-        path=str(o.model_path), type=model.config.model_type, arch=type(model).__name__, n_vocab=n_vocab,
-        context_len=min(longest, n_pages * o.page_size), impl=impl, weights_id=loader.fingerprint(o.model_path),
+        path=str(o.model_path), type=model.config.model_type, arch=type(model).__name__, n_vocab=found.n_vocab,
+        context_len=min(found.longest, pool.n_pages * o.page_size), impl=impl, weights_id=loader.fingerprint(o.model_path),
         n_embed=pooling.width if pooling else 0, pools_all=bool(pooling and pooling.is_of_all),
     )
     capacity = messages.Capacity(
-        page_size=o.page_size, n_pages=n_pages, n_slots=o.max_running_requests,
+        page_size=o.page_size, n_pages=pool.n_pages, n_slots=o.max_running_requests,
         step_tokens_max=max(o.chunked_prefill_size, HF_STEP_TOKENS) + o.max_running_requests, rank=o.tp_rank, world=o.tp_size, replica=o.dp_rank,
         load_ms=int((time.monotonic() - started) * 1000),
         weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
-        kv_bytes=verdict.bytes_per_slot * n_pages * o.page_size, device=f"cpu transformers {threads} threads",
+        kv_bytes=verdict.bytes_per_slot * pool.n_pages * o.page_size, device=devices.name(device, threads),
         no_prefix_reuse=verdict.tier not in ("A", "B"),
     )
     gc.collect()
@@ -287,9 +304,6 @@ def main():
     give_up_rights()
     if not o.model_path or not (o.run_dir or o.scheduler_endpoint):
         sys.exit("gpu-worker: --model-path and --run-dir are needed; `banyan serve` starts this worker for you")
-    if o.device != "cpu":
-        log("error", f"--device {o.device}: the Transformers worker runs on CPUs; --device cpu, or a model of the native engine's families")
-        return EXIT_PERMANENT
     from . import folder
 
     try:

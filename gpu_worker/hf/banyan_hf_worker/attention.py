@@ -6,10 +6,11 @@ honoured; what it hands over and we do not know is refused, so that the probe mo
 """
 
 import ctypes
+import os
 
 import torch
 
-from . import kernels
+from . import attention_torch, kernels
 
 NAME = "banyan"
 DTYPES = {torch.float32: kernels.F32, torch.bfloat16: kernels.BF16}
@@ -71,15 +72,17 @@ def hook(module, query, key, value, attention_mask=None, *, scaling=None, slidin
 def store_and_attend(layer, pool, query, key, value, batch, said, sinks):
     """query [T, Hq, Dk], key [T, Hk, Dk], value [T, Hk, Dv]: the last two go into the pool, then the queries see it."""
     keys, values = pool.layer(layer, key.shape[1], key.shape[2], value.shape[2], key.dtype)
-    if query.device.type == "cpu" and query.dtype in DTYPES and query.dtype is key.dtype is value.dtype:
-        plan = pool.plans.get(layer)
-        if plan is None or plan.said != said or plan.n_heads != query.shape[1]:
-            plan = pool.plans[layer] = Plan(keys, values, query.shape[1], said)
-        return plan.run(query, batch, sinks, key, value)
-    keys[batch.write] = key
-    values[batch.write] = value
-    scale, window, softcap, chunk = said
-    return attend_torch(query, keys, values, batch, scale=scale, window=window, softcap=softcap, sinks=sinks, chunk=chunk)
+    plan = pool.plans.get(layer)
+    if plan is None or plan.said != said or plan.n_heads != query.shape[1]:
+        is_one_type = query.dtype is key.dtype is value.dtype
+        plan_of = Plan if is_one_type and is_ours(query.device, query.dtype) else attention_torch.Plan
+        plan = pool.plans[layer] = plan_of(keys, values, query.shape[1], said)
+    return plan.run(query, batch, sinks, key, value)
+
+
+def is_ours(device, dtype):
+    """Does libbanyan_kernels do it? BANYAN_TEST_TORCH_KERNELS: never, for tests of what a GPU takes."""
+    return device.type == "cpu" and dtype in DTYPES and "BANYAN_TEST_TORCH_KERNELS" not in os.environ
 
 
 class Plan:
@@ -125,40 +128,6 @@ def _rows_of(tensor, kept):
         kept.append(tensor)
         row, head, _ = tensor.stride()
     return tensor.data_ptr(), row, head
-
-
-def attend(query, keys, values, batch, *, scale, window, softcap, sinks, chunk):
-    """query [T, Hq, Dk] over what the pool holds -> [T, Hq, Dv], by the kernel."""
-    return Plan(keys, values, query.shape[1], (scale, window, softcap, chunk)).run(query, batch, sinks)
-
-
-def attend_torch(query, keys, values, batch, *, scale, window, softcap, sinks, chunk):
-    """The slow twin in plain torch, for tests and for devices without a kernel of ours."""
-    outs = []
-    group = query.shape[1] // keys.shape[1]
-    for i in range(len(batch)):
-        q = query[int(batch.q_start[i]) : int(batch.q_start[i + 1])].float().transpose(0, 1)
-        slots = batch.slots(i)
-        k = keys[slots].float().repeat_interleave(group, 1).permute(1, 2, 0)
-        v = values[slots].float().repeat_interleave(group, 1).transpose(0, 1)
-        scores = (q @ k) * scale
-        if softcap:
-            scores = softcap * torch.tanh(scores / softcap)
-        own = torch.arange(int(batch.kv_len[i]) - q.shape[1], int(batch.kv_len[i]), device=query.device)[:, None]
-        seen = torch.arange(int(batch.kv_len[i]), device=query.device)[None]
-        hidden = seen > own
-        if window:
-            hidden |= own - seen >= window
-        if chunk:
-            hidden |= seen < own // chunk * chunk
-        scores = scores.masked_fill(hidden, float("-inf"))
-        if sinks is not None:
-            column = sinks.float().reshape(-1, 1, 1).expand(-1, scores.shape[1], 1)
-            weights = torch.cat([scores, column], -1).softmax(-1)[..., :-1]
-        else:
-            weights = scores.softmax(-1)
-        outs.append((weights @ v).transpose(0, 1))
-    return torch.cat(outs).to(query.dtype)
 
 
 def register():

@@ -14,14 +14,19 @@ import torch
 from . import kernels
 
 
+def upload(array, device):
+    """A numpy array as a tensor on a torch.device; nobody waits for it."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 class Batch:
     """Built from rows of (ids to run, tokens already stored, pages); arrays for tier A, sequences for B and C."""
 
     def __init__(self, rows, page_size, device="cpu"):
         """rows: list of (ids, n_done, pages, state). Pages are the scheduler's numbers, enough for n_done + len(ids)."""
         self.rows = rows
-        self.page_size = page_size
-        self.device = device
+        self.page_size, self.device = page_size, torch.device(device)
         lens = [len(r[0]) for r in rows]
         self.q_start = np.array([0, *accumulate(lens)], np.int32)
         self.kv_len = np.array([r[1] + n for r, n in zip(rows, lens)], np.int32)
@@ -37,7 +42,8 @@ class Batch:
             ids = np.concatenate([np.asarray(r[0], np.int64) for r in rows]) if rows else np.zeros(0, np.int64)
             positions = np.concatenate([np.arange(r[1], r[1] + n, dtype=np.int64) for r, n in zip(rows, lens)]) if rows else ids
         self.n_tokens = len(ids)
-        self.ids, self.positions = torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device)
+        self.ids, self.positions, self._host_positions = upload(ids, self.device), upload(positions, self.device), positions
+        self.shared = {}  # what the layers of a step have in common (attention_torch.py)
         self._for_kernels = kernels.Rows(
             q_start=self.q_start.ctypes.data, kv_len=self.kv_len.ctypes.data, table=self.table.ctypes.data,
             table_stride=self.table.shape[1], n_seqs=len(rows), page_size=page_size,
@@ -47,17 +53,20 @@ class Batch:
     @cached_property
     def write(self):
         """The slots of the tokens that run."""
-        positions = self.positions.cpu().numpy()
         seq = np.repeat(np.arange(len(self.rows)), np.diff(self.q_start))
-        return self._slots(seq, positions)
+        return upload(self._slots(seq, self._host_positions), self.device)
 
     def _slots(self, seq, position):
         page = self.table[seq, position // self.page_size].astype(np.int64)
-        return torch.from_numpy(page * self.page_size + position % self.page_size).to(self.device)
+        return page * self.page_size + position % self.page_size
 
     def __len__(self):
         return len(self.rows)
 
+    def host_slots(self, i, begin=0, end=None):
+        """Slots of the tokens of sequence i, the new ones included, in numpy: int64 [end - begin]."""
+        return self._slots(i, np.arange(begin, self.kv_len[i] if end is None else end))
+
     def slots(self, i):
-        """Slots of all tokens of sequence i, the new ones included: int64 [kv_len]."""
-        return self._slots(i, np.arange(self.kv_len[i]))
+        """All of them, on the device."""
+        return upload(self.host_slots(i), self.device)

@@ -23,13 +23,15 @@ def check_versions():
         )
 
 
-def load(path, *, dtype="auto", trust_remote_code=False, allow_pickle=False, context_length=0, device="cpu"):
+def load(path, *, dtype="auto", trust_remote_code=False, allow_pickle=False, context_length=0, device=torch.device("cpu")):
     """The model in eval mode. LoadError for what cannot be loaded, Refused for what generates no text."""
     check_versions()
     transformers.utils.logging.set_verbosity_error()
     folder, gguf = (str(Path(path).parent), Path(path).name) if str(path).endswith(".gguf") else (str(path), None)
     folders.check(path, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
     extra = {"gguf_file": gguf} if gguf else {"use_safetensors": None if allow_pickle else True}
+    if device.type != "cpu":
+        extra["device_map"] = {"": device}  # straight there: the host needs no room for it
     try:
         config = transformers.AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, **({"gguf_file": gguf} if gguf else {})
@@ -39,14 +41,12 @@ def load(path, *, dtype="auto", trust_remote_code=False, allow_pickle=False, con
             folder, config=config, dtype=_dtype(config, dtype, device), trust_remote_code=trust_remote_code,
             output_loading_info=True, **extra
         )
-    except probe.Refused:
+    except (probe.Refused, torch.OutOfMemoryError):
         raise
     except Exception as failure:
         raise LoadError(f"{path}: transformers {transformers.__version__} cannot load it: {_first_line(failure)}") from failure
     _check_loaded(path, loaded)
     model.eval().requires_grad_(False)
-    if device != "cpu":
-        model.to(device)
     freeze_rope(model, context_length or longest(model.config))
     return model
 
@@ -68,7 +68,7 @@ def _dtype(config, asked, device):
         return getattr(torch, asked)
     stored = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None) or torch.float32
     stored = getattr(torch, stored) if isinstance(stored, str) else stored
-    return torch.float32 if device == "cpu" and stored == torch.float16 else stored  # f16 has no fast path on CPUs
+    return torch.float32 if device.type == "cpu" and stored == torch.float16 else stored  # f16 has no fast path on CPUs
 
 
 def longest(config):

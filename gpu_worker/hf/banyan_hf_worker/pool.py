@@ -35,12 +35,30 @@ class Pool:
         return keys, values
 
     def _make(self, n_heads, dim, dtype):
-        tensor = torch.empty((self.n_slots, n_heads, dim), dtype=dtype, device=self.device)
+        try:
+            tensor = torch.empty((self.n_slots, n_heads, dim), dtype=dtype, device=self.device)
+        except RuntimeError as failure:  # a CPU's has no name of its own
+            raise torch.OutOfMemoryError(str(failure)) from None
         if self.poison:
             tensor.fill_(float("nan"))
         tensor[: self.page_size] = 0  # trash is read with weight 0, and 0 · NaN is NaN
         return tensor
 
-    def bytes_per_slot(self):
-        """Of all layers that have been asked for."""
-        return sum(t.shape[1] * t.shape[2] * t.element_size() for pair in self.layers.values() for t in pair)
+    def shapes(self):
+        """What a slot has in each layer that has been asked for: {index: (heads, k_dim, v_dim, dtype)}."""
+        return {i: (keys.shape[1], keys.shape[2], values.shape[2], keys.dtype) for i, (keys, values) in self.layers.items()}
+
+    def reserve(self, shapes):
+        """All layers at once, as another pool's were: what is too large for the device shows at the start."""
+        for index, shape in shapes.items():
+            self.layer(index, *shape)
+
+    def bytes_of_largest(self):
+        """Of a slot in the layer that has most of them."""
+        return max((bytes_of(shape) for shape in self.shapes().values()), default=0)
+
+
+def bytes_of(shape):
+    """Of a slot of one layer."""
+    n_heads, k_dim, v_dim, dtype = shape
+    return n_heads * (k_dim + v_dim) * dtype.itemsize

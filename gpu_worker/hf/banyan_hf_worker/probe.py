@@ -15,7 +15,7 @@ import torch
 
 from . import attention, shadow
 from .batch import Batch
-from .pool import Pool
+from .pool import Pool, bytes_of
 from .runner import TIERS, Runner, default_attention, n_layers, use_own
 
 N_TOKENS = 48
@@ -30,8 +30,12 @@ class Verdict:
     tier: str
     reason: str
     error: float  # largest |difference of logits| in the probe
-    bytes_per_slot: int
+    shapes: dict  # of a slot in each layer (pool.py)
     own: str | None  # tiers B, C, R: which of transformers' attention functions
+
+    @property
+    def bytes_per_slot(self):
+        return sum(map(bytes_of, self.shapes.values()))
 
     def __str__(self):
         return f"tier {self.tier}: {self.reason}"
@@ -41,7 +45,7 @@ class Refused(RuntimeError):
     """No tier is right for this model."""
 
 
-def choose(model, device="cpu"):
+def choose(model):
     """The first tier that passes; Refused names why each one failed."""
     refuse_what_is_not_causal(model.config)
     tier, reason = first_tier(model)
@@ -51,13 +55,15 @@ def choose(model, device="cpu"):
     for tier, own in _candidates(model, tier):
         name = f"tier {tier}" if own != "eager" else f"tier {tier} with eager attention"
         try:
-            error, right, pool = run(model, tier, own, ids, reference, device)
+            error, right, pool = run(model, tier, own, ids, reference)
             failed = _too_far(model, error, right, reference)
             note = "" if failed else shadow.note(model, tier, own)
+        except torch.OutOfMemoryError:
+            raise  # it says nothing about the tier
         except Exception as failure:  # any error of foreign code means: not this tier
             failed = _short(failure)
         if not failed:
-            return Verdict(tier, ("; ".join(why) or "the probe's logits agree") + note, error, pool.bytes_per_slot(), own)
+            return Verdict(tier, ("; ".join(why) or "the probe's logits agree") + note, error, pool.shapes(), own)
         why.append(f"{name}: {failed}")
     raise Refused("no way of running it gives the logits that transformers gives: " + "; ".join(why))
 
@@ -123,8 +129,11 @@ def _two_sequences(config):
 def reference_of(model, ids):
     """Logits of each sequence by the model as it is, one forward pass each."""
     use_own(model, "eager")
-    device = next(model.parameters()).device
-    return [model(input_ids=torch.from_numpy(s)[None].to(device), use_cache=False).logits[0].float().cpu() for s in ids]
+    return [model(input_ids=torch.from_numpy(s)[None].to(device_of(model)), use_cache=False).logits[0].float().cpu() for s in ids]
+
+
+def device_of(model):
+    return next(model.parameters()).device
 
 
 def steps(with_prefix):
@@ -140,9 +149,9 @@ def steps(with_prefix):
     ]
 
 
-def run(model, tier, own, ids, reference, device="cpu"):
+def run(model, tier, own, ids, reference):
     """(largest |difference|, share of rows within the tolerance, the pool that was used). Raises what the model raises."""
-    n_pages = 4 * N_TOKENS // PAGE
+    n_pages, device = 4 * N_TOKENS // PAGE, device_of(model)
     pool = Pool(n_pages, PAGE, device, poison=True)
     order = np.random.default_rng(3).permutation(n_pages)
     per_sequence = N_TOKENS // PAGE
@@ -165,12 +174,12 @@ def run(model, tier, own, ids, reference, device="cpu"):
     return float(worst.max()), float((worst <= limit).float().mean()), pool
 
 
-def bytes_per_slot(model, verdict):
-    """Of a model in the tier of a verdict: what the probe's steps have stored, whatever they computed."""
+def shapes_of(model, verdict):
+    """What the layers of a model store in the tier of a verdict, whatever the probe's steps computed."""
     ids = _two_sequences(model.config)
     n_vocab = model.config.get_text_config(decoder=True).vocab_size
     nothing = [torch.zeros((len(s), n_vocab)) for s in ids]
-    return run(model, verdict.tier, verdict.own, ids, nothing)[2].bytes_per_slot()
+    return run(model, verdict.tier, verdict.own, ids, nothing)[2].shapes()
 
 
 def _n_attention_layers(model):

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 
 from . import attention, shim
+from .attention_torch import in_groups, slots_at_once
+from .batch import upload
 
 TIERS = ("A", "B", "C", "R")  # R: the model has no cache of any kind; the whole sequence runs again for each token
 
@@ -58,7 +60,7 @@ class Runner:
         context.batch, context.pool = batch, self.pool
         context.fired = {}
         extra = {"position_ids": batch.positions[None]} if self._takes_positions else {}
-        keep = torch.from_numpy(rows).to(batch.device)
+        keep = upload(rows, batch.device)
         if self._takes_rows:
             extra["logits_to_keep"] = keep
         try:
@@ -73,13 +75,14 @@ class Runner:
     # ---- tiers B and C ----
 
     def _padded(self, batch, rows):
-        """All decodes as one left-padded batch, each longer chunk alone."""
+        """Decodes as left-padded batches, as large as their copies of keys and values may be; each longer chunk alone."""
         parts = {}
         lens = np.diff(batch.q_start)
-        single = [i for i in range(len(batch)) if lens[i] == 1]
-        groups = ([single] if single else []) + [[i] for i in range(len(batch)) if lens[i] > 1]
+        single = sorted((i for i in range(len(batch)) if lens[i] == 1), key=lambda i: batch.kv_len[i])
+        at_once = slots_at_once(self.pool.bytes_of_largest())
+        groups = in_groups(single, lambda n, last: n * int(batch.kv_len[last]) <= at_once) + [[i] for i in range(len(batch)) if lens[i] > 1]
         for group in groups:
-            table, mask = shim.left_padded([batch.slots(i) for i in group], [int(batch.kv_len[i]) for i in group])
+            table, mask = shim.left_padded([batch.host_slots(i) for i in group], batch.device)
             view = shim.View(self.pool, table, int(lens[group[0]]))
             out = self._call(batch, group, shim.SlotCache(self.n_layers, view), mask)
             parts.update({i: out[j] for j, i in enumerate(group)})

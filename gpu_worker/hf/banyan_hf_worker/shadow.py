@@ -64,4 +64,4 @@ def shrunk_model(model):
     for parameter in small.parameters():  # the usual start of 0.02 makes attention uniform: a broken mask would pass
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=1.3 * parameter.shape[-1] ** -0.5)
-    return small
+    return small.to(next(model.parameters()).device)

@@ -8,9 +8,11 @@
                                                           [ p q r s t u ]
 """
 
-import torch
+import numpy as np
 from transformers import cache_utils
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+from .batch import upload
 
 
 class View:
@@ -90,12 +92,11 @@ class RequestCache:
         return self.cache
 
 
-def left_padded(tables, lengths):
-    """tables: list of int64 [len] slots -> (table [B, M] with trash on the left, mask [B, M] of 0 and 1)."""
-    width = max(lengths)
-    table = torch.zeros((len(tables), width), dtype=torch.int64, device=tables[0].device)
-    mask = torch.zeros((len(tables), width), dtype=torch.int64, device=tables[0].device)
-    for i, (slots, n) in enumerate(zip(tables, lengths)):
-        table[i, width - n :] = slots
-        mask[i, width - n :] = 1
-    return table, mask
+def left_padded(tables, device):
+    """tables: list of int64 [len] slots in numpy -> (table [B, M] with trash on the left, mask [B, M] of 0 and 1)."""
+    width = max(len(t) for t in tables)
+    both = np.zeros((2, len(tables), width), np.int64)
+    for i, slots in enumerate(tables):
+        both[0, i, width - len(slots) :] = slots
+        both[1, i, width - len(slots) :] = 1
+    return upload(both, device)

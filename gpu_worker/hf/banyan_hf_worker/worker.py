@@ -12,6 +12,7 @@ import zlib
 from array import array
 
 import numpy as np
+import torch
 
 from . import messages, sampling, tree
 from .batch import Batch
@@ -140,8 +141,8 @@ class Worker:
         try:
             done = self._run(step)
         except Exception as failure:  # a model that raises, or has no memory left: this step's rows, not the worker
-            if self.ranks:
-                raise  # the other ranks wait inside of their model: the group starts again, and the scheduler counts
+            if self.ranks or isinstance(failure, torch.AcceleratorError):
+                raise  # other ranks wait inside of their model, and a GPU that failed answers nobody: it starts again
             text = str(failure).strip().splitlines()
             done = messages.StepDone(
                 step=step.step, code=CODES["BY_EINTERNAL"], error=f"{type(failure).__name__}: {text[0][:400] if text else ''}"

@@ -1,0 +1,100 @@
+"""--device: the CPU, or a GPU by torch's CUDA; which one, what it has free, and how many pages that makes.
+
+    cpu      libbanyan_kernels (attention.py, fast_linear.py), ranks in shared memory
+    cuda:N   torch's own operations (attention_torch.py), one rank; worker i of the host takes device N + i
+"""
+
+import re
+
+import torch
+
+from .folder import LoadError
+
+_ON_CPUS_ONLY = (  # option, why not on a GPU, what to do
+    ("deterministic", "a product of cuBLAS depends on the batch, so the Transformers worker cannot promise the same bits on a GPU",
+     "leave it out, or take a model of the native engine's families"),
+    ("hf_fast_linear", "the packed products are for CPUs", "leave it out: on a GPU torch's own are used"),
+)
+
+
+def pick(o):
+    """The torch.device that the options name; LoadError says why there is none."""
+    if o.device == "cpu":
+        return torch.device("cpu")
+    named = re.fullmatch(r"cuda(?::(\d{1,3}))?", o.device)
+    if not named:
+        raise LoadError(f"--device {o.device}: there are cpu, cuda and cuda:N")
+    for option, why, remedy in _ON_CPUS_ONLY:
+        if getattr(o, option):
+            raise LoadError(f"--{option.replace('_', '-')} --device {o.device}: {why}; {remedy}")
+    if o.tp_size > 1:
+        raise LoadError(f"--tp-size {o.tp_size} --device {o.device}: the Transformers worker shares a model out on CPUs only; "
+                        "--dp-size starts replicas, one a GPU, and the native engine's families have ranks on GPUs")
+    if not torch.cuda.is_available():
+        raise LoadError(f"--device {o.device}: {_why_no_cuda()}")
+    first = int(named[1] or 0)
+    index = first + (o.local_rank if o.local_rank >= 0 else o.dp_rank * o.tp_size + o.tp_rank)
+    if index >= torch.cuda.device_count():
+        raise LoadError(f"--device {o.device}: this worker takes cuda:{index}, and torch finds {torch.cuda.device_count()} GPUs "
+                        "(--local-rank numbers the workers of this host)")
+    torch.cuda.set_device(index)
+    torch.cuda.mem_get_info(index)  # opens the device: its driver may start programs until then, which the sandbox forbids
+    return torch.device("cuda", index)
+
+
+def _why_no_cuda():
+    if torch.version.cuda is None:
+        return (f"torch {torch.__version__} is built for CPUs alone; deploy/setup.sh --transformers --cuda brings the build with CUDA, "
+                "or name a Python that has it by BANYAN_PYTHON")
+    return f"torch {torch.__version__} finds no GPU; `nvidia-smi` says whether the driver does, and a container needs --gpus"
+
+
+def free_bytes(device):
+    """What may still be taken: of a GPU the device's, of a CPU the machine's, or the cgroup's if that is less."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    with open("/proc/meminfo") as lines:
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    try:
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
+            free = min(free, int(limit.read()) - int(used.read()))
+    except (OSError, ValueError):
+        pass
+    return max(free, 0)
+
+
+CONTEXT_MIN = 64  # tokens of the one sequence that must fit
+PAGES_MAX = (1 << 32) - 1
+
+
+def count_pages(o, device, bytes_per_slot, longest):
+    """Pages of the pool: as asked, or what the share of free memory holds. LoadError when no sequence fits."""
+    free, is_gpu = free_bytes(device), device.type == "cuda"
+    share = o.mem_fraction_static or (0.9 if is_gpu else 0.5)
+    n = int(free * share) // max(bytes_per_slot, 1) // o.page_size
+    if not is_gpu or not bytes_per_slot:  # a GPU's memory serves nothing else
+        n = min(n, max(longest * 16, 65536) // o.page_size)
+    if o.max_total_tokens:
+        n = -(-o.max_total_tokens // o.page_size)
+    n = min(n, PAGES_MAX // o.page_size)
+    need = min(longest, o.context_length or CONTEXT_MIN)
+    if n * o.page_size < need:
+        remedy = "raise --max-total-tokens" if o.max_total_tokens else "free memory, raise --mem-fraction-static"
+        raise LoadError(f"the KV cache would hold {n * o.page_size} tokens of {bytes_per_slot} bytes in the {free / 1e6:.1f} MB that are free "
+                        f"beside the weights, and one sequence of {need} does not fit: {remedy}, or give --context-length {n * o.page_size} at most")
+    return n
+
+
+def name(device, threads):
+    """As /server_info shows it."""
+    if device.type == "cuda":
+        return f"{device} {torch.cuda.get_device_name(device)}, transformers"
+    return f"cpu transformers {threads} threads"
+
+
+def no_memory(device, what, failure):
+    """The sentence for an allocation that failed as the worker started."""
+    first = str(failure).strip().splitlines()[0][:200]
+    return LoadError(f"{what} does not fit on {device}, which has {free_bytes(device) / 1e9:.2f} GB free ({first}); take a smaller model, "
+                     "a shorter --dtype, less by --mem-fraction-static or --max-total-tokens, or stop what else uses the memory")
