@@ -3,8 +3,8 @@
     a step's rows ─▶ parts: sequences of like lengths side by side, padded, small enough     once a step, for all like layers
     a layer       ─▶ store keys and values ─▶ each part: gather its slots, one product of attention, scatter its rows
 
-A part's padding repeats a sequence's last query, and reads the trash page, which the mask hides. Everything that a step's
-parts need goes to the device before the first layer; from there on nothing waits for it. How rows are put together, and a
+A part's padding repeats a sequence's last query, and reads the trash page, which the mask hides. What a part needs goes to
+the device once a step, at the first layer that asks, and nothing here waits for the device. How rows are put together, and a
 library's products, depend on the batch: unlike the C kernels this promises the same numbers, not the same bits.
 """
 
