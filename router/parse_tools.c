@@ -75,6 +75,16 @@ static void push(struct parse_tools_result *out, struct by_str name, struct by_s
                                                            by_arena_copy(&out->arena, arguments)};
 }
 
+/* Arguments within a string, as some models give them, without it; where it holds no JSON they are that string. */
+static struct by_str unwrapped(const struct by_json *args, struct by_str text) {
+    if (by_json_type(args) != BY_JSON_STRING) return text;
+    struct by_str inner = by_str_trim(by_json_str(args));
+    if (!inner.n) return BY_STR("{}");
+    struct by_json *j = parse(inner);
+    by_json_free(j);
+    return j ? inner : text;
+}
+
 /* {"name": …, "arguments" or "parameters": {…}}. False: it is no call. */
 static bool push_object(struct parse_tools_result *out, struct by_str obj) {
     struct by_json *j = obj.n && *obj.p == '{' ? parse(obj) : NULL;
@@ -82,14 +92,10 @@ static bool push_object(struct parse_tools_result *out, struct by_str obj) {
     const char *key = args ? "arguments" : "parameters";
     if (!args) args = by_json_get(j, key);
     bool is_call = name && by_json_type(name) == BY_JSON_STRING && out->n_calls < PARSE_TOOLS_MAX;
-    if (is_call) {
-        struct by_str text = BY_STR("{}");
-        if (args && by_json_type(args) == BY_JSON_STRING) /* JSON within JSON */
-            text = by_json_str(args);
-        else if (args && by_json_type(args) != BY_JSON_NULL)
-            text = member(obj, key);
-        push(out, by_json_str(name), text);
-    }
+    if (is_call && args && by_json_type(args) != BY_JSON_NULL)
+        push(out, by_json_str(name), unwrapped(args, member(obj, key)));
+    else if (is_call)
+        push(out, by_json_str(name), BY_STR("{}"));
     by_json_free(j);
     return is_call;
 }

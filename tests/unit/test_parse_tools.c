@@ -95,6 +95,9 @@ TEST(hermes_of_models_that_err) {
                 "<tool_call>{\"name\":</tool_call> y");
     check_tools("hermes", "<tool_call>hm</tool_call>{\"", "<tool_call>hm</tool_call>{\"");
     check_tools("hermes", "<tool_call>{\"name\":\"a\"}</tool_call>", "|a({})");
+    check_tools("hermes", "<tool_call>{\"name\":\"a\",\"arguments\":\"{a\"}</tool_call>",
+                "|a(\"{a\")"); /* no JSON within: the string is the argument */
+    check_tools("hermes", "<tool_call>{\"name\":\"a\",\"arguments\":\"\"}</tool_call>", "|a({})");
     check_tools("hermes", "<tool_call>{\"name\":\"a\",\"arguments\":\"{\\\"x\\\":2}\"}</tool_call>",
                 "|a({\"x\":2})");
     check_tools("hermes",
