@@ -363,7 +363,7 @@ void detok_router_down(struct detok *d, uint64_t epoch) {
 void detok_router_up(struct detok *d, uint64_t epoch) {
     for (BY_LIST_EACH(node, &d->all)) {
         struct request *r = BY_CONTAINER_OF(node, struct request, in_all);
-        if (r->key[0] == epoch && r->is_owed)
+        if (r->key[0] == epoch)
             ask_again(d, &(struct msg_name){.epoch = r->key[0], .rid = r->key[1]});
     }
 }

@@ -43,8 +43,8 @@ void detok_on_cancel(struct detok *d,
 /* The router's. BY_EAGAIN: it misses a part, the scheduler shall replay. Else: it does not want this request. */
 void detok_on_router_cancel(struct detok *d, const struct msg_cancel *m);
 void detok_reset(struct detok *d); /* the scheduler's session is new */
-void detok_router_up(struct detok *d,
-                     uint64_t epoch); /* what it may have missed is asked for again */
+/* Its session is new: what went into the one before may be lost, also where nobody has seen that one end. */
+void detok_router_up(struct detok *d, uint64_t epoch);
 void detok_router_down(struct detok *d, uint64_t epoch);
 void detok_tick(struct detok *d,
                 uint64_t now_ns); /* forgets old ended requests; call every second or so */

@@ -236,6 +236,21 @@ TEST(a_router_that_comes_late_gets_everything) {
     end_world(&w);
 }
 
+/* Its new link may be here before the end of the old one is seen, into which an answer's only frame had gone: the router waited for ever. */
+TEST(a_routers_new_session_may_have_lost_what_went_into_the_old_one) {
+    UNUSED_STATE;
+    struct world w = new_world();
+    start(&w);
+    uint32_t ids[IDS_MAX], n = ids_of(&w, "one two three", ids);
+    send(&w, ids, 0, n, (struct msg_tokens){.is_open = true, .finish = FINISH_LENGTH});
+    assert_int_equal(w.n_frames, 1);
+    detok_router_up(w.d, name.epoch);
+    assert_int_equal(w.n_cancels, 1);
+    send(&w, ids, 0, n, (struct msg_tokens){.is_open = true, .finish = FINISH_LENGTH});
+    assert_int_equal(w.n_frames, 2);
+    end_world(&w);
+}
+
 /* A router whose connection flapped asked for the same replay each time; after sixteen the scheduler gave the request up. */
 TEST(one_replay_is_asked_for_at_a_time) {
     UNUSED_STATE;
@@ -339,6 +354,7 @@ TESTS(RUN(ids_become_text_token_by_token), RUN(a_stop_string_cuts_and_tells_the_
       RUN(a_held_back_beginning_comes_out_at_the_end),
       RUN(what_came_before_is_dropped_and_a_gap_asks_for_a_replay),
       RUN(an_unknown_request_asks_for_a_replay), RUN(a_router_that_comes_late_gets_everything),
+      RUN(a_routers_new_session_may_have_lost_what_went_into_the_old_one),
       RUN(one_replay_is_asked_for_at_a_time),
       RUN(a_cancel_forgets_and_ended_requests_are_forgotten_in_time),
       RUN(a_replay_after_a_kill_gives_the_same_text), RUN(nothing_is_leaked));
