@@ -236,7 +236,7 @@ TEST(a_router_that_comes_late_gets_everything) {
     end_world(&w);
 }
 
-/* Its new link may be here before the end of the old one is seen, into which an answer's only frame had gone: the router waited for ever. */
+/* Its new link may come before the old one's end, into which an answer's only frame had gone: the router waited for ever. */
 TEST(a_routers_new_session_may_have_lost_what_went_into_the_old_one) {
     UNUSED_STATE;
     struct world w = new_world();
