@@ -19,7 +19,7 @@ BUILD_SH = """#!/bin/sh
 mkdir -p build-gpu/tests build-gpu/bench build-gpu/bin
 all="tests/gpu_sample bin/banyan bin/banyan-gpu-worker"
 [ "$TARGET" != gpu_kernels ] || all=
-for p in bench/bench_gpu bench/bench_ops tests/gpu_ops tests/gpu_fp8 $all; do
+for p in bench/bench_gpu bench/bench_ops tests/gpu_ops tests/gpu_attention tests/gpu_fp8 $all; do
     printf '#!/bin/sh\\necho %s was run, "$@"\\n' "$p" >build-gpu/$p
     chmod +x build-gpu/$p
 done
@@ -62,7 +62,8 @@ def test_all_that_passes_is_reported_and_proven(check):
         assert f"## {part}\n" in report
     assert "tests/gpu_ops was run, few\n" in report and "tests/gpu_ops was run,\n" in report.replace("run, \n", "run,\n")
     assert "## Products in FP8: fp8\n```\ntests/gpu_fp8 was run, fp8\n" in report and "Against the CPU: gpu_fp8" not in report
-    assert proven == "fp8 Card 9000\nfp8-blocks Card 9000\nwindows Card 9000\n"
+    assert "## Prompts' attention by warpgroups\n```\ntests/gpu_attention was run, wgmma\n" in report
+    assert proven == "fp8 Card 9000\nfp8-blocks Card 9000\nwgmma Card 9000\nwindows Card 9000\n"
 
 
 def test_other_cards_have_fewer_ways(check):
@@ -90,9 +91,9 @@ def test_a_driver_without_a_card_is_told_in_one_sentence(check, says, rc):
 
 def test_what_fails_is_counted_and_proves_nothing(check):
     put(check.tree / ".venv/bin/python", "#!/bin/sh\n[ $1 = -c ] || exit 3\n")
-    put(check.tree / "deploy/build.sh", BUILD_SH + "printf '#!/bin/sh\\nexit 3\\n' >build-gpu/tests/gpu_fp8\n")
+    put(check.tree / "deploy/build.sh", BUILD_SH + "printf '#!/bin/sh\\nexit 3\\n' | tee build-gpu/tests/gpu_fp8 >build-gpu/tests/gpu_attention\n")
     rc, report, proven = check()
-    assert rc == 8 and "FAILED (status 3; command: server attention)" in report and report.endswith("\n8 parts failed\n"), report
+    assert rc == 15 and "FAILED (status 3; command: server attention)" in report and report.endswith("\n15 parts failed\n"), report
     assert not proven
 
 
