@@ -328,11 +328,8 @@ static void add_stripped(const struct by_decoder *d, struct by_decoder_state *s,
 
 static void put_bytes(const struct by_decoder *d, struct by_decoder_state *s, struct by_str t,
                       uint8_t flags, struct by_buf *text) {
-    if (s->is_space_due) {
-        by_decoder_settle(s, text);
-        by_buf_addc(text, ' ');
-        s->is_space_due = false;
-    }
+    if (s->is_space_due) by_buf_addc(text, ' '); /* behind a whole token: no run of bytes is open */
+    s->is_space_due = false;
     if (flags & IS_BYTE) {
         size_t n = text->n;
         add_stripped(d, s, t, text);

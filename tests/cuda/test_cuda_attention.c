@@ -332,41 +332,63 @@ TEST(attention_goes_in_rounds_that_fit_its_scratch) {
     }
 }
 
+/* Tiles of 16 rows, of one warpgroup and of two, the last of them short; prefixes that end within a page; pages that lie across blocks
+ * of 128 keys; windows that begin in a later block; more blocks than there is room for at a time. */
+static const struct attention_case prompts[] = {
+    {.n_heads = 4, .n_kv_heads = 2, .k_dim = 64, .v_dim = 64, .page_size = 16, .n = {17, 1, 70}},
+    {.n_heads = 2,
+     .n_kv_heads = 1,
+     .k_dim = 128,
+     .v_dim = 128,
+     .page_size = 32,
+     .done = {0, 100, 3},
+     .n = {2, 66, 16},
+     .window = 40},
+    {.n_heads = 3,
+     .n_kv_heads = 3,
+     .k_dim = 72,
+     .v_dim = 40,
+     .page_size = 16,
+     .done = {70, 0, 5},
+     .n = {33, 16, 1},
+     .softcap = 2,
+     .has_sinks = true},
+    {.n_heads = 2,
+     .n_kv_heads = 2,
+     .k_dim = 24,
+     .v_dim = 24,
+     .page_size = 16,
+     .n = {18, 33, 0},
+     .is_full = true},
+    {.n_heads = 2,
+     .n_kv_heads = 1,
+     .k_dim = 128,
+     .v_dim = 128,
+     .page_size = 32,
+     .done = {0, 333, 3},
+     .n = {2, 131, 16},
+     .window = 150},
+    {.n_heads = 2,
+     .n_kv_heads = 2,
+     .k_dim = 24,
+     .v_dim = 24,
+     .page_size = 48,
+     .n = {18, 200, 0},
+     .is_full = true},
+    {.n_heads = 1,
+     .n_kv_heads = 1,
+     .k_dim = 128,
+     .v_dim = 96,
+     .page_size = 16,
+     .done = {600, 0, 0},
+     .n = {65, 0, 0},
+     .has_sinks = true}};
+
 TEST(attention_of_prompts_by_tiles) {
     UNUSED_STATE;
-    static const struct attention_case long_ones[] = {{.n_heads = 4,
-                                                       .n_kv_heads = 2,
-                                                       .k_dim = 64,
-                                                       .v_dim = 64,
-                                                       .page_size = 16,
-                                                       .n = {17, 1, 70}},
-                                                      {.n_heads = 2,
-                                                       .n_kv_heads = 1,
-                                                       .k_dim = 128,
-                                                       .v_dim = 128,
-                                                       .page_size = 32,
-                                                       .done = {0, 100, 3},
-                                                       .n = {2, 66, 16},
-                                                       .window = 40},
-                                                      {.n_heads = 3,
-                                                       .n_kv_heads = 3,
-                                                       .k_dim = 72,
-                                                       .v_dim = 40,
-                                                       .page_size = 16,
-                                                       .done = {70, 0, 5},
-                                                       .n = {33, 16, 1},
-                                                       .softcap = 2,
-                                                       .has_sinks = true},
-                                                      {.n_heads = 2,
-                                                       .n_kv_heads = 2,
-                                                       .k_dim = 24,
-                                                       .v_dim = 24,
-                                                       .page_size = 16,
-                                                       .n = {18, 33, 0},
-                                                       .is_full = true}};
-    for (size_t i = 0; i < BY_COUNTOF(long_ones); i++) {
+    for (size_t i = 0; i < BY_COUNTOF(prompts); i++) {
         for (int t = KV_BF16; t <= KV_FP8; t++) {
-            struct attention_case k = long_ones[i];
+            struct attention_case k = prompts[i];
             k.dtype = (enum kv_dtype)t;
             k.tolerance = t == KV_INT8 ? 0.1 : 6e-2; /* int8 becomes bf16 first */
             k.is_on_grid = t == KV_FP8;
@@ -375,51 +397,11 @@ TEST(attention_of_prompts_by_tiles) {
     }
 }
 
-/* Tiles of one warpgroup and of two, the last of them short; prefixes that end within a page; pages that lie across blocks of 128
- * keys; windows that begin in a later block; more blocks than there is room for at a time. */
 TEST(attention_of_prompts_by_warpgroups) {
     UNUSED_STATE;
-    static const struct attention_case long_ones[] = {{.n_heads = 4,
-                                                       .n_kv_heads = 2,
-                                                       .k_dim = 64,
-                                                       .v_dim = 64,
-                                                       .page_size = 16,
-                                                       .n = {17, 1, 70}},
-                                                      {.n_heads = 2,
-                                                       .n_kv_heads = 1,
-                                                       .k_dim = 128,
-                                                       .v_dim = 128,
-                                                       .page_size = 32,
-                                                       .done = {0, 333, 3},
-                                                       .n = {2, 131, 16},
-                                                       .window = 150},
-                                                      {.n_heads = 3,
-                                                       .n_kv_heads = 3,
-                                                       .k_dim = 72,
-                                                       .v_dim = 40,
-                                                       .page_size = 16,
-                                                       .done = {70, 0, 5},
-                                                       .n = {33, 16, 1},
-                                                       .softcap = 2,
-                                                       .has_sinks = true},
-                                                      {.n_heads = 2,
-                                                       .n_kv_heads = 2,
-                                                       .k_dim = 24,
-                                                       .v_dim = 24,
-                                                       .page_size = 48,
-                                                       .n = {18, 200, 0},
-                                                       .is_full = true},
-                                                      {.n_heads = 1,
-                                                       .n_kv_heads = 1,
-                                                       .k_dim = 128,
-                                                       .v_dim = 96,
-                                                       .page_size = 16,
-                                                       .done = {600, 0, 0},
-                                                       .n = {65, 0, 0},
-                                                       .has_sinks = true}};
-    for (size_t i = 0; i < BY_COUNTOF(long_ones); i++) {
+    for (size_t i = 0; i < BY_COUNTOF(prompts); i++) {
         for (int t = KV_BF16; t <= KV_F16; t++) {
-            struct attention_case k = long_ones[i];
+            struct attention_case k = prompts[i];
             struct op_attention op = {.scale = 1, .kv = {.dtype = (enum kv_dtype)t}};
             op.kv.k_dim = k.k_dim, op.kv.v_dim = k.v_dim, op.kv.page_size = k.page_size;
             assert_true(attention_fits_wgmma(cuda_of(gpu), &op));
