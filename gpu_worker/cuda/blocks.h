@@ -1,17 +1,23 @@
-/* blocks.h - ggml's less common blocks as one: 8-bit numbers, of which 16 share a scale and a minimum in f32.
+/* blocks.h - ggml's super-blocks taken apart: small integers, as the device takes them.
  *
- *     Q5_0 Q5_1 Q2_K Q3_K Q5_K Q6_K IQ4_NL IQ4_XS ─▶ w = s * q + m   1.5 bytes a weight, and nothing lost
- *     Q4_K: the same numbers, of which weights.c makes four bits
+ *     Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_XS ─▶ w = d * scale * (q - bias) - dmin * min        cuda.h has bias and layout by format
  *
- * Always: s * q + m is the number that dtype.c gives, but for the last rounding of that sum.
+ * Always: nothing is lost, and products follow that order, so that the device gets the number that dtype.c gives (where a
+ * minimum is taken off: but for the last rounding).
  * Owner: nobody; there is no state. */
 #ifndef GPU_WORKER_CUDA_BLOCKS_H
 #define GPU_WORKER_CUDA_BLOCKS_H
 
 #include "common/modelfile/dtype.h"
 
+/* Scales are of 16 columns each. With minima: two bytes for 32 columns (Q4_K, Q5_K), or the two halves of one (Q2_K). */
+struct super_block {
+    uint16_t d, dmin; /* f16 */
+    uint8_t scales[16];
+    uint8_t q[BY_QK_K]; /* IQ4_XS: levels, int8 */
+};
+
 bool blocks_known(enum by_dtype t);
-/* n columns (whole blocks) at src: q[n], and s, m for each 16 of them. */
-void blocks_unpack(enum by_dtype t, const uint8_t *src, uint32_t n, int8_t *q, float *sm);
+void blocks_unpack(enum by_dtype t, const uint8_t *src, struct super_block *b);
 
 #endif

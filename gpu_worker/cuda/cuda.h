@@ -31,20 +31,33 @@ enum {
     CUDA_ROWS_FEW = 8,   /* rows up to which a product is bound by the reading of the weight */
 };
 
-/* Numbers of a packed weight. */
-enum cuda_format {
-    CUDA_F32,
-    CUDA_BF16,
-    CUDA_F16,
-    CUDA_Q4, /* d * q + m: 32 columns share d and m (f16) */
-    CUDA_Q8, /* d * q: 32 columns share d (f16) */
-    CUDA_Z4, /* d * (q - z): 32 columns share d and z (f16) */
-    CUDA_G4, /* s * q + m: 32 columns share s and m (f32) */
-    CUDA_F4, /* s * e2m1: 32 columns share s (f32) */
-    CUDA_F8, /* s * e4m3: the same */
-    CUDA_G8, /* s * q + m: 16 columns share s and m (f32): every other type of blocks, without loss */
-    CUDA_N_FORMATS,
+/* Numbers of a packed weight: bits each, and columns that share scales with the bytes of these. _K: f16 d and dmin, then a
+ * byte of scale for 16 columns, or two of scale and minimum for 32. */
+#define CUDA_FORMATS(X, ...) \
+    X(F32, 32, 8, 0, __VA_ARGS__) \
+    X(BF16, 16, 8, 0, __VA_ARGS__) \
+    X(F16, 16, 8, 0, __VA_ARGS__) \
+    X(Q4, 4, 32, 4, __VA_ARGS__)     /* d * q + m, d and m f16 */ \
+    X(Q5, 4, 32, 8, __VA_ARGS__)     /* the same; behind d and m the fifth bits */ \
+    X(Q8, 8, 32, 2, __VA_ARGS__)     /* d * q, d f16 */ \
+    X(Z4, 4, 32, 4, __VA_ARGS__)     /* d * (q - z), d and z f16 */ \
+    X(F4, 4, 32, 4, __VA_ARGS__)     /* s * e2m1, s f32 */ \
+    X(F8, 8, 32, 4, __VA_ARGS__)     /* s * e4m3, s f32 */ \
+    X(Q2_K, 2, 256, 20, __VA_ARGS__) /* d * scale * q - dmin * min, both in one byte */ \
+    X(Q3_K, 3, 256, 20, __VA_ARGS__) /* d * scale * (q - 4) */ \
+    X(Q4_K, 4, 256, 20, __VA_ARGS__) /* d * scale * q - dmin * min */ \
+    X(Q5_K, 5, 256, 20, __VA_ARGS__) /* the same */ \
+    X(Q6_K, 6, 256, 20, __VA_ARGS__) /* d * scale * (q - 32) */ \
+    X(Q8_K, 8, 256, 20, __VA_ARGS__) /* d * scale * q: for types with levels of their own */
+
+#define CUDA_FORMAT_NAME(name, bits, block, scale_bytes, ...) CUDA_##name,
+enum cuda_format { CUDA_FORMATS(CUDA_FORMAT_NAME, ) CUDA_N_FORMATS };
+#define CUDA_FORMAT_IS_K(f) ((f) >= CUDA_Q2_K)
+
+struct cuda_layout {
+    uint16_t bits, block, scale_bytes;
 };
+#define CUDA_FORMAT_LAYOUT(name, bits, block, scale_bytes, ...) {bits, block, scale_bytes},
 
 struct weight {
     enum cuda_format format;

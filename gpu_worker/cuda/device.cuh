@@ -178,26 +178,64 @@ static __device__ __forceinline__ float e2m1(uint32_t v) {
     return 16384.0f * f16_to_f32((uint16_t)((v & 7) << 9 | (v & 8) << 12));
 }
 
-/* Eight numbers of four bits and the scales of their block. */
+/* Eight numbers of four bits (of five: the fifths are in `high`), whose block has d and m. */
 template <int F>
-static __device__ __forceinline__ void nibbles_load(uint32_t v, const uint8_t *scales,
-                                                    uint32_t block, float *out) {
-    if (F == CUDA_G4) {
-        float2 sm = *(const float2 *)(scales + 8 * (size_t)block);
-        for (int i = 0; i < 8; i++)
-            out[i] = fmaf(sm.x, (float)(v >> (4 * i) & 15), sm.y);
-        return;
-    }
-    uint32_t word = *(const uint32_t *)(scales + 4 * (size_t)block);
+static __device__ __forceinline__ void nibbles_load(uint32_t v, uint32_t word, uint32_t high,
+                                                    float *out) {
     float d = f16_to_f32((uint16_t)word), m = f16_to_f32((uint16_t)(word >> 16));
     for (int i = 0; i < 8; i++) {
         uint32_t q = v >> (4 * i) & 15;
+        if (F == CUDA_Q5) q |= (high >> i & 1) << 4;
         if (F == CUDA_F4)
             out[i] = as_f32(word) * e2m1(q);
         else if (F == CUDA_Z4)
             out[i] = d * ((float)q - m);
         else
             out[i] = fmaf(d, (float)q, m);
+    }
+}
+
+static constexpr struct cuda_layout cuda_layouts[] = {CUDA_FORMATS(CUDA_FORMAT_LAYOUT, )};
+
+/* Of super-blocks. Numbers of 3, 5 and 6 bits are in two parts, one behind the other: the low 2, 4 and 4 bits of the whole row,
+ * then what is above them. */
+template <int F>
+static __device__ __forceinline__ void super_load(const uint8_t *row, uint32_t scale_at, uint32_t k,
+                                                  float *out) {
+    enum {
+        BITS = cuda_layouts[F].bits,
+        LOW = BITS < 4 ? 2 : BITS < 8 ? 4 : 8,
+        HIGH = BITS - LOW,
+        BIAS = F == CUDA_Q3_K ? 4 : F == CUDA_Q6_K ? 32 : 0,
+    };
+    const uint8_t *block = row + scale_at + k / 256 * cuda_layouts[F].scale_bytes,
+                  *scale = block + 4 + k % 256 / 16, *highs = row + scale_at / BITS * LOW;
+    const uint32_t dm = *(const uint32_t *)block;
+    float s = f16_to_f32((uint16_t)dm), m = -f16_to_f32((uint16_t)(dm >> 16));
+    uint32_t high = 0;
+    uint64_t low;
+    if (F == CUDA_Q4_K || F == CUDA_Q5_K) {
+        uint32_t both = *(const uint16_t *)(block + 4 + k % 256 / 32 * 2);
+        s *= (float)(both & 255), m *= (float)(both >> 8);
+    } else if (F == CUDA_Q2_K) {
+        s *= (float)(*scale & 15), m *= (float)(*scale >> 4);
+    } else {
+        s *= (float)(int8_t)*scale, m = 0;
+    }
+    if (LOW == 8) {
+        uint2 v = *(const uint2 *)(row + k);
+        low = (uint64_t)v.y << 32 | v.x;
+    } else if (LOW == 4) {
+        low = *(const uint32_t *)(row + k / 2);
+    } else {
+        low = *(const uint16_t *)(row + k / 4);
+    }
+    if (HIGH == 2) high = *(const uint16_t *)(highs + k / 4);
+    if (HIGH == 1) high = highs[k / 8];
+    for (int i = 0; i < 8; i++) {
+        uint32_t q = (uint32_t)(low >> (LOW * i)) & ((1u << LOW) - 1);
+        if (HIGH > 0) q |= (high >> (HIGH * i) & ((1u << HIGH) - 1)) << LOW;
+        out[i] = fmaf(s, (float)(LOW == 8 ? (int8_t)q : (int)q - BIAS), m);
     }
 }
 
@@ -215,8 +253,14 @@ static __device__ __forceinline__ void weight_load(const uint8_t *row, uint32_t 
         halves(v.y, F == CUDA_BF16, out + 2);
         halves(v.z, F == CUDA_BF16, out + 4);
         halves(v.w, F == CUDA_BF16, out + 6);
-    } else if (F == CUDA_Q4 || F == CUDA_Z4 || F == CUDA_G4 || F == CUDA_F4) {
-        nibbles_load<F>(*(const uint32_t *)(row + k / 2), row + scale_at, k / 32, out);
+    } else if (CUDA_FORMAT_IS_K(F)) {
+        super_load<F>(row, scale_at, k, out);
+    } else if (F == CUDA_Q5) {
+        uint2 block = *(const uint2 *)(row + scale_at + k / 32 * 8);
+        nibbles_load<F>(*(const uint32_t *)(row + k / 2), block.x, block.y >> k % 32, out);
+    } else if (F == CUDA_Q4 || F == CUDA_Z4 || F == CUDA_F4) {
+        nibbles_load<F>(*(const uint32_t *)(row + k / 2),
+                        *(const uint32_t *)(row + scale_at + k / 32 * 4), 0, out);
     } else if (F == CUDA_F8) {
         uint2 v = *(const uint2 *)(row + k);
         float s = *(const float *)(row + scale_at + k / 32 * 4);
@@ -226,16 +270,10 @@ static __device__ __forceinline__ void weight_load(const uint8_t *row, uint32_t 
         }
     } else {
         uint2 v = *(const uint2 *)(row + k);
-        float s, m = 0;
-        if (F == CUDA_Q8) {
-            s = f16_to_f32(*(const uint16_t *)(row + scale_at + k / 32 * 2));
-        } else {
-            float2 sm = *(const float2 *)(row + scale_at + k / 16 * 8);
-            s = sm.x, m = sm.y;
-        }
+        float s = f16_to_f32(*(const uint16_t *)(row + scale_at + k / 32 * 2));
         for (int i = 0; i < 4; i++) {
-            out[i] = fmaf(s, (float)(int8_t)(v.x >> (8 * i)), m);
-            out[4 + i] = fmaf(s, (float)(int8_t)(v.y >> (8 * i)), m);
+            out[i] = s * (float)(int8_t)(v.x >> (8 * i));
+            out[4 + i] = s * (float)(int8_t)(v.y >> (8 * i));
         }
     }
 }
@@ -266,58 +304,18 @@ static __device__ __forceinline__ void kv_load(const uint8_t *at, uint32_t d, fl
 }
 
 /* Runs a statement with the constant F for a weight's format. */
+#define BY_FORMAT_CASE(name, bits, block, scale_bytes, ...) \
+    case CUDA_##name: { \
+        const int F = CUDA_##name; \
+        __VA_ARGS__; \
+        break; \
+    }
 #define BY_FORMATS(format_, ...) \
     do { \
         switch (format_) { \
-        case CUDA_F32: { \
-            const int F = CUDA_F32; \
-            __VA_ARGS__; \
+            CUDA_FORMATS(BY_FORMAT_CASE, __VA_ARGS__) \
+        case CUDA_N_FORMATS: \
             break; \
-        } \
-        case CUDA_BF16: { \
-            const int F = CUDA_BF16; \
-            __VA_ARGS__; \
-            break; \
-        } \
-        case CUDA_F16: { \
-            const int F = CUDA_F16; \
-            __VA_ARGS__; \
-            break; \
-        } \
-        case CUDA_Q4: { \
-            const int F = CUDA_Q4; \
-            __VA_ARGS__; \
-            break; \
-        } \
-        case CUDA_Q8: { \
-            const int F = CUDA_Q8; \
-            __VA_ARGS__; \
-            break; \
-        } \
-        case CUDA_Z4: { \
-            const int F = CUDA_Z4; \
-            __VA_ARGS__; \
-            break; \
-        } \
-        case CUDA_G4: { \
-            const int F = CUDA_G4; \
-            __VA_ARGS__; \
-            break; \
-        } \
-        case CUDA_F4: { \
-            const int F = CUDA_F4; \
-            __VA_ARGS__; \
-            break; \
-        } \
-        case CUDA_F8: { \
-            const int F = CUDA_F8; \
-            __VA_ARGS__; \
-            break; \
-        } \
-        default: { \
-            const int F = CUDA_G8; \
-            __VA_ARGS__; \
-        } \
         } \
     } while (0)
 

@@ -9,44 +9,25 @@
 
 enum { LOAD_BYTES = 4 << 20 /* on their way to the device at a time */ };
 
-static enum cuda_format format_of(enum by_dtype t) {
-    switch (t) {
-    case BY_DTYPE_F8_E4M3: /* bf16 holds every value of both */
-    case BY_DTYPE_F8_E5M2:
-    case BY_DTYPE_BF16:
-        return CUDA_BF16;
-    case BY_DTYPE_F16:
-        return CUDA_F16;
-    case BY_DTYPE_Q4_0:
-    case BY_DTYPE_Q4_1:
-        return CUDA_Q4;
-    case BY_DTYPE_Q8_0:
-        return CUDA_Q8;
-    case BY_DTYPE_Z4_32:
-        return CUDA_Z4;
-    case BY_DTYPE_Q4_K:
-        return CUDA_G4;
-    case BY_DTYPE_MXFP4:
-        return CUDA_F4;
-    case BY_DTYPE_F8_32:
-        return CUDA_F8;
-    default:
-        return blocks_known(t) ? CUDA_G8 : CUDA_F32;
-    }
-}
+static const enum cuda_format formats[BY_N_DTYPES] = {
+    [BY_DTYPE_BF16] = CUDA_BF16,    [BY_DTYPE_F16] = CUDA_F16,
+    [BY_DTYPE_F8_E4M3] = CUDA_BF16, /* which holds every value of both */
+    [BY_DTYPE_F8_E5M2] = CUDA_BF16, [BY_DTYPE_Q4_0] = CUDA_Q4,
+    [BY_DTYPE_Q4_1] = CUDA_Q4,      [BY_DTYPE_Q5_0] = CUDA_Q5,
+    [BY_DTYPE_Q5_1] = CUDA_Q5,      [BY_DTYPE_Q8_0] = CUDA_Q8,
+    [BY_DTYPE_IQ4_NL] = CUDA_Q8,    [BY_DTYPE_Z4_32] = CUDA_Z4,
+    [BY_DTYPE_MXFP4] = CUDA_F4,     [BY_DTYPE_F8_32] = CUDA_F8,
+    [BY_DTYPE_Q2_K] = CUDA_Q2_K,    [BY_DTYPE_Q3_K] = CUDA_Q3_K,
+    [BY_DTYPE_Q4_K] = CUDA_Q4_K,    [BY_DTYPE_Q5_K] = CUDA_Q5_K,
+    [BY_DTYPE_Q6_K] = CUDA_Q6_K,    [BY_DTYPE_IQ4_XS] = CUDA_Q8_K, /* all others: CUDA_F32 */
+};
 
 static void lay_out(struct weight *w) {
-    static const struct {
-        uint8_t bits, scale_bytes, block; /* a block of so many columns has scales */
-    } of[CUDA_N_FORMATS] = {
-        [CUDA_F32] = {32, 0, 8}, [CUDA_BF16] = {16, 0, 8}, [CUDA_F16] = {16, 0, 8},
-        [CUDA_Q4] = {4, 4, 32},  [CUDA_Q8] = {8, 2, 32},   [CUDA_Z4] = {4, 4, 32},
-        [CUDA_G4] = {4, 8, 32},  [CUDA_F4] = {4, 4, 32},   [CUDA_F8] = {8, 4, 32},
-        [CUDA_G8] = {8, 8, 16}};
-    uint32_t block = of[w->format].block;
-    w->k_pad = BY_ALIGN_UP(w->n_in, block);
-    w->scale_at = BY_ALIGN_UP(w->k_pad / 8 * of[w->format].bits, 16u);
-    w->row_bytes = BY_ALIGN_UP(w->scale_at + w->k_pad / block * of[w->format].scale_bytes, 16u);
+    static const struct cuda_layout layouts[] = {CUDA_FORMATS(CUDA_FORMAT_LAYOUT, )};
+    const struct cuda_layout *of = &layouts[w->format];
+    w->k_pad = BY_ALIGN_UP(w->n_in, (uint32_t)of->block);
+    w->scale_at = BY_ALIGN_UP(w->k_pad / 8 * of->bits, 16u);
+    w->row_bytes = BY_ALIGN_UP(w->scale_at + w->k_pad / of->block * of->scale_bytes, 16u);
 }
 
 /* ---- one row ---- */
@@ -73,10 +54,33 @@ static void pack_q4(const uint8_t *src, bool has_min, uint32_t n_blocks, uint8_t
     }
 }
 
+static void pack_q5(const uint8_t *src, bool has_min, uint32_t n_blocks, uint8_t *q,
+                    uint8_t *scales) {
+    uint32_t each = has_min ? sizeof(struct by_block_q5_1) : sizeof(struct by_block_q5_0);
+    for (uint32_t b = 0; b < n_blocks; b++, src += each, scales += 8) {
+        uint16_t dm[2];
+        memcpy(dm, src, has_min ? 4 : 2);
+        if (!has_min) dm[1] = by_f32_to_f16(-16 * by_f16_to_f32(dm[0])); /* exact below 4095 */
+        memcpy(scales, dm, 4);
+        memcpy(scales + 4, src + (has_min ? 4 : 2), 4);
+        pack_nibbles(src + (has_min ? 8 : 6), q + 16 * (size_t)b);
+    }
+}
+
 static void pack_q8(const uint8_t *src, uint32_t n_blocks, uint8_t *q, uint8_t *scales) {
     for (uint32_t b = 0; b < n_blocks; b++, src += sizeof(struct by_block_q8_0)) {
         memcpy(scales + 2 * (size_t)b, src, 2);
         memcpy(q + 32 * (size_t)b, src + 2, 32);
+    }
+}
+
+static void pack_iq4_nl(const uint8_t *src, uint32_t n_blocks, uint8_t *q, uint8_t *scales) {
+    for (uint32_t b = 0; b < n_blocks; b++, src += sizeof(struct by_block_iq4_nl), q += 32) {
+        memcpy(scales + 2 * (size_t)b, src, 2);
+        for (uint32_t i = 0; i < 16; i++) {
+            q[i] = (uint8_t)by_iq4_values[src[2 + i] & 15];
+            q[16 + i] = (uint8_t)by_iq4_values[src[2 + i] >> 4];
+        }
     }
 }
 
@@ -116,17 +120,47 @@ static uint32_t run_of(const float *scales, uint32_t n) {
     return are_equal ? n : are_fours ? 4 : 1;
 }
 
-/* A super-block at a time: 256 numbers of four bits, a scale and a minimum for 32 of them. */
-static void pack_g4(const uint8_t *src, uint32_t n_blocks, uint8_t *q, float *scales) {
-    int8_t each[BY_QK_K];
-    float sm[BY_QK_K / 8];
-    for (uint32_t b = 0; b < n_blocks; b++, src += sizeof(struct by_block_q4_k)) {
-        blocks_unpack(BY_DTYPE_Q4_K, src, BY_QK_K, each, sm);
-        for (uint32_t i = 0; i < BY_QK_K / 2; i++)
-            *q++ = (uint8_t)(each[2 * i] | each[2 * i + 1] << 4);
-        for (uint32_t j = 0; j < 8; j++, scales += 2)
-            memcpy(scales, sm + 4 * j, 2 * sizeof *scales);
+/* `bits` bits of each of 256 numbers, from bit `first` on, side by side: eight numbers at a time, by halves that close up. */
+static inline void pack_bits(const uint8_t *numbers, uint32_t first, uint32_t bits, uint8_t *to) {
+    const uint64_t each = (1u << bits) - 1, ones = each * 0x0101010101010101u,
+                   twos = (each | each << bits) * 0x0001000100010001u;
+    for (uint32_t i = 0; i < BY_QK_K; i += 8, to += bits) {
+        uint64_t v;
+        memcpy(&v, numbers + i, 8);
+        v = v >> first & ones;
+        v = (v | v >> (8 - bits)) & twos;
+        v |= v >> (16 - 2 * bits);
+        v = (v & 0xffffffffu >> (32 - 4 * bits)) | (v >> 32 & 0xffffffffu >> (32 - 4 * bits))
+                                                       << (4 * bits);
+        memcpy(to, &v, bits);
     }
+}
+
+static void pack_super(enum by_dtype t, uint32_t bits, const uint8_t *src, uint32_t n_blocks,
+                       uint8_t *q, uint8_t *scales) {
+    const uint32_t low = bits < 4 ? 2 : bits < 8 ? 4 : 8, high = bits - low;
+    uint8_t *highs = q + n_blocks * (BY_QK_K / 8) * low;
+    struct super_block b;
+    for (uint32_t i = 0; i < n_blocks; i++, src += by_dtype_block_bytes(t)) {
+        blocks_unpack(t, src, &b);
+        memcpy(scales, &b, offsetof(struct super_block, q));
+        scales += offsetof(struct super_block, q);
+        if (low == 2) pack_bits(b.q, 0, 2, q);
+        if (low == 4) pack_bits(b.q, 0, 4, q);
+        if (low == 8) memcpy(q, b.q, sizeof b.q);
+        if (high == 1) pack_bits(b.q, low, 1, highs);
+        if (high == 2) pack_bits(b.q, low, 2, highs);
+        q += BY_QK_K / 8 * low;
+        highs += BY_QK_K / 8 * high;
+    }
+}
+
+static void pack_floats(const struct weight *w, enum by_dtype t, const uint8_t *src, uint8_t *dst,
+                        float *floats) {
+    by_dtype_to_f32(t, src, floats, w->n_in);
+    if (w->format == CUDA_F32) memcpy(dst, floats, (size_t)w->n_in * sizeof *floats);
+    for (uint32_t i = 0; i < w->n_in && w->format == CUDA_BF16; i++)
+        ((uint16_t *)dst)[i] = by_f32_to_bf16(floats[i]);
 }
 
 /* floats: room for n_in of them */
@@ -134,28 +168,26 @@ static void pack_row(const struct weight *w, enum by_dtype t, const uint8_t *src
                      float *floats) {
     uint8_t *scales = dst + w->scale_at;
     memset(dst, 0, w->row_bytes);
-    if (w->format == CUDA_Q4) {
+    if (blocks_known(t))
+        pack_super(t, w->scale_at * 8 / w->k_pad, src, w->n_in / BY_QK_K, dst, scales);
+    else if (w->format == CUDA_Q4)
         pack_q4(src, t == BY_DTYPE_Q4_1, w->n_in / 32, dst, scales);
-    } else if (w->format == CUDA_Q8) {
+    else if (w->format == CUDA_Q5)
+        pack_q5(src, t == BY_DTYPE_Q5_1, w->n_in / 32, dst, scales);
+    else if (t == BY_DTYPE_IQ4_NL)
+        pack_iq4_nl(src, w->n_in / 32, dst, scales);
+    else if (w->format == CUDA_Q8)
         pack_q8(src, w->n_in / 32, dst, scales);
-    } else if (w->format == CUDA_Z4) {
+    else if (w->format == CUDA_Z4)
         pack_z4(src, w->n_in / 32, dst, scales);
-    } else if (w->format == CUDA_F4) {
+    else if (w->format == CUDA_F4)
         pack_f4(src, w->n_in / 32, dst, (float *)scales);
-    } else if (w->format == CUDA_F8) {
+    else if (w->format == CUDA_F8)
         pack_f8(src, w->n_in / 32, dst, (float *)scales);
-    } else if (w->format == CUDA_G4) {
-        pack_g4(src, w->n_in / BY_QK_K, dst, (float *)scales);
-    } else if (w->format == CUDA_G8) {
-        blocks_unpack(t, src, w->n_in, (int8_t *)dst, (float *)scales);
-    } else if (t == BY_DTYPE_BF16 || t == BY_DTYPE_F16) {
+    else if (t == BY_DTYPE_BF16 || t == BY_DTYPE_F16)
         memcpy(dst, src, (size_t)w->n_in * 2);
-    } else {
-        by_dtype_to_f32(t, src, floats, w->n_in);
-        if (w->format == CUDA_F32) memcpy(dst, floats, (size_t)w->n_in * sizeof *floats);
-        for (uint32_t i = 0; i < w->n_in && w->format == CUDA_BF16; i++)
-            ((uint16_t *)dst)[i] = by_f32_to_bf16(floats[i]);
-    }
+    else
+        pack_floats(w, t, src, dst, floats);
 }
 
 /* Which row of the source is row r of the weight. */
@@ -216,7 +248,7 @@ int cuda_weight_new(struct backend *b, struct weight **out, const struct weight_
                        by_dtype_name(src->dtype));
     by_assert(src->n_out > 0 && src->n_in > 0);
     struct weight *w = by_alloc(sizeof *w);
-    *w = (struct weight){.format = format_of(src->dtype),
+    *w = (struct weight){.format = formats[src->dtype],
                          .n_out = src->n_out,
                          .n_in = src->n_in,
                          .scale_run = UINT32_MAX,

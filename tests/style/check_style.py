@@ -280,7 +280,7 @@ def globals_(f, tree):
     if not f.is_c or f.is_test or f.name == "main.c" or f.path in ("common/base/log.c", "common/base/metrics.c"):
         return
     code = DIRECTIVE.sub(spaces, f.code)
-    mutable = r"^(?!.*\bconst\b)(?:static |extern |_Thread_local )+[\w\s*]*?\b(\w+)[\w\s,*]*(?:\[[^;]*)?[;=]"
+    mutable = r"^(?!.*\bconst(?:expr)?\b)(?:static |extern |_Thread_local )+[\w\s*]*?\b(\w+)[\w\s,*]*(?:\[[^;]*)?[;=]"
     for m in re.finditer(mutable, code, re.M):
         name = re.search(r"(\w+)\s*(?:\[.*)?[,;=]", m.group(), re.S).group(1)
         yield f.line_of(m.start()), name, f"'{name}' is a mutable global"
