@@ -270,9 +270,10 @@ static void on_peers(struct uplink *u, const struct msg_peers *m) {
         else
             open_link(u, p);
     }
+    /* A scheduler that waits for others lists who has come so far; a link that is made anew loses what was on its way. */
     for (BY_LIST_EACH_SAFE(node, next, &u->links)) {
         struct link *l = BY_CONTAINER_OF(node, struct link, node);
-        if (!l->is_listed) close_link(l);
+        if (!l->is_listed && m->is_ready) close_link(l);
     }
     update_ready(u);
     if (is_over) on_grace_over(&u->grace);

@@ -78,7 +78,6 @@ struct sim_link {
     uint32_t number; /* never 0, never used again: what the cores call their peer */
     struct sim_end end[2];
     uint32_t attempt;
-    uint64_t listed_epoch; /* router's links: the life that `peers` named */
     bool is_listed;
 };
 

@@ -84,12 +84,6 @@ static void start_router(struct sim *s, struct sim_proc *p) {
         bus_post(s, ITEM_CLIENT, p, 10 * SIM_MS + sim_below(s, s->cfg.think_ns))->arg = i;
 }
 
-static struct sim_link *listed_link(struct sim *s, struct sim_proc *router,
-                                    const struct sim_proc *to, uint64_t epoch) {
-    struct sim_link *l = bus_between(s, router, to);
-    return l && l->listed_epoch == epoch ? l : NULL;
-}
-
 static void let_go(struct sim *s, struct sim_proc *p, struct sim_link *l) {
     bool was_up = l->end[0].is_up;
     bus_close(s, l);
@@ -103,16 +97,11 @@ static void on_peers(struct sim *s, struct sim_proc *p, const struct msg_peers *
         const struct msg_peer *peer = &m->peers.p[i];
         struct sim_proc *to =
             sim_proc(s, (enum role)peer->role, (uint32_t)(peer->instance.p[0] - '0'));
-        struct sim_link *l = listed_link(s, p, to, peer->epoch);
-        if (!l) { /* as in uplink.c: a new life is a new link, even to the same socket */
-            struct sim_link *former = bus_between(s, p, to);
-            if (former) let_go(s, p, former);
-            l = bus_open(s, p, to);
-            l->listed_epoch = peer->epoch;
-        }
+        struct sim_link *l = bus_between(s, p, to);
+        if (!l) l = bus_open(s, p, to);
         l->is_listed = true;
     }
-    for (uint32_t i = 0; i < SIM_LINKS; i++) {
+    for (uint32_t i = 0; i < SIM_LINKS && m->is_ready; i++) { /* as in uplink.c */
         struct sim_link *l = &s->link[i];
         bool is_mine = l->is_used && !l->is_closed && l->end[0].proc == p;
         if (is_mine && !l->is_listed && l->end[1].proc != scheduler(s)) let_go(s, p, l);
