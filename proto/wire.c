@@ -99,13 +99,18 @@ static void end_session(struct peer *p, const char *why) {
     wake(p->face.wire);
 }
 
+static void lose_peer(struct peer *p, const char *why) {
+    if (p->is_up && !p->is_ending) p->face.is_gone = true;
+    end_session(p, why);
+}
+
 /* 0, or BY_EAGAIN: the socket is full. A peer that is gone ends its session. */
 static int put_on_socket(struct peer *p, enum msg_kind kind, char *frame, size_t n) {
     struct wire *w = p->face.wire;
     msg_stamp_seq(frame, p->seq_out + 1);
     int rc = by_channel_send(w->channel, identity_of(p), (struct by_str){frame, n});
     if (rc == BY_ENOTFOUND) {
-        end_session(p, "it is gone");
+        lose_peer(p, "it is gone");
         return 0;
     }
     if (rc) {
@@ -213,7 +218,7 @@ static void start_session(struct peer *p, uint64_t session, uint64_t credit) {
     p->credit = credit;
     p->n_consumed = 0;
     p->is_up = true;
-    p->is_ending = false;
+    p->is_ending = p->face.is_gone = false;
     expect_rest(p->face.wire);
 }
 
@@ -483,20 +488,20 @@ static void on_connected(struct wire *w, uint64_t now) {
     if (w->o.is_bind) return; /* who it is, its hello says */
     struct peer *p = BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node);
     w->is_connected = true;
-    end_session(p, "the connection was made anew");
+    lose_peer(p, "the connection was made anew");
     if (!p->is_up) w->hello_due_ns = now;
 }
 
 static void on_disconnected(struct wire *w) {
     if (w->o.is_bind) {
         struct peer *p = find_connection(w, by_channel_connection(w->channel));
-        if (p) end_session(p, "it is gone");
+        if (p) lose_peer(p, "it is gone");
         return;
     }
     w->is_connected = false;
     w->hello_due_ns = 0;
-    end_session(BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node),
-                "the connection is gone");
+    lose_peer(BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node),
+              "the connection is gone");
 }
 
 /* False: there may be more. */

@@ -176,12 +176,12 @@ static void refuse_poison(struct carry *c, struct journal_entry *e) {
     c->o.failed(c->o.ctx, e, &f);
 }
 
-void carry_link_down(struct carry *c, uint32_t id) {
+void carry_link_down(struct carry *c, uint32_t id, bool is_gone) {
     struct link *l = find(c, id);
     if (!l) return;
     by_list_remove(&l->node);
     by_free(l);
-    struct journal_entry *guilty = count_loss(c, id);
+    struct journal_entry *guilty = is_gone ? count_loss(c, id) : NULL;
     if (guilty) refuse_poison(c, guilty);
     submit_all(c, is_with, id);
     for (BY_LIST_EACH(node, &c->o.journal->in_order)) { /* those that have ended */

@@ -12,7 +12,7 @@
  *
  * Poison (DESIGN D5): what a lost worker had not read, as far as is known, goes out again with n_lost; of such a request the
  * next worker asks before it reads it, and says when it has. So a death names its one request, whatever stood before and behind.
- * A session may break while a request is being read; three times over with the same one is taken for proof.
+ * A connection may break while a request is being read; three times over with the same one is taken for proof.
  *
  * Pure: frames and sessions in, frames out; the simulator runs it as it is (tests/sim). A copy too many is harmless: the
  * scheduler answers it with a replay (proto/README.md); one too few would leave a client waiting for ever.
@@ -56,7 +56,8 @@ void carry_release(struct carry *c);
 
 /* Sessions with tokenizer workers and detokenizers; id is the caller's number for it, not 0. */
 void carry_link_up(struct carry *c, uint32_t id, enum role role);
-void carry_link_down(struct carry *c, uint32_t id);
+/* is_gone: by all that is seen its process may have died; else it lives, or the link was let go. */
+void carry_link_down(struct carry *c, uint32_t id, bool is_gone);
 void carry_scheduler_up(struct carry *c);
 void carry_scheduler_down(struct carry *c);
 bool carry_has(const struct carry *c, enum role role);

@@ -189,17 +189,16 @@ static void link_on_msg(void *ctx, struct wire_peer *peer, const struct msg *m) 
 
 static void link_on_down(void *ctx, struct wire_peer *peer, const char *why) {
     struct link *l = ctx;
-    (void)peer;
     l->peer = NULL;
     by_info("lost a process: %s role=%s instance=%s", why, role_text(l->role), l->instance);
-    carry_link_down(&l->uplink->carry, l->id);
+    carry_link_down(&l->uplink->carry, l->id, peer->is_gone);
     fail_questions(l->uplink, l->id);
     update_ready(l->uplink);
 }
 
 static void close_link(struct link *l) {
     l->peer = NULL;
-    carry_link_down(&l->uplink->carry, l->id);
+    carry_link_down(&l->uplink->carry, l->id, false);
     fail_questions(l->uplink, l->id);
     by_list_remove(&l->node);
     pump_close(l->pump);

@@ -84,9 +84,10 @@ struct sim_link {
 /* ---- items ---- */
 
 enum sim_kind {
-    ITEM_FRAME,   /* arrives at l->end[side] */
-    ITEM_COPY,    /* is sent once more from l->end[side] */
-    ITEM_DOWN,    /* l->end[side] sees that the connection is gone, or hears nothing any more */
+    ITEM_FRAME, /* arrives at l->end[side] */
+    ITEM_COPY,  /* is sent once more from l->end[side] */
+    ITEM_DOWN, /* l->end[side] sees that the connection is gone, or hears nothing any more; with arg: that the other end has ended
+                  the session */
     ITEM_CONNECT, /* l->end[0] says hello */
     ITEM_TIMER,   /* the process asked to be called */
     ITEM_WORK,    /* a gpu worker has computed a step */
@@ -271,7 +272,7 @@ void proc_start(struct sim *s, struct sim_proc *p);
 void proc_die(struct sim *s, struct sim_proc *p);
 int proc_admit(struct sim *s, struct sim_link *l, const struct msg_hello *h, struct by_err *err);
 void proc_up(struct sim *s, struct sim_link *l, uint32_t side, const struct msg_hello *h);
-void proc_down(struct sim *s, struct sim_link *l, uint32_t side, const char *why);
+void proc_down(struct sim *s, struct sim_link *l, uint32_t side, const char *why, bool is_gone);
 void proc_message(struct sim *s, struct sim_link *l, uint32_t side, const struct msg *m);
 void proc_handle(struct sim *s, struct sim_item *it); /* TIMER, WORK, CLIENT */
 void proc_idle(struct sim *s, struct sim_proc *p);    /* after each item of it */

@@ -133,7 +133,9 @@ static bool may_lose(struct sim *s, struct sim_link *l, uint32_t side) {
     /* Its receiver sees the gap with the next frame, or the heartbeats do. */
     uint64_t at = s->now + sim_below(s, SILENCE_S * SIM_S);
     at = BY_MAX(at, l->end[side].arrives + 1); /* not before the welcome that went before it */
-    post_end(s, ITEM_DOWN, l, !side, at - s->now)->session = l->end[side].session;
+    struct sim_item *it = post_end(s, ITEM_DOWN, l, !side, at - s->now);
+    it->session = l->end[side].session;
+    it->arg = true;
     return true;
 }
 
@@ -196,21 +198,24 @@ void bus_end(struct sim *s, struct sim_link *l, uint32_t side, const char *why) 
 }
 
 /* The binder's session is over: its connector hears of it after all that was sent before, a welcome included. */
-static void tell_connector(struct sim *s, struct sim_link *l) {
+static void tell_connector(struct sim *s, struct sim_link *l, bool is_gone) {
     const struct sim_end *binder = &l->end[1];
     if (l->is_closed) return;
     uint64_t at = s->now + notice_ns(s);
     at = BY_MAX(at, binder->arrives + 1);
-    post_end(s, ITEM_DOWN, l, 0, at - s->now)->session = binder->session;
+    struct sim_item *it = post_end(s, ITEM_DOWN, l, 0, at - s->now);
+    it->session = binder->session;
+    it->arg = !is_gone;
 }
 
 /* The session is over at this end: the shell hears of it; a connector says hello again, a binder tells its connector. */
-static void finish(struct sim *s, struct sim_link *l, uint32_t side, const char *why) {
+static void finish(struct sim *s, struct sim_link *l, uint32_t side, const char *why,
+                   bool is_gone) {
     struct sim_end *e = &l->end[side];
     e->is_up = e->is_ending = false;
-    if (side == 1) tell_connector(s, l);
+    if (side == 1) tell_connector(s, l, is_gone);
     tell(s, why, l, side, NULL);
-    proc_down(s, l, side, why);
+    proc_down(s, l, side, why, is_gone);
     if (side == 0 && !l->is_closed && l->is_used) post_connect(s, l, notice_ns(s));
     free_if_done(l);
 }
@@ -222,7 +227,7 @@ void bus_finish_ending(struct sim *s, struct sim_proc *p) {
         struct sim_link *l = &s->link[i];
         for (uint32_t side = 0; side < 2; side++) {
             struct sim_end *e = &l->end[side];
-            if (l->is_used && e->proc == p && e->is_ending) finish(s, l, side, e->why);
+            if (l->is_used && e->proc == p && e->is_ending) finish(s, l, side, e->why, false);
         }
     }
 }
@@ -240,7 +245,7 @@ void bus_proc_died(struct sim *s, struct sim_proc *p) {
         if (l->end[0].proc == p && !l->is_closed) bus_close(s, l);
         if (!l->is_used || l->end[1].proc != p || !l->end[1].is_up) continue;
         l->end[1].is_up = l->end[1].is_ending = false;
-        tell_connector(s, l);
+        tell_connector(s, l, true);
         free_if_done(l);
     }
 }
@@ -281,7 +286,7 @@ static void on_hello(struct sim *s, struct sim_link *l, const struct msg_hello *
         struct sim_link *o = &s->link[i];
         bool is_same = o->is_used && o->end[0].proc == l->end[0].proc &&
                        o->end[0].life == l->end[0].life && o->end[1].proc == e->proc;
-        if (is_same && o->end[1].is_up) finish(s, o, 1, "it said hello again");
+        if (is_same && o->end[1].is_up) finish(s, o, 1, "it said hello again", false);
     }
     if (proc_admit(s, l, h, &err) != 0) return; /* it tries again */
     *e = (struct sim_end){.proc = e->proc,
@@ -345,5 +350,6 @@ void bus_handle(struct sim *s, struct sim_item *it) {
     else if (it->kind == ITEM_COPY && is_same && !e->is_ending)
         put_frame(s, l, it->side, by_buf_str(&it->frame));
     else if (it->kind == ITEM_DOWN && is_same)
-        finish(s, l, it->side, "the connection is gone");
+        finish(s, l, it->side, it->arg ? "it ended the session" : "the connection is gone",
+               !it->arg);
 }

@@ -87,7 +87,7 @@ static void start_router(struct sim *s, struct sim_proc *p) {
 static void let_go(struct sim *s, struct sim_proc *p, struct sim_link *l) {
     bool was_up = l->end[0].is_up;
     bus_close(s, l);
-    if (was_up) carry_link_down(&p->router->carry, l->number);
+    if (was_up) carry_link_down(&p->router->carry, l->number, false);
 }
 
 static void on_peers(struct sim *s, struct sim_proc *p, const struct msg_peers *m) {
@@ -287,7 +287,7 @@ void proc_up(struct sim *s, struct sim_link *l, uint32_t side, const struct msg_
     }
 }
 
-void proc_down(struct sim *s, struct sim_link *l, uint32_t side, const char *why) {
+void proc_down(struct sim *s, struct sim_link *l, uint32_t side, const char *why, bool is_gone) {
     struct sim_proc *p = l->end[side].proc;
     bool is_scheduler = l->end[!side].proc->role == ROLE_SCHEDULER;
     switch (p->role) {
@@ -299,7 +299,7 @@ void proc_down(struct sim *s, struct sim_link *l, uint32_t side, const char *why
         if (is_scheduler)
             carry_scheduler_down(&p->router->carry);
         else
-            carry_link_down(&p->router->carry, l->number);
+            carry_link_down(&p->router->carry, l->number, is_gone);
         break;
     case ROLE_TOKENIZER_WORKER:
         if (is_scheduler)

@@ -20,6 +20,7 @@ struct side {
     uint64_t last_rid, n_bytes;
     char why[256];
     int refuse;
+    bool is_gone;
 };
 
 static void on_up(void *ctx, struct wire_peer *peer) {
@@ -44,6 +45,7 @@ static void on_down(void *ctx, struct wire_peer *peer, const char *why) {
     assert_ptr_equal(peer, s->peer);
     s->peer = NULL;
     s->n_down++;
+    s->is_gone = peer->is_gone;
     snprintf(s->why, sizeof s->why, "%s", why);
 }
 
@@ -248,6 +250,7 @@ TEST(a_binder_that_restarts_gets_a_new_session) {
     assert_true(pump_until(sides, 2, both_up));
     wire_close(binder.wire);
     assert_true(pump_until(&sides[1], 1, (bool (*)(struct side **))first_down));
+    assert_true(connector.is_gone);
     binder = (struct side){0};
     open_side(&binder, true, ROLE_SCHEDULER, 12);
     assert_true(pump_until(sides, 2, both_up));
@@ -263,6 +266,7 @@ TEST(ending_a_session_on_either_side_makes_a_new_one) {
     assert_true(pump_until(sides, 2, both_up));
     assert_int_equal(binder.n_up, 2);
     assert_string_equal(binder.why, "for the test");
+    assert_false(binder.is_gone || connector.is_gone); /* both processes live */
     wire_end(connector.peer, "again");
     binder.n_down = 0;
     assert_true(pump_until(sides, 2, first_down));
