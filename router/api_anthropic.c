@@ -190,7 +190,8 @@ static void write_error_event(struct by_buf *out, int code, const char *text) {
     by_buf_addz(out, "\n\n");
 }
 
-static const char *const names[][2] = {{"stop", "stop_sequences"}, {NULL, NULL}};
+static const char *const names[][2] = {
+    {"stop", "stop_sequences"}, {"reasoning_effort", "output_config.effort"}, {NULL, NULL}};
 static const struct dialect anthropic = {.names = names,
                                          .delta = anthropic_delta,
                                          .end = anthropic_end,
@@ -323,6 +324,45 @@ static int add_messages(struct by_buf *out, const struct by_json *body, struct b
     return 0;
 }
 
+/* What would change the answer, and is not there. */
+static int refuse_missing(const struct by_json *body, struct by_err *err) {
+    static const char *const refused[] = {"output_format", "mcp_servers", "container"};
+    const struct by_json *config = NULL;
+    int rc = api_refuse(body, refused, BY_COUNTOF(refused), err);
+    if (!rc) rc = by_json_get_object(body, "", "output_config", &config, err);
+    if (rc) return rc;
+    if (by_json_type(by_json_get(config, "format")) != BY_JSON_NULL)
+        return by_fail(err, BY_EUNSUPPORTED,
+                       "output_config.format: it is not supported yet; leave it out");
+    unsigned i = 0;
+    for (const struct by_json *t = by_json_first(by_json_get(body, "tools")); t;
+         t = by_json_next(t), i++) {
+        struct by_str type = type_of(t);
+        if (type.n && !by_str_eqz(type, "custom"))
+            return by_fail(err, BY_EUNSUPPORTED,
+                           "tools[%u]: of type '%.*s' there are none here; a tool of the client's "
+                           "own has an input_schema, and no type",
+                           i, (int)BY_MIN(type.n, (size_t)40), type.p);
+    }
+    return 0;
+}
+
+/* An answer that has begun: their clients end with the assistant's words what it shall go on from. */
+static bool is_begun(const struct by_json *body) {
+    const struct by_json *last = NULL;
+    for (const struct by_json *m = by_json_first(by_json_get(body, "messages")); m;
+         m = by_json_next(m))
+        last = m;
+    const struct by_json *content = by_json_get(last, "content");
+    bool has_text = by_json_str(content).n > 0;
+    if (!by_str_eqz(by_json_str(by_json_get(last, "role")), "assistant")) return false;
+    for (const struct by_json *b = by_json_first(content); b; b = by_json_next(b)) {
+        if (by_str_eqz(type_of(b), "tool_use")) return false;
+        has_text |= by_json_str(by_json_get(b, "text")).n > 0;
+    }
+    return has_text;
+}
+
 static void add_tools(struct by_buf *out, const struct by_json *body) {
     const struct by_json *tools = by_json_get(body, "tools");
     const struct by_json *choice = by_json_get(body, "tool_choice");
@@ -350,11 +390,13 @@ static int read_messages(struct request *q, bool is_count, struct by_err *err) {
     struct by_buf out;
     const struct by_json *max = by_json_get(q->body, "max_tokens");
     const struct by_json *thinking = by_json_get(q->body, "thinking");
+    int rc = refuse_missing(q->body, err);
+    if (rc) return rc;
     if (!is_count && (!max || by_json_type(max) == BY_JSON_NULL))
         return by_fail(err, BY_EINVAL, "max_tokens: it is needed");
     by_buf_init(&out, LIMIT_STR_BYTES);
     by_buf_addz(&out, "{\"messages\":");
-    int rc = add_messages(&out, q->body, err);
+    rc = add_messages(&out, q->body, err);
     for (size_t i = 0; i < BY_COUNTOF(same) && !(is_count && i); i++)
         add_member(&out, q->body, same[i], same[i]);
     if (is_count) by_buf_addz(&out, ",\"max_tokens\":0");
@@ -362,6 +404,8 @@ static int read_messages(struct request *q, bool is_count, struct by_err *err) {
     if (thinking && by_json_type(thinking) == BY_JSON_OBJECT)
         by_buf_addf(&out, ",\"chat_template_kwargs\":{\"enable_thinking\":%s}",
                     by_str_eqz(type_of(thinking), "disabled") ? "false" : "true");
+    add_member(&out, by_json_get(q->body, "output_config"), "effort", "reasoning_effort");
+    if (is_begun(q->body)) by_buf_addz(&out, ",\"continue_final_message\":true");
     add_tools(&out, q->body);
     by_buf_addc(&out, '}');
     if (!rc) rc = api_chat_read_as(q, &out, err);

@@ -135,6 +135,7 @@ static const char *const their_names[][2] = {{"max_tokens", "options.num_predict
                                              {"min_p", "options.min_p"},
                                              {"stop", "options.stop"},
                                              {"seed", "options.seed"},
+                                             {"reasoning_effort", "think"},
                                              {NULL, NULL}};
 static const struct dialect chat = {.delta = chat_delta,
                                     .end = ollama_end,
@@ -162,8 +163,8 @@ static void add_member(struct by_buf *out, const struct by_json *obj, const char
 }
 
 static int refuse_missing(const struct by_json *body, bool is_chat, struct by_err *err) {
-    static const char *const refused[] = {"format",   "images", "suffix",
-                                          "template", "raw",    "context"};
+    static const char *const refused[] = {"format", "images",  "suffix",  "template",
+                                          "raw",    "context", "logprobs"};
     int rc = api_refuse(body, refused, BY_COUNTOF(refused), err);
     if (rc) return rc;
     const struct by_json *list = is_chat ? by_json_get(body, "messages") : NULL;
@@ -210,7 +211,8 @@ static void add_prompt(struct by_buf *out, const struct by_json *body) {
     by_buf_addz(out, "}]");
 }
 
-static int read_body(struct request *q, bool is_chat, struct by_err *err) {
+/* is_load: nothing is said, it is only to be loaded; the rest has not been read. */
+static int read_body(struct request *q, bool is_chat, bool *is_load, struct by_err *err) {
     struct by_buf out;
     const struct by_json *messages = NULL, *options = NULL;
     const struct by_json *think = by_json_get(q->body, "think");
@@ -221,9 +223,9 @@ static int read_body(struct request *q, bool is_chat, struct by_err *err) {
     if (!rc) rc = by_json_get_object(q->body, "", "options", &options, err);
     if (!rc && is_chat) rc = by_json_get_array(q->body, "", "messages", &messages, err);
     if (!rc && !is_chat) rc = by_json_get_str(q->body, "", "prompt", &prompt, err);
-    if (!rc && !messages && !prompt.n)
-        rc = by_fail(err, BY_EINVAL, "%s: it is needed", is_chat ? "messages" : "prompt");
-    if (rc) return rc;
+    if (!rc) rc = by_json_get_str(q->body, "", "model", &q->model, err);
+    *is_load = !rc && !by_json_first(messages) && !prompt.n;
+    if (rc || *is_load) return rc;
     by_buf_init(&out, LIMIT_STR_BYTES);
     by_buf_addz(&out, "{\"messages\":");
     if (is_chat)
@@ -238,19 +240,43 @@ static int read_body(struct request *q, bool is_chat, struct by_err *err) {
     if (by_json_type(think) == BY_JSON_BOOL && think)
         by_buf_addf(&out, ",\"chat_template_kwargs\":{\"enable_thinking\":%s}",
                     by_json_bool(think) ? "true" : "false");
+    if (by_json_type(think) == BY_JSON_STRING)
+        add_member(&out, q->body, "think", "reasoning_effort");
     by_buf_addc(&out, '}');
     rc = api_chat_read_as(q, &out, err);
     by_buf_release(&out);
     return rc;
 }
 
+/* Their clients begin by asking for the model alone, and end so with keep_alive: 0; here it is always loaded. */
+static void answer_load(struct request *q, struct conn *c, bool is_chat) {
+    int64_t keep = -1;
+    const struct by_json *alive = by_json_get(q->body, "keep_alive");
+    bool ends = alive && by_json_to_i64(alive, &keep) && keep == 0;
+    struct by_buf body;
+    by_buf_init(&body, 65536);
+    write_head(q, &body);
+    by_buf_addz(&body, is_chat ? ",\"message\":{\"role\":\"assistant\",\"content\":\"\"}"
+                               : ",\"response\":\"\"");
+    by_buf_addf(&body,
+                ",\"done\":true,\"done_reason\":\"%s\",\"total_duration\":0,\"load_duration\":0,"
+                "\"prompt_eval_count\":0,\"eval_count\":0}\n",
+                ends ? "unload" : "load");
+    conn_respond(c, 200, "application/json", by_buf_str(&body), NULL);
+    by_buf_release(&body);
+    request_free(q);
+}
+
 static void handle(struct router *r, struct conn *c, const struct http1_request *req,
                    bool is_chat) {
     struct by_err err = {0};
+    bool is_load = false;
     struct request *q = request_new(r, c, is_chat ? &chat : &generate);
     if (!request_parse(q, req)) return;
-    if (read_body(q, is_chat, &err))
+    if (read_body(q, is_chat, &is_load, &err))
         request_refuse(q, &err);
+    else if (is_load)
+        answer_load(q, c, is_chat);
     else
         request_start(q);
 }

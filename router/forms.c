@@ -160,7 +160,9 @@ const struct form form_responses = {"Responses", "OpenAI's responses; nothing is
     "{'type':'array','minItems':1,'items':{'type':'object','required':['role','content']}}"
 
 static const struct form_field messages[] = {
-    {"messages", CLAUDE_MESSAGES, "role and content: a text, or blocks", true},
+    {"messages", CLAUDE_MESSAGES,
+     "role and content: a text, or blocks; the answer goes on from an assistant's that is last",
+     true},
     {"max_tokens", "{'type':'integer','minimum':0,'maximum':16777216}", "where the answer is cut",
      true},
     {"system", ANYTHING, "a text, or text blocks", false},
@@ -170,6 +172,7 @@ static const struct form_field messages[] = {
     {"tools", ANYTHING, "name, description, input_schema of each", false},
     {"tool_choice", ANYTHING, "of type auto or none", false},
     {"thinking", ANYTHING, "of type enabled or disabled", false},
+    {"output_config", OBJECT, "effort: as chat completions have it", false},
     {"model", WORD, "any name is taken", false},
 };
 const struct form form_messages = {"Messages", "Anthropic's messages", FIELDS(messages)};
@@ -184,18 +187,20 @@ const struct form form_count = {"CountTokens", "a prompt whose tokens are counte
      "two", \
      false}, \
         {"stream", TRUTH, "lines as they come: unless it is false", false}, \
-        {"think", ANYTHING, "false: the template is told not to", false}, { \
+        {"think", ANYTHING, "false: the template is told not to; low, medium, high: how much", \
+         false}, \
+    { \
         "model", WORD, "any name is taken", false \
     }
 
 static const struct form_field ollama_chat[] = {
-    {"messages", "{'type':'array','minItems':1,'items':" CHAT_MESSAGE "}",
-     "role and content of each", true},
+    {"messages", "{'type':['array','null'],'items':" CHAT_MESSAGE "}",
+     "role and content of each; without any, nothing is asked but that the model be loaded", false},
     {"tools", ANYTHING, "what it may call", false},
     OLLAMA_OPTIONS,
 };
 static const struct form_field ollama_generate[] = {
-    {"prompt", "{'type':'string','minLength':1}", "what the user says", true},
+    {"prompt", WORD, "what the user says; without it, as above", false},
     {"system", ANYTHING, "what stands before it", false},
     OLLAMA_OPTIONS,
 };

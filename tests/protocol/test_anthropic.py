@@ -109,9 +109,24 @@ def test_tools_and_results_reach_the_template(server):
     ({"max_tokens": None}, "max_tokens"), ({"messages": []}, "messages"), ({"messages": "x"}, "messages"), ({"messages": [1]}, "messages[0]"),
     ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "image"), ({"temperature": "hot"}, "temperature"),
     ({"messages": [{"content": "x"}]}, "role"), ({"tool_choice": {"type": "any"}}, "tool_choice"), ({"max_tokens": -1}, "max_tokens"),
-    ({"messages": [{"role": "user", "content": [5]}]}, "messages[0]"),
+    ({"messages": [{"role": "user", "content": [5]}]}, "messages[0]"), ({"output_format": {"type": "json_schema"}}, "output_format"),
+    ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format"), ({"output_config": {"effort": "hard"}}, "output_config.effort"),
+    ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"), ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search_20250305"),
 ])
 def test_errors_are_in_its_form(server, more, named):
     answer = server.post("/v1/messages", body("x", **more))
     assert answer.status == 400 and answer.json["type"] == "error", answer
     assert answer.json["error"]["type"] == "invalid_request_error" and named in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("words", ["It be", [{"type": "text", "text": "It "}, {"type": "text", "text": "be"}]])
+def test_an_answer_that_has_begun_is_gone_on_with(server, words):
+    """Anthropic's clients put the beginning of the answer last; it was closed, and another answer begun behind it."""
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": words}]
+    count = server.ok("/v1/messages/count_tokens", {"messages": messages})["input_tokens"]
+    begun = [messages[0], {"role": "assistant", "content": "It be"}]
+    same = {"max_tokens": 5, "temperature": 0, "messages": begun, "continue_final_message": True}
+    chat = server.ok("/v1/chat/completions", same)
+    whole = server.ok("/v1/messages", {"max_tokens": 5, "temperature": 0, "messages": messages})
+    assert count == chat["usage"]["prompt_tokens"] < server.ok("/v1/chat/completions", {"max_tokens": 1, "messages": begun})["usage"]["prompt_tokens"]
+    assert whole["content"][0]["text"] == chat["choices"][0]["message"]["content"]

@@ -63,12 +63,23 @@ def test_what_the_parsers_give_is_told(parrot):  # noqa: F811
 
 
 @pytest.mark.parametrize("path, more, named", [
-    ("chat", {"messages": None}, "messages"), ("chat", {"messages": []}, "messages"), ("chat", {"format": "json"}, "format"),
+    ("chat", {"messages": "x"}, "messages"), ("chat", {"logprobs": True}, "logprobs"), ("chat", {"format": "json"}, "format"),
     ("chat", {"messages": [{"role": "user", "content": "x", "images": ["AA=="]}]}, "images"), ("chat", {"stream": 1}, "stream"),
     ("chat", {"options": {"temperature": "hot"}}, "temperature"), ("chat", {"options": 5}, "options"),
-    ("generate", {}, "prompt"), ("generate", {"prompt": "x", "raw": True}, "raw"), ("generate", {"prompt": "x", "suffix": "y"}, "suffix"),
+    ("chat", {"think": "hard"}, "think"), ("generate", {"prompt": 5}, "prompt"), ("generate", {"prompt": "x", "raw": True}, "raw"), ("generate", {"prompt": "x", "suffix": "y"}, "suffix"),
 ])
 def test_errors_are_in_its_form(server, path, more, named):
     base = chat("x") if path == "chat" else {"model": "m"}
     answer = server.post(f"/api/{path}", {**base, **more})
     assert answer.status == 400 and named in answer.json["error"], answer
+
+
+@pytest.mark.parametrize("path, key", [("chat", "message"), ("generate", "response")])
+def test_nothing_said_asks_for_the_model_alone(server, path, key):
+    """`ollama run` begins so, and `ollama stop` ends so: it was refused, and neither program went on."""
+    before = server.load()["steps"]
+    for more, reason in [({}, "load"), ({"messages": [], "prompt": "", "keep_alive": 0}, "unload"), ({"keep_alive": "5m", "stream": False}, "load")]:
+        said = server.ok(f"/api/{path}", {"model": "m", **more})
+        assert said["done"] is True and said["done_reason"] == reason and said["model"] == "m", said
+        assert said[key] == ({"role": "assistant", "content": ""} if path == "chat" else "")
+    assert server.load()["steps"] == before
