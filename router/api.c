@@ -138,6 +138,8 @@ int api_add_prompt(struct request *q, const struct by_json *v, const char *key, 
         int rc = params_read_ids(v, key, LIMIT_TOKENS, &q->arena, &m.ids, err);
         if (rc) return rc;
         if (!m.ids.n) return by_fail(err, BY_EINVAL, "%s: the prompt is empty", key);
+    } else if (by_json_type(v) == BY_JSON_ARRAY && !by_json_first(v)) {
+        return by_fail(err, BY_EINVAL, "%s: the list is empty", key);
     } else {
         return by_fail(err, BY_EINVAL, "%s: expected %s, got %s", key, wanted[allowed],
                        by_json_type_name(v));

@@ -58,7 +58,7 @@ static int read_whole(const struct by_json *v, const char *key, int64_t min, int
         return by_fail(err, BY_EINVAL, "%s: expected a whole number, got %s", key,
                        by_json_type_name(v));
     if (!by_json_to_i64(v, out) || *out < min || *out > max)
-        return by_fail(err, BY_EINVAL, "%s: %g is not a whole number from %lld to %lld", key,
+        return by_fail(err, BY_EINVAL, "%s: %.15g is not a whole number from %lld to %lld", key,
                        by_json_f64(v), (long long)min, (long long)max);
     return 0;
 }
@@ -190,7 +190,7 @@ static int read_rids(struct request *q, struct by_err *err) {
 
 /* ---- all of it ---- */
 
-/* What would change the answer, and is not there. */
+/* What would change the answer, and is not there, or not where it is looked for. */
 static int refuse_unknown(const struct by_json *body, struct by_err *err) {
     static const char *const refused[] = {"input_embeds",
                                           "image_data",
@@ -211,7 +211,14 @@ static int refuse_unknown(const struct by_json *body, struct by_err *err) {
                                           "return_sampling_mask",
                                           "mm_hashes",
                                           "positional_embed_overrides"};
-    return api_refuse(body, refused, BY_COUNTOF(refused), err);
+    int rc = api_refuse(body, refused, BY_COUNTOF(refused), err);
+    for (const struct by_json *it = by_json_first(body); it && !rc; it = by_json_next(it)) {
+        struct by_str key = by_json_key(it);
+        if (params_is_native(key) && by_json_type(it) != BY_JSON_NULL)
+            rc = by_fail(err, BY_EINVAL, BY_STR_FMT ": it belongs into sampling_params",
+                         BY_STR_ARG(key));
+    }
+    return rc;
 }
 
 int api_generate_read(struct request *q, struct by_err *err) {

@@ -5,6 +5,7 @@
 #include "common/base/mem.h"
 
 #include <http_parser.h>
+#include <stdio.h>
 
 enum {
     CHUNK_LINE_MAX = 256,        /* a chunk's size and its extensions */
@@ -36,7 +37,8 @@ struct http1 {
     bool any_line; /* the request line is complete */
     bool in_value; /* http-parser's last callback was a header's value */
     bool head_is_over, chunk_is_open, message_is_over;
-    struct by_buf head; /* URL, header names and values, copied one after the other */
+    char bad_body_size[80]; /* what is said of a body that is too large */
+    struct by_buf head;     /* URL, header names and values, copied one after the other */
     struct by_buf body;
     struct span url;
     uint32_t n_headers;
@@ -46,7 +48,6 @@ struct http1 {
 
 static const char bad_version[] = "only HTTP/1.0 and HTTP/1.1 are spoken here";
 static const char bad_head_size[] = "the request's head is larger than 32768 bytes";
-static const char bad_body_size[] = "the request body is larger than --max-body-bytes";
 static const char bad_length_twice[] = "Content-Length twice, or beside Transfer-Encoding";
 
 /* Always false, so that a check is one line: if (…) return refuse(h, 400, "…"); */
@@ -57,6 +58,13 @@ static bool refuse(struct http1 *h, int status, const char *text) {
     h->phase = PHASE_OVER;
     h->result = HTTP1_BAD;
     return false;
+}
+
+static bool refuse_body_size(struct http1 *h) {
+    snprintf(h->bad_body_size, sizeof h->bad_body_size,
+             "the request body is larger than %zu bytes (--max-body-bytes)",
+             (size_t)h->lim.body_bytes_max);
+    return refuse(h, 413, h->bad_body_size);
 }
 
 /* ---- http-parser's callbacks: they copy; the gate checks afterwards ---- */
@@ -114,7 +122,7 @@ static int on_body(struct http_parser *p, const char *at, size_t n) {
     struct http1 *h = self(p);
     by_buf_add(&h->body, at, n);
     if (!h->body.is_full) return 0;
-    refuse(h, 413, bad_body_size);
+    refuse_body_size(h);
     return 1;
 }
 
@@ -286,7 +294,8 @@ static bool check_framing(struct http1 *h) {
             }
         }
         if (by_str_ieqz(name, "content-encoding") && !by_str_ieqz(value, "identity")) {
-            return refuse(h, 415, "request bodies with a Content-Encoding are not read");
+            return refuse(h, 415,
+                          "request bodies with a Content-Encoding are not read; send it plain");
         }
         if (by_str_ieqz(name, "expect")) {
             if (!by_str_ieqz(value, "100-continue")) return refuse(h, 417, "unknown Expect");
@@ -326,7 +335,7 @@ static enum http1_result take_head(struct http1 *h) {
     }
     h->data_left = r->body_expected = h->parser.content_length;
     if (h->data_left > h->lim.body_bytes_max) {
-        return refuse(h, 413, bad_body_size);
+        return refuse_body_size(h);
     }
     return HTTP1_HEAD;
 }
@@ -352,7 +361,7 @@ static enum http1_result line_is_over(struct http1 *h) {
         h->data_left = h->parser.content_length;
         h->phase = h->data_left ? PHASE_CHUNK_END : PHASE_TRAILER;
         if (h->data_left > h->lim.body_bytes_max - h->body.n) {
-            return refuse(h, 413, "the request body is larger than --max-body-bytes");
+            return refuse_body_size(h);
         }
         return HTTP1_MORE;
     case PHASE_CHUNK_END:

@@ -3,6 +3,7 @@
 #include "router/cors.h"
 
 #include <string.h>
+#include <time.h>
 
 static const struct {
     int status;
@@ -37,8 +38,19 @@ const char *http_status_text(int status) {
     return "Unknown";
 }
 
+/* Date: Sun, 06 Nov 1994 08:49:37 GMT. A server with a clock has to say it (RFC 9110, 6.6.1). */
+static void write_date(struct by_buf *out, int64_t now_s) {
+    char text[48];
+    time_t s = (time_t)now_s;
+    struct tm t;
+    if (!now_s || !gmtime_r(&s, &t)) return;
+    strftime(text, sizeof text, "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &t); /* of locale C */
+    by_buf_addz(out, text);
+}
+
 void http_write_head(struct by_buf *out, const struct http_head *h) {
     by_buf_addf(out, "HTTP/1.1 %d %s\r\n", h->status, http_status_text(h->status));
+    write_date(out, h->now_s);
     if (h->content_type) by_buf_addf(out, "Content-Type: %s\r\n", h->content_type);
     if (!h->is_stream && h->status != 204) /* 204 has no body, and says no length */
         by_buf_addf(out, "Content-Length: %zu\r\n", h->content_length);

@@ -14,6 +14,7 @@ http_status_text(int status); /* "Not Found"; "Unknown" for one that is not in t
 
 struct http_head {
     int status;
+    int64_t now_s;            /* since 1970; 0: no date is told */
     const char *content_type; /* NULL: none */
     bool is_stream;           /* chunked body of unknown length (HTTP/1.0: until close) */
     size_t content_length;    /* when not a stream */

@@ -76,11 +76,12 @@ static int read_number(const struct row *r, const char *key, const struct by_jso
     if (by_json_type(v) != BY_JSON_NUMBER) return refuse_type(err, key, "a number", v);
     double x = by_json_f64(v);
     if (r->kind != F32 && !by_json_to_i64(v, &whole))
-        return by_fail(err, BY_EINVAL, "%s: expected a whole number, got %g", key, x);
+        return by_fail(err, BY_EINVAL, "%s: expected a whole number, got %.15g", key, x);
     if (!(x >= r->min && x <= r->max)) {
-        return by_fail(err, BY_EINVAL, "%s: %g is not within %s%g and %g", key, x,
-                       r->min == 0x1p-126 ? "more than " : "", r->min == 0x1p-126 ? 0 : r->min,
-                       r->max);
+        bool is_above_0 = r->min == 0x1p-126;
+        return by_fail(err, BY_EINVAL, "%s: %.15g is not a number %s%.0f %s %.0f", key, x,
+                       is_above_0 ? "above " : "from ", is_above_0 ? 0 : r->min,
+                       is_above_0 ? "and up to" : "to", r->max);
     }
     char *to = (char *)p + r->at;
     if (r->kind == F32)
@@ -105,7 +106,7 @@ int params_read_ids(const struct by_json *list, const char *key, uint32_t n_max,
         if (by_json_type(it) != BY_JSON_NUMBER)
             return refuse_type(err, key, "a list of token ids", it);
         if (!by_json_to_i64(it, &id) || id < 0 || id > UINT32_MAX)
-            return by_fail(err, BY_EINVAL, "%s: %g is no token id", key, by_json_f64(it));
+            return by_fail(err, BY_EINVAL, "%s: %.15g is no token id", key, by_json_f64(it));
         ids[i++] = (uint32_t)id;
     }
     *out = (struct msg_u32s){ids, (uint32_t)n};
@@ -166,7 +167,7 @@ static int read_seed(const char *key, const struct by_json *v, struct params *p,
     if (by_json_f64(v) == 0x1p63)
         seed = INT64_MAX; /* clients draw up to 2^63 - 1, which JSON's doubles round up */
     else if (!by_json_to_i64(v, &seed))
-        return by_fail(err, BY_EINVAL, "%s: %g is not a whole number of 64 bits", key,
+        return by_fail(err, BY_EINVAL, "%s: %.15g is not a whole number of 64 bits", key,
                        by_json_f64(v));
     p->sampling.seed = (uint64_t)seed;
     p->has_seed = true;
@@ -213,7 +214,7 @@ static int read_max(const struct by_json *v, const char *key, struct params *p,
     }
     if (by_json_type(v) != BY_JSON_NUMBER) return refuse_type(err, key, "a whole number", v);
     if (!by_json_to_i64(v, &n) || n < 0 || n > LIMIT_TOKENS)
-        return by_fail(err, BY_EINVAL, "%s: %g is not a whole number from 0 to %d", key,
+        return by_fail(err, BY_EINVAL, "%s: %.15g is not a whole number from 0 to %d", key,
                        by_json_f64(v), LIMIT_TOKENS);
     p->has_max_new_tokens = true;
     p->sampling.max_new_tokens = (uint32_t)n;
@@ -237,6 +238,35 @@ static void mark_top_k(struct params *p) {
     if (p->sampling.top_k == 0) p->sampling.top_k = -1;
 }
 
+static const struct row *native_row(struct by_str key) {
+    for (size_t i = 0; i < BY_COUNTOF(rows); i++) {
+        if (by_str_eqz(key, rows[i].native)) return &rows[i];
+    }
+    return NULL;
+}
+
+bool params_is_native(struct by_str key) {
+    return by_str_eqz(key, "max_new_tokens") || native_row(key);
+}
+
+/* Who comes from OpenAI's API knows some of them by other names. */
+static int refuse_unknown(struct by_str key, struct by_err *err) {
+    const char *meant = NULL;
+    if (by_str_eqz(key, "max_tokens") || by_str_eqz(key, "max_completion_tokens"))
+        meant = "max_new_tokens";
+    for (size_t i = 0; i < BY_COUNTOF(rows) && !meant; i++) {
+        if (rows[i].openai && by_str_eqz(key, rows[i].openai)) meant = rows[i].native;
+    }
+    int n = (int)BY_MIN(key.n, (size_t)80);
+    if (meant)
+        return by_fail(err, BY_EINVAL, "sampling_params: unknown field '%.*s'; here it is %s", n,
+                       key.p, meant);
+    return by_fail(err, BY_EINVAL,
+                   "sampling_params: unknown field '%.*s'; GET /openapi.json has the known ones, "
+                   "as SamplingParams",
+                   n, key.p);
+}
+
 int params_read_native(struct params *p, const struct by_json *obj, struct by_arena *arena,
                        struct by_err *err) {
     int rc = 0;
@@ -245,17 +275,13 @@ int params_read_native(struct params *p, const struct by_json *obj, struct by_ar
         return refuse_type(err, "sampling_params", "an object", obj);
     for (const struct by_json *it = by_json_first(obj); it && !rc; it = by_json_next(it)) {
         struct by_str key = by_json_key(it);
-        const struct row *found = NULL;
-        for (size_t i = 0; i < BY_COUNTOF(rows) && !found; i++) {
-            if (by_str_eqz(key, rows[i].native)) found = &rows[i];
-        }
+        const struct row *found = native_row(key);
         if (by_str_eqz(key, "max_new_tokens"))
             rc = read_max(it, "max_new_tokens", p, err);
         else if (found)
             rc = read_row(found, found->native, it, p, arena, err);
         else
-            rc = by_fail(err, BY_EINVAL, "sampling_params: unknown field '%.*s'",
-                         (int)BY_MIN(key.n, (size_t)80), key.p);
+            rc = refuse_unknown(key, err);
     }
     return rc ? rc : finish(p, "max_new_tokens", err);
 }

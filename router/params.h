@@ -25,6 +25,8 @@ void params_init(struct params *p, uint32_t max_new_tokens); /* 0: up to the con
 /* obj: the sampling_params object. */
 BY_MUST_USE int params_read_native(struct params *p, const struct by_json *obj,
                                    struct by_arena *arena, struct by_err *err);
+/* Is it a name of sampling_params? */
+bool params_is_native(struct by_str key);
 /* body: the whole request; `chat` decides what logprobs means (a flag there, a number in completions). */
 BY_MUST_USE int params_read_openai(struct params *p, const struct by_json *body, bool is_chat,
                                    struct by_arena *arena, struct by_err *err);

@@ -130,17 +130,17 @@ static int check_key(struct router *r, enum route_level level, const struct http
 
 static void refuse_method(struct conn *c, const struct http1_request *req) {
     struct by_buf body;
-    char extra[128] = "Allow: ";
+    char allowed[96] = "", extra[128], text[256];
     for (size_t i = 0; i < n_routes; i++) {
         if (!matches(routes[i].path, req->path)) continue;
-        size_t n = strlen(extra);
-        snprintf(extra + n, sizeof extra - n, "%s%s", n > 7 ? ", " : "",
+        size_t n = strlen(allowed);
+        snprintf(allowed + n, sizeof allowed - n, "%s%s", n ? ", " : "",
                  http1_method_name(routes[i].method));
     }
-    size_t n = strlen(extra);
-    snprintf(extra + n, sizeof extra - n, "\r\n");
+    snprintf(extra, sizeof extra, "Allow: %s\r\n", allowed);
+    snprintf(text, sizeof text, "this path does not take this method; it takes %s", allowed);
     by_buf_init(&body, 4096);
-    request_write_error(&body, BY_EMETHOD, "this path does not take this method");
+    request_write_error(&body, BY_EMETHOD, text);
     conn_respond(c, 405, "application/json", by_buf_str(&body), extra);
     by_buf_release(&body);
 }

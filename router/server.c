@@ -1,6 +1,7 @@
 #include "router/server.h"
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/list.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
@@ -214,6 +215,7 @@ void conn_respond(struct conn *c, int status, const char *content_type, struct b
     by_assert(c->state == CONN_BUSY && !c->is_streaming);
     if (status >= 400) by_count(status >= 500 ? BY_M_HTTP_FAILED : BY_M_HTTP_REFUSED, 1);
     struct http_head h = {.status = status,
+                          .now_s = (int64_t)(by_wall_ns() / BY_NS_PER_S),
                           .content_type = content_type,
                           .content_length = body.n,
                           .keep_alive = c->keep_alive,
@@ -233,6 +235,7 @@ void conn_stream_begin(struct conn *c, const char *content_type) {
     c->is_streaming = true;
     if (c->is_http10) c->keep_alive = false;
     struct http_head h = {.status = 200,
+                          .now_s = (int64_t)(by_wall_ns() / BY_NS_PER_S),
                           .content_type = content_type,
                           .is_stream = true,
                           .keep_alive = c->keep_alive,

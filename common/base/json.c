@@ -422,8 +422,8 @@ int by_json_get_f64(const struct by_json *obj, const char *path, const char *key
     if (by_json_type(j) != BY_JSON_NUMBER) return wrong_type(path, key, "a number", j, err);
     double v = by_json_f64(j);
     if (!(v >= min && v <= max)) {
-        return by_fail(err, BY_EINVAL, "%s%s%s: expected a number from %g to %g, got %g", path,
-                       *path ? "." : "", key, min, max, v);
+        return by_fail(err, BY_EINVAL, "%s%s%s: expected a number from %.15g to %.15g, got %.15g",
+                       path, *path ? "." : "", key, min, max, v);
     }
     *out = v;
     return 0;

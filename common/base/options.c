@@ -73,8 +73,8 @@ static int set_value(struct by_options *o, const struct by_options_row *r, const
         return 0;
     case KIND_NUM:
         if (!by_str_to_f64(s, &d) || d < r->min || d > r->max) {
-            return by_fail(err, BY_EINVAL, "%s: '%s' is not a number from %g to %g", from, text,
-                           r->min, r->max);
+            return by_fail(err, BY_EINVAL, "%s: '%s' is not a number from %.15g to %.15g", from,
+                           text, r->min, r->max);
         }
         *num_at(o, r) = d;
         return 0;

@@ -102,7 +102,7 @@ def test_a_refused_body_does_not_eat_the_answer(server):
     """A client that is still sending when it is refused must be able to read why: more here than any socket's buffers hold."""
     answer = exchange(server, post("Content-Length: 99999999\r\n", b"x" * 50_000_000))
     assert status(answer) == 413, answer[:200]
-    assert b"max-body-bytes" in answer
+    assert b"larger than 16777216 bytes (--max-body-bytes)" in answer
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
@@ -199,3 +199,21 @@ def test_random_bytes(server):
         assert status(answer) in (0, 200, *range(400, 432), 501, 505), answer[:200]
     assert server.get("/health").status == 200
     assert rss_kib(server.pid("router")) - before < 2048
+
+
+def test_each_answer_has_its_date(server):
+    """RFC 9110 asks it of a server with a clock; caches and log readers go by it."""
+    import email.utils
+    import time
+
+    for path in ("/health", "/nowhere"):
+        told = email.utils.parsedate_to_datetime(server.get(path).headers["Date"])
+        assert told.tzinfo is not None and abs(told.timestamp() - time.time()) < 60
+    streamed = server.post("/generate", {"text": "hi", "stream": True, "sampling_params": {"max_new_tokens": 1}})
+    assert streamed.headers["Date"].endswith("GMT")
+
+
+def test_a_wrong_method_is_told_the_right_ones(server):
+    for method in ("GET", "DELETE"):
+        answer = server.request(method, "/generate")
+        assert answer.status == 405 and answer.headers["Allow"] == "POST, PUT" and "POST, PUT" in answer.json["error"]["message"], answer
