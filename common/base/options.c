@@ -86,34 +86,51 @@ static int set_value(struct by_options *o, const struct by_options_row *r, const
     }
 }
 
-/* Levenshtein distance, for "did you mean". */
-static unsigned distance(const char *a, const char *b) {
-    unsigned line[FLAG_MAX + 1];
-    size_t n = BY_MIN(strlen(b), (size_t)FLAG_MAX);
-    for (size_t j = 0; j <= n; j++)
-        line[j] = (unsigned)j;
-    for (size_t i = 0; a[i]; i++) {
-        unsigned diagonal = line[0];
-        line[0] = (unsigned)i + 1;
-        for (size_t j = 0; j < n; j++) {
-            unsigned best = BY_MIN(BY_MIN(line[j], line[j + 1]) + 1, diagonal + (a[i] != b[j]));
-            diagonal = line[j + 1];
-            line[j + 1] = best;
-        }
-    }
-    return line[n];
-}
+/* What other servers call it, for who brings a command from there: SGLang, vLLM, llama.cpp. */
+static const struct {
+    const char *flag, *says;
+} foreign[] = {
+    {"--max-model-len", "here it is --context-length"},
+    {"--ctx-size", "here it is --context-length"},
+    {"--gpu-memory-utilization", "here it is --mem-fraction-static"},
+    {"--max-num-seqs", "here it is --max-running-requests"},
+    {"--parallel", "here it is --max-running-requests"},
+    {"--max-num-batched-tokens", "here it is --chunked-prefill-size"},
+    {"--block-size", "here it is --page-size"},
+    {"--alias", "here it is --served-model-name"},
+    {"--tokenizer", "here it is --tokenizer-path"},
+    {"--n-gpu-layers", "here it is --device cuda"},
+    {"--disable-log-requests", "leave it out: requests are logged with --log-requests only"},
+    {"--enable-metrics", "leave it out: GET /metrics is always there"},
+    {"--enable-cache-report", "leave it out: usage always has cached_tokens"},
+    {"--enable-prefix-caching", "leave it out: prefixes are cached without it"},
+    {"--enable-mixed-chunk", "leave it out: steps are mixed without it"},
+    {"--enable-priority-scheduling", "here it is --schedule-policy priority"},
+    {"--enable-deterministic-inference", "here it is --deterministic, and on a CPU always so"},
+    {"--enable-auto-tool-choice", "leave it out: --tool-call-parser is enough"},
+    {"--skip-server-warmup", "leave it out: there is none"},
+    {"--random-seed", "leave it out: a request has its own seed"},
+    {"--stream-interval", "leave it out: what waits for a slow client goes out together"},
+    {"--sampling-backend", "leave it out: there is one"},
+    {"--attention-backend", "leave it out: --device and --cpu-isa decide"},
+    {"--grammar-backend", "leave it out: grammars are not served yet"},
+};
 
 static int fail_unknown(const struct by_options_program *prog, const char *flag,
                         struct by_err *err) {
     char best[FLAG_MAX] = "", text[FLAG_MAX];
-    unsigned least = 4;
+    unsigned least = (unsigned)BY_MIN(strlen(flag) / 3, (size_t)3) + 1;
+    for (size_t i = 0; i < BY_COUNTOF(foreign); i++) {
+        if (strcmp(flag, foreign[i].flag) == 0)
+            return by_fail(err, BY_EINVAL, "%s has no option %s; %s", prog->name, flag,
+                           foreign[i].says);
+    }
     for (size_t i = 0; i < by_options_n_rows; i++) {
         if (by_options_rows[i].kind == KIND_SECTION ||
             !by_options_row_is_read(&by_options_rows[i], prog->who))
             continue;
         by_options_row_flag(by_options_rows[i].name, text);
-        unsigned d = distance(flag, text);
+        unsigned d = by_str_distance(flag, text);
         if (d >= least) continue;
         least = d;
         memcpy(best, text, sizeof best);

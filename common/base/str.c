@@ -123,3 +123,21 @@ bool by_str_to_bool(struct by_str s, bool *out) {
 uint64_t by_str_hash(struct by_str s) {
     return XXH3_64bits(s.p ? s.p : "", s.n);
 }
+
+unsigned by_str_distance(const char *a, const char *b) {
+    enum { B_MAX = 64 };
+    unsigned line[B_MAX + 1];
+    size_t n = BY_MIN(strlen(b), (size_t)B_MAX);
+    for (size_t j = 0; j <= n; j++)
+        line[j] = (unsigned)j;
+    for (size_t i = 0; a[i]; i++) {
+        unsigned diagonal = line[0];
+        line[0] = (unsigned)i + 1;
+        for (size_t j = 0; j < n; j++) {
+            unsigned best = BY_MIN(BY_MIN(line[j], line[j + 1]) + 1, diagonal + (a[i] != b[j]));
+            diagonal = line[j + 1];
+            line[j + 1] = best;
+        }
+    }
+    return line[n];
+}

@@ -41,6 +41,8 @@ BY_MUST_USE bool by_str_to_i64(struct by_str s, int64_t *out);
 /* decimal, finite; locale does not matter */
 BY_MUST_USE bool by_str_to_f64(struct by_str s, double *out);
 BY_MUST_USE bool by_str_to_bool(struct by_str s, bool *out); /* true/false, 1/0, yes/no, on/off */
-uint64_t by_str_hash(struct by_str s);                       /* xxh3; not stable across versions */
+/* How many letters to put in, take out or change make one of the other; of b the first 64 count. For "did you mean". */
+unsigned by_str_distance(const char *a, const char *b);
+uint64_t by_str_hash(struct by_str s); /* xxh3; not stable across versions */
 
 #endif

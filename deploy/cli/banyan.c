@@ -1,6 +1,7 @@
 #include "deploy/cli/banyan.h"
 
 #include "common/base/base.h"
+#include "common/base/str.h"
 #include "deploy/cli/cmd.h"
 
 #include <stdio.h>
@@ -65,6 +66,19 @@ static int man(void) {
     return 0;
 }
 
+static int fail_unknown(const char *command) {
+    const char *best = NULL;
+    size_t least = strlen(command) / 3 + 1;
+    for (size_t i = 0; i < BY_COUNTOF(commands); i++) {
+        size_t d = by_str_distance(command, commands[i].name);
+        if (d < least) best = commands[i].name;
+        least = BY_MIN(least, d);
+    }
+    fprintf(stderr, "banyan: there is no command '%s'%s%s%s; `banyan --help` lists them\n", command,
+            best ? " (did you mean " : "", best ? best : "", best ? "?)" : "");
+    return 2;
+}
+
 int banyan_main(int argc, char **argv) {
     if (argc < 2) return help(stderr);
     if (argc > 2 && strcmp(argv[1], "help") == 0) { /* banyan help COMMAND */
@@ -75,13 +89,12 @@ int banyan_main(int argc, char **argv) {
         strcmp(argv[1], "help") == 0)
         return help(stdout);
     if (strcmp(argv[1], "--man") == 0) return man();
-    if (strcmp(argv[1], "--version") == 0) {
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "version") == 0) {
         printf("banyan %s\n", BANYAN_VERSION);
         return 0;
     }
     for (size_t i = 0; i < BY_COUNTOF(commands); i++) {
         if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
     }
-    fprintf(stderr, "banyan: there is no command '%s'\n\n", argv[1]);
-    return help(stderr);
+    return fail_unknown(argv[1]);
 }

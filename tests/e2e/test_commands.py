@@ -159,3 +159,15 @@ def test_sglangs_other_spellings_of_parallel_sizes(flag):
     """`--tp 2` was unknown, and --impl was proposed for it."""
     done = subprocess.run([BIN / "banyan", "config", "check", flag, "2"], capture_output=True, text=True)
     assert done.returncode == 0 and re.search(rf"{flag[2]}p.size", done.stdout), done
+
+
+@pytest.mark.parametrize("typed, meant", [("srve", "serve"), ("tokenise", "tokenize"), ("configs", "config"), ("frobnicate", None), ("t", None)])
+def test_a_typo_gets_one_line(typed, meant):
+    """The line that says so stood above a whole page of help."""
+    done = subprocess.run([BIN / "banyan", typed], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert typed in done.stderr and (f"did you mean {meant}?" in done.stderr if meant else "did you mean" not in done.stderr)
+
+
+def test_version_as_a_word():
+    assert subprocess.check_output([BIN / "banyan", "version"], text=True) == subprocess.check_output([BIN / "banyan", "--version"], text=True)

@@ -178,7 +178,25 @@ TEST(the_manual_page_is_roff_with_every_option) {
     by_buf_release(&out);
 }
 
+/* -p was answered "did you mean --dp?", and --nnodes "did you mean --model?"; who came from vLLM with --max-model-len got nothing. */
+TEST(what_other_servers_call_it_is_translated_and_nothing_far_is_guessed) {
+    UNUSED_STATE;
+    struct by_options o;
+    struct by_err err;
+    assert_int_equal(PARSE(&o, &err, "--max-model-len", "1"), BY_EINVAL);
+    assert_non_null(strstr(err.text, "no option --max-model-len; here it is --context-length"));
+    assert_int_equal(PARSE(&o, &err, "--enable-metrics"), BY_EINVAL);
+    assert_non_null(strstr(err.text, "leave it out: GET /metrics is always there"));
+    assert_int_equal(PARSE(&o, &err, "-p", "1"), BY_EINVAL);
+    assert_null(strstr(err.text, "did you mean"));
+    assert_int_equal(PARSE(&o, &err, "--nnodes", "1"), BY_EINVAL);
+    assert_null(strstr(err.text, "did you mean"));
+    assert_int_equal(PARSE(&o, &err, "--hots", "x"), BY_EINVAL);
+    assert_non_null(strstr(err.text, "did you mean --host?"));
+}
+
 TESTS(RUN(flags_win_over_environment_over_file_over_default), RUN(mistakes_are_named),
+      RUN(what_other_servers_call_it_is_translated_and_nothing_far_is_guessed),
       RUN(an_ipv6_address_may_stand_in_brackets), RUN(a_child_gets_what_differs_from_the_default),
       RUN(keys_go_to_children_by_the_environment),
       RUN(a_flag_that_says_the_default_wins_in_children_too), RUN(help_lists_only_what_is_read),
