@@ -74,6 +74,30 @@ def test_streams_are_cumulative(engine):
     assert last[0] == whole and set(last) == {0, 1}
 
 
+def test_a_chat(engine):
+    """A chat model could be had offline by a prompt of one's own only; Client had no chat either."""
+    messages = [{"role": "user", "content": "hello"}]
+    whole = engine.chat(messages, temperature=0, max_tokens=8)
+    words = whole["choices"][0]["message"]["content"]
+    assert whole["object"] == "chat.completion" and whole["usage"]["completion_tokens"] == 8 and words
+    chunks = list(engine.chat(messages, temperature=0, max_tokens=8, stream=True))
+    assert "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks) == words
+
+    async def both():
+        answer = await engine.async_chat(messages, temperature=0, max_tokens=8)
+        return answer, [c async for c in await engine.async_chat(messages, temperature=0, max_tokens=8, stream=True)]
+
+    answer, streamed = asyncio.run(both())
+    assert answer["choices"] == whole["choices"] and len(streamed) == len(chunks)
+    for wrong in ("hello", {"role": "user", "content": "hello"}, 5):
+        with pytest.raises(TypeError, match="messages: a list of"):
+            engine.chat(wrong)
+    for fields, named in [({"max_tokens": -1}, "max_tokens"), ({"response_format": {"type": "json_object"}}, "response_format")]:
+        with pytest.raises(banyan.RequestError, match=named):
+            engine.chat(messages, **fields)
+    assert engine.get_server_info()["status"] == "ready"
+
+
 def test_a_stream_left_early_is_aborted(engine):
     for _ in engine.generate("hello", {**GREEDY, "max_new_tokens": 20000}, stream=True):
         break
@@ -214,6 +238,15 @@ def test_a_start_that_fails_says_why():
         banyan.Engine(no_such_option=3)
     with pytest.raises(TypeError, match="opens no port"):
         banyan.Engine(port=3)
+    with pytest.raises(banyan.BanyanError, match="what it said is on stderr"):  # it was "it said nothing"
+        banyan.Engine(TINY, log_level="loud")
+
+
+def test_a_start_that_fails_quotes_no_log_that_nobody_sees(tmp_path):
+    """"its own line above says why" stood between the lines that it means."""
+    with pytest.raises(banyan.BanyanError, match="tokenizer.json") as why:
+        banyan.Engine(tmp_path)
+    assert "line above" not in str(why.value)
 
 
 def test_a_server_that_ended_is_named_and_quoted():

@@ -216,6 +216,34 @@ class Client:
             return self._stream(bodies, many)
         return await self._ask_each("/generate", bodies, many, _Bar(len(bodies), False))
 
+    # ---- chats ----
+
+    CHAT = "/v1/chat/completions"
+
+    def _chat_body(self, messages, stream, fields):
+        if isinstance(messages, (str, bytes, dict)) or not hasattr(messages, "__iter__"):
+            raise TypeError(f'messages: a list of {{"role": …, "content": …}} is needed, not {type(messages).__name__}')
+        return {**fields, "messages": list(messages), "stream": stream}
+
+    def chat(self, messages, *, stream=False, **fields):
+        """The answer to a conversation, by the model's chat template: what OpenAI's chat completions give, as a dict.
+
+        messages: dicts {"role", "content"}; fields: of the request, by OpenAI's names (temperature, max_tokens, tools, n, seed …).
+        The answer's words are ["choices"][0]["message"]["content"]; with stream=True an iterator of chunks, each with what is new
+        in ["choices"][0]["delta"].
+        """
+        body = self._chat_body(messages, stream, fields)
+        if stream:
+            return self._iterate(wire.stream(self.address, self.CHAT, body))
+        return json.loads(self._run(wire.ask(self.address, "POST", self.CHAT, body)))
+
+    async def async_chat(self, messages, *, stream=False, **fields):
+        """chat() for async code; with stream=True the result is an async iterator."""
+        body = self._chat_body(messages, stream, fields)
+        if stream:
+            return wire.stream(self.address, self.CHAT, body)
+        return json.loads(await wire.ask(self.address, "POST", self.CHAT, body))
+
     def _run(self, work):
         try:
             return _Loop.get().run(work)

@@ -108,6 +108,7 @@ class Engine(Client):
             raise
 
     def _start(self, argv, is_loud):
+        self._is_loud = is_loud
         self._log = log = open(f"{self.run_dir}/log", "w+b", buffering=0)  # read later by itself: who ends last removes the folder
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind(f"{self.run_dir}/notify")
@@ -142,7 +143,8 @@ class Engine(Client):
         """The sentences of the lines that say error; the program's whole last line when there is none."""
         lines = self._lines()
         errors = [re.sub(r"^\S+ error +", "", line) for line in lines if re.match(r"\S+ error ", line)]
-        return "; ".join(errors) or (lines[-1] if lines else "it said nothing")
+        causes = [line for line in errors if "(its own line above says why)" not in line] or errors
+        return "; ".join(causes) or (lines[-1] if lines else "what it said is on stderr" if self._is_loud else "it said nothing")
 
     def shutdown(self):
         """Stops the server and removes its folder. Again: nothing. In a forked child: nothing, it is the parent's."""
