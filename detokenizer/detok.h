@@ -16,15 +16,15 @@
 #include "proto/msg.h"
 
 enum {
-    DETOK_ENDED_MAX =
-        65536, /* ended requests that are remembered, to tell late frames from unknown ones */
+    /* ended requests that are remembered, to tell late frames from unknown ones */
+    DETOK_ENDED_MAX = 65536,
     DETOK_ENDED_S = 60,
 };
 
 struct detok_options {
     const struct by_tokenizer *t;
-    bool (*to_router)(void *ctx, uint64_t epoch,
-                      const struct msg *m); /* false: that router is not here */
+    /* false: that router is not here */
+    bool (*to_router)(void *ctx, uint64_t epoch, const struct msg *m);
     void (*to_scheduler)(void *ctx, const struct msg *m);
     void *ctx;
 };
@@ -38,16 +38,16 @@ void detok_on_tokens(struct detok *d, const struct msg_tokens *m, uint64_t now_n
 /* All that came before is read, or it would not get here: the scheduler asks when it looks for what kills its reader. It is
  * not done if that request will be asked for again. */
 void detok_on_reading(struct detok *d, const struct msg_reading *m);
-void detok_on_cancel(struct detok *d,
-                     const struct msg_name *name); /* the scheduler's: nothing more will come */
+/* the scheduler's: nothing more will come */
+void detok_on_cancel(struct detok *d, const struct msg_name *name);
 /* The router's. BY_EAGAIN: it misses a part, the scheduler shall replay. Else: it does not want this request. */
 void detok_on_router_cancel(struct detok *d, const struct msg_cancel *m);
 void detok_reset(struct detok *d); /* the scheduler's session is new */
 /* Its session is new: what went into the one before may be lost, also where nobody has seen that one end. */
 void detok_router_up(struct detok *d, uint64_t epoch);
 void detok_router_down(struct detok *d, uint64_t epoch);
-void detok_tick(struct detok *d,
-                uint64_t now_ns); /* forgets old ended requests; call every second or so */
+/* forgets old ended requests; call every second or so */
+void detok_tick(struct detok *d, uint64_t now_ns);
 
 size_t detok_n_open(const struct detok *d);     /* samples whose text goes on */
 size_t detok_n_requests(const struct detok *d); /* ended ones included */

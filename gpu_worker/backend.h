@@ -312,8 +312,8 @@ struct backend {
     uint64_t (*go)(struct backend *b, void *to, const void *from, size_t n);
     /* 1: the point is reached, 0: not yet. BY_EUNAVAILABLE: the device failed or is late, and is of no more use. */
     int (*reached)(struct backend *b, uint64_t point, struct by_err *err);
-    void *(*host_new)(struct backend *b,
-                      size_t n); /* host memory that a device can fill by itself; NULL: none */
+    /* host memory that a device can fill by itself; NULL: none */
+    void *(*host_new)(struct backend *b, size_t n);
     void (*host_free)(struct backend *b, void *p);
     uint64_t (*free_bytes)(struct backend *b); /* of the device's memory; NULL: the host's */
 
@@ -356,8 +356,8 @@ struct backend {
     void (*route)(struct lane *l, const struct op_route *o);
     void (*experts)(struct lane *l, const struct op_experts *o);
     void (*gate)(struct lane *l, const struct op_gate *o);
-    void (*sample)(struct lane *l,
-                   const struct op_sample *o); /* NULL on a CPU: sampler.c does it */
+    /* NULL on a CPU: sampler.c does it */
+    void (*sample)(struct lane *l, const struct op_sample *o);
 
     /* Where devices of a group reach each other (NCCL); else NULL. Rank 0 makes an address; every rank joins before its first
      * step, which waits for the others up to a minute, and leaves when the session ends. */

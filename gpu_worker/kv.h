@@ -27,7 +27,7 @@ BY_MUST_USE int kv_plan(uint32_t *n_pages, uint32_t *context_len, const struct b
                         size_t page_bytes, struct backend *b, struct by_err *err);
 /* Pages for an encoder's steps, whose keys and values nobody needs afterwards: those of two steps in flight. */
 uint32_t kv_plan_steps(const struct by_options *o, uint32_t rows_max);
-uint64_t kv_free_memory(
-    void); /* bytes this process may still take: the machine's, or its cgroup's if that is less */
+/* bytes this process may still take: the machine's, or its cgroup's if that is less */
+uint64_t kv_free_memory(void);
 
 #endif

@@ -18,12 +18,12 @@ struct slot {
     bool is_used;
     uint32_t n_prompt; /* tokens of the original prompt */
     uint32_t base;     /* tokens that came from the cache; their ids are not here */
-    uint32_t
-        n_done;    /* tokens whose keys and values lie in the pages, or will, by a step in flight */
+    /* tokens whose keys and values lie in the pages, or will, by a step in flight */
+    uint32_t n_done;
     uint32_t *ids; /* tokens base, base + 1, … */
     uint32_t n_ids;
-    uint32_t
-        n_pending;  /* tokens behind those, sampled or being sampled, which mirror_push will name */
+    /* tokens behind those, sampled or being sampled, which mirror_push will name */
+    uint32_t n_pending;
     size_t ids_cap; /* bytes */
     uint32_t *pages;
     uint32_t n_pages;

@@ -187,8 +187,8 @@ static bool find_max(const float *l, uint32_t n, float *max, uint32_t *id) {
  * the same bits (libm's differs between machines). Relative error below 2e-7 (Cephes' coefficients); 0 below -87. */
 static inline float exp_exact(float x) {
     const float log2e = 1.44269504088896341f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
-    const float round =
-        12582912.0f; /* 1.5 · 2^23: adding and taking it away rounds to whole numbers */
+    /* 1.5 · 2^23: adding and taking it away rounds to whole numbers */
+    const float round = 12582912.0f;
     float y = x > -87.0f ? x : -87.0f;
     float n = (y * log2e + round) - round;
     float r = y - n * ln2_high - n * ln2_low;
@@ -204,8 +204,8 @@ static inline float exp_exact(float x) {
         float f;
     } scale = {.i = ((int32_t)n + 127) << 23};
     float e = p * scale.f;
-    e = e < 1.0f ? e
-                 : 1.0f; /* the sum rounds to just above 1 for some x near 0; a weight never does */
+    /* the sum rounds to just above 1 for some x near 0; a weight never does */
+    e = e < 1.0f ? e : 1.0f;
     return x > -87.0f ? e : 0.0f;
 }
 

@@ -41,8 +41,8 @@ struct sampler_pick {
     uint32_t id;
     float logprob;          /* 0 unless params->logprobs */
     struct sampler_ids top; /* params->top_logprobs likeliest, best first */
-    struct sampler_ids
-        chosen; /* params->logprob_ids, in that order; -inf for an id outside the vocabulary */
+    /* params->logprob_ids, in that order; -inf for an id outside the vocabulary */
+    struct sampler_ids chosen;
 };
 
 struct sampler;

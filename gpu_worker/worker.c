@@ -92,8 +92,8 @@ void worker_free(struct worker *w) {
 
 void worker_reset(struct worker *w) {
     mirror_reset(&w->mirror);
-    w->n_flying =
-        0; /* what they bring is nobody's; the device does all in order, so nothing of theirs comes too late */
+    /* what they bring is nobody's; the device does all in order, so nothing of theirs comes too late */
+    w->n_flying = 0;
 }
 
 /* ---- the step as flat rows, and what is wanted of them ---- */

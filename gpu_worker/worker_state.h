@@ -84,8 +84,8 @@ struct worker {
     struct op_sample ask;
     struct sample_row sample_rows[WORKER_LOGIT_ROWS];
     uint32_t *answers; /* [ANSWER_WORDS] backend memory */
-    uint32_t *
-        last; /* [n_slots] backend memory: the last token of each slot; NULL: no steps in flight here */
+    /* [n_slots] backend memory: the last token of each slot; NULL: no steps in flight here */
+    uint32_t *last;
 };
 
 /* ---- worker.c ---- */

@@ -157,8 +157,8 @@ enum family {
 };
 struct head {
     enum family family;
-    uint64_t
-        u; /* value of bool, uint, bits of int and floats; length of str, bin, array; items of a map (x2) */
+    /* value of bool, uint, bits of int and floats; length of str, bin, array; items of a map (x2) */
+    uint64_t u;
 };
 
 static int read_head(struct reader *r, struct head *h) {
@@ -390,8 +390,9 @@ static int read_fields(struct reader *r, const struct shape *s, uint64_t n, void
         rc = read_field(r, &s->fields[i], (char *)to + at);
         at += shape_field_size(&s->fields[i]);
     }
+    /* fields of a newer version */
     for (uint64_t i = s->n_fields; i < n && !rc; i++)
-        rc = skip(r); /* fields of a newer version */
+        rc = skip(r);
     return rc;
 }
 

@@ -116,8 +116,8 @@ void msg_encode(const struct msg *m, struct by_buf *out);
 void msg_stamp_seq(char *frame, uint64_t seq);
 BY_MUST_USE int msg_decode(struct msg *m, struct by_str frame, struct by_arena *arena,
                            struct by_err *err);
-bool msg_equal(const struct msg *a,
-               const struct msg *b); /* bit for bit: NaN equals itself, 0 is not -0 */
+/* bit for bit: NaN equals itself, 0 is not -0 */
+bool msg_equal(const struct msg *a, const struct msg *b);
 /* One line for traces: ack name=(7,1) sample=0 … Long arrays and strings are cut; prompts show their length only. */
 void msg_print(const struct msg *m, struct by_buf *out);
 bool msg_kind_known(uint32_t code);

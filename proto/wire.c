@@ -27,8 +27,8 @@ enum {
     CREDIT_STEP = LIMIT_CREDIT_BYTES / 4, /* consumed bytes are given back in such steps */
     REST_MS = 1000, /* after a session's begin or end, what the peak has left is given back */
     PUMP_MS = 5,    /* of frames at once: then the loop sees to others, and comes back */
-    QUEUE_BYTES_MAX =
-        512 * 1024 * 1024, /* more waiting than this: the peer is not keeping up, start over */
+    /* more waiting than this: the peer is not keeping up, start over */
+    QUEUE_BYTES_MAX = 512 * 1024 * 1024,
     ARENA_BYTES_MAX = 2 * LIMIT_FRAME_BYTES, /* decoded lists of one frame */
 };
 
@@ -114,8 +114,8 @@ static int put_on_socket(struct peer *p, enum msg_kind kind, char *frame, size_t
         return 0;
     }
     if (rc) {
-        if (!w->is_connected && !w->o.is_bind)
-            return 0; /* DISCONNECTED is on its way; down will tell */
+        /* DISCONNECTED is on its way; down will tell */
+        if (!w->is_connected && !w->o.is_bind) return 0;
         return rc;
     }
     p->seq_out++;
@@ -384,8 +384,8 @@ static struct peer *find_connection(struct wire *w, int connection) {
 
 static void on_welcome(struct wire *w, const struct msg_welcome *m, uint64_t now) {
     struct peer *p = BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node);
-    if (m->attempt && m->attempt != p->attempt)
-        return; /* of an older hello; 0: frames came without a session */
+    /* of an older hello; 0: frames came without a session */
+    if (m->attempt && m->attempt != p->attempt) return;
     if (p->is_up) {
         if (!m->session) end_session(p, "it ended the session");
         return;
@@ -644,8 +644,8 @@ void wire_attach(struct wire *w, struct by_loop *loop) {
     wire_fds(w, fds);
     by_loop_add_fd(loop, fds[0], on_loop, w);
     by_loop_add_fd(loop, fds[1], on_loop, w);
-    by_loop_set_timer(loop, 1, on_loop,
-                      w); /* once at once: what came before we looked gives no edge */
+    /* once at once: what came before we looked gives no edge */
+    by_loop_set_timer(loop, 1, on_loop, w);
 }
 
 void wire_detach(struct wire *w) {

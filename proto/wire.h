@@ -25,8 +25,8 @@ struct wire_peer { /* read-only for users, but for `user` */
     char instance[64];
     uint64_t epoch; /* the peer's life */
     uint64_t session;
-    bool
-        is_gone; /* in `down`: its connection went, perhaps the process too; else the session alone ended */
+    /* in `down`: its connection went, perhaps the process too; else the session alone ended */
+    bool is_gone;
     char endpoint[256];           /* where it binds for routers; from hello */
     struct msg_model model;       /* gpu workers; owned by the peer */
     struct msg_capacity capacity; /* gpu workers; owned by the peer */

@@ -21,11 +21,11 @@ api_handler api_drain, api_drain_end, api_root, api_openapi;
 api_handler api_cache, api_flush_cache, api_abort, api_update_weights;
 api_handler api_tokenize, api_detokenize, api_tokenizer_info, api_apply_template; /* api_text.c */
 
-api_handler api_ollama_chat, api_ollama_generate, api_ollama_tags,
-    api_ollama_show; /* api_ollama.c */
+/* api_ollama.c */
+api_handler api_ollama_chat, api_ollama_generate, api_ollama_tags, api_ollama_show;
 api_handler api_ollama_ps, api_ollama_version;
-api_handler api_embeddings, api_encode, api_classify, api_ollama_embed,
-    api_ollama_embeddings;         /* api_embed.c */
+/* api_embed.c */
+api_handler api_embeddings, api_encode, api_classify, api_ollama_embed, api_ollama_embeddings;
 api_handler api_rerank, api_score; /* api_score.c */
 
 #define API_PROMETHEUS "text/plain; version=0.0.4; charset=utf-8"

@@ -107,8 +107,8 @@ static bool is_idle(struct by_str json) {
     const struct by_json_limits lim = {.bytes_max = 1 << 20, .depth_max = 16};
     struct by_json *body = NULL;
     double n = 0;
-    if (by_json_parse(&body, json, &lim, NULL))
-        return true; /* then flush, and hear what is wrong */
+    /* then flush, and hear what is wrong */
+    if (by_json_parse(&body, json, &lim, NULL)) return true;
     const struct by_json *it = by_json_first(by_json_get(body, "loads"));
     for (; it; it = by_json_next(it))
         n += by_json_f64(by_json_get(it, "num_running_reqs")) +
@@ -127,8 +127,8 @@ static void on_loads_for_flush(void *ctx, int code, struct by_str json) {
     if (p->conn)
         uplink_ask_scheduler(p->router->uplink, "flush", BY_STR("{}"), api_on_answer, p);
     else
-        api_on_answer(p, 0,
-                      BY_STR("{}")); /* who asked has left, and wants nothing forgotten any more */
+        /* who asked has left, and wants nothing forgotten any more */
+        api_on_answer(p, 0, BY_STR("{}"));
     uv_close((uv_handle_t *)&f->again, on_flush_closed);
 }
 

@@ -24,7 +24,7 @@ void api_openai_write_usage_event(const struct request *q, const char *prefix, c
                                   struct by_buf *out);
 /* What stands for a token in logprobs: its text; "bytes:\\xe2\\x82" when it is no whole characters, so that no two are alike. */
 void api_openai_write_token(const struct journal_entry *e, uint32_t id, struct by_buf *out);
-uint32_t api_openai_choice(const struct journal_entry *e,
-                           uint32_t sample); /* index among all choices */
+/* index among all choices */
+uint32_t api_openai_choice(const struct journal_entry *e, uint32_t sample);
 
 #endif

@@ -376,8 +376,8 @@ static int read_parsers(struct request *q, struct msg_generate *m, struct by_err
                        "not supported yet; ask for auto, and say in a message which to call");
     q->is_one_call = !is_parallel;
     if (is_separate) q->reasoning = q->router->reasoning;
-    if (q->reasoning == PARSE_REASONING_ALWAYS && !thinks)
-        q->reasoning = PARSE_REASONING_MARKED; /* the template has not opened it */
+    /* the template has not opened it */
+    if (q->reasoning == PARSE_REASONING_ALWAYS && !thinks) q->reasoning = PARSE_REASONING_MARKED;
     m->textual.wants_pieces |= q->reasoning != PARSE_REASONING_NONE; /* its tokens are counted */
     if (!tools || !by_json_first(tools) || by_str_eqz(how, "none")) return 0;
     q->tools = q->router->tools;

@@ -6,8 +6,8 @@
 
 struct pending {
     struct conn *conn; /* NULL: the client has left */
-    struct auth_key
-        *caller; /* it runs, and counts, until it is answered, whether or not anybody waits */
+    /* it runs, and counts, until it is answered, whether or not anybody waits */
+    struct auth_key *caller;
     void (*error)(struct by_buf *out, int code, const char *text); /* NULL: OpenAI's form */
 };
 

@@ -42,8 +42,8 @@ struct auth {
 
 struct auth *auth_new(void);
 void auth_free(struct auth *a);
-void auth_add(struct auth *a, const char *key,
-              bool is_admin); /* --api-key, --admin-api-key; NULL: none */
+/* --api-key, --admin-api-key; NULL: none */
+void auth_add(struct auth *a, const char *key, bool is_admin);
 BY_MUST_USE int auth_read(struct auth *a, const char *path, struct by_err *err);
 BY_MUST_USE int auth_parse(struct auth *a, struct by_str text, const char *path,
                            struct by_err *err);

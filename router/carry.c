@@ -218,8 +218,8 @@ static void on_text(struct carry *c, const struct msg_text *t) {
     }
     if (result != JOURNAL_NEWS) return;
     e->is_asked_again = false;
-    if (e->is_paused && !t->finish)
-        carry_pause(c, e, true); /* a scheduler that does not know yet */
+    /* a scheduler that does not know yet */
+    if (e->is_paused && !t->finish) carry_pause(c, e, true);
     c->o.news(c->o.ctx, e, t->sample);
 }
 

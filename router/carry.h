@@ -34,8 +34,8 @@ struct carry_options {
     struct journal *journal;
     void (*send)(void *ctx, uint32_t link, const struct msg *m);       /* m is borrowed */
     void (*news)(void *ctx, struct journal_entry *e, uint32_t sample); /* may remove e */
-    void (*failed)(void *ctx, struct journal_entry *e,
-                   const struct msg_failed *f); /* must remove e */
+    /* must remove e */
+    void (*failed)(void *ctx, struct journal_entry *e, const struct msg_failed *f);
     void *ctx;
 };
 
@@ -68,8 +68,8 @@ void carry_on_message(struct carry *c, uint32_t link, const struct msg *m);
 void carry_submit(struct carry *c, struct journal_entry *e);
 /* The client left; remove the entry afterwards. */
 void carry_cancel(struct carry *c, struct journal_entry *e);
-void carry_ack(struct carry *c, struct journal_entry *e, uint32_t sample,
-               bool is_final); /* final: remove the entry afterwards */
+/* final: remove the entry afterwards */
+void carry_ack(struct carry *c, struct journal_entry *e, uint32_t sample, bool is_final);
 void carry_pause(struct carry *c, struct journal_entry *e, bool is_paused);
 bool carry_check(const struct carry *c);
 

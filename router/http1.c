@@ -447,8 +447,8 @@ enum http1_result http1_feed(struct http1 *h, struct by_str bytes, size_t *used)
         struct by_str rest = by_str_sub(bytes, *used, SIZE_MAX);
         size_t n = 0;
         r = h->data_left ? feed_data(h, rest, &n) : feed_line(h, rest, &n);
-        if (h->result == HTTP1_BAD)
-            r = HTTP1_BAD; /* refused: say so now, whatever is still to come */
+        /* refused: say so now, whatever is still to come */
+        if (h->result == HTTP1_BAD) r = HTTP1_BAD;
         *used += n;
     }
     if (r == HTTP1_DONE) h->req.body = by_buf_str(&h->body);

@@ -41,8 +41,8 @@ struct http1_header {
 
 struct http1_request {
     enum http1_method method;
-    struct by_str
-        path; /* percent-decoded, without empty, "." and ".." segments: routes and keys see only this */
+    /* percent-decoded, without empty, "." and ".." segments: routes and keys see only this */
+    struct by_str path;
     struct by_str query; /* as sent, without the '?' */
     bool is_http10;
     bool keep_alive;      /* may another request follow on this connection? */

@@ -65,9 +65,9 @@ struct journal_entry {
     uint32_t prompt_logprob_start, prompt_logprob_end; /* known positions: from … up to */
     float *vector; /* what was asked for in place of tokens; comes with the finish */
     uint32_t n_vector;
-    struct by_map
-        pieces;    /* id + 1 → struct by_str, what it adds to a text, with textual.wants_pieces */
-    bool has_text; /* a text frame has come: the scheduler knows it */
+    /* id + 1 → struct by_str, what it adds to a text, with textual.wants_pieces */
+    struct by_map pieces;
+    bool has_text;       /* a text frame has come: the scheduler knows it */
     uint32_t n_sent;     /* carry's: copies; some scheduler may have accepted one */
     bool is_read;        /* carry's: a tokenizer worker has read it, and lived */
     bool is_being_read;  /* carry's: the one that has it has begun to */
@@ -76,8 +76,8 @@ struct journal_entry {
     bool is_unsent;      /* carry's: no tokenizer worker was there to take it */
     bool is_paused;      /* carry's: the client reads too slowly */
     bool is_asked_again; /* carry's: a replay is on its way; cleared by news */
-    uint32_t
-        tokenizer;    /* carry's: the link that took it and from which nothing came yet; 0: none */
+    /* carry's: the link that took it and from which nothing came yet; 0: none */
+    uint32_t tokenizer;
     void *owner;      /* the client request */
     uint32_t index;   /* which prompt of it */
     bool is_id_taken; /* another entry has its routing.client_id, and keeps it */
@@ -97,8 +97,8 @@ void journal_release(struct journal *j);
 struct journal_entry *journal_add(struct journal *j, const struct msg_generate *request,
                                   void *owner, uint32_t index);
 void journal_remove(struct journal *j, struct journal_entry *e); /* frees e */
-struct journal_entry *journal_find(const struct journal *j,
-                                   struct msg_name name); /* NULL: not ours, or over */
+/* NULL: not ours, or over */
+struct journal_entry *journal_find(const struct journal *j, struct msg_name name);
 
 enum journal_result { JOURNAL_NEWS, JOURNAL_OLD, JOURNAL_GAP };
 /* Adds what is new. GAP: ids or text are missing before it; the sender must replay. */

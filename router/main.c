@@ -82,8 +82,8 @@ static void on_stop(uv_poll_t *p, int status, int events) {
     s->router.is_draining = true;
     server_stop_listening(s->router.server);
     if (s->admin) server_stop_listening(s->admin);
-    s->drain_until_ns =
-        by_proc_is_orphan() ? 0 : by_now_ns() + s->drain_ns; /* nobody to serve with */
+    /* nobody to serve with */
+    s->drain_until_ns = by_proc_is_orphan() ? 0 : by_now_ns() + s->drain_ns;
     uv_timer_start(&s->drain, on_drain_tick, 0, DRAIN_POLL_MS);
 }
 

@@ -164,8 +164,9 @@ static int read_seed(const char *key, const struct by_json *v, struct params *p,
                      struct by_err *err) {
     int64_t seed;
     if (by_json_type(v) != BY_JSON_NUMBER) return refuse_type(err, key, "a whole number", v);
+    /* clients draw up to 2^63 - 1, which JSON's doubles round up */
     if (by_json_f64(v) == 0x1p63)
-        seed = INT64_MAX; /* clients draw up to 2^63 - 1, which JSON's doubles round up */
+        seed = INT64_MAX;
     else if (!by_json_to_i64(v, &seed))
         return by_fail(err, BY_EINVAL, "%s: %.15g is not a whole number of 64 bits", key,
                        by_json_f64(v));
@@ -199,8 +200,8 @@ static int read_row(const struct row *r, const char *key, const struct by_json *
     default:
         break;
     }
-    if (by_json_type(v) == BY_JSON_STRING && !by_json_str(v).n)
-        return 0; /* an empty grammar is none */
+    /* an empty grammar is none */
+    if (by_json_type(v) == BY_JSON_STRING && !by_json_str(v).n) return 0;
     return by_fail(err, BY_EUNSUPPORTED, "%s: it is not supported yet; leave it out", key);
 }
 

@@ -104,8 +104,9 @@ static bool push_object(struct parse_tools_result *out, struct by_str obj) {
 static bool push_named(struct parse_tools_result *out, struct by_str name, struct by_str args) {
     struct by_json *j = args.n && *args.p == '{' ? parse(args) : NULL;
     bool is_call = j && name.n && out->n_calls < PARSE_TOOLS_MAX;
+    /* words are no name */
     for (size_t i = 0; i < name.n; i++)
-        is_call = is_call && skip_blanks(name, i) == i; /* words are no name */
+        is_call = is_call && skip_blanks(name, i) == i;
     if (is_call) push(out, name, args);
     by_json_free(j);
     return is_call;

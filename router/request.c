@@ -179,8 +179,8 @@ static void mark_caller(struct request *q, struct msg_routing *routing) {
     routing->priority = BY_MIN(routing->priority, q->caller->priority_max);
     if (!q->router->isolates_cache) return;
     by_buf_init(&key, LIMIT_CONTROL_STR_BYTES);
-    by_buf_addf(&key, "%s\n",
-                q->caller->name); /* no name has a line's end, no key's prefix is another's */
+    /* no name has a line's end, no key's prefix is another's */
+    by_buf_addf(&key, "%s\n", q->caller->name);
     by_buf_add_str(&key, routing->extra_key);
     routing->extra_key = by_arena_copy(&q->arena, by_buf_str(&key));
     by_buf_release(&key);
@@ -477,8 +477,8 @@ void request_on_news(void *router, struct journal_entry *e, uint32_t sample) {
 
 void request_write_news(void *router) {
     struct router *r = router;
-    if (r->is_writing)
-        return; /* a client that left made room for others: their news come in their turn */
+    /* a client that left made room for others: their news come in their turn */
+    if (r->is_writing) return;
     r->is_writing = true;
     for (struct by_list *node; (node = by_list_first(&r->unwritten)) != NULL;) {
         struct journal_sample *s = BY_CONTAINER_OF(node, struct journal_sample, unwritten);
@@ -503,8 +503,8 @@ void request_on_failed(void *router, struct journal_entry *e, const struct msg_f
     if (!journal_find(&r->journal, f->name)) return;
     snprintf(text, sizeof text, "%.*s", (int)BY_MIN(f->text.n, sizeof text - 1),
              f->text.p ? f->text.p : by_err_sentence(code));
-    if (by_err_http(code) ==
-        500) { /* a mistake of ours: the id is what a person looks for in the logs */
+    /* a mistake of ours: the id is what a person looks for in the logs */
+    if (by_err_http(code) == 500) {
         size_t n = strlen(text);
         snprintf(text + n, sizeof text - n, " (request %s)", q->id);
     }

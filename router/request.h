@@ -57,10 +57,10 @@ struct request;
 struct dialect {
     /* Appends the events for what is new of one sample (n_sent_… say what the client has). */
     void (*delta)(struct request *q, struct journal_entry *e, uint32_t sample, struct by_buf *out);
-    void (*end)(struct request *q,
-                struct by_buf *out); /* the last events of a stream, [DONE] included */
-    void (*whole)(struct request *q,
-                  struct by_buf *out); /* the body of an answer that is not streamed */
+    /* the last events of a stream, [DONE] included */
+    void (*end)(struct request *q, struct by_buf *out);
+    /* the body of an answer that is not streamed */
+    void (*whole)(struct request *q, struct by_buf *out);
     /* The body of an error, and what says it within a stream and ends that. NULL: OpenAI's. */
     void (*error)(struct by_buf *out, int code, const char *text);
     void (*error_event)(struct by_buf *out, int code, const char *text);
@@ -138,8 +138,8 @@ void request_error_as(struct conn *c, void (*write)(struct by_buf *out, int code
                       int code, const char *text);
 
 const char *request_why_draining(const struct router *r);
-const char *request_finish_reason(
-    const struct journal_sample *s); /* "stop", "length", "abort"; NULL while it runs */
+/* "stop", "length", "abort"; NULL while it runs */
+const char *request_finish_reason(const struct journal_sample *s);
 struct by_str request_model_name(const struct router *r);
 
 #endif

@@ -116,8 +116,8 @@ static struct by_str key_of(const struct http1_request *req) {
 static bool is_of_page(const struct http1_request *req) {
     struct by_str v;
     if (http1_header(req, "origin", &v)) return true;
-    return http1_header(req, "sec-fetch-site", &v) &&
-           !by_str_eqz(v, "none"); /* none: typed by hand */
+    /* none: typed by hand */
+    return http1_header(req, "sec-fetch-site", &v) && !by_str_eqz(v, "none");
 }
 
 /* Who asks: remembered for the handler. */

@@ -56,8 +56,8 @@ void conn_set_owner(struct conn *c, void *owner, void (*gone)(void *owner),
                     void (*drained)(void *owner));
 size_t conn_n_pending(const struct conn *c); /* bytes that the client has not taken yet */
 const struct trace_context *conn_trace(const struct conn *c); /* of the request in hand */
-bool conn_origin_may(
-    const struct conn *c); /* does the request in hand come from a page that may read the answer? */
+/* does the request in hand come from a page that may read the answer? */
+bool conn_origin_may(const struct conn *c);
 const char *conn_peer(const struct conn *c); /* address, for the log */
 
 #endif

@@ -20,8 +20,8 @@ static bool is_valid(struct by_str h) {
     if (h.n < N_ALL || !is_hex(h.p + VERSION_AT, 2, true)) return false;
     bool is_first_version = h.p[0] == '0' && h.p[1] == '0';
     if (h.p[0] == 'f' && h.p[1] == 'f') return false;
-    if (h.n > N_ALL && (is_first_version || h.p[N_ALL] != '-'))
-        return false; /* later ones may be longer */
+    /* later ones may be longer */
+    if (h.n > N_ALL && (is_first_version || h.p[N_ALL] != '-')) return false;
     return h.p[TRACE_AT - 1] == '-' && h.p[SPAN_AT - 1] == '-' && h.p[FLAGS_AT - 1] == '-' &&
            is_hex(h.p + TRACE_AT, 32, false) && is_hex(h.p + SPAN_AT, 16, false) &&
            is_hex(h.p + FLAGS_AT, 2, true);

@@ -24,8 +24,8 @@ struct uplink_options {
     uint64_t epoch;
     struct journal *journal;
     void (*news)(void *ctx, struct journal_entry *e, uint32_t sample); /* may remove e */
-    void (*failed)(void *ctx, struct journal_entry *e,
-                   const struct msg_failed *f); /* must remove e */
+    /* must remove e */
+    void (*failed)(void *ctx, struct journal_entry *e, const struct msg_failed *f);
     void (*settled)(void *ctx); /* the frames at hand have been taken: write what they brought */
     void (*ready_changed)(void *ctx, bool is_ready);
     void *ctx;
@@ -46,8 +46,8 @@ BY_MUST_USE int uplink_open(struct uplink **out, const struct uplink_options *o,
 const struct uplink_state *uplink_state(const struct uplink *u);
 
 void uplink_submit(struct uplink *u, struct journal_entry *e);
-void uplink_cancel(struct uplink *u,
-                   struct journal_entry *e); /* the client left; remove the entry afterwards */
+/* the client left; remove the entry afterwards */
+void uplink_cancel(struct uplink *u, struct journal_entry *e);
 void uplink_ack(struct uplink *u, struct journal_entry *e, uint32_t sample, bool is_final);
 void uplink_pause(struct uplink *u, struct journal_entry *e, bool is_paused);
 

@@ -12,8 +12,8 @@
 enum {
     NEW_TOKENS_CLIP = 4096, /* nobody is expected to write more than that */
     RATIO_STEPS = 600,      /* from the highest to the lowest ratio */
-    SHARE_LEAST =
-        32, /* prompt tokens another one is computing just now that are worth waiting for */
+    /* prompt tokens another one is computing just now that are worth waiting for */
+    SHARE_LEAST = 32,
     RESERVE_IDS = 8192, /* output ids that a log has room for from the start */
     DECODE_LOAD = 16,   /* prompt tokens that weigh as much as one running sequence */
 };

@@ -89,8 +89,8 @@ uint32_t batch_prefill(struct core *c, struct replica *r, struct seq *s, uint32_
     uint64_t room = n_pages * c->page_size - s->n_sched;
     n = (uint32_t)BY_MIN(n, room);
     if (n == 0) return 0;
-    if (!batch_fit(c, r, s,
-                   s->n_sched + n)) { /* some of the evicted pages are in use all the same */
+    /* some of the evicted pages are in use all the same */
+    if (!batch_fit(c, r, s, s->n_sched + n)) {
         room = (uint64_t)(s->n_pages + pages_n_free(r->pages)) * c->page_size - s->n_sched;
         n = (uint32_t)BY_MIN(n, room);
         if (n == 0 || !batch_fit(c, r, s, s->n_sched + n)) return 0;

@@ -23,9 +23,9 @@ struct life {            /* one router's epoch */
     struct by_map names; /* rid -> struct req or tombstone; key 0 is rid 0 */
     uint64_t epoch;
     uint64_t low_water; /* rids below that are not in the map are over */
-    uint64_t
-        orphan_due_ns; /* no session with this router: its requests end then; 0: there is one */
-    uint32_t peer;     /* 0: no session */
+    /* no session with this router: its requests end then; 0: there is one */
+    uint64_t orphan_due_ns;
+    uint32_t peer; /* 0: no session */
 };
 
 enum { BOOK_ENDED_KEPT = 64 };

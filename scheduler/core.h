@@ -29,8 +29,8 @@ struct core_options {
     uint32_t depth;                /* steps in flight of one replica: 1 or 2 */
     double conservativeness;       /* of the estimate of tokens to come */
     enum policy_kind policy;
-    int64_t
-        preemption_gap; /* under POLICY_PRIORITY: a waiting one this much above a running one takes its place */
+    /* under POLICY_PRIORITY: a waiting one this much above a running one takes its place */
+    int64_t preemption_gap;
     enum radix_policy eviction;
     bool no_radix_cache;
     uint64_t queue_timeout_ms, run_timeout_ms; /* of every request; 0: none */
@@ -39,8 +39,8 @@ struct core_options {
 /* Frames are borrowed for the call: encode or copy. Neither may call back into the core. */
 struct core_sink {
     void (*send)(void *ctx, uint32_t peer, const struct msg *m);
-    void (*end)(void *ctx, uint32_t peer,
-                const char *why); /* that session is over; the core has let go of it */
+    /* that session is over; the core has let go of it */
+    void (*end)(void *ctx, uint32_t peer, const char *why);
     void *ctx;
 };
 

@@ -51,8 +51,8 @@ struct core {
     uint32_t page_size;
     struct replica *replicas[RADIX_REPLICAS_MAX]; /* [opt.n_replicas] */
     uint32_t n_replicas_up;
-    uint64_t
-        ready_lost_ns; /* when the last replica, tokenizer worker or detokenizer went; 0: not lost */
+    /* when the last replica, tokenizer worker or detokenizer went; 0: not lost */
+    uint64_t ready_lost_ns;
     bool was_ready;
 
     struct by_list peers;
@@ -71,8 +71,8 @@ struct core {
     struct policy policy;
     struct by_list detokless; /* requests without a detokenizer */
     uint32_t n_probing;       /* detokenizers with a probe */
-    struct by_list
-        over; /* requests whose name is over but that have rows in flight, by req.in_life */
+    /* requests whose name is over but that have rows in flight, by req.in_life */
+    struct by_list over;
     struct by_list pins;
     uint32_t n_pins;
     uint64_t last_pin;
@@ -96,15 +96,15 @@ void core_send_router(struct core *c, uint64_t epoch, const struct msg *m);
 void core_fail(struct core *c, struct req *req, int code, const char *text);
 /* Nobody wants it any more: places go, the log too. is_known: a late copy of it must not run. */
 void core_drop(struct core *c, struct req *req, bool is_known);
-void core_unqueue(struct core *c,
-                  struct req *req); /* it counts no more for --max-queued-requests */
-void core_req_changed(struct core *c,
-                      struct req *req); /* frees it when nobody needs it and nothing is in flight */
+/* it counts no more for --max-queued-requests */
+void core_unqueue(struct core *c, struct req *req);
+/* frees it when nobody needs it and nothing is in flight */
+void core_req_changed(struct core *c, struct req *req);
 void core_set_timer(struct core *c, struct req *req);
 void core_strange(struct core *c, const struct core_peer *peer, const char *what);
 void core_clear_suspect(struct core *c, struct req *req);
-void core_seq_ended(struct core *c,
-                    struct seq *s); /* its finish is set: the place goes, the log stays */
+/* its finish is set: the place goes, the log stays */
+void core_seq_ended(struct core *c, struct seq *s);
 
 /* peers.c */
 struct core_peer *core_peer(const struct core *c, uint32_t id); /* NULL: gone */
@@ -151,8 +151,8 @@ void batch_file(struct core *c, struct seq *s); /* whole computed pages become m
 /* retract.c */
 /* s gives its slot up, now or when its rows in flight are back, and goes to `to`: WAITING, PAUSED or DONE. */
 void retract_leave(struct core *c, struct seq *s, enum seq_state to);
-void retract_landed(struct core *c,
-                    struct seq *s); /* one flight with rows of s is over; s may be freed */
+/* one flight with rows of s is over; s may be freed */
+void retract_landed(struct core *c, struct seq *s);
 /* One sequence of r gives way: a paused one, or the last in the policy's order. True if its pages are free now. */
 bool retract_one(struct core *c, struct replica *r);
 /* Nobody is about to leave r, and a paused one keeps its place: the one that is paused longest gives it up. True if it is
@@ -169,8 +169,8 @@ void dump_ask(struct core *c, struct core_peer *from, const struct msg_ask *m);
 
 /* deliver.c */
 void deliver_new(struct core *c, struct seq *s); /* what the detokenizer has not got */
-void deliver_all(struct core *c, struct seq *s,
-                 uint32_t n_delivered);               /* from the start: a replay */
+/* from the start: a replay */
+void deliver_all(struct core *c, struct seq *s, uint32_t n_delivered);
 void deliver_assign(struct core *c, struct req *req); /* picks a detokenizer, if there is one */
 void deliver_unassign(struct core *c, struct req *req);
 /* A detokenizer is gone, and its requests are about to go to others. Returns the one that kills whoever reads it, or NULL. */

@@ -71,8 +71,8 @@ static void send_from(struct core *c, struct seq *s, uint32_t pos, bool is_open,
 }
 
 void deliver_new(struct core *c, struct seq *s) {
-    if (!s->req->detok || is_held(c, s->req))
-        return; /* all is sent when one comes, or it is its turn */
+    /* all is sent when one comes, or it is its turn */
+    if (!s->req->detok || is_held(c, s->req)) return;
     bool has_news = req_n_output(s) > s->n_sent || s->n_prompts > s->n_prompts_sent ||
                     (s->finish != FINISH_NONE && !s->is_end_sent);
     if (!has_news) return;

@@ -15,8 +15,8 @@ struct pages *pages_new(uint32_t n_pages) {
     p->stack = by_alloc_array((size_t)n_pages + 1, sizeof *p->stack); /* one is written beyond */
     p->refs = by_alloc_array(n_pages, sizeof *p->refs);
     for (uint32_t i = 0; i < n_pages; i++)
-        p->stack[i] =
-            n_pages - 1 - i; /* low numbers first: a small load stays in few memory pages */
+        /* low numbers first: a small load stays in few memory pages */
+        p->stack[i] = n_pages - 1 - i;
     return p;
 }
 
@@ -55,8 +55,8 @@ void pages_give(struct pages *p, const uint32_t *ids, uint32_t n) {
         uint32_t id = ids[i];
         by_assert(id < n_pages);
         by_assert(refs[id] > 0);
-        stack[n_free] =
-            id; /* written always, kept when it was the last ref: there is room for every page */
+        /* written always, kept when it was the last ref: there is room for every page */
+        stack[n_free] = id;
         n_free += --refs[id] == 0;
     }
     p->n_free = n_free;

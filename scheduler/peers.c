@@ -6,8 +6,8 @@
 #include "scheduler/core_state.h"
 
 enum {
-    GRACE_MS =
-        10000, /* a lost worker, tokenizer worker or detokenizer may come back in this time: requests wait */
+    /* a lost worker, tokenizer worker or detokenizer may come back in this time: requests wait */
+    GRACE_MS = 10000,
 };
 
 struct core_peer *core_peer(const struct core *c, uint32_t id) {

@@ -43,11 +43,11 @@ struct policy {
     uint64_t round;
     uint32_t n_asked;
     struct by_list *at; /* fcfs: the next one */
-    struct policy_pick
-        pick[POLICY_WINDOW]; /* windows: sorted; priority: those taken out of the heap */
+    /* windows: sorted; priority: those taken out of the heap */
+    struct policy_pick pick[POLICY_WINDOW];
     uint32_t n_picks, i_pick;
-    struct tenant
-        *aside[POLICY_ASKED_MAX]; /* fair: taken out of the heap until the end of the round */
+    /* fair: taken out of the heap until the end of the round */
+    struct tenant *aside[POLICY_ASKED_MAX];
     uint32_t n_aside;
 };
 

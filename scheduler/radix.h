@@ -86,8 +86,8 @@ struct radix_top {
     uint64_t n_hits, replicas; /* a bit each */
     struct by_str space;
 };
-uint32_t radix_top(const struct radix *t, struct radix_top *out,
-                   uint32_t n); /* how many there are */
+/* how many there are */
+uint32_t radix_top(const struct radix *t, struct radix_top *out, uint32_t n);
 bool radix_check(const struct radix *t);
 /* The tree as text, one node a line: for tests, assertions and `banyan inspect`. */
 void radix_show(const struct radix *t, struct by_buf *out);

@@ -139,8 +139,8 @@ static bool check_node(const struct radix *t, const struct radix_node *n, struct
     if (n->tokens_cap < (size_t)n->n_pages * t->page_size * sizeof *n->tokens) return false;
     if (n->hash != radix_hash(t, n->parent, n->tokens)) return false;
     const struct radix_node *b = t->bucket[n->hash & (t->n_buckets - 1)];
-    while (b &&
-           b != n) { /* a sibling with the same first page would be found instead of this one */
+    /* a sibling with the same first page would be found instead of this one */
+    while (b && b != n) {
         if (b->parent == n->parent && b->hash == n->hash &&
             memcmp(b->tokens, n->tokens, t->page_size * sizeof *n->tokens) == 0)
             return false;

@@ -38,13 +38,13 @@ struct req {
     bool is_checked;   /* against the model's vocabulary and context */
     bool is_over;
     bool is_blamed; /* scratch of retract_blame */
-    uint64_t
-        blamed_by; /* replicas, a bit each, that were lost with rows of it in flight and are not back */
+    /* replicas, a bit each, that were lost with rows of it in flight and are not back */
+    uint64_t blamed_by;
     bool is_paused;
-    uint32_t
-        n_deaths; /* steps lost with rows of this request in flight, since its last new token */
-    uint32_t
-        n_replays; /* asked for by the detokenizer one soon after the other, since the router's last ack */
+    /* steps lost with rows of this request in flight, since its last new token */
+    uint32_t n_deaths;
+    /* asked for by the detokenizer one soon after the other, since the router's last ack */
+    uint32_t n_replays;
     uint64_t replayed_ns;     /* the last of them */
     uint32_t n_detoks_lost;   /* with it, since it was known to be read (deliver.c) */
     uint32_t n_detoks_killed; /* of them, while it alone was being read */
@@ -60,8 +60,8 @@ struct req {
 
 /* A request of n samples with its prompt in each log, all NEW. */
 struct req *req_new(struct pool *pool, const struct msg_tokenized *m);
-void req_free(struct req *req,
-              struct pool *pool); /* its sequences must be in no list and hold nothing */
+/* its sequences must be in no list and hold nothing */
+void req_free(struct req *req, struct pool *pool);
 static inline uint32_t req_n_output(const struct seq *s) {
     return s->n_total - s->req->n_prompt;
 }

@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 enum { HEADER_MAX = 4096, RECORD_HEAD = 17, PEERS_MAX = 4096 };
-static const uint64_t trace_bytes_max = UINT64_C(8)
-                                        << 30; /* then it stops: better than a full disk */
+/* then it stops: better than a full disk */
+static const uint64_t trace_bytes_max = UINT64_C(8) << 30;
 
 struct trace {
     FILE *file;

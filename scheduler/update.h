@@ -32,8 +32,8 @@ struct update {
     char weights_id[UPDATE_ID_BYTES]; /* as the first answer says, and all must */
     int code;                         /* why it will fail */
     char text[BY_ERR_TEXT_MAX];
-    char path_now
-        [UPDATE_PATH_BYTES]; /* in force since the last update; "": what the workers came with */
+    /* in force since the last update; "": what the workers came with */
+    char path_now[UPDATE_PATH_BYTES];
     char weights_id_now[UPDATE_ID_BYTES];
 };
 

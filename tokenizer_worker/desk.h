@@ -30,8 +30,8 @@ enum {
 
 /* A router is whatever the caller says: a pointer that stays the same for a session. Messages are borrowed. */
 struct desk_options {
-    void (*generate)(void *ctx, const struct msg_generate *m,
-                     struct msg *out); /* tokenized or failed, valid until the next call */
+    /* tokenized or failed, valid until the next call */
+    void (*generate)(void *ctx, const struct msg_generate *m, struct msg *out);
     void (*answer)(void *ctx, const struct msg_text_ask *m, struct msg *out); /* likewise */
     void (*to_router)(void *ctx, void *router, const struct msg *m);
     void (*to_scheduler)(void *ctx, const struct msg *m);

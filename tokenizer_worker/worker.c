@@ -22,8 +22,8 @@ struct worker {
     char no_chat[BY_ERR_TEXT_MAX]; /* … and this is why */
     bool knows_none;               /* the template asks whether a content is none */
     uint32_t n_vocab, context_len;
-    uint32_t
-        cut_len; /* where a text that may be cut is: the context, or what sentence-transformers says */
+    /* where a text that may be cut is: the context, or what sentence-transformers says */
+    uint32_t cut_len;
     uint32_t eos[BY_EOS_MAX + 1], n_eos;
     /* the answer in hand */
     struct by_ids ids;        /* of the text service, and of what may be cut */

@@ -306,8 +306,8 @@ char **by_options_argv(const struct by_options *o, const char *program, uint32_t
         const struct by_options_row *r = &by_options_rows[i];
         if (!by_options_row_is_value(r) || !(r->who & who) || is_default(o, r)) continue;
         if (is_key(r)) continue;
-        if (strcmp(r->name, "config") == 0)
-            continue; /* read already, and the values are passed on */
+        /* read already, and the values are passed on */
+        if (strcmp(r->name, "config") == 0) continue;
         struct by_buf value;
         by_buf_init(&value, 1 << 20);
         if (r->kind == KIND_INT) by_buf_addf(&value, "%lld", (long long)*int_at(o, r));

@@ -75,8 +75,8 @@ static void follow_parent(void) {
 void by_proc_init(const char *name) {
     by_mem_one_heap();
     prctl(PR_SET_NAME, name);
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0,
-          0); /* whatever happens to us, no set-uid program will help it */
+    /* whatever happens to us, no set-uid program will help it */
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     epoch = by_rand_u64() | 1;
     if (pipe2(stop_pipe, O_CLOEXEC | O_NONBLOCK) != 0) by_die("no pipe: %s", strerror(errno));
     signal(SIGPIPE, SIG_IGN);

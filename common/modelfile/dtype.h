@@ -64,8 +64,8 @@ enum {
 
 struct by_block_q4_0 {
     uint16_t d; /* f16 scale */
-    uint8_t
-        qs[BY_QK / 2]; /* element i in the low nibble of byte i, element i + 16 in the high one */
+    /* element i in the low nibble of byte i, element i + 16 in the high one */
+    uint8_t qs[BY_QK / 2];
 };
 struct by_block_q4_1 {
     uint16_t d, m; /* f16 scale and minimum */
@@ -86,8 +86,8 @@ struct by_block_q8_0 {
     int8_t qs[BY_QK];
 };
 struct by_block_q2_k {
-    uint8_t scales[BY_QK_K /
-                   16]; /* of 16 elements each: scale in the low nibble, minimum in the high one */
+    /* of 16 elements each: scale in the low nibble, minimum in the high one */
+    uint8_t scales[BY_QK_K / 16];
     uint8_t qs[BY_QK_K / 4];
     uint16_t d, dmin;
 };
@@ -170,8 +170,8 @@ BY_MUST_USE bool by_dtype_row_bytes(enum by_dtype t, uint64_t n, size_t *bytes);
 /* ggml's type number and safetensors' type name; BY_DTYPE_NONE for what we do not read. */
 enum by_dtype by_dtype_of_ggml(uint32_t ggml_type);
 enum by_dtype by_dtype_of_name(const char *name, size_t n);
-const char *by_dtype_ggml_name(
-    uint32_t ggml_type); /* also for types that we refuse: "IQ2_XS"; "?" beyond the table */
+/* also for types that we refuse: "IQ2_XS"; "?" beyond the table */
+const char *by_dtype_ggml_name(uint32_t ggml_type);
 
 /* The truth: n elements (whole blocks) at src as f32. Every faster reader is tested against this. src needs no
  * alignment. Integers come out as their value, BOOL as 0 or 1. */

@@ -49,9 +49,9 @@ void by_gguf_close(struct by_gguf *g); /* NULL is fine */
 
 size_t by_gguf_n_tensors(const struct by_gguf *g);
 const struct by_tensor_info *by_gguf_tensor(const struct by_gguf *g, size_t i);
-const struct by_tensor_info *by_gguf_find(const struct by_gguf *g,
-                                          struct by_str name); /* NULL: not there */
-struct by_str by_gguf_bytes(const struct by_gguf *g);          /* the whole file */
+/* NULL: not there */
+const struct by_tensor_info *by_gguf_find(const struct by_gguf *g, struct by_str name);
+struct by_str by_gguf_bytes(const struct by_gguf *g); /* the whole file */
 
 /* One key and its value, in file order. */
 struct by_gguf_key {
@@ -63,8 +63,8 @@ struct by_gguf_key {
 };
 size_t by_gguf_n_keys(const struct by_gguf *g);
 const struct by_gguf_key *by_gguf_key_at(const struct by_gguf *g, size_t i);
-const struct by_gguf_key *by_gguf_key(const struct by_gguf *g,
-                                      const char *key); /* NULL: not there */
+/* NULL: not there */
+const struct by_gguf_key *by_gguf_key(const struct by_gguf *g, const char *key);
 
 /* Typed getters: a missing key is *out untouched and 0; a wrong type or a value out of range is an error that names
  * the key. Any integer type serves where an integer is asked for, any number where a float is. */
@@ -95,8 +95,8 @@ struct by_gguf_array {
 BY_MUST_USE int by_gguf_get_array(const struct by_gguf *g, const char *key, enum by_gguf_type want,
                                   struct by_gguf_array *out, struct by_err *err);
 bool by_gguf_next_str(struct by_gguf_array *a, struct by_str *out); /* false at the end */
-int64_t by_gguf_at_i64(const struct by_gguf_array *a,
-                       uint64_t i); /* i < n; a u64 past INT64_MAX gives INT64_MAX */
+/* i < n; a u64 past INT64_MAX gives INT64_MAX */
+int64_t by_gguf_at_i64(const struct by_gguf_array *a, uint64_t i);
 double by_gguf_at_f64(const struct by_gguf_array *a, uint64_t i); /* i < n */
 
 #endif

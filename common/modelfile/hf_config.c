@@ -53,8 +53,8 @@ static uint32_t get_u32(struct reader *r, const char *keys, uint32_t otherwise) 
     int64_t n;
     const struct by_json *v = find(r, keys, &key);
     if (!v) return otherwise;
-    if (by_json_type(v) == BY_JSON_ARRAY && by_json_len(v))
-        v = by_json_first(v); /* OpenELM and friends: one a layer */
+    /* OpenELM and friends: one a layer */
+    if (by_json_type(v) == BY_JSON_ARRAY && by_json_len(v)) v = by_json_first(v);
     if (by_json_type(v) != BY_JSON_NUMBER || !by_json_to_i64(v, &n) || n < 0 || n > UINT32_MAX) {
         fail(r, key, "a whole number of at least 0", v);
         return otherwise;
@@ -369,8 +369,8 @@ static void read_mla(struct reader *r, struct by_model_info *m) {
                                   .rope_dim = get_u32(r, "qk_rope_head_dim", 0),
                                   .v_dim = get_u32(r, "v_head_dim", 0)};
     const struct by_json *q = by_json_get(r->config, "q_lora_rank");
-    if (q && by_json_type(q) == BY_JSON_NULL)
-        m->mla.q_rank = 0; /* null: q is projected directly (V2 Lite) */
+    /* null: q is projected directly (V2 Lite) */
+    if (q && by_json_type(q) == BY_JSON_NULL) m->mla.q_rank = 0;
 }
 
 /* ---- special ids, quantisation ---- */
@@ -424,8 +424,8 @@ static void read_quant(struct reader *r, struct by_model_info *m) {
     x->bits = get_u32(&o, "bits|w_bit", 0);
     const struct by_json *group = by_json_get(q, "group_size");
     int64_t n = 0;
-    if (group && by_json_to_i64(group, &n) && n > 0 && n <= BY_HIDDEN_MAX)
-        x->group = (uint32_t)n; /* -1: one a row */
+    /* -1: one a row */
+    if (group && by_json_to_i64(group, &n) && n > 0 && n <= BY_HIDDEN_MAX) x->group = (uint32_t)n;
     x->is_symmetric = get_bool(&o, "sym", x->method != BY_QUANT_AWQ);
     x->has_act_order = get_bool(&o, "desc_act", false);
     x->is_v2 = by_str_eqz(get_str(&o, "checkpoint_format"), "gptq_v2");

@@ -32,14 +32,14 @@ enum by_model_kind by_model_dir_kind(const struct by_model_dir *d);
 const char *by_model_dir_path(const struct by_model_dir *d); /* the GGUF file or the folder */
 const struct by_model_info *by_model_dir_info(const struct by_model_dir *d);
 const struct by_gguf *by_model_dir_gguf(const struct by_model_dir *d); /* NULL for other kinds */
-const struct by_json *by_model_dir_config(
-    const struct by_model_dir *d); /* config.json, or its text_config; NULL in a GGUF */
+/* config.json, or its text_config; NULL in a GGUF */
+const struct by_json *by_model_dir_config(const struct by_model_dir *d);
 
 /* Tensors under their own names; none when opened for text (a GGUF lists them all the same). */
 size_t by_model_dir_n_tensors(const struct by_model_dir *d);
 const struct by_tensor_info *by_model_dir_tensor(const struct by_model_dir *d, size_t i);
-const struct by_tensor_info *by_model_dir_find(const struct by_model_dir *d,
-                                               const char *name); /* NULL: not there */
+/* NULL: not there */
+const struct by_tensor_info *by_model_dir_find(const struct by_model_dir *d, const char *name);
 uint64_t by_model_dir_weight_bytes(const struct by_model_dir *d);
 
 /* A file of the folder, such as "tokenizer.json", into text (text->max is the ceiling). BY_ENOTFOUND when it is not

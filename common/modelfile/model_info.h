@@ -52,17 +52,17 @@ enum by_rope_kind {
 /* inv_freq[i] = theta^(-2i / n_rot), then changed as `kind` says; i < n_rot / 2. */
 struct by_rope {
     enum by_rope_kind kind;
-    bool
-        is_interleaved; /* pairs are (2i, 2i+1), as the weights of this file are laid out; else (i, i+n_rot/2) */
+    /* pairs are (2i, 2i+1), as the weights of this file are laid out; else (i, i+n_rot/2) */
+    bool is_interleaved;
     uint32_t n_rot; /* dimensions of a head that turn; the rest pass */
     double theta;
-    double
-        theta_local; /* of sliding-window layers, which then ignore the scaling; 0: the same as the others */
+    /* of sliding-window layers, which then ignore the scaling; 0: the same as the others */
+    double theta_local;
     double factor;
     double low_freq, high_freq;
     double beta_fast, beta_slow;
-    double
-        attention_factor; /* multiplies cos and sin; worked out by the kind's formula where the file gives none */
+    /* multiplies cos and sin; worked out by the kind's formula where the file gives none */
+    double attention_factor;
     double mscale, mscale_all; /* DeepSeek's yarn; 0: not given */
     uint32_t original_context;
     bool is_truncated;  /* yarn: correction range rounded to whole dimensions */
@@ -111,8 +111,8 @@ enum { BY_QUANT_SKIP_MAX = 64, BY_QUANT_SKIP_BYTES = 96 };
 struct by_quant_info {
     enum by_quant_method method;
     char name[32]; /* quant_method as written */
-    char
-        format[48]; /* compressed-tensors: "pack-quantized", "int-quantized", "float-quantized" … */
+    /* compressed-tensors: "pack-quantized", "int-quantized", "float-quantized" … */
+    char format[48];
     uint32_t bits;
     uint32_t group; /* input columns a scale; 0: one a row */
     bool is_symmetric;
@@ -134,8 +134,8 @@ struct by_model_info {
     char architecture[96]; /* architectures[0], or GGUF's general.architecture */
     char name[128];        /* GGUF's general.name; "" in config.json */
     bool is_gguf;
-    bool
-        is_complete; /* all of it was read and checked; else only names, special ids and sizes that made sense */
+    /* all of it was read and checked; else only names, special ids and sizes that made sense */
+    bool is_complete;
     bool has_custom_code; /* auto_map: the folder brings its own Python */
 
     uint32_t n_layers, hidden, n_heads, n_kv_heads, head_dim;
@@ -176,8 +176,8 @@ void by_model_info_init(struct by_model_info *m);
  * relation; `where` begins the error. */
 BY_MUST_USE int by_model_info_finish(struct by_model_info *m, const char *where,
                                      struct by_err *err);
-void by_model_info_add_eos(struct by_model_info *m,
-                           int64_t id); /* once each; out of range is ignored */
+/* once each; out of range is ignored */
+void by_model_info_add_eos(struct by_model_info *m, int64_t id);
 /* transformers' activation name; false for one we do not know. */
 BY_MUST_USE bool by_act_parse(struct by_str name, enum by_act *out);
 const char *by_act_name(enum by_act a);
@@ -189,8 +189,8 @@ struct by_family {
     const char *gguf;         /* ggml's architecture name; NULL: none */
     bool is_interleaved_hf;   /* rope pairs in a safetensors file … */
     bool is_interleaved_gguf; /* … and in a GGUF file (ggml permutes some families' q and k rows) */
-    const char
-        *defaults; /* JSON: config keys with the values transformers gives them when missing */
+    /* JSON: config keys with the values transformers gives them when missing */
+    const char *defaults;
 };
 const struct by_family *by_family_at(size_t i); /* NULL past the end */
 const struct by_family *by_family_find(struct by_str name);

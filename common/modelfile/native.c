@@ -6,8 +6,8 @@
 enum test { IS_TRUE, IS_FALSE, DIFFERS };
 static const struct {
     const char *family, *key;
-    enum test
-        test; /* refused when the key is there and true, false, or another number than `number` (0: hidden size) */
+    /* refused when the key is there and true, false, or another number than `number` (0: hidden size) */
+    enum test test;
     double number;
     const char *why;
 } refused[] = {

@@ -210,8 +210,8 @@ static bool drop_rest(struct by_channel *c) {
 static bool receive_frame(struct by_channel *c) {
     for (;;) {
         if (c->is_bind && !receive(c->socket, &c->peer)) return false;
-        if (c->is_bind && !zmq_msg_more(&c->peer))
-            continue; /* an identity alone: no Banyan sends that */
+        /* an identity alone: no Banyan sends that */
+        if (c->is_bind && !zmq_msg_more(&c->peer)) continue;
         if (!receive(c->socket, &c->frame)) return false;
         if (!drop_rest(c)) return true;
     }

@@ -37,10 +37,10 @@ struct by_jrun;
 struct by_jval;
 struct by_chat_prompt {
     struct by_buf text;
-    struct by_buf
-        marks; /* one byte for each of text, as by_encode_options.user_marks wants them; empty: all trusted */
-    struct by_jrun *chat_run,
-        *run; /* memory that stays from prompt to prompt: the chat's values, the template's */
+    /* one byte for each of text, as by_encode_options.user_marks wants them; empty: all trusted */
+    struct by_buf marks;
+    /* memory that stays from prompt to prompt: the chat's values, the template's */
+    struct by_jrun *chat_run, *run;
     struct by_jval *chat; /* as it was read */
 };
 void by_chat_prompt_init(struct by_chat_prompt *p);

@@ -122,8 +122,8 @@ struct by_jprog {
     struct by_strmap names; /* name -> number */
     struct by_str *name_of;
     uint32_t n_names, names_cap;
-    const struct by_jfunc *
-        *func_of;       /* [n_names] what a name is that nothing was assigned to; NULL: undefined */
+    /* [n_names] what a name is that nothing was assigned to; NULL: undefined */
+    const struct by_jfunc **func_of;
     uint32_t loop_name; /* the number of `loop`; n_names if nobody asks for it */
     bool has_generation;
 };

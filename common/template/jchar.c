@@ -107,8 +107,8 @@ size_t by_jchar_map(uint32_t cp, enum by_jchar_case to, uint32_t out[3]) {
         }
         return n;
     }
-    bool is_digraph = (cp >= 0x1c4 && cp <= 0x1cc) ||
-                      (cp >= 0x1f1 && cp <= 0x1f3); /* the only ones with a title form */
+    /* the only ones with a title form */
+    bool is_digraph = (cp >= 0x1c4 && cp <= 0x1cc) || (cp >= 0x1f1 && cp <= 0x1f3);
     if (to == BY_JCHAR_TITLE && is_digraph)
         out[0] = cp >= 0x1f1 ? 0x1f2 : 0x1c5 + (cp - 0x1c4) / 3 * 3;
     else
@@ -119,8 +119,8 @@ size_t by_jchar_map(uint32_t cp, enum by_jchar_case to, uint32_t out[3]) {
 size_t by_jchar_count(struct by_str s) {
     size_t n = 0;
     for (size_t i = 0; i < s.n; i++)
-        n += ((unsigned char)s.p[i] & 0xc0) !=
-             0x80; /* valid UTF-8: every byte that is no continuation starts one */
+        /* valid UTF-8: every byte that is no continuation starts one */
+        n += ((unsigned char)s.p[i] & 0xc0) != 0x80;
     return n;
 }
 

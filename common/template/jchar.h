@@ -20,14 +20,14 @@ bool by_jchar_is_alpha(uint32_t cp);
 bool by_jchar_is_digit(uint32_t cp); /* decimal digits of any script */
 bool by_jchar_is_upper(uint32_t cp);
 bool by_jchar_is_lower(uint32_t cp);
-size_t by_jchar_map(uint32_t cp, enum by_jchar_case to,
-                    uint32_t out[3]);   /* characters written: 1 to 3 */
+/* characters written: 1 to 3 */
+size_t by_jchar_map(uint32_t cp, enum by_jchar_case to, uint32_t out[3]);
 size_t by_jchar_count(struct by_str s); /* characters */
 /* Byte offset of character number `at`; s.n when there are fewer. */
 size_t by_jchar_offset(struct by_str s, size_t at);
-size_t by_jchar_skip_space(struct by_str s,
-                           size_t from); /* first byte at or after from that is no blank */
-size_t by_jchar_drop_space(struct by_str s,
-                           size_t to); /* end of s[0, to) without blanks at its end */
+/* first byte at or after from that is no blank */
+size_t by_jchar_skip_space(struct by_str s, size_t from);
+/* end of s[0, to) without blanks at its end */
+size_t by_jchar_drop_space(struct by_str s, size_t to);
 
 #endif

@@ -227,8 +227,8 @@ static struct by_jval eval_binary(struct by_jrun *r, const struct by_jnode *n) {
 /* eval and its truth, without the value in between where it is a bool anyway. */
 bool by_jeval_is_true(struct by_jrun *r, const struct by_jnode *n) {
     struct by_jval room;
-    if (n->kind == BY_JK_COMPARE)
-        return by_jrun_step(r) && eval_compare(r, n); /* the most by far */
+    /* the most by far */
+    if (n->kind == BY_JK_COMPARE) return by_jrun_step(r) && eval_compare(r, n);
     switch (n->kind) {
     case BY_JK_TEST:
         return by_jrun_step(r) && eval_test(r, n);

@@ -37,8 +37,8 @@ static void set_name(struct by_jrun *r, uint32_t name, struct by_jval v) {
 
 static void set_word(struct by_jrun *r, const char *word, struct by_jval v) {
     uint64_t name;
-    if (by_strmap_get(&r->prog->names, by_str_of(word), &name))
-        set_name(r, (uint32_t)name, v); /* else nobody asks */
+    /* else nobody asks */
+    if (by_strmap_get(&r->prog->names, by_str_of(word), &name)) set_name(r, (uint32_t)name, v);
 }
 
 static struct by_jscope *push_scope(struct by_jrun *r) {
@@ -258,8 +258,8 @@ static void exec_for(struct by_jrun *r, const struct by_jnode *n) {
     if (!loop) return;
     *loop = (struct by_jloop){.items = items, .nesting = nesting(r)};
     struct by_jscope *s = push_scope(r);
-    bool is_through =
-        false; /* a round reached its end; for the else one cut short does not count */
+    /* a round reached its end; for the else one cut short does not count */
+    bool is_through = false;
     for (; s && loop->at < items->n && !r->code; loop->at++) {
         by_jrun_charge(r, 1);
         s->n = 0; /* what a round sets, the next one does not see */

@@ -176,8 +176,8 @@ static struct by_jval call_strftime_now(struct by_jrun *r, struct by_jfunc *self
         text[0] = 0;
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-        size_t n = strftime(text, sizeof(text), spec,
-                            &tm); /* one known-length directive of the template's */
+        /* one known-length directive of the template's */
+        size_t n = strftime(text, sizeof(text), spec, &tm);
 #pragma GCC diagnostic pop
         by_jbuild_bytes(b, text, n, false);
     }

@@ -32,8 +32,8 @@ struct by_jfunc {
     uint32_t count;               /* joiner, cycler: calls so far */
 };
 
-struct by_jval by_jfunc_new(struct by_jrun *r,
-                            const struct by_jfunc *f); /* a copy in the run's arena */
+/* a copy in the run's arena */
+struct by_jval by_jfunc_new(struct by_jrun *r, const struct by_jfunc *f);
 struct by_jval by_jfunc_call(struct by_jrun *r, const struct by_jval *f,
                              const struct by_jargs *args);
 /* Matches args to `params` ("old new count"); the first n_need must be given; ABSENT where none is. false: failed. */

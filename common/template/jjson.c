@@ -73,8 +73,8 @@ static size_t read_escape(struct reader *rd, char out[4]) {
 
 /* Goes on to the first byte that does not stand for itself in a string: a quote, a backslash, what is below 0x20. */
 static void skip_plain(struct reader *rd) {
-    typedef uint8_t bytes
-        __attribute__((vector_size(16))); /* one register on every machine of today */
+    /* one register on every machine of today */
+    typedef uint8_t bytes __attribute__((vector_size(16)));
     typedef uint64_t words __attribute__((vector_size(16)));
     const char *p = rd->text.p;
     size_t at = rd->at, n = rd->text.n;
@@ -141,8 +141,8 @@ static struct by_jval read_number(struct reader *rd) {
         ok = read_digits(rd) > 0;
     }
     struct by_str s = {rd->text.p + start, rd->at - start};
-    if (!ok || s.n > 4300)
-        return bad(rd, "a bad number"); /* 4300: where Python's int() stops too */
+    /* 4300: where Python's int() stops too */
+    if (!ok || s.n > 4300) return bad(rd, "a bad number");
     int64_t i;
     if (!is_float && by_str_to_i64(s, &i)) return by_jval_int(i);
     if (!is_float) {

@@ -14,8 +14,8 @@ struct by_jloop {
     const struct by_jlist *items;
     uint32_t at;      /* of the current one */
     uint32_t nesting; /* loops around it */
-    struct by_jval
-        last_seen; /* loop.changed: the arguments of the call before; ABSENT before the first */
+    /* loop.changed: the arguments of the call before; ABSENT before the first */
+    struct by_jval last_seen;
 };
 
 /* A row of the tables. */
@@ -31,8 +31,8 @@ struct by_jmethod {
 struct by_jattr {
     const struct by_jmethod *str, *dict, *list;
     uint8_t loop; /* which member of `loop`; 0: none */
-    bool is_dict_unsafe, is_list_unsafe,
-        is_unsafe; /* of a dict, of a list, of any: the sandbox keeps it */
+    /* of a dict, of a list, of any: the sandbox keeps it */
+    bool is_dict_unsafe, is_list_unsafe, is_unsafe;
 };
 /* Fills a and returns it; NULL: to every type it is an item at most. */
 const struct by_jattr *by_jmethod_find(struct by_jattr *a, struct by_str name);
@@ -44,10 +44,10 @@ struct by_jval by_jmethod_attr(struct by_jrun *r, const struct by_jval *obj,
 const struct by_jmethod *by_jmethod_of(const struct by_jattr *a, const struct by_jval *obj);
 struct by_jval by_jmethod_call(struct by_jrun *r, const struct by_jmethod *m, struct by_jval self,
                                const struct by_jargs *args);
-bool by_jmethod_is_refused(
-    struct by_str name); /* a method of Python's that we know and do not have */
+/* a method of Python's that we know and do not have */
+bool by_jmethod_is_refused(struct by_str name);
 
-struct by_jval by_jmethod_items(struct by_jrun *r,
-                                const struct by_jdict *d); /* list of (key, value) */
+/* list of (key, value) */
+struct by_jval by_jmethod_items(struct by_jrun *r, const struct by_jdict *d);
 
 #endif

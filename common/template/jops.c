@@ -63,8 +63,8 @@ int by_jops_order(struct by_jrun *r, const struct by_jval *a, const struct by_jv
         double x = by_jops_number(a), y = by_jops_number(b);
         return x < y ? -1 : x > y ? 1 : x == y ? 0 : 2;
     }
-    if (a->type == BY_J_STR &&
-        b->type == BY_J_STR) { /* the order of UTF-8 bytes is that of code points */
+    /* the order of UTF-8 bytes is that of code points */
+    if (a->type == BY_J_STR && b->type == BY_J_STR) {
         by_jrun_charge_bytes(r, BY_MIN(a->n, b->n));
         int c = by_str_cmp(by_jval_bytes(a), by_jval_bytes(b));
         return (c > 0) - (c < 0);

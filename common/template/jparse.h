@@ -32,8 +32,8 @@ struct by_jnode *by_jparse_node(struct by_jparse *p, enum by_jkind kind); /* at 
 /* Sets the depth from the children; NULL past the limit. Every node goes through it once it is complete. */
 struct by_jnode *by_jparse_done(struct by_jparse *p, struct by_jnode *n);
 void by_jparse_kid(struct by_jparse *p, struct by_jnodes *kids, struct by_jnode *n);
-struct by_jnamed *by_jparse_named(struct by_jparse *p,
-                                  struct by_jnameds *list); /* one more, empty */
+/* one more, empty */
+struct by_jnamed *by_jparse_named(struct by_jparse *p, struct by_jnameds *list);
 uint32_t by_jparse_name(struct by_jparse *p, struct by_str name);
 void by_jparse_next(struct by_jparse *p);
 bool by_jparse_is_op(const struct by_jparse *p, const char *op);

@@ -478,8 +478,8 @@ static struct by_jval pad(struct by_jrun *r, struct by_jval self, const struct b
     int64_t len = (int64_t)by_jchar_count(by_jval_bytes(&self)), width = int_or(r, &v[0], 0);
     int64_t room = width > len ? width - len : 0;
     if (sides != 3) return by_jstr_pad(r, self, sides == 1 ? room : 0, sides == 2 ? room : 0, fill);
-    int64_t left =
-        room / 2 + (room & width & 1); /* CPython gives the odd blank to the left of an odd width */
+    /* CPython gives the odd blank to the left of an odd width */
+    int64_t left = room / 2 + (room & width & 1);
     return by_jstr_pad(r, self, left, room - left, fill);
 }
 static struct by_jval str_rjust(struct by_jrun *r, struct by_jval self, const struct by_jval v[V]) {

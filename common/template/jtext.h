@@ -17,8 +17,8 @@ struct by_jtext_json {
 };
 
 enum { BY_JTEXT_FLOAT_MAX = 40 };
-size_t by_jtext_float(double f,
-                      char out[BY_JTEXT_FLOAT_MAX]); /* Python's repr of a float; bytes written */
+/* Python's repr of a float; bytes written */
+size_t by_jtext_float(double f, char out[BY_JTEXT_FLOAT_MAX]);
 
 void by_jtext_str(struct by_jrun *r, struct by_jbuild *b, const struct by_jval *v);
 void by_jtext_repr(struct by_jrun *r, struct by_jbuild *b, const struct by_jval *v);

@@ -222,16 +222,16 @@ struct by_jval by_jrun_fail_undefined(struct by_jrun *r, const struct by_jval *u
 const char *
 by_jval_type_name(const struct by_jval *v); /* as Python names it: "str", "NoneType" … */
 
-struct by_jval by_jval_list(struct by_jrun *r, enum by_jtype type,
-                            uint32_t cap);               /* list, tuple or iter */
+/* list, tuple or iter */
+struct by_jval by_jval_list(struct by_jrun *r, enum by_jtype type, uint32_t cap);
 struct by_jlist *by_jval_items(const struct by_jval *v); /* of such a value */
 void by_jval_push(struct by_jrun *r, struct by_jlist *l, struct by_jval v);
 struct by_jval by_jval_dict(struct by_jrun *r, enum by_jtype type); /* dict or namespace */
 /* false: the key cannot be one (a list …) and the run has failed. */
 BY_MUST_USE bool by_jval_put(struct by_jrun *r, struct by_jdict *d, struct by_jval key,
                              struct by_jval val);
-const struct by_jval *by_jval_get(struct by_jrun *r, const struct by_jdict *d,
-                                  struct by_jval key); /* NULL when it is not there */
+/* NULL when it is not there */
+const struct by_jval *by_jval_get(struct by_jrun *r, const struct by_jdict *d, struct by_jval key);
 /* The same for a str, which is what templates ask for; most dicts are small. */
 static inline const struct by_jval *by_jval_get_str(struct by_jrun *r, const struct by_jdict *d,
                                                     const struct by_jval *key) {

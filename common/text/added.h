@@ -43,8 +43,8 @@ struct by_added_part {
 struct by_added_search {
     bool in_normalized; /* look for the normalized tokens, else for the others */
     bool allow_special; /* else special tokens stay text */
-    const uint8_t *
-        user_marks; /* NULL, or a byte for each of the text: not 0 where no special token may touch */
+    /* NULL, or a byte for each of the text: not 0 where no special token may touch */
+    const uint8_t *user_marks;
     size_t at, done; /* start both at 0 */
     struct by_added_part due;
 };

@@ -45,8 +45,8 @@ struct by_bpe {
     struct merge *merges; /* [1 << bits] */
     unsigned bits;
     uint32_t n_merges, next_rank, last_joined;
-    uint32_t
-        byte_ids[256]; /* the token of one byte: alphabet, or <0xNN> with byte_fallback; NONE */
+    /* the token of one byte: alphabet, or <0xNN> with byte_fallback; NONE */
+    uint32_t byte_ids[256];
     uint32_t byte_id_min, byte_id_max; /* of those; NONE, 0 without any */
     bool has_all_bytes, merges_bytes;  /* a merge takes a byte's token */
     bool is_borrowed;                  /* thawed: merges are not ours */

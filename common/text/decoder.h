@@ -41,20 +41,20 @@ struct by_decoder_state {
     bool is_held;      /* BPEDecoder: what held_id leaves depends on whether another one follows */
     uint32_t held_id;
     uint32_t n_run; /* bytes of the run of byte tokens at the end of the text */
-    uint32_t
-        n_gone; /* and those of it that were stripped: a run that is broken is broken with them */
+    /* and those of it that were stripped: a run that is broken is broken with them */
+    uint32_t n_gone;
 };
 void by_decoder_start(const struct by_decoder *d, struct by_decoder_state *s);
 /* Appends the id's bytes to text. A run of byte tokens stays as raw bytes at the text's end, n_run of them, until
  * something else follows and settles it. Text is otherwise UTF-8, unless by_decoder_is_raw. */
 void by_decoder_push(const struct by_decoder *d, struct by_decoder_state *s, uint32_t id,
                      struct by_buf *text);
-void by_decoder_settle(struct by_decoder_state *s,
-                       struct by_buf *text); /* ends a run, if there is one */
+/* ends a run, if there is one */
+void by_decoder_settle(struct by_decoder_state *s, struct by_buf *text);
 /* No token follows: appends what was kept back for that. */
 void by_decoder_finish(const struct by_decoder *d, struct by_decoder_state *s, struct by_buf *text);
-bool by_decoder_is_raw(
-    const struct by_decoder *d); /* byte level: bytes that make characters only together */
+/* byte level: bytes that make characters only together */
+bool by_decoder_is_raw(const struct by_decoder *d);
 
 /* Appends bytes with each broken part as U+FFFD. */
 void by_decoder_add_lossy(struct by_buf *out, struct by_str bytes);

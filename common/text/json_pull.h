@@ -30,8 +30,8 @@ bool by_pull_array(struct by_pull *p);
 /* The next member's key, behind which its value must be read; false at the end, which is taken. Borrowed from
  * scratch or the text until scratch changes. */
 bool by_pull_key(struct by_pull *p, struct by_buf *scratch, struct by_str *key);
-bool by_pull_item(
-    struct by_pull *p); /* is there a next value in this array? false at its end, which is taken */
+/* is there a next value in this array? false at its end, which is taken */
+bool by_pull_item(struct by_pull *p);
 /* A string; its bytes lie in the text, or in scratch when it has escapes. */
 bool by_pull_str(struct by_pull *p, struct by_buf *scratch, struct by_str *out);
 bool by_pull_i64(struct by_pull *p, int64_t *out);
@@ -40,7 +40,7 @@ bool by_pull_skip(struct by_pull *p, struct by_str *raw); /* any value; raw may 
 bool by_pull_at_end(struct by_pull *p);                   /* nothing but white space is left */
 /* 0, or the first mistake's code with err filled: "byte 123: expected …". */
 BY_MUST_USE int by_pull_error(const struct by_pull *p, struct by_err *err);
-bool by_pull_fail(struct by_pull *p,
-                  const char *what); /* the caller's own mistake, at this place; always false */
+/* the caller's own mistake, at this place; always false */
+bool by_pull_fail(struct by_pull *p, const char *what);
 
 #endif

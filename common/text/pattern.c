@@ -33,11 +33,11 @@ struct state {
 
 struct move {
     struct state *to;
-    uint32_t
-        match_before; /* group of the old state whose match ends before the character, or NONE */
+    /* group of the old state whose match ends before the character, or NONE */
+    uint32_t match_before;
     uint32_t n_groups;
-    const uint16_t
-        *from; /* [n_groups of to] group of the old state; NONE: it begins at the new place */
+    /* [n_groups of to] group of the old state; NONE: it begins at the new place */
+    const uint16_t *from;
 };
 
 enum { NONE = BY_PATTERN_NONE };
@@ -74,8 +74,8 @@ static bool in_class(uint32_t cp, uint8_t classes) {
     if ((classes & BY_CLASS_SPACE) &&
         ((f & BY_UNI_SPACE) || (cp >= 0x1C && cp <= 0x1F))) /* Python's isspace */
         return true;
-    return (classes & BY_CLASS_WORD) &&
-           ((f & (BY_UNI_LETTER | BY_UNI_NUMBER)) || cp == '_'); /* Python's isalnum */
+    /* Python's isalnum */
+    return (classes & BY_CLASS_WORD) && ((f & (BY_UNI_LETTER | BY_UNI_NUMBER)) || cp == '_');
 }
 
 static bool in_ranges(const struct by_pattern_code *c, const struct by_pattern_set *s,

@@ -302,8 +302,8 @@ bool by_pretok_is_byte_level(const struct by_pretok *p) {
 }
 
 void by_pretok_spell(struct by_pretok *p) {
-    struct by_pretok_step *s =
-        &p->steps[p->n++]; /* there is always room for this and the next one */
+    /* there is always room for this and the next one */
+    struct by_pretok_step *s = &p->steps[p->n++];
     *s = (struct by_pretok_step){.kind = SPELL};
     by_buf_init(&s->scratch, SIZE_MAX / 2);
     p->is_byte_level = false;

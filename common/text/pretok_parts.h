@@ -49,9 +49,8 @@ enum {
 
 struct by_pretok {
     const struct by_uni *u;
-    struct by_pretok_step
-        steps[BY_PRETOK_STEPS_MAX +
-              2]; /* those of the file, by_pretok_spell, by_pretok_split_between */
+    /* those of the file, by_pretok_spell, by_pretok_split_between */
+    struct by_pretok_step steps[BY_PRETOK_STEPS_MAX + 2];
     unsigned n;
     bool is_byte_level, is_spelled;
 };

@@ -27,9 +27,9 @@ struct by_stream_decode {
 void by_stream_decode_init(struct by_stream_decode *s, const struct by_tokenizer *t,
                            const struct by_decode_options *o);
 void by_stream_decode_release(struct by_stream_decode *s);
-void by_stream_decode_push(struct by_stream_decode *s, uint32_t id,
-                           struct by_buf *out); /* appends */
-void by_stream_decode_finish(struct by_stream_decode *s,
-                             struct by_buf *out); /* appends; s starts anew */
+/* appends */
+void by_stream_decode_push(struct by_stream_decode *s, uint32_t id, struct by_buf *out);
+/* appends; s starts anew */
+void by_stream_decode_finish(struct by_stream_decode *s, struct by_buf *out);
 
 #endif

@@ -41,13 +41,13 @@ void by_tokenizer_close(struct by_tokenizer *t); /* NULL is fine */
 
 struct by_encode_options {
     bool add_special_tokens; /* what the post-processor adds: <s> … */
-    bool
-        allow_special; /* special tokens written out in the text become their ids; else they stay text */
+    /* special tokens written out in the text become their ids; else they stay text */
+    bool allow_special;
     /* NULL, or one byte for each byte of the text: not 0 where a user wrote it, and then no special token may touch it,
      * allow_special or not (a chat template's result; common/template). */
     const uint8_t *user_marks;
-    uint32_t
-        n_max; /* ids at most: what is left of the text is cut off, not the special tokens; 0: no limit */
+    /* ids at most: what is left of the text is cut off, not the special tokens; 0: no limit */
+    uint32_t n_max;
 };
 /* Appends to out. BY_EFORMAT: the text is not UTF-8. BY_ELIMIT: too long, or out is full. */
 BY_MUST_USE int by_tokenizer_encode(struct by_tokenizer *t, struct by_str text,
@@ -63,8 +63,8 @@ BY_MUST_USE int by_tokenizer_encode_pair(struct by_tokenizer *t, struct by_str f
 
 struct by_decode_options {
     bool skip_special_tokens;
-    bool
-        keep_spaces; /* do not clean up, whatever tokenizer_config.json's clean_up_tokenization_spaces says */
+    /* do not clean up, whatever tokenizer_config.json's clean_up_tokenization_spaces says */
+    bool keep_spaces;
 };
 /* Appends to out; out->is_full when it did not fit. Ids out of range leave no text. Always valid UTF-8. */
 void by_tokenizer_decode(const struct by_tokenizer *t, const uint32_t *ids, size_t n,
@@ -77,8 +77,8 @@ struct by_str by_tokenizer_piece(const struct by_tokenizer *t, uint32_t id);
 /* The bytes that the id adds in the middle of a text (" hello"); for a grammar's mask. Not always UTF-8. */
 struct by_str by_tokenizer_bytes(const struct by_tokenizer *t, uint32_t id);
 BY_MUST_USE bool by_tokenizer_find(const struct by_tokenizer *t, struct by_str piece, uint32_t *id);
-bool by_tokenizer_is_special(const struct by_tokenizer *t,
-                             uint32_t id);              /* skip_special_tokens leaves it out */
+/* skip_special_tokens leaves it out */
+bool by_tokenizer_is_special(const struct by_tokenizer *t, uint32_t id);
 int64_t by_tokenizer_bos(const struct by_tokenizer *t); /* -1: none */
 int64_t by_tokenizer_eos(const struct by_tokenizer *t); /* -1: none */
 const char *

@@ -36,8 +36,8 @@ struct by_tokenizer {
     struct by_wordpiece *wordpiece; /* WordLevel too */
     struct by_cached_word *cache;   /* word_cache.h */
     struct by_decoder *decoder;
-    struct by_vocab
-        shown; /* every id's piece as the decoder sees it: the model's and the added ones */
+    /* every id's piece as the decoder sees it: the model's and the added ones */
+    struct by_vocab shown;
     uint8_t *is_special; /* [n_vocab] */
     uint32_t n_vocab;
     struct by_post_frame frame; /* add_special_tokens */

@@ -247,8 +247,8 @@ static void normalize_stretch(enum by_uni_form form, struct by_str in, struct ch
         }
         utf8proc_ssize_t n =
             utf8proc_decompose_char(cp, parts, 64, (utf8proc_option_t)options, &boundclass);
-        by_assert(n >= 0 &&
-                  n <= 64); /* the longest compatibility decomposition has 18 characters */
+        /* the longest compatibility decomposition has 18 characters */
+        by_assert(n >= 0 && n <= 64);
         for (utf8proc_ssize_t k = 0; k < n; k++)
             push_char(c, parts[k]);
     }

@@ -120,8 +120,9 @@ void by_vocab_find_many(const struct by_vocab *v, const struct by_str *pieces, s
         uint32_t id1 = v->slots[(uint32_t)hash[i] & mask].id1;
         if (id1 && v->pieces[id1 - 1].n) __builtin_prefetch(v->blob + v->pieces[id1 - 1].at);
     }
+    /* 0 - 1 is none */
     for (size_t i = 0; i < n; i++)
-        ids[i] = v->slots[slot_of(v, pieces[i], hash[i])].id1 - 1; /* 0 - 1 is none */
+        ids[i] = v->slots[slot_of(v, pieces[i], hash[i])].id1 - 1;
 }
 
 bool by_vocab_find(const struct by_vocab *v, struct by_str piece, uint32_t *id) {

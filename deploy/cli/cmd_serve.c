@@ -284,8 +284,8 @@ static int prepare(int argc, char **argv, struct by_err *err) {
     by_log_init(&log);
     by_proc_init("serve");
     by_options_hand_on(&serve.o);
-    by_sandbox_enter(serve.o.sandbox,
-                     BY_SANDBOX_PROGRAMS); /* the children's own filters add to it */
+    /* the children's own filters add to it */
+    by_sandbox_enter(serve.o.sandbox, BY_SANDBOX_PROGRAMS);
     if (strcmp(serve.o.model_impl, "sglang") == 0) {
         by_free(serve.o.model_impl);
         serve.o.model_impl = by_strdup("native");

@@ -162,9 +162,8 @@ static int fetch_content(struct fetch *f, const struct hub_blob *b, struct by_er
     int fd = -1;
     char *blob = hub_cache_blob(&f->cache, b->etag, "");
     int rc = hub_cache_lock(&f->cache, b->etag, &fd, err);
-    if (!rc && by_file_exists(blob))
-        progress_skip(
-            &f->bar, (uint64_t)BY_MAX(b->size, 0)); /* of another revision, or of another process */
+    if (!rc && by_file_exists(blob)) /* of another revision, or of another process */
+        progress_skip(&f->bar, (uint64_t)BY_MAX(b->size, 0));
     else if (!rc)
         rc = hub_blob_fetch(b, err);
     if (!rc) rc = hub_cache_link(&f->cache, f->commit, b->name, b->etag, err);

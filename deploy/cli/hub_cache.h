@@ -32,8 +32,8 @@ BY_MUST_USE int hub_cache_set_commit(const struct hub_cache *c, struct by_str re
                                      const char *commit, struct by_err *err);
 
 BY_MUST_USE char *hub_cache_snapshot(const struct hub_cache *c, const char *commit); /* yours */
-BY_MUST_USE char *hub_cache_blob(const struct hub_cache *c, const char *etag,
-                                 const char *suffix); /* yours */
+/* yours */
+BY_MUST_USE char *hub_cache_blob(const struct hub_cache *c, const char *etag, const char *suffix);
 /* Makes snapshots/<commit>/<name> point to the blob. */
 BY_MUST_USE int hub_cache_link(const struct hub_cache *c, const char *commit, struct by_str name,
                                const char *etag, struct by_err *err);

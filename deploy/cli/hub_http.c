@@ -11,8 +11,8 @@
 
 enum {
     CONNECT_TIMEOUT_S = 15,
-    SILENCE_S =
-        30, /* a connection that brings nothing for so long is dropped, and taken up again */
+    /* a connection that brings nothing for so long is dropped, and taken up again */
+    SILENCE_S = 30,
     REDIRECTS_MAX = 8,
     TOKEN_MAX = 1024,
 };

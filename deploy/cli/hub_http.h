@@ -38,10 +38,10 @@ BY_MUST_USE int hub_http_head(struct hub_http *h, const char *path, struct by_st
 
 struct hub_sink {
     void *ctx;
-    int (*begin)(void *ctx,
-                 uint64_t from); /* before the first byte: from is what was asked for, or 0 */
-    int (*take)(void *ctx, const char *p,
-                size_t n); /* not 0 ends the download; whoever did it knows why */
+    /* before the first byte: from is what was asked for, or 0 */
+    int (*begin)(void *ctx, uint64_t from);
+    /* not 0 ends the download; whoever did it knows why */
+    int (*take)(void *ctx, const char *p, size_t n);
 };
 BY_MUST_USE int hub_http_download(struct hub_http *h, const char *path, struct by_str repo,
                                   uint64_t from, const struct hub_sink *sink, struct by_err *err);

@@ -44,13 +44,13 @@ struct hub_file {
 struct hub_files {
     struct hub_file *at;
     size_t n, cap;
-    bool
-        has_index; /* model.safetensors.index.json is among them: ask for its shards with hub_files_add_shards */
+    /* model.safetensors.index.json is among them: ask for its shards with hub_files_add_shards */
+    bool has_index;
     bool is_gguf; /* the one file is the model */
 };
 
-void hub_files_add(struct hub_files *f, struct by_str name,
-                   int64_t size); /* unsafe names are left out */
+/* unsafe names are left out */
+void hub_files_add(struct hub_files *f, struct by_str name, int64_t size);
 /* The Hub's {"siblings": [{"rfilename", "size"}, …]}. */
 BY_MUST_USE int hub_files_read(struct hub_files *all, const struct by_json *info,
                                struct by_err *err);

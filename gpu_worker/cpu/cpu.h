@@ -45,8 +45,8 @@ struct lane {
     uint8_t *act; /* [act_cap]: tiles */
     float *sums;  /* [CPU_TILE_MAX * 2 * CPU_STRIP] */
     float *fine;  /* [CPU_BLOCK_ROWS * 2 * CPU_STRIP]: sums of remainders */
-    float *query, *acc, *span_acc,
-        *scores; /* attention: [k_dim * 12], 2 x [v_pad * 12], [24 * CPU_KEYS] */
+    /* attention: [k_dim * 12], 2 x [v_pad * 12], [24 * CPU_KEYS] */
+    float *query, *acc, *span_acc, *scores;
 } __attribute__((aligned(64)));
 
 struct cpu {
@@ -75,8 +75,8 @@ static inline struct cpu *cpu_of(struct backend *b) {
 
 /* ---- memory (cpu_backend.c) ---- */
 enum cpu_purpose { CPU_MEM_WEIGHTS, CPU_MEM_KV, CPU_MEM_OTHER };
-void *cpu_alloc(struct cpu *c, size_t bytes,
-                enum cpu_purpose what); /* zeroed, 64-byte aligned; NULL: none */
+/* zeroed, 64-byte aligned; NULL: none */
+void *cpu_alloc(struct cpu *c, size_t bytes, enum cpu_purpose what);
 void cpu_free(struct cpu *c, void *p);
 /* Scratch for weights of n_in columns whose rows take act_bytes in a tile, for pools of these shapes; false: no memory. */
 BY_MUST_USE bool cpu_reserve_row(struct cpu *c, uint32_t n_in, size_t act_bytes);
@@ -136,8 +136,8 @@ struct cpu_tiles {
     uint8_t *p; /* n rows, then n_fine */
     uint32_t n, n_tiles, n_fine, n_fine_tiles;
     bool is_joined; /* one tile of n + n_fine rows, n_fine_tiles is 0 */
-    uint8_t
-        fine[CPU_BLOCK_ROWS]; /* of row i: 1 + its place among the fine ones; 0: it is not one */
+    /* of row i: 1 + its place among the fine ones; 0: it is not one */
+    uint8_t fine[CPU_BLOCK_ROWS];
     uint8_t fine_row[CPU_BLOCK_ROWS]; /* the row at that place */
 };
 struct cpu_tiles cpu_tiles(const struct lane *l, const struct weight *w, const struct cpu_source *s,

@@ -149,8 +149,8 @@ bool cpu_reserve_attention(struct cpu *c, uint32_t k_dim, uint32_t v_dim) {
         if (!renew(c, &l->acc, (size_t)v * CPU_TILE_MAX * sizeof(float))) return false;
         if (!renew(c, &l->span_acc, (size_t)v * CPU_TILE_MAX * sizeof(float))) return false;
     }
-    size_t each =
-        (size_t)CPU_TILE_MAX * (v + 2); /* a slot at most; tiles have one each, and as many spans */
+    /* a slot at most; tiles have one each, and as many spans */
+    size_t each = (size_t)CPU_TILE_MAX * (v + 2);
     size_t slots = BY_MAX((size_t)SLOTS_MIN, 2 * CPU_FEW_TILES * c->b.n_lanes * each);
     if (c->b.n_lanes > 1 && slots > c->slots_cap) {
         if (!renew(c, &c->slots, slots * sizeof(float))) return false;

@@ -23,8 +23,8 @@
 
 enum {
     CPU_STRIP = 16, /* rows of a weight that lie together */
-    CPU_TILE_MAX =
-        12, /* rows of an activation tile, at most: 12 sums and 12 totals fill 24 of 32 registers */
+    /* rows of an activation tile, at most: 12 sums and 12 totals fill 24 of 32 registers */
+    CPU_TILE_MAX = 12,
     CPU_FOUR_MAX = 2, /* rows of a tile that takes four strips at once, at most */
     CPU_KEYS = 64,    /* keys of an attention block */
     CPU_GROUP = 16,   /* keys that lie together in a page */

@@ -13,8 +13,8 @@
 
 #include "common/base/base.h"
 
-uint64_t cpu_numa_nodes(
-    void); /* bit i: memory of node i is ours to use (cpuset); 0: the kernel does not say */
+/* bit i: memory of node i is ours to use (cpuset); 0: the kernel does not say */
+uint64_t cpu_numa_nodes(void);
 /* p: the start of a page, not touched yet. false: refused. */
 bool cpu_numa_spread(void *p, size_t n, uint64_t nodes);
 

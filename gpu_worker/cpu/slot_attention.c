@@ -426,8 +426,8 @@ static struct task task_at(const struct banyan_attention *a, int i) {
 
 void slot_attention_tasks(const struct banyan_attention *a, uint32_t n_tasks,
                           uint32_t (*next)(void *ctx), void *ctx) {
-    struct scratch
-        s; /* 200 KB of which a task touches a few: from the heap it would be mapped anew in each call */
+    /* 200 KB of which a task touches a few: from the heap it would be mapped anew in each call */
+    struct scratch s;
     s.k_ld = BY_ALIGN_UP(a->k_dim, LANES) + LANES;
     s.v_ld = BY_ALIGN_UP(a->v_dim, LANES) + LANES;
     for (uint32_t i = next(ctx); i < n_tasks; i = next(ctx)) {

@@ -24,8 +24,8 @@ extern "C" {
 
 enum {
     CUDA_BLOCK_ROWS = 1024, /* rows whose activations are prepared at a time */
-    CUDA_SPAN =
-        256, /* keys that one block attends to; a fixed grid over positions, so that bits do not move */
+    /* keys that one block attends to; a fixed grid over positions, so that bits do not move */
+    CUDA_SPAN = 256,
     CUDA_PART_BYTES = 64 << 20,
     CUDA_GRID_Y = 65535, /* blocks of a grid in y and z; in x there may be 2^31 */
     CUDA_ROWS_FEW = 8,   /* rows up to which a product is bound by the reading of the weight */
@@ -64,10 +64,10 @@ struct weight {
     uint32_t n_out, n_in, k_pad, scale_at; /* scale_at: bytes from a row's start */
     uint64_t row_bytes;
     bool is_gated;
-    uint32_t
-        scale_run; /* CUDA_F8: so many blocks of 32 columns side by side have one scale, in each row */
-    enum gemm_kind
-        f8; /* CUDA_F8: how prompts are multiplied by it in FP8; GEMM_BF16: they are not */
+    /* CUDA_F8: so many blocks of 32 columns side by side have one scale, in each row */
+    uint32_t scale_run;
+    /* CUDA_F8: how prompts are multiplied by it in FP8; GEMM_BF16: they are not */
+    enum gemm_kind f8;
     float *f8_scales; /* device: of all rows as the library takes them, gemm.h; NULL: each product
                          gathers its own */
     uint8_t *rows;    /* device: [n_out][row_bytes], gated rows by pairs */

@@ -14,8 +14,8 @@ enum {
     GUESSES = 8,          /* of the library, best first, that are timed */
     TIMINGS = 5,          /* of each, after one that loads its code; the median counts */
     DEADLINE_MS = 10000,  /* for one of them */
-    BETTER_PERCENT =
-        97, /* of the first guess's time, from which on another one is taken: below is noise */
+    /* of the first guess's time, from which on another one is taken: below is noise */
+    BETTER_PERCENT = 97,
 };
 
 /* What is known of a shape: the algorithm that was quickest, or if it was not tuned, the library's first guess. */

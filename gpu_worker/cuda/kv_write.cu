@@ -151,8 +151,8 @@ static __global__ void __launch_bounds__(THREADS, 4) kv_write_kernel(const struc
         float *scales = (float *)(head + a.y.scale_at);
         const float *value = x + a.v_col + (size_t)h * a.v_dim;
         make_head(a, x + a.k_col, h, false, v, mean_k, factor_k, turn);
-        if (a.v_col == a.k_col)
-            value = v; /* latent attention: values are the keys' first columns */
+        /* latent attention: values are the keys' first columns */
+        if (a.v_col == a.k_col) value = v;
         store_head(a, v, a.k_dim, a.y.k_pad, head + (size_t)in_page * a.y.k_step, scales + in_page);
         if (!a.v_in_k)
             store_head(a, value, a.v_dim, a.y.v_pad, head + a.y.v_at + (size_t)in_page * a.y.v_step,

@@ -47,8 +47,8 @@ void *port_stream(struct port *p); /* cudaStream_t, for libraries that want one 
 
 void *port_malloc(struct port *p, size_t n); /* device memory, 256-byte aligned; NULL: none */
 void port_free(struct port *p, void *at);
-void *port_pinned(struct port *p,
-                  size_t n); /* host memory that copies need not stage; NULL: none */
+/* host memory that copies need not stage; NULL: none */
+void *port_pinned(struct port *p, size_t n);
 void port_pinned_free(struct port *p, void *at);
 
 /* Enqueued. The host side is pinned memory, and stays as it is until the work is done. */

@@ -63,8 +63,8 @@ struct queue {
         const void *from;
         size_t n; /* 0: nothing is fetched */
     } fetch;
-    uint64_t
-        reached_ns; /* when a run was last seen to be done, or was handed over to an idle device */
+    /* when a run was last seen to be done, or was handed over to an idle device */
+    uint64_t reached_ns;
     uint64_t n_reached; /* runs up to this one are done */
 
     struct known known[GRAPHS_MAX];
@@ -307,8 +307,8 @@ int queue_reached(struct queue *q, uint64_t n, uint32_t deadline_ms) {
     uint64_t n_later = q->counts.n_runs - n;
     by_assert(n && n <= q->counts.n_runs);
     if (q->has_failed) return -1;
-    if (n <= q->n_reached || n_later >= PORT_MARKS)
-        return 1; /* its mark serves another run already */
+    /* its mark serves another run already */
+    if (n <= q->n_reached || n_later >= PORT_MARKS) return 1;
     int rc = port_reached(q->port, (q->ring + PORT_MARKS - (uint32_t)n_later) % PORT_MARKS);
     uint64_t now = by_now_ns();
     if (rc == 0 && now - q->reached_ns > (uint64_t)deadline_ms * 1000000)

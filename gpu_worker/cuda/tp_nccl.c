@@ -193,8 +193,8 @@ void *cuda_group_alloc(struct cuda *c, size_t bytes) {
 
 void cuda_group_free(struct cuda *c) {
     bool is_idle = queue_wait(c->queue, c->options.deadline_ms) == 0;
-    queue_forget(
-        c->queue); /* graphs hold sums in the window; what comes to lie at its address must not meet them */
+    /* graphs hold sums in the window; what comes to lie at its address must not meet them */
+    queue_forget(c->queue);
     if (is_idle && c->group) end_window(c->group); /* else it ended with its communicator */
     if (is_idle) ncclMemFree(c->sums);
     c->n_bytes[CUDA_MEM_OTHER] -= c->sums_bytes;

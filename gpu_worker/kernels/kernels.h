@@ -87,8 +87,8 @@ BANYAN_EXPORT void banyan_sampler_pick_all(struct sampler *s,
 
 /* ---- matrix products as the native worker computes them: a weight packed once, a team of threads (linear.c) ---- */
 struct banyan_matrix {
-    const void
-        *w; /* [n_out, n_in] by the two strides, in elements; read while it is packed, not kept */
+    /* [n_out, n_in] by the two strides, in elements; read while it is packed, not kept */
+    const void *w;
     int64_t out_stride, in_stride;
     uint32_t n_out, n_in;
     int32_t dtype; /* enum banyan_dtype of w, and of x and y later */
@@ -128,8 +128,8 @@ struct banyan_norm {
     float eps;
     uint32_t width;
     int32_t dtype; /* of x and y */
-    int32_t
-        is_early; /* bf16: x / rms is rounded before w, as Llama does; else once, as Gemma does */
+    /* bf16: x / rms is rounded before w, as Llama does; else once, as Gemma does */
+    int32_t is_early;
 };
 /* y = x / sqrt(mean(x^2) + eps) * w, rows of x dense and y dense. */
 BANYAN_EXPORT void banyan_norm_run(const struct banyan_norm *n, const void *x, void *y,

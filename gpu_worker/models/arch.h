@@ -69,8 +69,8 @@ enum role {
 struct layout {
     bool norm_less_one; /* norm weights are stored less 1 (Gemma) */
     bool is_transposed; /* linear layers are [n_in, n_out] (GPT-2) */
-    bool
-        qkv_by_group; /* rows of QKV: for each key-value head its queries, key, value; else all q, all k, all v */
+    /* rows of QKV: for each key-value head its queries, key, value; else all q, all k, all v */
+    bool qkv_by_group;
     bool experts_transposed; /* [n_experts, n_in, n_out] (gpt-oss) */
     bool gate_up_by_pairs;   /* rows gate, up, gate, up … (gpt-oss) */
 };

@@ -15,8 +15,8 @@ struct binder {
     struct matrix_source source;
     const struct model_options *o;
     struct by_err *err;
-    char base[64],
-        as[64]; /* names that begin with base begin with `as` in this file; other names with `others` */
+    /* names that begin with base begin with `as` in this file; other names with `others` */
+    char base[64], as[64];
     char others[64];
     const struct by_tensor_info **used;
     size_t n_used, used_cap;
@@ -44,8 +44,8 @@ static inline struct bind_part bind_cut(enum role role, uint32_t rows, uint32_t 
 struct bind {
     struct bind_part parts[STACK_PARTS_MAX];
     uint32_t n_parts, n_in, layer, expert;
-    uint32_t n_in_all,
-        in_first;      /* columns in_first … of n_in_all are bound; n_in_all 0: all n_in */
+    /* columns in_first … of n_in_all are bound; n_in_all 0: all n_in */
+    uint32_t n_in_all, in_first;
     uint32_t out_n;    /* see weight_source */
     uint32_t n_slices; /* experts in one tensor; 0: a tensor an expert */
     bool is_gated, is_row_lookup, is_transposed, keep_type, is_exact, is_of_tokens, wants_bias,

@@ -16,8 +16,8 @@
 #include "gpu_worker/tp.h"
 
 enum {
-    CHUNK_ROWS =
-        48, /* of a lane at a time in a long step: their activations stay in its second cache */
+    /* of a lane at a time in a long step: their activations stay in its second cache */
+    CHUNK_ROWS = 48,
     FINE_POSITIONS = 64, /* a sequence's first tokens, see is_fine */
     APART_ROWS = 32,     /* rows a lane from which on lanes go apart */
 };
@@ -37,14 +37,14 @@ struct moe {
 struct mla {
     struct weight *q_a, *q_b, *kv_a;
     struct norm q_a_norm, kv_a_norm;
-    struct weight *
-        *key_in; /* [n_heads]: [kv_rank, nope_dim], the query's way into the latent space */
+    /* [n_heads]: [kv_rank, nope_dim], the query's way into the latent space */
+    struct weight **key_in;
     struct weight **value_out; /* [n_heads]: [v_dim, kv_rank] */
 };
 
 struct layer {
-    struct norm attn_norm, post_attn_norm, ffn_norm, post_ffn_norm, q_norm,
-        k_norm; /* w NULL: none */
+    /* w NULL: none */
+    struct norm attn_norm, post_attn_norm, ffn_norm, post_ffn_norm, q_norm, k_norm;
     struct linears qkv;
     struct weight *o, *up, *down; /* up: gate and up, unless the family has no gate */
     struct moe *moe;              /* instead of up and down */
@@ -70,10 +70,10 @@ struct decoder {
     struct arch arch;
     uint32_t context_len, rows_max, logit_rows_max;
     struct kv_shape kv;
-    uint32_t q_cols, k_cols,
-        v_cols; /* of the qkv buffer: queries, keys, values, one after the other */
-    uint32_t
-        v_col; /* q_cols + k_cols; with latent attention the values are the keys' first columns */
+    /* of the qkv buffer: queries, keys, values, one after the other */
+    uint32_t q_cols, k_cols, v_cols;
+    /* q_cols + k_cols; with latent attention the values are the keys' first columns */
+    uint32_t v_col;
     uint32_t rot_col; /* first column of a head that turns */
 
     struct weight *embed, *positions, *types, *output;
@@ -122,8 +122,8 @@ static inline bool decoder_is_part(const struct decoder *d, bool is_attention) {
 /* Into d->logits, in this order. BY_EUNAVAILABLE: a rank of the group is lost. */
 BY_MUST_USE int decoder_logits(struct decoder *d, const uint32_t *rows, uint32_t n);
 void decoder_scores(struct decoder *d, const uint32_t *rows, uint32_t n); /* into d->labels */
-void decoder_hidden(struct decoder *d,
-                    uint32_t n_rows); /* the first n_rows, normed, into d->hidden */
+/* the first n_rows, normed, into d->hidden */
+void decoder_hidden(struct decoder *d, uint32_t n_rows);
 
 static inline const struct norm *decoder_norm(const struct norm *n) { /* NULL when there is none */
     return n->w ? n : NULL;

@@ -23,8 +23,8 @@ struct cut { /* columns first … first + n - 1 */
 struct share {
     uint32_t rank, world;
     struct cut q, kv; /* heads */
-    struct cut ffn, expert,
-        shared;              /* columns of a dense layer, of an expert, of the shared experts */
+    /* columns of a dense layer, of an expert, of the shared experts */
+    struct cut ffn, expert, shared;
     struct cut vocab;        /* logits; from a multiple of 16 on. All: every rank computes all */
     bool is_attention_whole; /* every rank computes all of attention: there is no sum behind it */
 };

@@ -24,8 +24,8 @@ struct stack_part {
 struct stack {
     struct stack_part parts[STACK_PARTS_MAX];
     uint32_t n_parts;
-    enum by_dtype
-        dtype; /* of what is given out; another than a part's own is converted through f32 */
+    /* of what is given out; another than a part's own is converted through f32 */
+    enum by_dtype dtype;
     uint32_t n_cols;
     uint32_t col_first; /* columns col_first … col_first + n_cols - 1 of every part: whole blocks */
     atomic_uint bad; /* 1 + the part in which a row with a NaN or an infinity was seen; 0: none */

@@ -95,8 +95,8 @@ static bool take(struct stream *s) {
     static char room[1 << 18];
     static const char end[] = "data: [DONE]\n\n\r\n0\r\n\r\n";
     ssize_t n = read(s->fd, room, sizeof room);
-    if (n <= 0 && !s->last_ns &&
-        s->n_rounds > 1) { /* some servers end a connection with each answer */
+    /* some servers end a connection with each answer */
+    if (n <= 0 && !s->last_ns && s->n_rounds > 1) {
         ask_anew(s);
         return false;
     }

@@ -14,8 +14,8 @@ struct attention_case {
     enum kv_dtype dtype;
     float softcap;
     bool has_sinks, is_full, is_latent, is_whole, is_interleaved;
-    bool
-        is_on_grid; /* keys and values are numbers that FP8 keeps as they are: no norm, no rotation */
+    /* keys and values are numbers that FP8 keeps as they are: no norm, no rotation */
+    bool is_on_grid;
     enum norm_kind kind;
     uint32_t done[3], n[3]; /* tokens in the pages before the last step, and in it */
     double tolerance;

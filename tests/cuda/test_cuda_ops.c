@@ -242,8 +242,8 @@ TEST(linear_multiplies_large_weights_in_pieces) {
 }
 
 /* A tied matrix of which a rank multiplies some rows: those are chosen for. */
-extern bool gemm_emu_tuned(uint32_t n_out, uint32_t m)
-    __attribute__((weak)); /* on a GPU nobody tells */
+/* on a GPU nobody tells */
+extern bool gemm_emu_tuned(uint32_t n_out, uint32_t m) __attribute__((weak));
 extern uint32_t gemm_emu_newest(void) __attribute__((weak));
 TEST(linear_is_tuned_for_the_outputs_that_are_asked_for) {
     UNUSED_STATE;

@@ -97,8 +97,8 @@ TEST(what_there_is_no_memory_to_record_still_runs) {
     }
     assert_int_equal(queue_counted(queue).n_graphs, 1);
     assert_int_equal(queue_counted(queue).n_graph_runs, 3);
-    assert_int_equal(n_calls,
-                     (2 + 1 + 4) * COMMANDS); /* the second list is recorded once, for nothing */
+    /* the second list is recorded once, for nothing */
+    assert_int_equal(n_calls, (2 + 1 + 4) * COMMANDS);
 }
 
 TEST(more_lists_than_graphs_are_kept_still_run) {

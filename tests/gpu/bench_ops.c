@@ -87,8 +87,8 @@ struct rows {
 
 static void give_row(const void *ctx, uint32_t out, void *bytes) {
     const struct rows *r = ctx;
-    size_t at =
-        (size_t)out * 288 % (r->n - r->row_bytes) / 288 * 288; /* whole blocks of each type */
+    /* whole blocks of each type */
+    size_t at = (size_t)out * 288 % (r->n - r->row_bytes) / 288 * 288;
     memcpy(bytes, r->bytes + at, r->row_bytes);
 }
 

@@ -84,8 +84,8 @@ static inline void world_open(struct world *w, const char *path, struct backend 
     if (model_kv_new(w->m, WORLD_SEQS * WORLD_PAGES_EACH, &err)) fail_msg("%s", err.text);
     for (uint32_t s = 0; s < WORLD_SEQS; s++) {
         for (uint32_t i = 0; i < WORLD_PAGES_EACH; i++)
-            w->pages[s][i] =
-                i * WORLD_SEQS + (s * 7 + i) % WORLD_SEQS; /* no two alike, none in order */
+            /* no two alike, none in order */
+            w->pages[s][i] = i * WORLD_SEQS + (s * 7 + i) % WORLD_SEQS;
     }
 }
 

@@ -127,9 +127,9 @@ TEST(the_cpu_backend_matches_the_goldens_with_exact_activations) {
 
 /* As it is served: activations rounded to 8 bits for quantised weights, to bf16 for bf16 ones. */
 struct served {
-    double
-        difference; /* of the last logits, mean: the middle one of the three cases. (A tie between two experts that
-                        * falls the other way shows in one.) */
+    /* of the last logits, mean: the middle one of the three cases. (A tie between two experts that
+     * falls the other way shows in one.) */
+    double difference;
     double agreement; /* share of len130's argmax */
 };
 
@@ -183,8 +183,8 @@ static void check_served(const struct subject *s, struct backend *cpu, enum by_d
     if (!(got.difference <= most))
         wrong(s, "as served", "the mean difference", got.difference, most);
     if (is_bf16) {
-        double least = by_json_f64(by_json_get(bf16, "argmax_agree")) -
-                       1.5 / 130; /* one position may be a near tie */
+        /* one position may be a near tie */
+        double least = by_json_f64(by_json_get(bf16, "argmax_agree")) - 1.5 / 130;
         if (!(got.agreement >= least))
             wrong(s, "as served", "the share of equal argmax", got.agreement, least);
     }

@@ -104,8 +104,8 @@ static void admit(const struct msg_admit *a) {
     if (s->n_asked_ids)
         memcpy(s->asked_ids, a->sampling.logprob_ids.p, s->n_asked_ids * sizeof *s->asked_ids);
     s->n_pages = 0;
-    s->n_ids = s->n_done =
-        a->n_cached; /* the cached ids themselves are not needed: their hash lies in the page */
+    /* the cached ids themselves are not needed: their hash lies in the page */
+    s->n_ids = s->n_done = a->n_cached;
     if (s->cap < s->n_ids) {
         s->cap = s->n_ids + 1024;
         s->ids = by_realloc_array(s->ids, s->cap, sizeof *s->ids);

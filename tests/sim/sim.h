@@ -50,8 +50,8 @@ enum {
     SIM_PAGE_SIZE_MAX = 8,
     SIM_SEQ_MAX = SIM_PROMPT_MAX + SIM_OUT_MAX + 8,
     SIM_STEPS_MAX = 8, /* waiting at a worker; more than the scheduler may have in flight */
-    SIM_ID_FIRST =
-        3, /* the ids that the model writes: letters, and bytes that make half characters */
+    /* the ids that the model writes: letters, and bytes that make half characters */
+    SIM_ID_FIRST = 3,
     SIM_IDS = 128,
     SIM_EMBED = 4,
 };
@@ -256,8 +256,8 @@ struct sim_item *bus_post(struct sim *s, enum sim_kind kind, struct sim_proc *p,
 struct sim_link *bus_open(struct sim *s, struct sim_proc *from, struct sim_proc *to);
 void bus_close(struct sim *s, struct sim_link *l); /* the connector lets go */
 void bus_send(struct sim *s, struct sim_link *l, uint32_t side, const struct msg *m);
-void bus_end(struct sim *s, struct sim_link *l, uint32_t side,
-             const char *why); /* takes effect after the item */
+/* takes effect after the item */
+void bus_end(struct sim *s, struct sim_link *l, uint32_t side, const char *why);
 void bus_finish_ending(struct sim *s, struct sim_proc *p);
 void bus_handle(struct sim *s, struct sim_item *it); /* FRAME, COPY, DOWN, CONNECT */
 void bus_cut(struct sim *s, struct sim_link *l);     /* both ends see it, each in its time */
@@ -281,9 +281,9 @@ void proc_hello(struct sim *s, const struct sim_link *l, struct msg_hello *out);
 /* sim_gpu.c    */
 void gpu_reset(struct sim *s, struct sim_worker *w);
 void gpu_take(struct sim *s, struct sim_proc *p, struct sim_link *l, const struct msg_step *m);
-void gpu_work(struct sim *s, struct sim_proc *p,
-              struct sim_link *l); /* l may be NULL: nobody to tell */
-void gpu_poison(struct sim *s);    /* pages that the scheduler holds free */
+/* l may be NULL: nobody to tell */
+void gpu_work(struct sim *s, struct sim_proc *p, struct sim_link *l);
+void gpu_poison(struct sim *s); /* pages that the scheduler holds free */
 uint64_t gpu_hash(uint64_t h, uint32_t id);
 uint32_t gpu_pick(uint64_t h, uint64_t seed, uint32_t sample);
 void gpu_vector(uint64_t h, float *out); /* [SIM_EMBED] */

@@ -169,8 +169,9 @@ static void check_prefix(const struct sim *s, const struct journal_entry *e,
                          const struct journal_sample *j, const struct sim_want *w, uint32_t from) {
     if (j->n_ids > w->n || memcmp(j->ids + from, w->ids + from, (j->n_ids - from) * sizeof *w->ids))
         wrong(s, e, "an id");
+    /* what was held back came out */
     if (j->finish == FINISH_ABORT)
-        expect_text(s, j->ids, j->n_ids, by_buf_str(&j->text)); /* what was held back came out */
+        expect_text(s, j->ids, j->n_ids, by_buf_str(&j->text));
     else if (j->text.n > w->text_n || (j->text.n && memcmp(j->text.p, w->text, j->text.n)))
         wrong(s, e, "the text");
     for (uint32_t i = from; e->request.sampling.logprobs && i < j->n_ids; i++) {

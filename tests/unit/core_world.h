@@ -130,8 +130,8 @@ static inline void w_on_tokens(struct world *w, const struct msg_tokens *m) {
     if (s->n == 0 && m->ids.n) q->first_token_ns = w->now;
     for (uint32_t i = 0; i < m->ids.n; i++) {
         uint32_t at = m->pos + i;
-        if (at < s->n)
-            assert_int_equal(s->ids[at], m->ids.p[i]); /* what was delivered never changes */
+        /* what was delivered never changes */
+        if (at < s->n) assert_int_equal(s->ids[at], m->ids.p[i]);
         assert_true(at < W_OUT);
         s->ids[at] = m->ids.p[i];
         s->n = BY_MAX(s->n, at + 1);
@@ -161,8 +161,8 @@ static inline void w_send(void *ctx, uint32_t peer, const struct msg *m) {
         struct by_buf *b = &k->frames[(k->first + k->n++) % W_STEPS];
         if (!b->max) {
             by_buf_init(b, LIMIT_FRAME_BYTES);
-            assert_non_null(
-                by_buf_reserve(b, 1 << 17)); /* so that only the core's allocations are counted */
+            /* so that only the core's allocations are counted */
+            assert_non_null(by_buf_reserve(b, 1 << 17));
         }
         by_buf_clear(b);
         msg_encode(m, b);

@@ -93,8 +93,8 @@ TEST(a_request_waits_for_a_tokenizer_worker) {
     carry_link_up(&w.c, 5, ROLE_TOKENIZER_WORKER);
     assert_int_equal(w.n_sent, 1);
     assert_int_equal(last(&w)->link, 5);
-    assert_int_equal(last(&w)->n_resume,
-                     0); /* it is a new request, and may be refused for want of room */
+    /* it is a new request, and may be refused for want of room */
+    assert_int_equal(last(&w)->n_resume, 0);
     stop(&w);
 }
 

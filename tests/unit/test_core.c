@@ -393,8 +393,8 @@ TEST(a_lost_router_takes_its_requests_along) {
     assert_true(core_is_idle(w.core));
     w_tokenized(&w, 5, NULL, 0); /* its epoch is over */
     assert_true(core_is_idle(w.core));
-    w_up(&w, W_ROUTER, ROLE_ROUTER,
-         w.epoch); /* it was not dead after all, and sends all it owes again */
+    /* it was not dead after all, and sends all it owes again */
+    w_up(&w, W_ROUTER, ROLE_ROUTER, w.epoch);
     w_tokenized(&w, 2, NULL, 0);
     w_run(&w);
     w_assert_whole(&w, 2);
@@ -845,8 +845,8 @@ TEST(chaos_changes_nothing) {
     UNUSED_STATE;
     uint64_t seed = test_seed();
     for (uint64_t i = 0; i < CHAOS_RUNS; i++) {
-        chaos_run =
-            seed * CHAOS_RUNS + i; /* a failure names it: set SEED to chaos_run / CHAOS_RUNS */
+        /* a failure names it: set SEED to chaos_run / CHAOS_RUNS */
+        chaos_run = seed * CHAOS_RUNS + i;
         chaos(chaos_run);
     }
 }

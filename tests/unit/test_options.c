@@ -71,8 +71,8 @@ TEST(mistakes_are_named) {
     assert_non_null(strstr(err.text, "needs a value"));
     assert_int_equal(PARSE(&o, &err, "--log-level", "loud"), BY_EINVAL);
     assert_non_null(strstr(err.text, "error|warn|info|debug"));
-    assert_int_equal(PARSE(&o, &err, "--page-size", "16"),
-                     BY_EINVAL); /* the gpu worker's, not ours */
+    /* the gpu worker's, not ours */
+    assert_int_equal(PARSE(&o, &err, "--page-size", "16"), BY_EINVAL);
     assert_int_equal(PARSE(&o, &err, "-x"), BY_EINVAL);
 }
 
@@ -148,8 +148,8 @@ TEST(help_fits_a_terminal) {
     by_options_text_help(&out, &router);
     struct by_str text = by_buf_str(&out), line;
     while (by_str_split(&text, '\n', &line)) {
-        bool is_list =
-            by_str_find(line, BY_STR("|"), 0) != SIZE_MAX; /* completion wants it whole */
+        /* completion wants it whole */
+        bool is_list = by_str_find(line, BY_STR("|"), 0) != SIZE_MAX;
         if (line.n > 80 && !is_list) fail_msg("%.*s", (int)line.n, line.p);
         if (by_str_ends(line, BY_STR(" "))) fail_msg("ends in a blank: %.*s", (int)line.n, line.p);
     }

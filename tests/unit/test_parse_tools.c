@@ -87,8 +87,8 @@ TEST(hermes) {
 TEST(hermes_of_models_that_err) {
     UNUSED_STATE;
     check_tools("hermes", "a < b <tool", "a < b <tool");
-    check_tools("hermes", "<tool_call>{\"name\":\"a\",\"arguments\":{}}",
-                "|a({})"); /* never closed */
+    /* never closed */
+    check_tools("hermes", "<tool_call>{\"name\":\"a\",\"arguments\":{}}", "|a({})");
     check_tools("hermes", "x <tool_call>{\"nome\":1}</tool_call> y",
                 "x <tool_call>{\"nome\":1}</tool_call> y");
     check_tools("hermes", "<tool_call>{\"name\":</tool_call> y",

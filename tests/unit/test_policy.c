@@ -232,8 +232,8 @@ TEST(a_flood_does_not_drown_the_other_tenant) {
     UNUSED_STATE;
     uint64_t solo = first_token_of_b(false, 64);
     assert_true(first_token_of_b(true, 64) <= 2 * solo + 1);
-    assert_true(first_token_of_b(true, 8) <=
-                2 * solo + 1); /* all slots are A's: one of them gives way */
+    /* all slots are A's: one of them gives way */
+    assert_true(first_token_of_b(true, 8) <= 2 * solo + 1);
 }
 
 /* A newcomer begins at the counter of who floods. Of equals the name decided, and b waited a step longer than a would have. */

@@ -127,8 +127,8 @@ static uint32_t first_victim(enum radix_policy policy) {
         pages_give(f.pages[0], pages, 2);
     }
     struct radix_node *root = radix_root(f.t, BY_STR(""));
-    static const uint8_t uses[] = {2, 1, 1, 0,
-                                   0}; /* run 0 thrice in all; run 2 is the latest, but not a hit */
+    /* run 0 thrice in all; run 2 is the latest, but not a hit */
+    static const uint8_t uses[] = {2, 1, 1, 0, 0};
     for (uint32_t i = 0; i < BY_COUNTOF(uses); i++)
         radix_match(f.t, root, 0, runs[uses[i] == 2 ? 0 : uses[i]], 2, NULL);
     uint32_t victim = 3;
@@ -220,8 +220,9 @@ static uint32_t twin_n_held(const struct twin *w, uint32_t r) {
 }
 
 static void random_ids(uint64_t *seed, uint32_t *ids) {
+    /* mostly zeros: long shared prefixes */
     for (uint32_t i = 0; i < LONGEST; i++)
-        ids[i] = by_rand_next(seed) % 8 == 0; /* mostly zeros: long shared prefixes */
+        ids[i] = by_rand_next(seed) % 8 == 0;
 }
 
 static void do_match(struct fixture *f, struct twin *w, uint64_t *seed, struct holder *h) {

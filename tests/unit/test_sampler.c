@@ -102,8 +102,8 @@ TEST(picks_only_what_the_sorted_twin_keeps_and_all_of_it) {
             n_kept += kept[i] == 1;
             n_seen += seen[i];
         }
-        if (n_kept <= 4 && n_kept > 0)
-            assert_true(n_seen >= (n_kept + 1) / 2); /* few choices: most are seen */
+        /* few choices: most are seen */
+        if (n_kept <= 4 && n_kept > 0) assert_true(n_seen >= (n_kept + 1) / 2);
     }
     sampler_free(s);
 }

@@ -41,8 +41,8 @@ static uint32_t any_char(uint64_t *rand) {
         0x1C5,  0x2B0,  0xAA,   0x4E2D, 0x3042,   0x661, 0xBD,   0x2160, 0x20DD, 0x903,   0x1F600,
         0x200D, 0xFE0F, 0x3000, 0xAD,   0x10FFFF, 0x130, 0x1E9E, 0x180E, 0x200B, 0x10400, 0x10428};
     if (below(rand, 8)) return often[below(rand, BY_COUNTOF(often))];
-    return (uint32_t)below(
-        rand, 0x800); /* assigned for long: pcre2's tables are of another year than ours */
+    /* assigned for long: pcre2's tables are of another year than ours */
+    return (uint32_t)below(rand, 0x800);
 }
 
 static void random_text(uint64_t *rand, size_t n, struct by_buf *out) {

@@ -44,8 +44,8 @@ TEST(all_shares_are_the_whole) {
                 assert_int_equal(s.ffn.first, ffn);
                 for (uint32_t h = s.q.first; h < s.q.first + s.q.n; h++)
                     assert_in_range(h / group, s.kv.first, s.kv.first + s.kv.n - 1);
-                assert_int_equal(s.q.n % s.kv.n,
-                                 0); /* every key-value head serves as many queries */
+                /* every key-value head serves as many queries */
+                assert_int_equal(s.q.n % s.kv.n, 0);
                 q += s.q.n;
                 ffn += s.ffn.n;
             }

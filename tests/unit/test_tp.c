@@ -116,8 +116,8 @@ TEST(a_dead_rank_fails_the_call_at_once) {
     int status;
     waitpid(pid, &status, 0);
     assert_int_equal(WTERMSIG(status), SIGKILL);
-    assert_int_equal(tp_sum(tp, x, 4),
-                     BY_EUNAVAILABLE); /* long before its minute is over, or the test times out */
+    /* long before its minute is over, or the test times out */
+    assert_int_equal(tp_sum(tp, x, 4), BY_EUNAVAILABLE);
     tp_close(tp);
 }
 

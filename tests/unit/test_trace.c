@@ -28,8 +28,8 @@ static void write_life(const char *path) {
                               .policy = POLICY_LPM}};
     struct trace *t = NULL;
     struct by_err err;
-    world_start(
-        &w); /* makes the tables of the stand-ins; its core gives way to one that is traced from the start */
+    /* makes the tables of the stand-ins; its core gives way to one that is traced from the start */
+    world_start(&w);
     core_free(w.core);
     assert_int_equal(trace_open(&t, path, &w.opt, &err), 0);
     n_sent = sent_hash = 0;

@@ -187,8 +187,8 @@ TEST(two_sockets_of_one_process_stand_side_by_side) {
     assert_true(pump_until(three, 3, first_has_two));
     assert_int_equal(binder.n_down, 0);
     wire_close(other.wire);
-    assert_true(
-        pump_until(sides, 2, first_down)); /* without a frame having been sent to find out */
+    /* without a frame having been sent to find out */
+    assert_true(pump_until(sides, 2, first_down));
     assert_string_equal(binder.why, "it is gone");
     assert_int_equal(binder.n_down, 1);
     assert_int_equal(connector.n_down, 0);
@@ -241,8 +241,8 @@ TEST(a_connector_that_leaves_is_missed_at_once) {
     assert_true(pump_until(sides, 2, both_up));
     wire_close(connector.wire);
     connector.wire = NULL;
-    assert_true(
-        pump_until(sides, 1, first_down)); /* gives up after two seconds: silence would take five */
+    /* gives up after two seconds: silence would take five */
+    assert_true(pump_until(sides, 1, first_down));
 }
 
 TEST(a_binder_that_restarts_gets_a_new_session) {
