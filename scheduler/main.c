@@ -15,6 +15,7 @@
 #include "scheduler/core.h"
 #include "scheduler/trace.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -171,6 +172,20 @@ static void print(const char *path) {
     if (rc) by_die("%s", err.text);
 }
 
+/* A stop comes to all of us at once. The others, who would warn that the scheduler is lost, go first. */
+static void let_others_leave(void) {
+    enum { PATIENCE_MS = 100, TURN_MS = 10 };
+    uint64_t now = by_now_ns(), until = now + PATIENCE_MS * BY_NS_PER_MS;
+    int fds[2];
+    wire_detach(shell.wire);
+    wire_fds(shell.wire, fds);
+    for (; shell.peers.n && now < until; now = by_now_ns()) {
+        struct pollfd p[] = {{.fd = fds[0], .events = POLLIN}, {.fd = fds[1], .events = POLLIN}};
+        poll(p, BY_COUNTOF(p), TURN_MS);
+        wire_pump(shell.wire, by_now_ns());
+    }
+}
+
 static void serve(const struct by_options *opt) {
     struct by_err err;
     struct core_options core_opt;
@@ -205,6 +220,7 @@ static void serve(const struct by_options *opt) {
     by_loop_run(shell.loop);
 
     by_info("stopping");
+    let_others_leave();
     wire_close(shell.wire);
     by_proc_tidy(opt->run_dir);
     by_map_clear(&shell.peers); /* what the core says from here on has nobody to go to */

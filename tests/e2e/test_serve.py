@@ -318,10 +318,10 @@ def test_few_open_files_are_said_at_the_start(worker):
 
 
 def test_a_stop_that_was_asked_for_is_no_alarm(serve):
-    """It said "replica is lost", as a warning."""
+    """It said "replica is lost", as a warning; tokenizer worker and detokenizer (one stop in three) "lost the scheduler"."""
     assert serve.generate("hello", 4)[2]["completion_tokens"] == 4
     before = len(serve.logs())
     serve.process.terminate()
     assert serve.wait() == 0
     said = serve.logs()[before:]
-    assert not re.search(r" (warn|error)  ?scheduler: ", said), said
+    assert not re.search(r" (warn|error) ", said), said
