@@ -10,8 +10,19 @@ _banyan() {
             return
         fi
         program+=("${COMP_WORDS[1]}")
+        if [ "${COMP_WORDS[1]}" = help ]; then
+            program=("${COMP_WORDS[0]}")
+        elif [ "$COMP_CWORD" -gt 2 ] && [[ ${COMP_WORDS[1]} = bench || ${COMP_WORDS[1]} = config ]]; then
+            program+=("${COMP_WORDS[2]}") # these two have commands of their own
+        fi
     fi
     text=$("${program[@]}" --help 2>/dev/null)
+    words=$(sed -n "s/^    banyan ${COMP_WORDS[1]} \\([a-z-]*\\) .*/\\1/p" <<<"$text")
+    [ "${COMP_WORDS[1]}" != help ] || words=$(sed -n '/^commands:/,/^$/s/^    \([a-z-]*\) .*/\1/p' <<<"$text")
+    if [ "$COMP_CWORD" = 2 ] && [ -n "$words" ]; then
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+        return
+    fi
     if [[ $current == -* ]]; then
         words=$(sed -n 's/^  \(--[a-z0-9-]*\).*/\1/p' <<<"$text")
         mapfile -t COMPREPLY < <(compgen -W "$words --help --man --version" -- "$current")

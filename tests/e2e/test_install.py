@@ -56,9 +56,9 @@ def test_the_health_check_asks_the_router(root, tmp_path):
 
 def test_the_pages_lie_where_links_and_help_look_for_them(root):
     doc = root / "usr/share/doc/banyan"
-    for page in ("README.md", "SECURITY.md", "ARCHITECTURE.md", "deploy/README.md"):
+    for page in ("README.md", "SECURITY.md", "ARCHITECTURE.md", "deploy/README.md", "deploy/python/README.md"):
         links = re.findall(r"\]\(([\w./]+\.md)\)", (doc / page).read_text())
-        ours = [p for p in links if not re.match(r"(\.\./)?(proto|router|tokenizer_worker|scheduler|detokenizer|tests|common|gpu_worker|deploy/python)/", p)]  # the source's
+        ours = [p for p in links if not re.match(r"(\.\./)?(proto|router|tokenizer_worker|scheduler|detokenizer|tests|common|gpu_worker)/", p)]  # the source's
         assert all((doc / page).parent.joinpath(p).exists() for p in ours), (page, ours)
     named = re.search(r"\((deploy/docs/\S+\.md)\)", ok(root / "usr/bin/banyan", "serve", "--help"))[1]
     assert (doc / named).exists()
@@ -127,6 +127,27 @@ def test_completion_offers_commands_options_and_words(root):
     assert complete(root, "banyan", "serve", "--max-bo") == ["--max-body-bytes"]
     assert complete(root, "banyan-scheduler", "--schedule-policy", "f") == ["fair", "fcfs"]
     assert complete(root, "banyan-router", "--page-si") == []
+
+
+def test_completion_knows_commands_of_commands(root, tmp_path, monkeypatch):
+    """`banyan bench <TAB>` offered the files of the folder, and `banyan bench serve --u<TAB>` nothing."""
+    (tmp_path / "a_file").touch()
+    monkeypatch.chdir(tmp_path)
+    assert complete(root, "banyan", "bench", "") == ["serve", "offline", "one-batch"]
+    assert complete(root, "banyan", "config", "") == ["check"]
+    assert complete(root, "banyan", "help", "to") == ["tokenize", "top"]
+    assert complete(root, "banyan", "bench", "serve", "--ur") == ["--url"]
+    assert complete(root, "banyan", "bench", "one-batch", "--page-s") == ["--page-size"]
+    assert complete(root, "banyan", "serve", "") == complete(root, "banyan", "config", "check", "") == ["a_file"]
+
+
+def test_the_package_for_python_lies_there_and_finds_its_program(tmp_path):
+    """Below a prefix that is not on PATH it said that the program is not there."""
+    ok("cmake", "--install", BUILD, "--prefix", tmp_path)
+    found = ok(sys.executable, "-c", "import banyan.engine; print(banyan.engine.find_banyan())",
+               env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path / "share/banyan/python")})
+    assert found == f"{tmp_path}/bin/banyan\n"
+    assert "share/banyan/python" in (tmp_path / "share/doc/banyan/deploy/python/README.md").read_text()
 
 
 def test_units_name_the_programs_where_they_are(root):

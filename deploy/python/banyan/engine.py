@@ -31,9 +31,12 @@ _alive = weakref.WeakSet()
 
 
 def find_banyan():
-    """The program `banyan`: BANYAN_BIN, this checkout's build, the checkout that was installed from, or on PATH."""
-    named = os.environ.get("BANYAN_BIN")
-    places = [Path(named)] if named else [parent / "build/bin/banyan" for parent in Path(__file__).resolve().parents]
+    """The program `banyan`: BANYAN_BIN, this checkout's build, the prefix that this lies below, the checkout that was installed from, or on
+    PATH."""
+    named, above = os.environ.get("BANYAN_BIN"), Path(__file__).resolve().parents
+    places = [Path(named)] if named else [parent / "build/bin/banyan" for parent in above]
+    if not named and len(above) > 4 and above[1].match("share/banyan/python"):
+        places.append(above[4] / "bin/banyan")
     try:
         from . import _checkout
 
