@@ -530,3 +530,10 @@ const char *http1_method_name(enum http1_method m) {
                                                        "DELETE", "OPTIONS", "other"};
     return names[m];
 }
+
+bool http1_is_of_page(const struct http1_request *req) {
+    struct by_str v;
+    if (http1_header(req, "origin", &v)) return true;
+    return http1_header(req, "sec-fetch-site", &v) &&
+           !by_str_eqz(v, "none"); /* none: typed by hand */
+}

@@ -72,6 +72,8 @@ bool http1_header(const struct http1_request *r, const char *name, struct by_str
 /* Query parameter, percent-decoded into out (a NUL follows), which is empty when it does not fit or its escapes are broken;
  * false when it is not there. */
 bool http1_query(const struct http1_request *r, const char *key, char *out, size_t cap);
+/* Does a browser ask, for a page or a link in one? It asks whatever a page of any site tells it to, also of this machine. */
+bool http1_is_of_page(const struct http1_request *r);
 const char *http1_method_name(enum http1_method m);
 
 #endif

@@ -132,6 +132,13 @@ void request_free(struct request *q) {
     by_free(q);
 }
 
+/* Ollama's pages have curl send JSON as what curl calls every body, a form; Ollama asks no further. A page in a browser may send a
+ * form to anybody without having asked: its word is taken. */
+static bool is_json_all_the_same(const struct http1_request *r, struct by_str type) {
+    return by_str_starts(r->path, BY_STR("/api/")) && !http1_is_of_page(r) &&
+           by_str_ieqz(by_str_sub(type, 0, 33), "application/x-www-form-urlencoded");
+}
+
 int request_read_body(struct by_json **out, const struct http1_request *r, struct by_err *err) {
     const struct by_json_limits lim = {.bytes_max = SIZE_MAX,
                                        .depth_max = LIMIT_JSON_DEPTH,
@@ -140,7 +147,7 @@ int request_read_body(struct by_json **out, const struct http1_request *r, struc
                                        .refuse_duplicates = true};
     struct by_str type;
     if (http1_header(r, "content-type", &type) && type.n &&
-        !by_str_ieqz(by_str_sub(type, 0, 16), "application/json"))
+        !by_str_ieqz(by_str_sub(type, 0, 16), "application/json") && !is_json_all_the_same(r, type))
         return by_fail(
             err, BY_EMEDIATYPE,
             "the Content-Type is '%.*s': send the header 'Content-Type: application/json'",

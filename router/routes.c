@@ -112,19 +112,11 @@ static struct by_str key_of(const struct http1_request *req) {
     return (struct by_str){0};
 }
 
-/* Does a browser ask, for a page or a link in one? It asks whatever a page of any site tells it to, also of this machine. */
-static bool is_of_page(const struct http1_request *req) {
-    struct by_str v;
-    if (http1_header(req, "origin", &v)) return true;
-    /* none: typed by hand */
-    return http1_header(req, "sec-fetch-site", &v) && !by_str_eqz(v, "none");
-}
-
 /* Who asks: remembered for the handler. */
 static int check_key(struct router *r, enum route_level level, const struct http1_request *req) {
     r->caller = auth_find(r->auth, key_of(req));
     if (r->is_by_admin_socket) return 0;
-    if (level == ROUTE_ADMIN && !r->auth->n && is_of_page(req)) return BY_EFORBIDDEN;
+    if (level == ROUTE_ADMIN && !r->auth->n && http1_is_of_page(req)) return BY_EFORBIDDEN;
     return level == ROUTE_OPEN ? 0 : auth_may(r->auth, r->caller, level == ROUTE_ADMIN);
 }
 

@@ -83,3 +83,14 @@ def test_nothing_said_asks_for_the_model_alone(server, path, key):
         assert said["done"] is True and said["done_reason"] == reason and said["model"] == "m", said
         assert said[key] == ({"role": "assistant", "content": ""} if path == "chat" else "")
     assert server.load()["steps"] == before
+
+
+def test_a_body_needs_no_header_as_on_ollamas_pages(server):
+    """Every curl of Ollama's pages was 415: curl calls a body a form unless told otherwise. A page in a browser may send a form to anyone."""
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    b = {"model": "m", "prompt": "hello", "stream": False, "options": {"num_predict": 3}}
+    assert server.post("/api/generate", b, headers=form).json["eval_count"] == 3
+    assert server.post("/api/show", {"model": "m"}, headers=form).status == 200
+    assert server.post("/api/generate", b, headers={**form, "Origin": "https://elsewhere.example"}).status == 415
+    assert server.post("/api/generate", b, headers={**form, "Sec-Fetch-Site": "cross-site"}).status == 415
+    assert server.post("/v1/completions", {"prompt": "x"}, headers=form).status == 415
