@@ -11,12 +11,12 @@
 #include "common/base/rand.h"
 #include "common/net/channel.h"
 #include "common/net/loop.h"
+#include "proto/greet.h"
 #include "proto/limits.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -59,7 +59,7 @@ struct peer {
 };
 
 struct wire {
-    struct wire_options o;
+    struct wire_options o; /* its texts are those of the next line */
     char endpoint[256], my_endpoint[256], instance[64], identity[IDENTITY_MAX];
     struct by_channel *channel;
     struct by_list peers; /* of peer.node; a connector has exactly one */
@@ -70,7 +70,7 @@ struct wire {
     uint64_t retry_due_ns;
     uint64_t rest_due_ns; /* by_mem_give_back */
     bool is_pumping;
-    int wake_fd, set_fd; /* eventfd: something to do; epoll over it and the monitor */
+    int wake_fd; /* eventfd: there is something to do */
     struct by_buf out;
     struct by_arena arena; /* decoded lists of the frame in hand */
     struct by_loop *loop;
@@ -82,6 +82,11 @@ static struct peer *peer_of(struct wire_peer *face) {
 
 static struct by_str identity_of(const struct peer *p) {
     return (struct by_str){p->identity, p->identity_n};
+}
+
+/* A connector's one peer, from wire_open to wire_close. */
+static struct peer *binder_of(const struct wire *w) {
+    return BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node);
 }
 
 static void wake(struct wire *w) {
@@ -223,20 +228,27 @@ static void start_session(struct peer *p, uint64_t session, uint64_t credit) {
 }
 
 static void say_hello(struct wire *w, uint64_t now) {
-    struct peer *p = BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node);
-    p->attempt++;
-    struct msg m = {.kind = MSG_hello,
-                    .hello = {.version = WIRE_VERSION,
-                              .build = by_str_of(BANYAN_VERSION),
-                              .role = w->o.role,
-                              .instance = by_str_of(w->instance),
-                              .epoch = w->o.epoch,
-                              .attempt = p->attempt,
-                              .endpoint = by_str_of(w->my_endpoint)}};
-    if (w->o.model) m.hello.model = *w->o.model;
-    if (w->o.capacity) m.hello.capacity = *w->o.capacity;
+    struct msg m = greet_hello(&w->o, ++binder_of(w)->attempt);
     int rc = send_plain(w, (struct by_str){0}, &m);
     w->hello_due_ns = now + (rc ? RETRY_MS : HELLO_AGAIN_MS) * BY_NS_PER_MS;
+}
+
+static struct peer *new_peer(struct wire *w) {
+    struct peer *p = by_alloc(sizeof *p);
+    p->face.wire = w;
+    by_list_init(&p->queue);
+    by_arena_init(&p->life, 0);
+    by_list_push(&w->peers, &p->node);
+    w->n_peers++;
+    return p;
+}
+
+static void free_peer(struct peer *p) {
+    drop_queue(p);
+    by_list_remove(&p->node);
+    p->face.wire->n_peers--;
+    by_arena_release(&p->life);
+    by_free(p);
 }
 
 /* down, and for a binder the end of the peer. A connector says hello again at once if somebody is there. */
@@ -246,10 +258,7 @@ static void finish_session(struct wire *w, struct peer *p, uint64_t now) {
     w->o.down(w->o.ctx, &p->face, p->why);
     expect_rest(w);
     if (w->o.is_bind) {
-        by_list_remove(&p->node);
-        w->n_peers--;
-        by_arena_release(&p->life);
-        by_free(p);
+        free_peer(p);
     } else {
         p->face.session = 0;
         w->hello_due_ns = w->is_connected ? now : 0;
@@ -259,14 +268,8 @@ static void finish_session(struct wire *w, struct peer *p, uint64_t now) {
 /* Tells a connector that the session it believes in does not stand. */
 static void send_no_session(struct wire *w, struct by_str identity, uint32_t attempt,
                             const char *refused) {
-    struct msg m = {.kind = MSG_welcome,
-                    .welcome = {.version = WIRE_VERSION,
-                                .build = by_str_of(BANYAN_VERSION),
-                                .role = w->o.role,
-                                .instance = by_str_of(w->instance),
-                                .epoch = w->o.epoch,
-                                .attempt = attempt,
-                                .refused = by_str_of(refused)}};
+    struct msg m = greet_welcome(&w->o, attempt);
+    m.welcome.refused = by_str_of(refused);
     (void)send_plain(w, identity, &m); /* if it is gone, it knows */
 }
 
@@ -289,36 +292,12 @@ static struct peer *find_peer(struct wire *w, struct by_str identity) {
     return NULL;
 }
 
-static int check_hello(struct wire *w, const struct msg_hello *h, struct by_err *err) {
-    if (h->version != WIRE_VERSION) {
-        return by_fail(
-            err, BY_EVERSION,
-            "this %s (Banyan %s) speaks wire version %d, that %s (Banyan %.*s) speaks %u: "
-            "run the same Banyan everywhere",
-            role_text(w->o.role), BANYAN_VERSION, WIRE_VERSION, role_text(h->role),
-            (int)BY_MIN(h->build.n, (size_t)32), h->build.p, h->version);
-    }
-    if (!h->epoch || h->role < ROLE_ROUTER || h->role > ROLE_TOOL) {
-        return by_fail(err, BY_EINVAL, "a hello without an epoch or of the unknown role %u",
-                       h->role);
-    }
-    if (h->instance.n >= sizeof((struct wire_peer *)0)->instance ||
-        h->endpoint.n >= sizeof((struct wire_peer *)0)->endpoint) {
-        return by_fail(err, BY_ELIMIT, "an instance name or endpoint is too long");
-    }
+static int check_hello(struct wire *w, struct by_str identity, const struct msg_hello *h,
+                       struct by_err *err) {
+    if (identity.n > IDENTITY_MAX) return by_fail(err, BY_ELIMIT, "its identity is too long");
     if (w->n_peers >= LIMIT_PEERS)
         return by_fail(err, BY_EFULL, "%d peers are here already", LIMIT_PEERS);
-    return w->o.admit ? w->o.admit(w->o.ctx, h, err) : 0;
-}
-
-static struct peer *new_peer(struct wire *w) {
-    struct peer *p = by_alloc(sizeof *p);
-    p->face.wire = w;
-    by_list_init(&p->queue);
-    by_arena_init(&p->life, 0);
-    by_list_push(&w->peers, &p->node);
-    w->n_peers++;
-    return p;
+    return greet_check_hello(&w->o, h, err);
 }
 
 static void copy_text(char *to, size_t cap, struct by_str from) {
@@ -333,11 +312,10 @@ static void on_hello(struct wire *w, struct by_str identity, const struct msg_he
         snprintf(old->why, sizeof old->why, "it said hello again");
         finish_session(w, old, now);
     }
-    if (identity.n > IDENTITY_MAX || check_hello(w, h, &err)) {
+    if (check_hello(w, identity, h, &err)) {
         by_warn_limited("refused a peer: %s role=%s instance=%.*s", err.text, role_text(h->role),
                         (int)BY_MIN(h->instance.n, (size_t)64), h->instance.p ? h->instance.p : "");
-        send_no_session(w, identity, h->attempt,
-                        err.text[0] ? err.text : "its identity is too long");
+        send_no_session(w, identity, h->attempt, err.text);
         return;
     }
     struct peer *p = new_peer(w);
@@ -352,20 +330,11 @@ static void on_hello(struct wire *w, struct by_str identity, const struct msg_he
     msg_capacity_copy(&p->life, &h->capacity, &p->face.capacity);
     p->attempt = h->attempt;
     start_session(p, ++w->next_session, LIMIT_CREDIT_BYTES);
-    struct msg m = {.kind = MSG_welcome,
-                    .welcome = {.version = WIRE_VERSION,
-                                .build = by_str_of(BANYAN_VERSION),
-                                .role = w->o.role,
-                                .instance = by_str_of(w->instance),
-                                .epoch = w->o.epoch,
-                                .attempt = h->attempt,
-                                .session = p->face.session,
-                                .credit = LIMIT_CREDIT_BYTES}};
+    struct msg m = greet_welcome(&w->o, h->attempt);
+    m.welcome.session = p->face.session;
+    m.welcome.credit = LIMIT_CREDIT_BYTES;
     if (send_plain(w, identity, &m)) { /* gone again: nobody has heard of it */
-        by_list_remove(&p->node);
-        w->n_peers--;
-        by_arena_release(&p->life);
-        by_free(p);
+        free_peer(p);
         return;
     }
     w->o.up(w->o.ctx, &p->face);
@@ -383,32 +352,19 @@ static struct peer *find_connection(struct wire *w, int connection) {
 /* ---- connector ---- */
 
 static void on_welcome(struct wire *w, const struct msg_welcome *m, uint64_t now) {
-    struct peer *p = BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node);
+    struct by_err err = {0};
+    struct peer *p = binder_of(w);
     /* of an older hello; 0: frames came without a session */
     if (m->attempt && m->attempt != p->attempt) return;
     if (p->is_up) {
         if (!m->session) end_session(p, "it ended the session");
         return;
     }
-    char why[BY_ERR_TEXT_MAX] = "";
-    if (m->refused.n) {
-        copy_text(why, sizeof why, m->refused);
-    } else if (m->version != WIRE_VERSION) {
-        snprintf(
-            why, sizeof why,
-            "this %s (Banyan %s) speaks wire version %d, %s at %s speaks %u: run the same Banyan "
-            "everywhere",
-            role_text(w->o.role), BANYAN_VERSION, WIRE_VERSION, role_text(m->role), w->endpoint,
-            m->version);
-    } else if (w->o.expect && m->role != (uint32_t)w->o.expect) {
-        snprintf(why, sizeof why, "%s is a %s, not a %s", w->endpoint, role_text(m->role),
-                 role_text(w->o.expect));
-    }
-    if (why[0]) {
+    if (greet_check_welcome(&w->o, m, &err)) {
         w->hello_due_ns = 0;
         if (!w->o.refused)
-            by_die("refused by the %s at %s: %s", role_text(m->role), w->endpoint, why);
-        w->o.refused(w->o.ctx, why);
+            by_die("refused by the %s at %s: %s", role_text(m->role), w->endpoint, err.text);
+        w->o.refused(w->o.ctx, err.text);
         return;
     }
     if (!m->session) {
@@ -462,8 +418,7 @@ static void on_frame(struct wire *w, struct by_str identity, struct by_str frame
     struct by_err err = {0};
     struct msg m;
     by_count(BY_M_FRAMES_IN, 1);
-    struct peer *p = w->o.is_bind ? find_peer(w, identity)
-                                  : BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node);
+    struct peer *p = w->o.is_bind ? find_peer(w, identity) : binder_of(w);
     by_arena_clear(&w->arena);
     if (msg_decode(&m, frame, &w->arena, &err)) {
         by_count(BY_M_FRAMES_BAD, 1);
@@ -486,7 +441,7 @@ static void on_frame(struct wire *w, struct by_str identity, struct by_str frame
 
 static void on_connected(struct wire *w, uint64_t now) {
     if (w->o.is_bind) return; /* who it is, its hello says */
-    struct peer *p = BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node);
+    struct peer *p = binder_of(w);
     w->is_connected = true;
     lose_peer(p, "the connection was made anew");
     if (!p->is_up) w->hello_due_ns = now;
@@ -500,8 +455,7 @@ static void on_disconnected(struct wire *w) {
     }
     w->is_connected = false;
     w->hello_due_ns = 0;
-    lose_peer(BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node),
-              "the connection is gone");
+    lose_peer(binder_of(w), "the connection is gone");
 }
 
 /* False: there may be more. */
@@ -546,27 +500,17 @@ uint64_t wire_pump(struct wire *w, uint64_t now) {
 
 /* ---- opening ---- */
 
-static int open_fds(struct wire *w, struct by_err *err) {
-    int fds[2];
-    by_channel_fds(w->channel, fds);
-    w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    w->set_fd = epoll_create1(EPOLL_CLOEXEC);
-    struct epoll_event in = {.events = EPOLLIN};
-    if (w->wake_fd < 0 || w->set_fd < 0 || epoll_ctl(w->set_fd, EPOLL_CTL_ADD, w->wake_fd, &in) ||
-        epoll_ctl(w->set_fd, EPOLL_CTL_ADD, fds[1], &in)) {
-        return by_fail(err, BY_EIO, "%s: no file descriptors left: %m", w->endpoint);
-    }
-    return 0;
-}
-
 int wire_open(struct wire **out, const struct wire_options *o, struct by_err *err) {
     by_assert(o->up && o->msg && o->down && o->epoch && o->role);
     struct wire *w = by_alloc(sizeof *w);
     w->o = *o;
-    w->wake_fd = w->set_fd = -1;
+    w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     snprintf(w->endpoint, sizeof w->endpoint, "%s", o->endpoint);
     snprintf(w->instance, sizeof w->instance, "%s", o->instance ? o->instance : "");
     snprintf(w->my_endpoint, sizeof w->my_endpoint, "%s", o->my_endpoint ? o->my_endpoint : "");
+    w->o.endpoint = w->endpoint;
+    w->o.instance = w->instance;
+    w->o.my_endpoint = w->my_endpoint;
     /* Two sockets of one name would take each other's place at the binder, and the loser would never hear of it. */
     snprintf(w->identity, sizeof w->identity, "%s:%s:%llx:%x", role_text(o->role), w->instance,
              (unsigned long long)o->epoch, (unsigned)by_rand_u64());
@@ -578,8 +522,8 @@ int wire_open(struct wire **out, const struct wire_options *o, struct by_err *er
                                     .key_file = o->key_file,
                                     .is_bind = o->is_bind,
                                     .frame_bytes_max = LIMIT_FRAME_BYTES};
-    int rc = by_channel_open(&w->channel, &co, err);
-    if (!rc) rc = open_fds(w, err);
+    int rc = w->wake_fd < 0 ? by_fail(err, BY_EIO, "%s: no file descriptors left: %m", w->endpoint)
+                            : by_channel_open(&w->channel, &co, err);
     if (rc) {
         wire_close(w);
         return rc;
@@ -591,14 +535,9 @@ int wire_open(struct wire **out, const struct wire_options *o, struct by_err *er
 
 void wire_close(struct wire *w) {
     if (!w) return;
-    for (BY_LIST_EACH_SAFE(node, next, &w->peers)) {
-        struct peer *p = BY_CONTAINER_OF(node, struct peer, node);
-        drop_queue(p);
-        by_arena_release(&p->life);
-        by_free(p);
-    }
+    for (BY_LIST_EACH_SAFE(node, next, &w->peers))
+        free_peer(BY_CONTAINER_OF(node, struct peer, node));
     if (w->loop) wire_detach(w);
-    if (w->set_fd >= 0) close(w->set_fd);
     if (w->wake_fd >= 0) close(w->wake_fd);
     by_channel_close(w->channel);
     by_arena_release(&w->arena);
@@ -606,14 +545,14 @@ void wire_close(struct wire *w) {
     by_free(w);
 }
 
-void wire_fds(const struct wire *w, int fds[2]) {
+void wire_fds(const struct wire *w, int fds[WIRE_N_FDS]) {
     by_channel_fds(w->channel, fds);
-    fds[1] = w->set_fd;
+    fds[2] = w->wake_fd;
 }
 
 struct wire_peer *wire_peer_only(struct wire *w) {
     by_assert(!w->o.is_bind);
-    struct peer *p = BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node);
+    struct peer *p = binder_of(w);
     return p->is_up && !p->is_ending ? &p->face : NULL;
 }
 
@@ -639,20 +578,20 @@ static void on_loop(void *ctx, uint64_t now) {
 }
 
 void wire_attach(struct wire *w, struct by_loop *loop) {
-    int fds[2];
+    int fds[WIRE_N_FDS];
     w->loop = loop;
     wire_fds(w, fds);
-    by_loop_add_fd(loop, fds[0], on_loop, w);
-    by_loop_add_fd(loop, fds[1], on_loop, w);
+    for (int i = 0; i < WIRE_N_FDS; i++)
+        by_loop_add_fd(loop, fds[i], on_loop, w);
     /* once at once: what came before we looked gives no edge */
     by_loop_set_timer(loop, 1, on_loop, w);
 }
 
 void wire_detach(struct wire *w) {
-    int fds[2];
+    int fds[WIRE_N_FDS];
     wire_fds(w, fds);
-    by_loop_remove_fd(w->loop, fds[0]);
-    by_loop_remove_fd(w->loop, fds[1]);
+    for (int i = 0; i < WIRE_N_FDS; i++)
+        by_loop_remove_fd(w->loop, fds[i]);
     by_loop_set_timer(w->loop, 0, on_loop, w);
     w->loop = NULL;
 }

@@ -15,7 +15,7 @@
 #include "common/base/err.h"
 #include "proto/msg.h"
 
-enum { WIRE_VERSION = 1 };
+enum { WIRE_VERSION = 1, WIRE_N_FDS = 3 };
 
 struct wire;
 
@@ -59,7 +59,7 @@ struct wire_options {
 BY_MUST_USE int wire_open(struct wire **out, const struct wire_options *o, struct by_err *err);
 void wire_close(struct wire *w); /* no handler is called */
 /* readable: call wire_pump (edge-triggered: it drains) */
-void wire_fds(const struct wire *w, int fds[2]);
+void wire_fds(const struct wire *w, int fds[WIRE_N_FDS]);
 /* Takes what came (of very much, the first part), sends what is queued, says hello when due. Returns when it wants to be
  * called next (ns); 0: only when an fd is readable. Not from within a handler. */
 uint64_t wire_pump(struct wire *w, uint64_t now);

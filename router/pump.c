@@ -4,13 +4,13 @@
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 
-enum { N_HANDLES = 3 };
+enum { N_HANDLES = WIRE_N_FDS + 1 };
 
 struct pump {
     struct wire *wire;
     void (*after)(void *ctx);
     void *ctx;
-    uv_poll_t polls[2];
+    uv_poll_t polls[WIRE_N_FDS];
     uv_timer_t timer;
     int n_closing;
 };
@@ -39,12 +39,12 @@ static void run(struct pump *p) {
 
 struct pump *pump_new(uv_loop_t *loop, struct wire *w, void (*after)(void *ctx), void *ctx) {
     struct pump *p = by_alloc(sizeof *p);
-    int fds[2];
+    int fds[WIRE_N_FDS];
     p->wire = w;
     p->after = after;
     p->ctx = ctx;
     wire_fds(w, fds);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < WIRE_N_FDS; i++) {
         int rc = uv_poll_init(loop, &p->polls[i], fds[i]);
         by_assert(rc == 0);
         p->polls[i].data = p;
@@ -66,7 +66,7 @@ static void on_closed(uv_handle_t *h) {
 
 void pump_close(struct pump *p) {
     if (!p) return;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < WIRE_N_FDS; i++) {
         uv_poll_stop(&p->polls[i]);
         uv_close((uv_handle_t *)&p->polls[i], on_closed);
     }

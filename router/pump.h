@@ -1,4 +1,4 @@
-/* pump.h - a wire on a libuv loop: its two fds and its next due time.
+/* pump.h - a wire on a libuv loop: its fds and its next due time.
  *
  * Always: every edge of the fds leads to a wire_pump; the timer is off when the wire wants none, so an idle router sleeps.
  * Owner: the loop's thread; pump_close frees the pump later, when libuv has let go of it. */

@@ -176,12 +176,14 @@ static void print(const char *path) {
 static void let_others_leave(void) {
     enum { PATIENCE_MS = 100, TURN_MS = 10 };
     uint64_t now = by_now_ns(), until = now + PATIENCE_MS * BY_NS_PER_MS;
-    int fds[2];
+    int fds[WIRE_N_FDS];
+    struct pollfd p[WIRE_N_FDS];
     wire_detach(shell.wire);
     wire_fds(shell.wire, fds);
+    for (int i = 0; i < WIRE_N_FDS; i++)
+        p[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
     for (; shell.peers.n && now < until; now = by_now_ns()) {
-        struct pollfd p[] = {{.fd = fds[0], .events = POLLIN}, {.fd = fds[1], .events = POLLIN}};
-        poll(p, BY_COUNTOF(p), TURN_MS);
+        poll(p, WIRE_N_FDS, TURN_MS);
         wire_pump(shell.wire, by_now_ns());
     }
 }

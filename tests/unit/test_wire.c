@@ -81,21 +81,24 @@ static void open_side(struct side *s, bool is_bind, enum role role, uint64_t epo
 static bool pump_until(struct side **sides, int n, bool (*done)(struct side **sides)) {
     uint64_t due[4] = {1, 1, 1, 1}, end = by_now_ns() + 20 * BY_NS_PER_S;
     while (!done(sides)) {
-        struct pollfd fds[8];
+        struct pollfd fds[4 * WIRE_N_FDS];
+        bool is_ready[4] = {0};
         uint64_t now = by_now_ns(), next = now + 50 * BY_NS_PER_MS;
         if (now > end) return false;
         for (int i = 0; i < n; i++) {
-            int two[2];
-            wire_fds(sides[i]->wire, two);
-            fds[2 * i] = (struct pollfd){.fd = two[0], .events = POLLIN};
-            fds[2 * i + 1] = (struct pollfd){.fd = two[1], .events = POLLIN};
+            int all[WIRE_N_FDS];
+            wire_fds(sides[i]->wire, all);
+            for (int k = 0; k < WIRE_N_FDS; k++)
+                fds[WIRE_N_FDS * i + k] = (struct pollfd){.fd = all[k], .events = POLLIN};
             if (due[i]) next = BY_MIN(next, due[i]);
         }
-        poll(fds, (nfds_t)(2 * n), next > now ? (int)((next - now) / BY_NS_PER_MS) + 1 : 0);
+        poll(fds, (nfds_t)(WIRE_N_FDS * n),
+             next > now ? (int)((next - now) / BY_NS_PER_MS) + 1 : 0);
         now = by_now_ns();
+        for (int i = 0; i < WIRE_N_FDS * n; i++)
+            is_ready[i / WIRE_N_FDS] |= fds[i].revents != 0;
         for (int i = 0; i < n; i++) {
-            if (fds[2 * i].revents || fds[2 * i + 1].revents || (due[i] && due[i] <= now))
-                due[i] = wire_pump(sides[i]->wire, now);
+            if (is_ready[i] || (due[i] && due[i] <= now)) due[i] = wire_pump(sides[i]->wire, now);
         }
     }
     return true;
