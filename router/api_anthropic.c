@@ -343,6 +343,8 @@ static int refuse_missing(const struct by_json *body, struct by_err *err) {
                            "tools[%u]: of type '%.*s' there are none here; a tool of the client's "
                            "own has an input_schema, and no type",
                            i, (int)BY_MIN(type.n, (size_t)40), type.p);
+        if (!by_json_str(by_json_get(t, "name")).n)
+            return by_fail(err, BY_EINVAL, "tools[%u].name: a string is needed", i);
     }
     return 0;
 }

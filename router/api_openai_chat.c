@@ -216,7 +216,8 @@ static int check_messages(const struct by_json *body, struct by_err *err) {
     int rc = by_json_get_array(body, "", "messages", &messages, err);
     if (rc) return rc;
     if (!messages || !by_json_first(messages))
-        return by_fail(err, BY_EINVAL, "messages: at least one message is needed");
+        return by_fail(err, BY_EINVAL, "messages: at least one message is needed%s",
+                       by_json_get(body, "prompt") ? "; a prompt goes to /v1/completions" : "");
     unsigned i = 0;
     for (const struct by_json *it = by_json_first(messages); it; it = by_json_next(it), i++) {
         if (by_json_type(it) != BY_JSON_OBJECT)
@@ -240,6 +241,10 @@ static int check_messages(const struct by_json *body, struct by_err *err) {
                 return by_fail(err, BY_EUNSUPPORTED,
                                "messages[%u].content: only parts of type text are supported yet",
                                i);
+            const struct by_json *text = by_json_get(part, "text");
+            if (!text || by_json_type(text) != BY_JSON_STRING)
+                return by_fail(err, BY_EINVAL,
+                               "messages[%u].content: a part of type text needs its text", i);
         }
     }
     return 0;
@@ -350,6 +355,21 @@ static struct by_str chat_of(struct request *q) {
     return copy;
 }
 
+static int check_tools(const struct by_json *tools, struct by_err *err) {
+    unsigned i = 0;
+    for (const struct by_json *t = by_json_first(tools); t; t = by_json_next(t), i++) {
+        struct by_str type = by_json_str(by_json_get(t, "type"));
+        if (by_json_type(t) != BY_JSON_OBJECT)
+            return by_fail(err, BY_EINVAL, "tools[%u]: expected an object, got %s", i,
+                           by_json_type_name(t));
+        if (type.n && !by_str_eqz(type, "function"))
+            return by_fail(err, BY_EUNSUPPORTED, "tools[%u].type: only function is supported", i);
+        if (!by_json_str(by_json_get(by_json_get(t, "function"), "name")).n)
+            return by_fail(err, BY_EINVAL, "tools[%u].function.name: a string is needed", i);
+    }
+    return 0;
+}
+
 /* Which parsers read the answer: those of the router's options, when the request has a use for them. */
 static int read_parsers(struct request *q, struct msg_generate *m, struct by_err *err) {
     const struct by_json *body = q->body, *tools = NULL, *kwargs = NULL,
@@ -357,6 +377,7 @@ static int read_parsers(struct request *q, struct msg_generate *m, struct by_err
     struct by_str how = by_json_str(choice);
     bool is_separate = true, is_parallel = true, thinks = true, flag = false;
     int rc = by_json_get_array(body, "", "tools", &tools, err);
+    if (!rc) rc = check_tools(tools, err);
     if (!rc) rc = by_json_get_bool(body, "", "continue_final_message", &flag, err);
     if (!rc) rc = by_json_get_bool(body, "", "add_generation_prompt", &flag, err);
     if (!rc) rc = by_json_get_bool(body, "", "parallel_tool_calls", &is_parallel, err);

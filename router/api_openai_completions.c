@@ -236,7 +236,9 @@ static int read_completions(struct request *q, struct by_err *err) {
     params_init(&p, DEFAULT_NEW_TOKENS);
     const struct by_json *prompt = by_json_get(q->body, "prompt");
     if (!prompt || by_json_type(prompt) == BY_JSON_NULL)
-        return by_fail(err, BY_EINVAL, "prompt: a prompt is needed");
+        return by_fail(err, BY_EINVAL, "prompt: a prompt is needed%s",
+                       by_json_get(q->body, "messages") ? "; messages go to /v1/chat/completions"
+                                                        : "");
     int rc = params_read_openai(&p, q->body, false, &q->arena, err);
     if (!rc) rc = by_json_get_bool(q->body, "", "echo", &q->is_echo, err);
     if (!rc) rc = by_json_get_i64(q->body, "", "best_of", 1, LIMIT_N, &best_of, err);

@@ -395,6 +395,12 @@ static int add_tools(struct by_buf *out, const struct by_json *body, struct by_e
 
 static int refuse_missing(const struct by_json *body, struct by_err *err) {
     static const char *const refused[] = {"previous_response_id", "conversation", "prompt"};
+    /* Chat completions' names, which OpenAI's own servers refuse here, too. */
+    static const char *const elsewhere[][2] = {{"messages", "input"},
+                                               {"max_tokens", "max_output_tokens"},
+                                               {"max_completion_tokens", "max_output_tokens"},
+                                               {"response_format", "text.format"},
+                                               {"reasoning_effort", "reasoning.effort"}};
     const struct by_json *format = by_json_get(by_json_get(body, "text"), "format");
     struct by_str type = by_json_str(by_json_get(format, "type"));
     for (size_t i = 0; i < BY_COUNTOF(refused); i++) {
@@ -403,6 +409,24 @@ static int refuse_missing(const struct by_json *body, struct by_err *err) {
             return by_fail(err, BY_EUNSUPPORTED, "%s: nothing is stored here; send the whole input",
                            refused[i]);
     }
+    for (size_t i = 0; i < BY_COUNTOF(elsewhere); i++) {
+        const struct by_json *v = by_json_get(body, elsewhere[i][0]);
+        if (v && by_json_type(v) != BY_JSON_NULL)
+            return by_fail(err, BY_EINVAL, "%s: that is its name here, not %s", elsewhere[i][1],
+                           elsewhere[i][0]);
+    }
+    const struct by_json *n = by_json_get(body, "n"), *top = by_json_get(body, "top_logprobs");
+    bool wants_logprobs = top && by_json_f64(top) != 0;
+    for (const struct by_json *it = by_json_first(by_json_get(body, "include")); it;
+         it = by_json_next(it))
+        wants_logprobs |= by_str_eqz(by_json_str(it), "message.output_text.logprobs");
+    if (wants_logprobs)
+        return by_fail(err, BY_EUNSUPPORTED,
+                       "top_logprobs: log probabilities are not supported here; chat completions "
+                       "have them");
+    if (n && by_json_type(n) != BY_JSON_NULL && by_json_f64(n) != 1)
+        return by_fail(err, BY_EUNSUPPORTED,
+                       "n: a response is one answer; chat completions have n");
     if (by_json_bool(by_json_get(body, "background")))
         return by_fail(err, BY_EUNSUPPORTED, "background: nothing is stored here");
     if (type.n && !by_str_eqz(type, "text"))
@@ -442,6 +466,15 @@ static int read_responses(struct request *q, struct by_err *err) {
                                           {"temperature", "temperature"},
                                           {"top_p", "top_p"},
                                           {"top_k", "top_k"},
+                                          {"min_p", "min_p"},
+                                          {"frequency_penalty", "frequency_penalty"},
+                                          {"presence_penalty", "presence_penalty"},
+                                          {"repetition_penalty", "repetition_penalty"},
+                                          {"logit_bias", "logit_bias"},
+                                          {"seed", "seed"},
+                                          {"ignore_eos", "ignore_eos"},
+                                          {"stop_token_ids", "stop_token_ids"},
+                                          {"chat_template_kwargs", "chat_template_kwargs"},
                                           {"stop", "stop"},
                                           {"stream", "stream"},
                                           {"tool_choice", "tool_choice"},

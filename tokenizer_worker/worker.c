@@ -300,7 +300,10 @@ static int answer_tokenize(struct worker *w, const struct by_json *args, struct 
         rc = add_ids(w, by_json_str(it), &o, err);
         by_buf_addf(&counts, counts.n ? ",%zu" : "%zu", w->ids.n);
     }
-    if (!rc && !given) rc = by_fail(err, BY_EINVAL, "prompt: a text is needed");
+    if (!rc && !given)
+        rc = by_fail(err, BY_EINVAL, "prompt: a text is needed%s",
+                     by_json_get(args, "messages") ? "; POST /apply_template makes one of messages"
+                                                   : "");
     by_buf_addf(&w->json,
                 is_list ? "],\"count\":[%.*s],\"max_model_len\":%u}"
                         : ",\"count\":%.*s,\"max_model_len\":%u}",

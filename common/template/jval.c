@@ -61,7 +61,10 @@ struct by_jval by_jrun_fail(struct by_jrun *r, int code, const char *fmt, ...) {
     va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
-    r->code = by_fail(r->err, code, "chat template, line %u: %s", r->line, text);
+    if (r->line)
+        r->code = by_fail(r->err, code, "chat template, line %u: %s", r->line, text);
+    else /* it has not begun: what it is given is wrong */
+        r->code = by_fail(r->err, code, "%s", text);
     r->steps_left = -1;
     return (struct by_jval){0};
 }

@@ -111,7 +111,7 @@ def test_tools_and_results_reach_the_template(server):
     ({"messages": [{"content": "x"}]}, "role"), ({"tool_choice": {"type": "any"}}, "tool_choice"), ({"max_tokens": -1}, "max_tokens"),
     ({"messages": [{"role": "user", "content": [5]}]}, "messages[0]"), ({"output_format": {"type": "json_schema"}}, "output_format"),
     ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format"), ({"output_config": {"effort": "hard"}}, "output_config.effort"),
-    ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"), ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search_20250305"),
+    ({"tools": [{"input_schema": {}}]}, "tools[0].name"), ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"), ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search_20250305"),
 ])
 def test_errors_are_in_its_form(server, more, named):
     answer = server.post("/v1/messages", body("x", **more))

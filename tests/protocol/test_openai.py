@@ -181,3 +181,18 @@ def test_a_message_without_content(server):
     for wrong in ({"role": "user"}, {"role": "user", "content": None}):
         error = server.post("/v1/chat/completions", {"messages": [wrong]}).json["error"]
         assert error["param"] == "messages[0].content" and error["code"] == 400
+
+
+@pytest.mark.parametrize("path, body, said", [
+    ("chat/completions", {"messages": [{"role": "user", "content": "x"}], "tools": ["get"]}, "tools[0]: expected an object"),
+    ("chat/completions", {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]}, "tools[0].function.name"),
+    ("chat/completions", {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "retrieval", "function": {"name": "a"}}]}, "tools[0].type"),
+    ("chat/completions", {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content: a part of type text needs its text"),
+    ("chat/completions", {"prompt": "x"}, "a prompt goes to /v1/completions"),
+    ("completions", {"messages": [{"role": "user", "content": "x"}]}, "messages go to /v1/chat/completions"),
+    ("tokenize", {"messages": [{"role": "user", "content": "x"}]}, "POST /apply_template makes one of messages"),
+])
+def test_what_lacks_something_is_told_where_it_belongs(server, path, body, said):
+    """Tools without a name and parts without a text went to the template as they were."""
+    answer = server.post(f"/v1/{path}", body)
+    assert answer.status == 400 and said in answer.json["error"]["message"], answer

@@ -61,6 +61,9 @@ def test_a_conversation_comes_whole(server):
     ({}, "input"), ({"input": []}, "input"), ({"input": [5]}, "input[0]"), ({"input": [{"type": "item_reference"}]}, "input[0]"),
     ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0]"), ({"input": "x", "previous_response_id": "r"}, "previous_response_id"),
     ({"input": "x", "background": True}, "background"), ({"input": "x", "text": {"format": {"type": "json_schema"}}}, "text.format"),
+    ({"input": "x", "max_tokens": 5}, "max_output_tokens: that is its name here, not max_tokens"), ({"input": "x", "messages": []}, "input: that is its name here, not messages"),
+    ({"input": "x", "response_format": {"type": "text"}}, "text.format"), ({"input": "x", "top_logprobs": 2}, "top_logprobs"), ({"input": "x", "n": 2}, "n:"),
+    ({"input": "x", "include": ["message.output_text.logprobs"]}, "logprobs"), ({"input": "x", "min_p": 7}, "min_p"), ({"input": "x", "seed": "a"}, "seed"),
     ({"input": "x", "tools": [{"type": "web_search"}]}, "tools"), ({"input": "x", "temperature": -1}, "temperature"), ({"input": "x", "instructions": 5}, "instructions"),
 ])
 def test_what_is_not_there_is_refused_by_name(server, more, named):
@@ -98,3 +101,14 @@ def test_an_unknown_model_is_404(client):
 def test_a_forced_call_is_refused(server, choice):
     answer = server.post("/v1/responses", {"input": "x", "tools": TOOLS, "tool_choice": choice})
     assert answer.status == 400 and answer.json["error"]["param"] == "tool_choice" and "grammars" in answer.json["error"]["message"]
+
+
+def test_the_sampling_parameters_of_chats_hold_here(server):
+    """SGLang's responses take them; seed, penalties and logit_bias were passed over in silence."""
+    def said(**more):
+        return server.ok("/v1/responses", {"input": "hello", "max_output_tokens": 8, **more})["output"][0]["content"][0]["text"]
+
+    assert said(seed=5) == said(seed=5) and len({said(seed=i) for i in range(4)}) > 1
+    for name, value in [("logit_bias", 5), ("repetition_penalty", 0), ("frequency_penalty", "x"), ("stop_token_ids", "x"), ("chat_template_kwargs", 5)]:
+        answer = server.post("/v1/responses", {"input": "hello", name: value})
+        assert answer.status == 400 and answer.json["error"]["param"] == name, answer

@@ -59,3 +59,9 @@ def test_messages_become_jinjas_prompt(server, add):
 
 def test_the_wrong_method_is_told(server):
     assert server.get("/tokenize").status == 405 and server.post("/tokenizer_info", {}).status == 405
+
+
+def test_messages_that_are_none_are_named(server):
+    """It began with "chat template, line 0", which no template has."""
+    answer = server.post("/apply_template", {"messages": "x"})
+    assert answer.status == 400 and answer.json["error"]["message"] == "messages: a list of messages is needed", answer
