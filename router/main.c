@@ -8,6 +8,7 @@
 #include "proto/endpoint.h"
 #include "router/cors.h"
 #include "router/routes.h"
+#include "router/server.h"
 
 #include <math.h>
 #include <signal.h>
@@ -23,8 +24,8 @@ struct shell {
     uv_timer_t drain;
     uv_signal_t hangup; /* SIGHUP: the file of keys again */
     const char *key_file;
-    struct server *admin; /* --admin-socket; NULL: none */
-    uv_timer_t alive;     /* systemd's watchdog, when there is one */
+    struct server *server, *admin; /* admin: --admin-socket; NULL: none */
+    uv_timer_t alive;              /* systemd's watchdog, when there is one */
     uint64_t drain_until_ns;
     uint64_t drain_ns;
     char url[256];
@@ -59,16 +60,15 @@ static void on_hangup(uv_signal_t *sig, int number) {
 }
 
 static void stop_now(struct shell *s) {
-    server_close_all(s->router.server);
+    server_close_all(s->server);
     if (s->admin) server_close_all(s->admin);
     uv_stop(s->router.loop);
 }
 
 static void on_drain_tick(uv_timer_t *t) {
     struct shell *s = t->data;
-    server_close_idle(s->router.server);
-    if (!server_n_busy(s->router.server) || by_now_ns() >= s->drain_until_ns ||
-        by_proc_n_stops() > 1)
+    server_close_idle(s->server);
+    if (!server_n_busy(s->server) || by_now_ns() >= s->drain_until_ns || by_proc_n_stops() > 1)
         stop_now(s);
 }
 
@@ -80,7 +80,7 @@ static void on_stop(uv_poll_t *p, int status, int events) {
     uv_poll_stop(p);
     by_notify("STOPPING=1");
     s->router.is_draining = true;
-    server_stop_listening(s->router.server);
+    server_stop_listening(s->server);
     if (s->admin) server_stop_listening(s->admin);
     /* nobody to serve with */
     s->drain_until_ns = by_proc_is_orphan() ? 0 : by_now_ns() + s->drain_ns;
@@ -105,30 +105,30 @@ static int open_all(struct shell *s, const struct by_options *o, struct by_err *
     struct server_options so = {.host = o->host,
                                 .port = (int)o->port,
                                 .unix_path = o->uds,
-                                .origins = o->allowed_origins,
-                                .body_bytes_max = (size_t)o->max_body_bytes,
-                                .connections_max = (uint32_t)o->max_connections,
-                                .stall_seconds = (uint32_t)ceil(o->slow_client_timeout),
-                                .request_seconds = (uint32_t)ceil(o->slow_request_timeout),
-                                .handle = routes_handle,
-                                .ctx = r};
+                                .conn = {.origins = o->allowed_origins,
+                                         .body_bytes_max = (size_t)o->max_body_bytes,
+                                         .connections_max = (uint32_t)o->max_connections,
+                                         .stall_seconds = (uint32_t)ceil(o->slow_client_timeout),
+                                         .request_seconds = (uint32_t)ceil(o->slow_request_timeout),
+                                         .handle = routes_handle,
+                                         .ctx = r}};
     struct server_options ao = so;
     ao.unix_path = o->admin_socket;
     ao.is_private = true;
-    ao.handle = routes_handle_admin;
+    ao.conn.handle = routes_handle_admin;
     if (o->admin_socket_only && !o->admin_socket)
         return by_fail(err, BY_EINVAL, "--admin-socket-only: --admin-socket PATH is missing");
     rc = cors_check(o->allowed_origins, err);
     if (rc) return rc;
     rc = uplink_open(&r->uplink, &uo, err);
-    if (!rc) rc = server_open(&r->server, r->loop, &so, err);
+    if (!rc) rc = server_open(&s->server, r->loop, &so, err);
     if (!rc && o->admin_socket) rc = server_open(&s->admin, r->loop, &ao, err);
     if (rc) return rc;
     if (o->uds)
         snprintf(s->url, sizeof s->url, "unix:%s", o->uds);
     else
         snprintf(s->url, sizeof s->url, strchr(o->host, ':') ? "http://[%s]:%d" : "http://%s:%d",
-                 o->host, server_port(r->server)); /* an IPv6 address stands in brackets */
+                 o->host, server_port(s->server)); /* an IPv6 address stands in brackets */
     char state[512];
     snprintf(state, sizeof state, "STATUS=listening on %s", s->url);
     by_notify(state);

@@ -1,6 +1,6 @@
 /* outlet.h - where a request's answer goes: one connection, or a resumable answer that any number of them follow.
  *
- *     request ─▶ outlet ─┬─▶ conn            (server.h: gone when the client leaves)
+ *     request ─▶ outlet ─┬─▶ conn            (conn.h: gone when the client leaves)
  *                        └─▶ resume_answer   (resume.h: gone when nobody came back for the grace)
  *
  * Always: the calls mean what conn_… of the same name means; after outlet_respond or outlet_stream_end the outlet is empty.

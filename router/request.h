@@ -26,7 +26,6 @@ enum {
 
 struct router { /* what every handler may see */
     uv_loop_t *loop;
-    struct server *server;
     struct uplink *uplink;
     struct resume *resume;
     struct journal journal;

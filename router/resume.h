@@ -14,7 +14,7 @@
 #define ROUTER_RESUME_H
 
 #include "router/auth.h"
-#include "router/server.h"
+#include "router/conn.h"
 
 enum {
     RESUME_KEY_BYTES_MAX = 255,

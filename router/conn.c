@@ -1,0 +1,436 @@
+#include "router/conn.h"
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/base/metrics.h"
+#include "router/cors.h"
+#include "router/http_write.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    PIPELINED_MAX = 65536,       /* bytes that may wait behind a request in hand */
+    OUT_MAX = 256 * 1024 * 1024, /* one whole answer */
+    TICK_MS = 1000,
+    BODY_A_SECOND = 2048, /* bytes of a body that give its client a second more to send it */
+    IDLE_SECONDS = 120,   /* a kept connection without a request */
+    LINGER_SECONDS = 5,   /* a refused client's time to stop sending and read why */
+};
+
+enum conn_state { CONN_READING, CONN_BUSY, CONN_LINGERING, CONN_CLOSING };
+
+struct conn {
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    };
+    struct by_list node;
+    struct conn_group *group;
+    enum conn_state state;
+    struct http1 *http;
+    struct by_buf waiting; /* bytes behind the request in hand */
+    struct by_buf out;     /* being put together */
+    bool is_streaming, keep_alive, is_http10;
+    bool is_refused;        /* in the middle of a request: more of it may come */
+    uint32_t idle_ticks;    /* since the last request, or since the first byte of this one */
+    uint32_t stalled_ticks; /* while busy: since the client last took a byte of what waits for it */
+    uint64_t n_put;         /* bytes that have been sent or wait … */
+    uint64_t n_taken;       /* … and those that had gone out at the last tick */
+    uv_shutdown_t shutdown;
+    void *owner;
+    void (*gone)(void *owner);
+    void (*drained)(void *owner);
+    struct trace_context trace; /* of the request in hand */
+    char peer[64];
+};
+
+struct write {
+    uv_write_t req;
+    struct conn *conn;
+    char *bytes;
+};
+
+static void feed(struct conn *c, struct by_str bytes);
+
+/* ---- closing ---- */
+
+static void on_closed(uv_handle_t *h) {
+    struct conn *c = h->data;
+    by_list_remove(&c->node);
+    if (--c->group->n == 0) uv_timer_stop(&c->group->tick);
+    http1_free(c->http);
+    by_buf_release(&c->waiting);
+    by_buf_release(&c->out);
+    by_free(c);
+}
+
+static void set_busy(struct conn *c, bool is_busy) {
+    if (c->state == CONN_CLOSING || (c->state == CONN_BUSY) == is_busy) return;
+    c->state = is_busy ? CONN_BUSY : CONN_READING;
+    c->group->n_busy += is_busy ? 1 : (uint32_t)-1;
+}
+
+static void close_conn(struct conn *c) {
+    if (c->state == CONN_CLOSING) return;
+    set_busy(c, false);
+    c->state = CONN_CLOSING;
+    void *owner = c->owner;
+    c->owner = NULL;
+    if (owner) c->gone(owner);
+    uv_close(&c->handle, on_closed);
+}
+
+static void on_shut_down(uv_shutdown_t *req, int status) {
+    if (status) close_conn(req->data);
+}
+
+/* Closing a socket with unread bytes resets it, and the client may lose the answer that it was sent: the refused one
+ * hears our end first, and what it still sends is thrown away until it ends too. */
+static void linger(struct conn *c) {
+    set_busy(c, false);
+    c->state = CONN_LINGERING;
+    c->idle_ticks = 0;
+    c->shutdown.data = c;
+    if (uv_shutdown(&c->shutdown, &c->stream, on_shut_down)) close_conn(c);
+}
+
+/* ---- writing ---- */
+
+static void on_written(uv_write_t *req, int status) {
+    struct write *w = BY_CONTAINER_OF(req, struct write, req);
+    struct conn *c = w->conn;
+    by_free(w->bytes);
+    by_free(w);
+    if (c->state == CONN_CLOSING) return;
+    if (status) {
+        close_conn(c);
+    } else if (c->owner && c->drained) {
+        c->drained(c->owner);
+    } else if (!c->keep_alive && c->state == CONN_READING && !conn_n_pending(c)) {
+        close_conn(c); /* the last answer is out */
+    }
+}
+
+/* Sends c->out: at once as far as the socket takes it, the rest when it can. */
+static void flush(struct conn *c) {
+    if (!c->out.n || c->state == CONN_CLOSING) return;
+    if (c->out.is_full) {
+        by_error("an answer was over the limit and was cut off peer=%s", c->peer);
+        close_conn(c);
+        return;
+    }
+    size_t done = 0;
+    c->n_put += c->out.n;
+    if (!uv_stream_get_write_queue_size(&c->stream)) {
+        uv_buf_t b = uv_buf_init(c->out.p, (unsigned)c->out.n);
+        int n = uv_try_write(&c->stream, &b, 1);
+        if (n > 0) done = (size_t)n;
+        if (n < 0 && n != UV_EAGAIN) {
+            close_conn(c);
+            return;
+        }
+    }
+    if (done < c->out.n) {
+        struct write *w = by_alloc(sizeof *w);
+        w->conn = c;
+        w->bytes = by_memdup(c->out.p + done, c->out.n - done);
+        uv_buf_t b = uv_buf_init(w->bytes, (unsigned)(c->out.n - done));
+        int rc = uv_write(&w->req, &c->stream, &b, 1, on_written);
+        if (rc) {
+            by_free(w->bytes);
+            by_free(w);
+            close_conn(c);
+            return;
+        }
+    }
+    by_buf_clear(&c->out);
+}
+
+/* The answer is complete: the next request may come, or the connection ends. */
+static void finish_answer(struct conn *c) {
+    c->owner = NULL;
+    c->is_streaming = false;
+    flush(c);
+    if (c->state == CONN_CLOSING) return;
+    if (c->is_refused) {
+        linger(c);
+        return;
+    }
+    set_busy(c, false);
+    c->idle_ticks = 0;
+    if (!c->keep_alive) {
+        if (!conn_n_pending(c)) close_conn(c);
+        return;
+    }
+    http1_clear(c->http);
+    if (!c->waiting.n) return;
+    size_t n;
+    char *bytes = by_buf_take(&c->waiting, &n);
+    feed(c, (struct by_str){bytes, n});
+    by_free(bytes);
+}
+
+/* Where the page lies that made a browser ask; empty when nobody says. */
+static struct by_str origin_of(const struct conn *c) {
+    struct by_str origin = {0};
+    (void)http1_header(http1_request(c->http), "origin", &origin);
+    return origin;
+}
+
+bool conn_origin_may(const struct conn *c) {
+    return cors_allows(c->group->o.origins, origin_of(c));
+}
+
+void conn_respond(struct conn *c, int status, const char *content_type, struct by_str body,
+                  const char *extra) {
+    if (c->state == CONN_CLOSING) return;
+    by_assert(c->state == CONN_BUSY && !c->is_streaming);
+    if (status >= 400) by_count(status >= 500 ? BY_M_HTTP_FAILED : BY_M_HTTP_REFUSED, 1);
+    struct http_head h = {.status = status,
+                          .now_s = (int64_t)(by_wall_ns() / BY_NS_PER_S),
+                          .content_type = content_type,
+                          .content_length = body.n,
+                          .keep_alive = c->keep_alive,
+                          .is_http10 = c->is_http10,
+                          .trace = c->trace.text,
+                          .origins = c->group->o.origins,
+                          .origin = origin_of(c),
+                          .extra = extra};
+    http_write_head(&c->out, &h);
+    if (http1_request(c->http)->method != HTTP1_HEAD_METHOD) by_buf_add_str(&c->out, body);
+    finish_answer(c);
+}
+
+void conn_stream_begin(struct conn *c, const char *content_type) {
+    if (c->state == CONN_CLOSING) return;
+    by_assert(c->state == CONN_BUSY && !c->is_streaming);
+    c->is_streaming = true;
+    if (c->is_http10) c->keep_alive = false;
+    struct http_head h = {.status = 200,
+                          .now_s = (int64_t)(by_wall_ns() / BY_NS_PER_S),
+                          .content_type = content_type,
+                          .is_stream = true,
+                          .keep_alive = c->keep_alive,
+                          .is_http10 = c->is_http10,
+                          .trace = c->trace.text,
+                          .origins = c->group->o.origins,
+                          .origin = origin_of(c),
+                          .extra = "X-Accel-Buffering: no\r\n"};
+    http_write_head(&c->out, &h);
+}
+
+void conn_stream_write(struct conn *c, struct by_str bytes) {
+    if (c->state == CONN_CLOSING) return;
+    by_assert(c->is_streaming);
+    if (c->is_http10)
+        by_buf_add_str(&c->out, bytes);
+    else
+        http_write_chunk(&c->out, bytes);
+    flush(c);
+}
+
+void conn_stream_end(struct conn *c) {
+    if (c->state == CONN_CLOSING) return;
+    by_assert(c->is_streaming);
+    if (!c->is_http10) http_write_last_chunk(&c->out);
+    finish_answer(c);
+}
+
+void conn_set_owner(struct conn *c, void *owner, void (*gone)(void *owner),
+                    void (*drained)(void *owner)) {
+    c->owner = owner;
+    c->gone = gone;
+    c->drained = drained;
+}
+
+size_t conn_n_pending(const struct conn *c) {
+    return uv_stream_get_write_queue_size(&c->stream);
+}
+
+const struct trace_context *conn_trace(const struct conn *c) {
+    return &c->trace;
+}
+
+const char *conn_peer(const struct conn *c) {
+    return c->peer;
+}
+
+/* ---- reading ---- */
+
+static void refuse(struct conn *c, int status, const char *text) {
+    struct by_buf body;
+    by_buf_init(&body, 4096);
+    c->trace = (struct trace_context){0};
+    by_buf_addz(&body, "{\"error\":{\"message\":");
+    by_buf_add_json_str(&body, by_str_of(text));
+    by_buf_addf(&body, ",\"type\":\"invalid_request_error\",\"param\":null,\"code\":%d}}", status);
+    c->keep_alive = false;
+    c->is_refused = true;
+    set_busy(c, true);
+    conn_respond(c, status, "application/json", by_buf_str(&body),
+                 status == 405 ? "Allow: GET, HEAD, POST, PUT, DELETE\r\n" : NULL);
+    by_buf_release(&body);
+}
+
+static void handle_request(struct conn *c) {
+    const struct http1_request *r = http1_request(c->http);
+    c->keep_alive = r->keep_alive && !c->group->is_last;
+    c->is_http10 = r->is_http10;
+    struct by_str trace = {0};
+    (void)http1_header(r, "traceparent", &trace);
+    trace_context_follow(trace, &c->trace);
+    set_busy(c, true);
+    by_count(BY_M_HTTP_REQUESTS, 1);
+    c->group->o.handle(c->group->o.ctx, c, r);
+}
+
+static void keep_waiting(struct conn *c, struct by_str bytes) {
+    by_buf_add_str(&c->waiting, bytes);
+    if (c->waiting.is_full) close_conn(c); /* it talks on and on while we answer */
+}
+
+static void feed(struct conn *c, struct by_str bytes) {
+    while (bytes.n && c->state != CONN_CLOSING && c->state != CONN_LINGERING) {
+        size_t used = 0;
+        if (c->state == CONN_BUSY) {
+            keep_waiting(c, bytes);
+            return;
+        }
+        enum http1_result result = http1_feed(c->http, bytes, &used);
+        bytes = by_str_sub(bytes, used, bytes.n);
+        if (result == HTTP1_HEAD && http1_request(c->http)->wants_continue) {
+            by_buf_addz(&c->out, "HTTP/1.1 100 Continue\r\n\r\n");
+            flush(c);
+        }
+        if (result == HTTP1_BAD) {
+            const struct http1_request *r = http1_request(c->http);
+            refuse(c, r->bad_status ? r->bad_status : 400,
+                   r->bad_text ? r->bad_text : "not an HTTP request");
+            return;
+        }
+        if (result == HTTP1_DONE)
+            handle_request(c);
+        else if (result == HTTP1_MORE && !used && bytes.n)
+            return;
+    }
+}
+
+static void on_room(uv_handle_t *h, size_t hint, uv_buf_t *b) {
+    (void)hint;
+    struct conn *c = h->data;
+    *b = uv_buf_init(c->group->room, sizeof c->group->room);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b) {
+    struct conn *c = stream->data;
+    if (n == 0 || c->state == CONN_CLOSING) return;
+    if (n < 0) {
+        close_conn(c);
+        return;
+    }
+    if (c->state == CONN_LINGERING) return;
+    if (http1_is_fresh(c->http)) c->idle_ticks = 0;
+    feed(c, (struct by_str){b->base, (size_t)n});
+}
+
+/* ---- time ---- */
+
+/* Its request is paused by now, and holds pages that others could have. */
+static bool is_stalled(struct conn *c) {
+    uint64_t n_taken = c->n_put - conn_n_pending(c);
+    bool stands = conn_n_pending(c) && n_taken == c->n_taken;
+    c->n_taken = n_taken;
+    c->stalled_ticks = stands ? c->stalled_ticks + 1 : 0;
+    return c->group->o.stall_seconds && c->stalled_ticks > c->group->o.stall_seconds;
+}
+
+/* A body that flows may take longer than a head; one that drips may not. */
+static uint64_t patience(const struct conn *c) {
+    if (c->state == CONN_LINGERING) return LINGER_SECONDS;
+    if (http1_is_fresh(c->http)) return IDLE_SECONDS;
+    if (!c->group->o.request_seconds) return UINT64_MAX;
+    return c->group->o.request_seconds + http1_n_body(c->http) / BODY_A_SECOND;
+}
+
+/* Once a second, while there are connections: a request that does not get finished, a client that takes nothing, a kept
+ * connection that nobody uses. */
+static void on_tick(uv_timer_t *t) {
+    struct conn_group *g = t->data;
+    for (BY_LIST_EACH_SAFE(node, next, &g->conns)) {
+        struct conn *c = BY_CONTAINER_OF(node, struct conn, node);
+        if (c->state == CONN_BUSY && is_stalled(c)) {
+            by_warn_limited("a client took nothing for %u s and was cut off peer=%s "
+                            "(--slow-client-timeout)",
+                            c->stalled_ticks, c->peer);
+            close_conn(c);
+        }
+        if (c->state != CONN_READING && c->state != CONN_LINGERING) continue;
+        if (++c->idle_ticks <= patience(c)) continue;
+        if (c->state == CONN_READING && !http1_is_fresh(c->http))
+            refuse(c, 408, "the request did not come in its time (--slow-request-timeout)");
+        else
+            close_conn(c);
+    }
+}
+
+/* ---- all of them ---- */
+
+static void name_peer(struct conn *c) {
+    struct sockaddr_storage a;
+    int n = sizeof a;
+    snprintf(c->peer, sizeof c->peer, "local");
+    if (c->handle.type != UV_TCP || uv_tcp_getpeername(&c->tcp, (struct sockaddr *)&a, &n)) return;
+    if (uv_ip_name((const struct sockaddr *)&a, c->peer, sizeof c->peer))
+        snprintf(c->peer, sizeof c->peer, "?");
+}
+
+void conn_group_accept(struct conn_group *g, uv_stream_t *listener) {
+    struct conn *c = by_alloc(sizeof *c);
+    if (listener->type == UV_TCP)
+        uv_tcp_init(listener->loop, &c->tcp);
+    else
+        uv_pipe_init(listener->loop, &c->pipe, 0);
+    c->handle.data = c;
+    c->group = g;
+    c->state = CONN_READING;
+    c->keep_alive = true;
+    struct http1_limits lim = {.body_bytes_max = g->o.body_bytes_max};
+    c->http = http1_new(&lim);
+    by_buf_init(&c->waiting, PIPELINED_MAX);
+    by_buf_init(&c->out, OUT_MAX);
+    by_list_push(&g->conns, &c->node);
+    if (g->n++ == 0) uv_timer_start(&g->tick, on_tick, TICK_MS, TICK_MS);
+    if (uv_accept(listener, &c->stream) || g->n > g->o.connections_max) {
+        by_warn_limited("a connection was closed at once: %u are open (--max-connections)",
+                        g->n - 1);
+        close_conn(c);
+        return;
+    }
+    if (c->handle.type == UV_TCP) uv_tcp_nodelay(&c->tcp, 1);
+    name_peer(c);
+    uv_read_start(&c->stream, on_room, on_read);
+}
+
+void conn_group_init(struct conn_group *g, uv_loop_t *loop, const struct conn_options *o) {
+    *g = (struct conn_group){.o = *o};
+    by_list_init(&g->conns);
+    uv_timer_init(loop, &g->tick);
+    g->tick.data = g;
+}
+
+void conn_group_close_idle(struct conn_group *g) {
+    for (BY_LIST_EACH_SAFE(node, next, &g->conns)) {
+        struct conn *c = BY_CONTAINER_OF(node, struct conn, node);
+        if (c->state == CONN_READING && !conn_n_pending(c)) close_conn(c);
+    }
+}
+
+void conn_group_close_all(struct conn_group *g) {
+    for (BY_LIST_EACH_SAFE(node, next, &g->conns))
+        close_conn(BY_CONTAINER_OF(node, struct conn, node));
+}
