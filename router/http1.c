@@ -3,6 +3,7 @@
 #include "common/base/buf.h"
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "router/url.h"
 
 #include <http_parser.h>
 #include <stdio.h>
@@ -50,7 +51,7 @@ static const char bad_version[] = "only HTTP/1.0 and HTTP/1.1 are spoken here";
 static const char bad_head_size[] = "the request's head is larger than 32768 bytes";
 static const char bad_length_twice[] = "Content-Length twice, or beside Transfer-Encoding";
 
-/* Always false, so that a check is one line: if (…) return refuse(h, 400, "…"); */
+/* Always false, so that a check is one line: if (…) return refuse(h, 400, "…"); h->result says it to the caller. */
 static bool refuse(struct http1 *h, int status, const char *text) {
     h->req.bad_status = status;
     h->req.bad_text = text;
@@ -180,56 +181,6 @@ static bool is_token(struct by_str s) {
     return s.n > 0;
 }
 
-static int hex(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-}
-
-/* Percent-decodes s into out (which may be s itself). SIZE_MAX for a broken escape or an escaped NUL. */
-static size_t unescape(struct by_str s, char *out, bool plus_is_blank) {
-    size_t n = 0;
-    for (size_t i = 0; i < s.n; i++) {
-        char c = s.p[i];
-        if (c == '+' && plus_is_blank) c = ' ';
-        if (c == '%') {
-            int hi = i + 2 < s.n ? hex(s.p[i + 1]) : -1;
-            int lo = hi >= 0 ? hex(s.p[i + 2]) : -1;
-            if (hi < 0 || lo < 0 || hi * 16 + lo == 0) return SIZE_MAX;
-            c = (char)(hi * 16 + lo);
-            i += 2;
-        }
-        out[n++] = c;
-    }
-    return n;
-}
-
-/* Drops empty, "." and ".." segments in place. /a//b/../c -> /a/c. A path never climbs above the root. */
-static size_t remove_dots(char *p, size_t n) {
-    size_t out = 0;
-    for (size_t i = 0; i < n;) {
-        while (i < n && p[i] == '/')
-            i++;
-        size_t end = i;
-        while (end < n && p[end] != '/')
-            end++;
-        struct by_str seg = {p + i, end - i};
-        if (by_str_eqz(seg, "..")) {
-            while (out > 0 && p[out - 1] != '/')
-                out--;
-            if (out > 0) out--;
-        } else if (seg.n > 0 && !by_str_eqz(seg, ".")) {
-            p[out++] = '/';
-            memmove(p + out, seg.p, seg.n);
-            out += seg.n;
-        }
-        i = end;
-    }
-    if (out == 0) p[out++] = '/';
-    return out;
-}
-
 static bool take_url(struct http1 *h) {
     struct by_str url = slice(h, h->url);
     for (size_t i = 0; i < url.n; i++) {
@@ -254,9 +205,9 @@ static bool take_url(struct http1 *h) {
     }
     char *p = h->head.p + h->url.at + u.field_data[UF_PATH].off;
     if (*p != '/') return refuse(h, 400, "the path does not begin with a slash");
-    size_t n = unescape((struct by_str){p, u.field_data[UF_PATH].len}, p, false);
+    size_t n = url_unescape((struct by_str){p, u.field_data[UF_PATH].len}, p, false);
     if (n == SIZE_MAX) return refuse(h, 400, "the URL holds a broken % escape");
-    h->req.path = (struct by_str){p, remove_dots(p, n)};
+    h->req.path = (struct by_str){p, url_remove_dots(p, n)};
     return true;
 }
 
@@ -306,13 +257,18 @@ static bool check_framing(struct http1 *h) {
         return refuse(h, 400, "exactly one Host header is needed");
     }
     if (n_coding > 1 || n_length > 1 || (n_coding && n_length)) {
-        return refuse(h, 400, "Content-Length twice, or beside Transfer-Encoding");
+        return refuse(h, 400, bad_length_twice);
     }
     if (n_coding && h->req.is_http10) return refuse(h, 400, "HTTP/1.0 has no Transfer-Encoding");
     return true;
 }
 
-static enum http1_result take_head(struct http1 *h) {
+static void message_is_whole(struct http1 *h) {
+    h->phase = PHASE_OVER;
+    h->result = HTTP1_DONE;
+}
+
+static bool take_head(struct http1 *h) {
     struct http1_request *r = &h->req;
     for (uint32_t i = 0; i < h->n_headers; i++) {
         h->headers[i].name = slice(h, h->spans[i].name);
@@ -323,58 +279,51 @@ static enum http1_result take_head(struct http1 *h) {
     r->method = method_of(h->parser.method);
     r->is_http10 = h->parser.http_minor == 0;
     if (h->parser.method == HTTP_CONNECT) return refuse(h, 405, "this is no proxy");
-    if (!check_framing(h) || !take_url(h)) return h->result;
+    if (!check_framing(h) || !take_url(h)) return false;
     r->keep_alive = http_should_keep_alive(&h->parser) != 0;
     if (h->message_is_over) {
-        h->phase = PHASE_OVER;
-        return h->result = HTTP1_DONE;
+        message_is_whole(h);
+        return true;
     }
+    h->result = HTTP1_HEAD;
     if (h->parser.flags & F_CHUNKED) {
         h->phase = PHASE_CHUNK_SIZE;
-        return HTTP1_HEAD;
+        return true;
     }
     h->data_left = r->body_expected = h->parser.content_length;
-    if (h->data_left > h->lim.body_bytes_max) {
-        return refuse_body_size(h);
-    }
-    return HTTP1_HEAD;
+    return h->data_left <= h->lim.body_bytes_max || refuse_body_size(h);
 }
 
 /* ---- the gate ---- */
 
 /* A line of the head, a chunk's size or a trailer is over: where are we now? */
-static enum http1_result line_is_over(struct http1 *h) {
+static bool line_is_over(struct http1 *h) {
     bool was_empty = h->line_n == 2;
     h->line_n = 0;
     switch (h->phase) {
     case PHASE_HEAD:
         if (!h->any_line && !was_empty) {
             h->any_line = true;
-            if (h->parser.http_major != 1 || h->parser.http_minor > 1) {
-                return refuse(h, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
-            }
+            if (h->parser.http_major != 1 || h->parser.http_minor > 1)
+                return refuse(h, 505, bad_version);
         }
-        return h->head_is_over ? take_head(h) : HTTP1_MORE;
+        return !h->head_is_over || take_head(h);
     case PHASE_CHUNK_SIZE:
         by_assert(h->chunk_is_open);
         h->chunk_is_open = false;
         h->data_left = h->parser.content_length;
         h->phase = h->data_left ? PHASE_CHUNK_END : PHASE_TRAILER;
-        if (h->data_left > h->lim.body_bytes_max - h->body.n) {
-            return refuse_body_size(h);
-        }
-        return HTTP1_MORE;
+        return h->data_left <= h->lim.body_bytes_max - h->body.n || refuse_body_size(h);
     case PHASE_CHUNK_END:
         if (!was_empty) return refuse(h, 400, "a chunk is longer than it says");
         h->phase = PHASE_CHUNK_SIZE;
-        return HTTP1_MORE;
+        return true;
     case PHASE_TRAILER:
     case PHASE_OVER:
-        break;
+        if (h->message_is_over) message_is_whole(h);
+        return true;
     }
-    if (!h->message_is_over) return HTTP1_MORE;
-    h->phase = PHASE_OVER;
-    return h->result = HTTP1_DONE;
+    return true;
 }
 
 static bool check_line_sizes(struct http1 *h) {
@@ -382,8 +331,7 @@ static bool check_line_sizes(struct http1 *h) {
         if (h->url.n > HTTP1_URL_BYTES_MAX)
             return refuse(h, 414, "the URL is longer than 8192 bytes");
         if (h->n_framing > HTTP1_HEAD_BYTES_MAX) {
-            return refuse(h, h->any_line ? 431 : 414,
-                          "the request's head is larger than 32768 bytes");
+            return refuse(h, h->any_line ? 431 : 414, bad_head_size);
         }
         return true;
     }
@@ -419,40 +367,34 @@ static size_t scan_line(struct http1 *h, struct by_str s, bool *is_end) {
     return s.n;
 }
 
-static enum http1_result feed_line(struct http1 *h, struct by_str s, size_t *used) {
+/* How many bytes of s were taken. */
+static size_t feed_line(struct http1 *h, struct by_str s) {
     bool is_end = false;
-    *used = scan_line(h, s, &is_end);
-    if (!*used) return HTTP1_BAD;
-    h->line_n += *used;
-    h->n_framing += *used;
-    if (!parse(h, s.p, *used) || !check_line_sizes(h)) return HTTP1_BAD;
-    return is_end ? line_is_over(h) : HTTP1_MORE;
+    size_t used = scan_line(h, s, &is_end);
+    h->line_n += used;
+    h->n_framing += used;
+    if (used && parse(h, s.p, used) && check_line_sizes(h) && is_end) (void)line_is_over(h);
+    return used;
 }
 
-static enum http1_result feed_data(struct http1 *h, struct by_str s, size_t *used) {
-    *used = h->data_left < s.n ? (size_t)h->data_left : s.n;
-    h->data_left -= *used;
-    if (!parse(h, s.p, *used)) return HTTP1_BAD;
-    if (h->data_left || h->phase != PHASE_HEAD) return HTTP1_MORE;
+static size_t feed_data(struct http1 *h, struct by_str s) {
+    size_t used = h->data_left < s.n ? (size_t)h->data_left : s.n;
+    h->data_left -= used;
+    if (!parse(h, s.p, used) || h->data_left || h->phase != PHASE_HEAD) return used;
     by_assert(h->message_is_over); /* all of Content-Length has come */
-    h->phase = PHASE_OVER;
-    return h->result = HTTP1_DONE;
+    message_is_whole(h);
+    return used;
 }
 
 enum http1_result http1_feed(struct http1 *h, struct by_str bytes, size_t *used) {
     *used = 0;
-    if (h->result != HTTP1_MORE) return h->result;
-    enum http1_result r = HTTP1_MORE;
-    while (r == HTTP1_MORE && *used < bytes.n) {
+    if (h->result == HTTP1_HEAD) h->result = HTTP1_MORE; /* that is said once */
+    while (h->result == HTTP1_MORE && *used < bytes.n) {
         struct by_str rest = by_str_sub(bytes, *used, SIZE_MAX);
-        size_t n = 0;
-        r = h->data_left ? feed_data(h, rest, &n) : feed_line(h, rest, &n);
-        /* refused: say so now, whatever is still to come */
-        if (h->result == HTTP1_BAD) r = HTTP1_BAD;
-        *used += n;
+        *used += h->data_left ? feed_data(h, rest) : feed_line(h, rest);
     }
-    if (r == HTTP1_DONE) h->req.body = by_buf_str(&h->body);
-    return r;
+    if (h->result == HTTP1_DONE) h->req.body = by_buf_str(&h->body);
+    return h->result;
 }
 
 /* ---- life ---- */
@@ -518,7 +460,7 @@ bool http1_query(const struct http1_request *r, const char *key, char *out, size
         by_str_split(&rest, '&', &pair);
         by_str_split(&pair, '=', &name);
         if (!by_str_eqz(name, key)) continue;
-        size_t n = pair.n < cap ? unescape(pair, out, true) : SIZE_MAX;
+        size_t n = pair.n < cap ? url_unescape(pair, out, true) : SIZE_MAX;
         out[n == SIZE_MAX ? 0 : n] = '\0';
         return true;
     }
