@@ -1,6 +1,5 @@
 #include "router/api.h"
 
-#include "common/base/mem.h"
 #include "common/base/rand.h"
 #include "router/chat_view.h"
 #include "router/params.h"
@@ -167,16 +166,4 @@ int api_add_prompts(struct request *q, const struct by_json *prompt, const char 
     for (const struct by_json *it = by_json_first(prompt); it && !rc; it = by_json_next(it))
         rc = api_add_prompt(q, it, key, allowed, base, err);
     return rc;
-}
-
-char *api_error_text(int code, struct by_str said) {
-    const struct by_json_limits lim = {.bytes_max = 65536, .depth_max = 8};
-    struct by_json *body = NULL;
-    struct by_str text = said;
-    if (said.n && said.p[0] == '{' && !by_json_parse(&body, said, &lim, NULL))
-        text = by_json_str(by_json_get(body, "error"));
-    if (!text.n) text = by_str_of(by_err_sentence(code));
-    char *copy = by_strndup(text.p, text.n);
-    by_json_free(body);
-    return copy;
 }

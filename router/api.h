@@ -40,14 +40,11 @@ struct api_pending *api_pending_new(struct router *r, struct conn *c);
 /* An uplink_answer: passes the JSON, or the error, on to the client, and frees ctx. */
 void api_on_answer(void *ctx, int code, struct by_str json);
 
-/* Sends a question and its JSON to a tokenizer worker, and the answer to the client; error: in what form it fails. */
+/* Sends a question and its JSON to a tokenizer worker, and the answer to the client; error: in what form it fails; NULL: OpenAI's. */
 void api_ask_tokenizer(struct router *r, struct conn *c, const char *what, struct by_str json,
-                       void (*error)(struct by_buf *out, int code, const char *text));
-/* What another process said went wrong, as a sentence: it comes bare or as {"error": …}. Yours to free. */
-BY_MUST_USE char *api_error_text(int code, struct by_str said);
+                       api_error_writer *error);
 /* {"type":"error","error":{…}} and {"error":"…"}: how two of the dialects say it. */
-void api_anthropic_write_error(struct by_buf *out, int code, const char *text);
-void api_ollama_write_error(struct by_buf *out, int code, const char *text);
+api_error_writer api_anthropic_write_error, api_ollama_write_error;
 /* "usage": {…} of all prompts and samples that have ended or run. */
 void api_write_usage(const struct request *q, struct by_buf *out);
 /* ,"name":"text" and so on: a JSON member with a comma before it. */

@@ -35,9 +35,9 @@ void api_ready(struct router *r, struct conn *c, const struct http1_request *req
     const struct uplink_state *s = uplink_state(r->uplink);
     (void)req;
     if (r->is_draining || r->is_held)
-        request_error(c, BY_EDRAINING, request_why_draining(r), 0);
+        api_error(c, BY_EDRAINING, request_why_draining(r));
     else if (!s->is_ready)
-        request_error(c, BY_EUNAVAILABLE, s->why_not, 0);
+        api_error(c, BY_EUNAVAILABLE, s->why_not);
     else
         conn_respond(c, 200, "text/plain", BY_STR("ready\n"), NULL);
 }
@@ -143,7 +143,7 @@ void api_flush_cache(struct router *r, struct conn *c, const struct http1_reques
     double seconds = 0;
     if (http1_query(req, "timeout", text, sizeof text) &&
         (!by_str_to_f64(by_str_of(text), &seconds) || seconds < 0 || seconds > IDLE_SECONDS_MAX)) {
-        request_error(c, BY_EINVAL, "timeout: seconds are needed, from 0 to 3600", 0);
+        api_error(c, BY_EINVAL, "timeout: seconds are needed, from 0 to 3600");
         return;
     }
     if (seconds == 0) {
@@ -164,7 +164,7 @@ void api_cache(struct router *r, struct conn *c, const struct http1_request *req
     uint64_t n;
     if (http1_query(req, "top", top, sizeof top)) {
         if (!by_str_to_u64(by_str_of(top), &n)) {
-            request_error(c, BY_EINVAL, "top: a whole number is needed", 0);
+            api_error(c, BY_EINVAL, "top: a whole number is needed");
             return;
         }
         snprintf(json, sizeof json, "{\"top\":%llu}", (unsigned long long)n);
@@ -187,7 +187,7 @@ static void on_updated(void *ctx, int code, struct by_str json) {
     if (code) { /* as all routes say it, and as SGLang does */
         char text[BY_ERR_TEXT_MAX];
         snprintf(text, sizeof text, "%.*s", (int)BY_MIN(said.n, sizeof text - 1), said.p);
-        request_write_error(&out, BY_EINVAL, text);
+        api_error_write(&out, BY_EINVAL, text);
         out.n--; /* goes on within the object */
         by_buf_addz(&out, ",\"success\":false,\"message\":");
         by_buf_add_json_str(&out, said);
@@ -246,7 +246,7 @@ void api_update_weights(struct router *r, struct conn *c, const struct http1_req
     if (!rc) rc = by_json_get_bool(body, "", "abort_all_requests", &aborts, &err);
     if (!rc) rc = check_update(body, &err);
     if (rc) {
-        request_error(c, rc, err.text, 0);
+        api_error(c, rc, err.text);
     } else {
         if (aborts) request_abort(r, (struct by_str){0}, true);
         by_buf_init(&ask, 65536);
@@ -282,7 +282,7 @@ void api_abort(struct router *r, struct conn *c, const struct http1_request *req
     if (!rc && !rid.n && !all)
         rc = by_fail(&err, BY_EINVAL, "rid: a request's id, or abort_all: true, is needed");
     if (rc) {
-        request_error(c, rc, err.text, 0);
+        api_error(c, rc, err.text);
     } else {
         request_abort(r, plain_id(rid), all);
         conn_respond(c, 200, NULL, BY_STR(""), NULL);

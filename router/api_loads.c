@@ -22,7 +22,7 @@ struct api_pending *api_pending_new(struct router *r, struct conn *c) {
 
 static void respond_error(struct conn *c, int code, struct by_str json) {
     char *text = api_error_text(code, json);
-    request_error(c, code, text, 0);
+    api_error(c, code, text);
     by_free(text);
 }
 
@@ -137,7 +137,7 @@ void api_loads(struct router *r, struct conn *c, const struct http1_request *req
     bool as_prometheus = false;
     by_buf_init(&ask, 4096);
     if (read_loads(req, &ask, &as_prometheus, &err)) {
-        request_error(c, err.code, err.text, 0);
+        api_error(c, err.code, err.text);
     } else {
         struct api_pending *p = api_pending_new(r, c);
         p->as_prometheus = as_prometheus;

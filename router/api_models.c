@@ -39,7 +39,7 @@ void api_model(struct router *r, struct conn *c, const struct http1_request *req
     struct by_str id = by_str_sub(req->path, sizeof "/v1/models/" - 1, SIZE_MAX),
                   path = by_str_sub(req->path, sizeof "/v1/models" - 1, SIZE_MAX);
     if (!api_is_our_model(r, id) && !api_is_our_model(r, path)) {
-        request_error(c, BY_ENOMODEL, by_err_sentence(BY_ENOMODEL), 0);
+        api_error(c, BY_ENOMODEL, by_err_sentence(BY_ENOMODEL));
         return;
     }
     by_buf_init(&body, 65536);

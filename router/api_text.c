@@ -8,7 +8,7 @@ struct pending {
     struct conn *conn; /* NULL: the client has left */
     /* it runs, and counts, until it is answered, whether or not anybody waits */
     struct auth_key *caller;
-    void (*error)(struct by_buf *out, int code, const char *text); /* NULL: OpenAI's form */
+    api_error_writer *error; /* NULL: OpenAI's form */
 };
 
 static void gone(void *owner) {
@@ -22,10 +22,8 @@ static void on_answer(void *ctx, int code, struct by_str json) {
         conn_set_owner(p->conn, NULL, NULL, NULL);
         if (code) {
             char *text = api_error_text(code, json);
-            if (p->error)
-                request_error_as(p->conn, p->error, code, text);
-            else
-                request_error(p->conn, code, text, 0);
+            struct outlet to = {.conn = p->conn};
+            api_error_send(&to, p->error, code, text, 0);
             by_free(text);
         } else {
             conn_respond(p->conn, 200, "application/json", json, NULL);
@@ -35,14 +33,12 @@ static void on_answer(void *ctx, int code, struct by_str json) {
 }
 
 void api_ask_tokenizer(struct router *r, struct conn *c, const char *what, struct by_str json,
-                       void (*error)(struct by_buf *out, int code, const char *text)) {
+                       api_error_writer *error) {
     struct by_err err = {0};
     uint32_t retry_ms = 0;
     if (auth_start(r->caller, by_now_ns(), &retry_ms, &err)) {
-        if (error)
-            request_error_as(c, error, err.code, err.text);
-        else
-            request_error(c, err.code, err.text, retry_ms);
+        struct outlet to = {.conn = c};
+        api_error_send(&to, error, err.code, err.text, retry_ms);
         return;
     }
     struct pending *p = by_alloc(sizeof *p);
@@ -57,7 +53,7 @@ static void ask(struct router *r, struct conn *c, const struct http1_request *re
     struct by_json *body = NULL;
     struct by_err err = {0};
     if (request_read_body(&body, req, &err))
-        request_error(c, err.code, err.text, 0);
+        api_error(c, err.code, err.text);
     else
         api_ask_tokenizer(r, c, what, req->body, NULL);
     by_json_free(body);

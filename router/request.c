@@ -7,7 +7,6 @@
 #include "common/base/rand.h"
 #include "router/request_log.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,89 +17,13 @@ enum {
     ACK_EVERY = 32, /* tokens; the scheduler keeps its log until the final one anyway */
 };
 
-/* ---- errors ---- */
-
-static struct by_str param_of(const char *text) {
-    size_t n = 0;
-    while (isalnum((unsigned char)text[n]) || text[n] == '_' || text[n] == '.' || text[n] == '[' ||
-           text[n] == ']')
-        n++;
-    return text[n] == ':' ? (struct by_str){text, n} : (struct by_str){0};
-}
-
-void request_write_error(struct by_buf *out, int code, const char *text) {
-    struct by_str param = param_of(text);
-    by_buf_addz(out, "{\"error\":{\"message\":");
-    by_buf_add_json_str(out, by_str_of(text));
-    by_buf_addf(out, ",\"type\":\"%s\",\"param\":", by_err_type(code));
-    if (param.n)
-        by_buf_add_json_str(out, param);
-    else
-        by_buf_addz(out, "null");
-    if (code == BY_ENOMODEL) /* the one that OpenAI's clients know by a word */
-        by_buf_addz(out, ",\"code\":\"model_not_found\"}}");
-    else
-        by_buf_addf(out, ",\"code\":%d}}", by_err_http(code));
-}
-
-static void respond_error(struct outlet *o, int code, struct by_str body, uint32_t retry_after_ms) {
-    char extra[128] = "";
-    int status = by_err_http(code);
-    if (!retry_after_ms && (status == 429 || status == 503)) retry_after_ms = 1000;
-    if (retry_after_ms)
-        snprintf(extra, sizeof extra, "Retry-After: %u\r\nretry-after-ms: %u\r\n",
-                 BY_DIV_UP(retry_after_ms, 1000), retry_after_ms);
-    outlet_respond(o, status, "application/json", body, extra);
-}
-
-void request_error(struct conn *c, int code, const char *text, uint32_t retry_after_ms) {
-    struct by_buf body;
-    struct outlet to = {.conn = c};
-    by_buf_init(&body, 65536);
-    request_write_error(&body, code, text);
-    respond_error(&to, code, by_buf_str(&body), retry_after_ms);
-    by_buf_release(&body);
-}
-
-void request_error_as(struct conn *c, void (*write)(struct by_buf *out, int code, const char *text),
-                      int code, const char *text) {
-    struct by_buf body;
-    struct outlet to = {.conn = c};
-    by_buf_init(&body, 65536);
-    write(&body, code, text);
-    respond_error(&to, code, by_buf_str(&body), 0);
-    by_buf_release(&body);
-}
-
-/* text, the field it begins with under the name that the dialect has for it. */
-static const char *in_their_words(const struct dialect *d, const char *text, struct by_buf *room) {
-    for (size_t i = 0; d->names && d->names[i][0]; i++) {
-        const char *rest = text + strlen(d->names[i][0]);
-        if (!by_str_starts(by_str_of(text), by_str_of(d->names[i][0])) || !strchr(":[.", *rest))
-            continue;
-        by_buf_addz(room, d->names[i][1]);
-        by_buf_addz(room, rest);
-        return room->p;
-    }
-    return text;
-}
-
-/* In the dialect's form. */
+/* In the dialect's form and words. */
 static void answer_error(struct request *q, int code, const char *text, uint32_t retry_after_ms) {
-    struct by_buf body, room;
-    by_buf_init(&body, 65536);
+    struct by_buf room;
     by_buf_init(&room, 65536);
-    text = in_their_words(q->dialect, text, &room);
-    (q->dialect->error ? q->dialect->error : request_write_error)(&body, code, text);
-    respond_error(&q->outlet, code, by_buf_str(&body), retry_after_ms);
+    text = api_error_in_words(q->dialect->names, text, &room);
+    api_error_send(&q->outlet, q->dialect->error, code, text, retry_after_ms);
     by_buf_release(&room);
-    by_buf_release(&body);
-}
-
-static void write_error_event(struct by_buf *out, int code, const char *text) {
-    by_buf_addz(out, "data: ");
-    request_write_error(out, code, text);
-    by_buf_addz(out, "\n\ndata: [DONE]\n\n");
 }
 
 /* ---- life ---- */
@@ -522,7 +445,8 @@ void request_on_failed(void *router, struct journal_entry *e, const struct msg_f
     if (q->has_begun) { /* the status has gone out: the error is an event */
         struct by_buf out;
         by_buf_init(&out, 65536);
-        (q->dialect->error_event ? q->dialect->error_event : write_error_event)(&out, code, text);
+        (q->dialect->error_event ? q->dialect->error_event : api_error_write_event)(&out, code,
+                                                                                    text);
         outlet_stream_write(&q->outlet, by_buf_str(&out));
         outlet_stream_end(&q->outlet, true);
         by_buf_release(&out);

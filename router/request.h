@@ -11,6 +11,7 @@
 #define ROUTER_REQUEST_H
 
 #include "common/base/json.h"
+#include "router/api_error.h"
 #include "router/auth.h"
 #include "router/journal.h"
 #include "router/outlet.h"
@@ -61,11 +62,9 @@ struct dialect {
     /* the body of an answer that is not streamed */
     void (*whole)(struct request *q, struct by_buf *out);
     /* The body of an error, and what says it within a stream and ends that. NULL: OpenAI's. */
-    void (*error)(struct by_buf *out, int code, const char *text);
-    void (*error_event)(struct by_buf *out, int code, const char *text);
-    const char *stream_type; /* Content-Type; NULL: server-sent events */
-    /* {ours, theirs}, …, {NULL}: what an error calls a field that this dialect has under another name; NULL: none. */
-    const char *const (*names)[2];
+    api_error_writer *error, *error_event;
+    const char *stream_type;       /* Content-Type; NULL: server-sent events */
+    const char *const (*names)[2]; /* as api_error_in_words takes them */
 };
 
 struct request {
@@ -127,14 +126,6 @@ void request_abort(struct router *r, struct by_str prefix, bool all);
 void request_on_news(void *router, struct journal_entry *e, uint32_t sample);
 void request_write_news(void *router);
 void request_on_failed(void *router, struct journal_entry *e, const struct msg_failed *f);
-
-/* {"error": {"message", "type", "param", "code"}} with the code's HTTP status; the parameter is what stands before the
- * first colon of the text, if that is a name. */
-void request_error(struct conn *c, int code, const char *text, uint32_t retry_after_ms);
-void request_write_error(struct by_buf *out, int code, const char *text);
-/* The same in another form. */
-void request_error_as(struct conn *c, void (*write)(struct by_buf *out, int code, const char *text),
-                      int code, const char *text);
 
 const char *request_why_draining(const struct router *r);
 /* "stop", "length", "abort"; NULL while it runs */

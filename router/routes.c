@@ -132,19 +132,19 @@ static void refuse_method(struct conn *c, const struct http1_request *req) {
     snprintf(extra, sizeof extra, "Allow: %s\r\n", allowed);
     snprintf(text, sizeof text, "this path does not take this method; it takes %s", allowed);
     by_buf_init(&body, 4096);
-    request_write_error(&body, BY_EMETHOD, text);
+    api_error_write(&body, BY_EMETHOD, text);
     conn_respond(c, 405, "application/json", by_buf_str(&body), extra);
     by_buf_release(&body);
 }
 
 /* In the form of the dialect whose path it is. */
 static void refuse(struct conn *c, const struct http1_request *req, int code, const char *text) {
-    if (by_str_starts(req->path, BY_STR("/v1/messages")))
-        request_error_as(c, api_anthropic_write_error, code, text);
-    else if (by_str_starts(req->path, BY_STR("/api/")))
-        request_error_as(c, api_ollama_write_error, code, text);
-    else
-        request_error(c, code, text, 0);
+    struct outlet to = {.conn = c};
+    api_error_writer *write = by_str_starts(req->path, BY_STR("/v1/messages"))
+                                  ? api_anthropic_write_error
+                              : by_str_starts(req->path, BY_STR("/api/")) ? api_ollama_write_error
+                                                                          : NULL;
+    api_error_send(&to, write, code, text, 0);
 }
 
 static bool is_path(struct by_str path) {

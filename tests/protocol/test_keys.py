@@ -118,6 +118,9 @@ def test_a_rate_counts_for_its_key_alone(keyed):
     statuses = [generate(keyed, BOB).status for _ in range(2)]
     assert statuses == [200, 200]
     assert "2 requests a minute" in refused(generate(keyed, BOB))
+    # Counting tokens in Anthropic's form said "in a second", whatever the key's rate was.
+    counted = keyed.post("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "a"}]}, headers=bearer(BOB))
+    assert counted.status == 429 and int(counted.headers["retry-after-ms"]) > 5000, counted
     assert generate(keyed, ALICE).status == 200
 
 
