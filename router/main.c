@@ -136,6 +136,17 @@ static int open_all(struct shell *s, const struct by_options *o, struct by_err *
     return 0;
 }
 
+/* Without a key whoever reaches the port may use the server, and drain it, and load other weights into it. */
+static void check_openness(const struct by_options *o, const struct auth *keys) {
+    bool is_near = strncmp(o->host, "127.", 4) == 0 || strcmp(o->host, "localhost") == 0 ||
+                   strcmp(o->host, "::1") == 0;
+    if (!o->uds && !is_near && !keys->n)
+        by_warn("no key is asked for, and others than this machine may reach %s: each of them may "
+                "use it, and "
+                "change it; give --api-key-file (SECURITY.md), or listen on 127.0.0.1",
+                o->host);
+}
+
 /* The soft limit is the hard one by now (common/base/proc.c). Few serve so many at a time that they need to hear of more. */
 static void check_files(int64_t n_connections) {
     enum { MANY = 4096 };
@@ -216,6 +227,7 @@ int main(int argc, char **argv) {
         return EXIT_PERMANENT;
     }
     check_files(o.max_connections);
+    check_openness(&o, r->auth);
     watch_stop(&shell);
     uv_run(r->loop, UV_RUN_DEFAULT);
     by_proc_tidy(o.run_dir);

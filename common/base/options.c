@@ -61,6 +61,10 @@ static int set_value(struct by_options *o, const struct by_options_row *r, const
         }
         /* fall through */
     case KIND_STR:
+        /* "$KEY" of a script in which KEY is not set: a server that anybody may use, or of another model */
+        if (!*text)
+            return by_fail(err, BY_EINVAL, "%s: its value is empty; leave it out, or give one",
+                           from);
         by_free(*str_at(o, r));
         *str_at(o, r) = by_strdup(text);
         return 0;

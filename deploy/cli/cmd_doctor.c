@@ -7,6 +7,7 @@
 #include "common/net/keys.h"
 #include "common/text/tokenizer.h"
 #include "deploy/cli/fetch_model.h"
+#include "deploy/cli/supervise.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -161,7 +162,11 @@ static void look_at_run_dir(void) {
     bool is_there = by_file_is_dir(dir);
     char *parent = by_path_dir(dir);
     struct statvfs fs;
-    if (access(is_there ? dir : parent, W_OK | X_OK))
+    if (strlen(dir) > SUPERVISE_DIR_MAX)
+        say(BAD, "run directory",
+            "%s: its name has %zu bytes, %d are possible; name another with --run-dir", dir,
+            strlen(dir), SUPERVISE_DIR_MAX);
+    else if (access(is_there ? dir : parent, W_OK | X_OK))
         say(BAD, "run directory", "%s: %s; name another with --run-dir", dir, strerror(errno));
     else if (!statvfs(is_there ? dir : parent, &fs) && !fs.f_favail && fs.f_files)
         say(BAD, "run directory", "%s: no inode is free", dir);

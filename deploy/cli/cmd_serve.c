@@ -65,6 +65,11 @@ static int make_run_dir(struct by_err *err) {
     const char *base = getenv("XDG_RUNTIME_DIR");
     char path[256];
     if (serve.o.run_dir) {
+        if (strlen(serve.o.run_dir) > SUPERVISE_DIR_MAX)
+            return by_fail(err, BY_ELIMIT,
+                           "--run-dir %s: it has %zu bytes; %d at most leave room for the names of "
+                           "the sockets, whose paths end at 107",
+                           serve.o.run_dir, strlen(serve.o.run_dir), SUPERVISE_DIR_MAX);
         serve.run_dir = by_strdup(serve.o.run_dir);
         int rc = by_dir_make(serve.run_dir, 0700, err);
         if (!rc) rc = by_dir_lock(serve.run_dir, err);

@@ -86,7 +86,8 @@ static void on_notify(uv_poll_t *h, int status, int events) {
 
 static void open_notify(struct child *c) {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
-    snprintf(c->notify_path, sizeof c->notify_path, "%.80s/notify-%.30s", c->supervisor->o.run_dir,
+    by_assert(strlen(c->supervisor->o.run_dir) <= SUPERVISE_DIR_MAX);
+    snprintf(c->notify_path, sizeof c->notify_path, "%s/notify-%.30s", c->supervisor->o.run_dir,
              c->name);
     if (strlen(c->notify_path) >= sizeof a.sun_path)
         by_die("%s is too long for a socket", c->notify_path);

@@ -18,9 +18,12 @@
 struct supervisor;
 struct child;
 
+/* A folder's bytes that leave room for the longest socket in it: a socket's path ends at 107. */
+enum { SUPERVISE_DIR_MAX = 80 };
+
 struct supervisor_options {
     uv_loop_t *loop;
-    const char *run_dir;                       /* where the notify sockets lie */
+    const char *run_dir;                       /* where the notify sockets lie; SUPERVISE_DIR_MAX */
     void (*ready)(void *ctx, struct child *c); /* it said READY=1; also after a restart */
     void (*status)(void *ctx, struct child *c, const char *status);
     void (*exited)(void *ctx, struct child *c, int64_t code, int signal, bool will_restart);

@@ -121,6 +121,8 @@ def test_a_model_that_is_none_is_named(whole):
 def test_a_run_directory_that_cannot_be_is_named(whole):
     rc, said, v = doctor(whole, "--run-dir", "/proc/nowhere/x")
     assert rc == 1 and v["run directory"] == "BAD" and "--run-dir" in said
+    rc, said, v = doctor(whole, "--run-dir", "/tmp/" + 100 * "a")
+    assert rc == 1 and v["run directory"] == "BAD" and "80 are possible" in said
 
 
 def test_a_wrong_option_is_named(whole):

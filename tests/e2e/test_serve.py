@@ -221,6 +221,8 @@ def test_a_poisonous_request_is_found_and_refused(tmp_path):
     (["--schedule-policy", "best"], "--schedule-policy: 'best' is not one of"),
     (["--chat-template", "/nowhere.jinja"], "/nowhere.jinja"),
     (["--host", "nobody.invalid"], "--host"),
+    (["--run-dir", "/tmp/" + 100 * "a"], "it has 105 bytes; 80 at most"),  # it was "No such file or directory", of a path cut short
+    (["--api-key", ""], "--api-key: its value is empty"),
     (["/nowhere/a", "/nowhere/b"], "'/nowhere/b' is one word too many"),
     (["/nowhere/a"], "two models are named: /nowhere/a, and --model-path"),
 ])
@@ -325,3 +327,10 @@ def test_a_stop_that_was_asked_for_is_no_alarm(serve):
     assert serve.wait() == 0
     said = serve.logs()[before:]
     assert not re.search(r" (warn|error) ", said), said
+
+
+def test_an_open_server_says_so(worker):
+    """On every address without a key: whoever reaches it may also drain it. Nothing said a word."""
+    for flags, is_told in ((["--host", "0.0.0.0"], True), (["--host", "0.0.0.0", "--api-key", "sk-one-of-them"], False), ([], False), (["--host", "127.0.0.2"], False)):
+        with Serve(*FLAGS, *flags, worker=worker) as s:
+            assert ("no key is asked for" in s.logs()) == is_told, (flags, s.logs())

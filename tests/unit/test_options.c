@@ -195,7 +195,26 @@ TEST(what_other_servers_call_it_is_translated_and_nothing_far_is_guessed) {
     assert_non_null(strstr(err.text, "did you mean --host?"));
 }
 
+/* --api-key "$KEY" without a KEY opened the server to all, and --model-path "$MODEL" served the default model. */
+TEST(a_value_that_is_empty_is_refused) {
+    UNUSED_STATE;
+    struct by_options o;
+    struct by_err err;
+    static const char *const flags[] = {"--api-key", "--served-model-name", "--host"};
+    for (size_t i = 0; i < BY_COUNTOF(flags); i++) {
+        assert_int_equal(PARSE(&o, &err, (char *)(uintptr_t)flags[i], ""), BY_EINVAL);
+        assert_non_null(strstr(err.text, flags[i]));
+        assert_non_null(strstr(err.text, "its value is empty"));
+    }
+    assert_int_equal(PARSE(&o, &err, "--api-key="), BY_EINVAL);
+    setenv("BANYAN_API_KEY", "", 1); /* as everywhere: an empty variable is none */
+    assert_int_equal(PARSE(&o, &err, "--port", "5"), 0);
+    unsetenv("BANYAN_API_KEY");
+    by_options_release(&o);
+}
+
 TESTS(RUN(flags_win_over_environment_over_file_over_default), RUN(mistakes_are_named),
+      RUN(a_value_that_is_empty_is_refused),
       RUN(what_other_servers_call_it_is_translated_and_nothing_far_is_guessed),
       RUN(an_ipv6_address_may_stand_in_brackets), RUN(a_child_gets_what_differs_from_the_default),
       RUN(keys_go_to_children_by_the_environment),
