@@ -256,9 +256,11 @@ void bus_proc_stopped(struct sim *s, struct sim_proc *p, uint64_t ns) {
     for (uint32_t i = 0; i < SIM_LINKS; i++) {
         struct sim_link *l = &s->link[i];
         for (uint32_t side = 0; side < 2; side++) {
-            if (!l->is_used || l->end[side].proc != p || !l->end[side].is_up) continue;
-            post_end(s, ITEM_DOWN, l, !side, SILENCE_S * SIM_S + sim_below(s, SIM_S));
-            post_end(s, ITEM_DOWN, l, side, SILENCE_S * SIM_S + SIM_S); /* seen when it wakes */
+            if (!l->is_used || l->end[side].proc != p) continue;
+            if (l->end[!side].is_up) /* its welcome may be on the way to one that stands still */
+                post_end(s, ITEM_DOWN, l, !side, SILENCE_S * SIM_S + sim_below(s, SIM_S));
+            if (l->end[side].is_up) /* seen when it wakes */
+                post_end(s, ITEM_DOWN, l, side, SILENCE_S * SIM_S + SIM_S);
         }
     }
 }

@@ -74,6 +74,7 @@ void fault_draw(struct sim *s) {
     struct sim_proc *p = &s->proc[sim_below(s, SIM_PROCS)];
     bool is_real = sim_is_used(s, p);
     s->n_faults++;
+    s->calm_since = UINT64_MAX; /* its few items may all fall between two looks (sim_check.c) */
     switch (sim_below(s, 8)) {
     case 0:
     case 1:
