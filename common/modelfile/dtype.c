@@ -40,6 +40,13 @@ static const struct dtype_row rows[BY_N_DTYPES] = {
     [BY_DTYPE_Q6_K] = {"Q6_K", BY_QK_K, sizeof(struct by_block_q6_k), false},
     [BY_DTYPE_IQ4_NL] = {"IQ4_NL", BY_QK, sizeof(struct by_block_iq4_nl), false},
     [BY_DTYPE_IQ4_XS] = {"IQ4_XS", BY_QK_K, sizeof(struct by_block_iq4_xs), false},
+    [BY_DTYPE_IQ1_S] = {"IQ1_S", BY_QK_K, 50, false},
+    [BY_DTYPE_IQ1_M] = {"IQ1_M", BY_QK_K, 56, false},
+    [BY_DTYPE_IQ2_XXS] = {"IQ2_XXS", BY_QK_K, 66, false},
+    [BY_DTYPE_IQ2_XS] = {"IQ2_XS", BY_QK_K, 74, false},
+    [BY_DTYPE_IQ2_S] = {"IQ2_S", BY_QK_K, 82, false},
+    [BY_DTYPE_IQ3_XXS] = {"IQ3_XXS", BY_QK_K, 98, false},
+    [BY_DTYPE_IQ3_S] = {"IQ3_S", BY_QK_K, 110, false},
     [BY_DTYPE_MXFP4] = {"MXFP4", BY_QK, sizeof(struct by_block_mxfp4), false},
     [BY_DTYPE_F8_32] = {"F8_32", BY_QK, sizeof(struct by_block_f8_32), false},
     [BY_DTYPE_Z4_32] = {"Z4_32", BY_QK, sizeof(struct by_block_z4_32), false},
@@ -50,22 +57,22 @@ static const struct {
     const char *name;
     enum by_dtype dtype;
 } ggml_types[] = {
-    [0] = {"F32", BY_DTYPE_F32},        [1] = {"F16", BY_DTYPE_F16},
-    [2] = {"Q4_0", BY_DTYPE_Q4_0},      [3] = {"Q4_1", BY_DTYPE_Q4_1},
-    [6] = {"Q5_0", BY_DTYPE_Q5_0},      [7] = {"Q5_1", BY_DTYPE_Q5_1},
-    [8] = {"Q8_0", BY_DTYPE_Q8_0},      [9] = {"Q8_1", BY_DTYPE_NONE},
-    [10] = {"Q2_K", BY_DTYPE_Q2_K},     [11] = {"Q3_K", BY_DTYPE_Q3_K},
-    [12] = {"Q4_K", BY_DTYPE_Q4_K},     [13] = {"Q5_K", BY_DTYPE_Q5_K},
-    [14] = {"Q6_K", BY_DTYPE_Q6_K},     [15] = {"Q8_K", BY_DTYPE_NONE},
-    [16] = {"IQ2_XXS", BY_DTYPE_NONE},  [17] = {"IQ2_XS", BY_DTYPE_NONE},
-    [18] = {"IQ3_XXS", BY_DTYPE_NONE},  [19] = {"IQ1_S", BY_DTYPE_NONE},
-    [20] = {"IQ4_NL", BY_DTYPE_IQ4_NL}, [21] = {"IQ3_S", BY_DTYPE_NONE},
-    [22] = {"IQ2_S", BY_DTYPE_NONE},    [23] = {"IQ4_XS", BY_DTYPE_IQ4_XS},
-    [24] = {"I8", BY_DTYPE_I8},         [25] = {"I16", BY_DTYPE_I16},
-    [26] = {"I32", BY_DTYPE_I32},       [27] = {"I64", BY_DTYPE_I64},
-    [28] = {"F64", BY_DTYPE_F64},       [29] = {"IQ1_M", BY_DTYPE_NONE},
-    [30] = {"BF16", BY_DTYPE_BF16},     [34] = {"TQ1_0", BY_DTYPE_NONE},
-    [35] = {"TQ2_0", BY_DTYPE_NONE},    [39] = {"MXFP4", BY_DTYPE_MXFP4},
+    [0] = {"F32", BY_DTYPE_F32},          [1] = {"F16", BY_DTYPE_F16},
+    [2] = {"Q4_0", BY_DTYPE_Q4_0},        [3] = {"Q4_1", BY_DTYPE_Q4_1},
+    [6] = {"Q5_0", BY_DTYPE_Q5_0},        [7] = {"Q5_1", BY_DTYPE_Q5_1},
+    [8] = {"Q8_0", BY_DTYPE_Q8_0},        [9] = {"Q8_1", BY_DTYPE_NONE},
+    [10] = {"Q2_K", BY_DTYPE_Q2_K},       [11] = {"Q3_K", BY_DTYPE_Q3_K},
+    [12] = {"Q4_K", BY_DTYPE_Q4_K},       [13] = {"Q5_K", BY_DTYPE_Q5_K},
+    [14] = {"Q6_K", BY_DTYPE_Q6_K},       [15] = {"Q8_K", BY_DTYPE_NONE},
+    [16] = {"IQ2_XXS", BY_DTYPE_IQ2_XXS}, [17] = {"IQ2_XS", BY_DTYPE_IQ2_XS},
+    [18] = {"IQ3_XXS", BY_DTYPE_IQ3_XXS}, [19] = {"IQ1_S", BY_DTYPE_IQ1_S},
+    [20] = {"IQ4_NL", BY_DTYPE_IQ4_NL},   [21] = {"IQ3_S", BY_DTYPE_IQ3_S},
+    [22] = {"IQ2_S", BY_DTYPE_IQ2_S},     [23] = {"IQ4_XS", BY_DTYPE_IQ4_XS},
+    [24] = {"I8", BY_DTYPE_I8},           [25] = {"I16", BY_DTYPE_I16},
+    [26] = {"I32", BY_DTYPE_I32},         [27] = {"I64", BY_DTYPE_I64},
+    [28] = {"F64", BY_DTYPE_F64},         [29] = {"IQ1_M", BY_DTYPE_IQ1_M},
+    [30] = {"BF16", BY_DTYPE_BF16},       [34] = {"TQ1_0", BY_DTYPE_NONE},
+    [35] = {"TQ2_0", BY_DTYPE_NONE},      [39] = {"MXFP4", BY_DTYPE_MXFP4},
 };
 
 const int8_t by_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
@@ -410,7 +417,9 @@ void by_dtype_to_f32(enum by_dtype t, const void *src, float *dst, size_t n) {
         return;
     }
     for (size_t i = 0; i < n; i += r->block_len, p += r->block_bytes) {
-        if (r->block_len > 1)
+        if (by_iq_levels(t))
+            by_iq_to_f32(t, p, dst + i);
+        else if (r->block_len > 1)
             block_readers[t](p, dst + i);
         else
             dst[i] = plain_to_f32(t, p);

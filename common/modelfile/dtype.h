@@ -49,6 +49,13 @@ enum by_dtype {
     BY_DTYPE_Q6_K,
     BY_DTYPE_IQ4_NL,
     BY_DTYPE_IQ4_XS,
+    BY_DTYPE_IQ1_S,
+    BY_DTYPE_IQ1_M,
+    BY_DTYPE_IQ2_XXS,
+    BY_DTYPE_IQ2_XS,
+    BY_DTYPE_IQ2_S,
+    BY_DTYPE_IQ3_XXS,
+    BY_DTYPE_IQ3_S,
     BY_DTYPE_MXFP4,
     BY_DTYPE_F8_32,
     BY_DTYPE_Z4_32,
@@ -158,6 +165,17 @@ static_assert(sizeof(struct by_block_mxfp4) == 17, "file format");
 /* The 16 levels of IQ4_NL and IQ4_XS, and twice the 16 values of fp4 (e2m1): 0 0.5 1 1.5 2 3 4 6 and their negatives. */
 extern const int8_t by_iq4_values[16];
 extern const int8_t by_fp4_values_x2[16];
+
+/* 256 columns of an IQ1, IQ2 or IQ3 type taken apart: w = d * scales[i / 16] * levels[q[i]], rounded after each product. */
+struct by_iq_block {
+    float d;
+    int8_t scales[BY_QK_K / 16];
+    uint8_t q[BY_QK_K]; /* 0 … 15 */
+};
+const int8_t *by_iq_levels(enum by_dtype t); /* 16 of them; NULL: none of these types */
+void by_iq_unpack(enum by_dtype t, const uint8_t *src, struct by_iq_block *b);
+void by_iq_to_f32(enum by_dtype t, const uint8_t *src,
+                  float *dst); /* 256, as by_dtype_to_f32 does */
 
 const char *by_dtype_name(enum by_dtype t);     /* "Q4_1"; "?" for a number that is no type */
 uint32_t by_dtype_block_len(enum by_dtype t);   /* elements a block; 1 for plain numbers */

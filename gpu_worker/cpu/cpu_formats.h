@@ -11,6 +11,7 @@
  *     Q3_K        3    d, 16 x sc                      4      d * sc * (q - 4)
  *     Q2_K        2    d, -dmin, 16 x (sc, mn)         -      d * sc * q + (-dmin) * mn
  *     IQ4_XS      4    d, 8 x sc                     128      d * sc * (level[q] - 128)
+ *     IQ          4    d (f32), 16 x sc              128      d * sc * (level[q] - 128)    levels: the strip's own
  *
  * Always: bytes of a block here equal the strips that cpu_pack.c writes.
  * Owner: nobody. */
@@ -30,6 +31,7 @@ enum cpu_scales {
     CPU_SCALE_K16,  /* 8: 16 f16; 2 blocks: 4 x 16 signed scales */
     CPU_SCALE_K16M, /* 8: 16 + 16 f16; 2 blocks: 4 x 16 bytes, scale low and minimum high */
     CPU_SCALE_K32,  /* 8: 16 f16; 4 blocks: 4 x 16 signed scales */
+    CPU_SCALE_K16W, /* 8: 16 f32; 2 blocks: 4 x 16 signed scales */
 };
 
 #define CPU_FORMAT_IS_FLOAT(f) ((f) <= CPU_BF16X2)
@@ -50,6 +52,7 @@ enum cpu_scales {
      : (f) == CPU_Q6_K || (f) == CPU_Q3_K ? CPU_SCALE_K16 \
      : (f) == CPU_Q2_K                    ? CPU_SCALE_K16M \
      : (f) == CPU_IQ4_XS                  ? CPU_SCALE_K32 \
+     : (f) == CPU_IQ                      ? CPU_SCALE_K16W \
                                           : CPU_SCALE_D)
 /* blocks of a group, and how many of a super-block's share a line of small scales */
 #define CPU_FORMAT_GROUP(f) \
@@ -64,7 +67,9 @@ enum cpu_scales {
 #define CPU_FORMAT_HAS_MIN(f) \
     (CPU_FORMAT_SCALES(f) == CPU_SCALE_DM || CPU_FORMAT_SCALES(f) == CPU_SCALE_K || \
      CPU_FORMAT_SCALES(f) == CPU_SCALE_K16M)
-#define CPU_FORMAT_HAS_LEVELS(f) ((f) == CPU_IQ4_NL || (f) == CPU_IQ4_XS)
+#define CPU_FORMAT_HAS_LEVELS(f) ((f) == CPU_IQ4_NL || (f) == CPU_IQ4_XS || (f) == CPU_IQ)
+/* bytes before a strip's first group: 16 levels plus 128 */
+#define CPU_FORMAT_HEAD(f) ((f) == CPU_IQ ? 64 : 0)
 #define CPU_FORMAT_OFFSET(f) \
     ((f) == CPU_Q4_0                               ? 8 \
      : (f) == CPU_Q8_0 || CPU_FORMAT_HAS_LEVELS(f) ? 128 \
@@ -74,10 +79,10 @@ enum cpu_scales {
      : (f) == CPU_Q3_K                             ? 4 \
                                                    : 0)
 #define CPU_FORMAT_ACT(f) \
-    ((f) == CPU_BF16X2                                       ? CPU_ACT_BF16 \
-     : (f) <= CPU_BF16X2                                     ? CPU_ACT_F32 \
-     : (f) == CPU_Q6_K || (f) == CPU_Q3_K || (f) == CPU_Q2_K ? CPU_ACT_I8X2 \
-                                                             : CPU_ACT_I8)
+    ((f) == CPU_BF16X2                                                        ? CPU_ACT_BF16 \
+     : (f) <= CPU_BF16X2                                                      ? CPU_ACT_F32 \
+     : (f) == CPU_Q6_K || (f) == CPU_Q3_K || (f) == CPU_Q2_K || (f) == CPU_IQ ? CPU_ACT_I8X2 \
+                                                                              : CPU_ACT_I8)
 /* How many pairs of products with int8 a signed i16 holds: vec_avx2.h. */
 #define CPU_FORMAT_FITS(f) \
     (CPU_FORMAT_OFFSET(f) == 128                   ? 1 \

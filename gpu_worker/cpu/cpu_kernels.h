@@ -68,6 +68,7 @@ enum cpu_format {
     CPU_Q3_K,
     CPU_Q2_K,
     CPU_IQ4_XS,
+    CPU_IQ, /* IQ1, IQ2 and IQ3: the levels go before a strip's first group */
     CPU_N_FORMATS,
 };
 

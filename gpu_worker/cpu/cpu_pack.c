@@ -10,6 +10,7 @@
 struct parts {
     uint8_t q[256]; /* as they are stored: unsigned */
     uint16_t d, m;  /* f16; MXFP4: d is the exponent; super-blocks: m = -dmin */
+    float wide_d;   /* IQ */
     uint8_t sc[16], mn[16];
 };
 
@@ -24,7 +25,7 @@ static enum cpu_format format_of(const struct cpu *c, enum by_dtype t) {
         [BY_DTYPE_IQ4_NL] = CPU_IQ4_NL, [BY_DTYPE_IQ4_XS] = CPU_IQ4_XS,
         [BY_DTYPE_MXFP4] = CPU_MXFP4,
     };
-    enum cpu_format f = formats[t];
+    enum cpu_format f = by_iq_levels(t) ? CPU_IQ : formats[t];
     if (c->options.exact_activations && !CPU_FORMAT_IS_FLOAT(f)) return CPU_F32;
     if (f == CPU_BF16 && c->linear[CPU_BF16X2].tile_max) return CPU_BF16X2;
     return f;
@@ -33,7 +34,8 @@ static enum cpu_format format_of(const struct cpu *c, enum by_dtype t) {
 static size_t strip_bytes_of(enum cpu_format f, uint32_t n_in) {
     if (f == CPU_F32) return (size_t)n_in * CPU_STRIP * 4;
     if (CPU_FORMAT_IS_FLOAT(f)) return (size_t)BY_ALIGN_UP(n_in, 2) * CPU_STRIP * 2;
-    return BY_DIV_UP(n_in / 32, (size_t)CPU_FORMAT_GROUP(f)) * (size_t)CPU_FORMAT_GROUP_BYTES(f);
+    return CPU_FORMAT_HEAD(f) +
+           BY_DIV_UP(n_in / 32, (size_t)CPU_FORMAT_GROUP(f)) * (size_t)CPU_FORMAT_GROUP_BYTES(f);
 }
 
 /* ---- taking ggml's blocks apart (layouts: dtype.h) ---- */
@@ -156,12 +158,21 @@ static void part_iq4_xs(const uint8_t *src, struct parts *p) {
     }
 }
 
-static void part_super(enum cpu_format f, const uint8_t *src, struct parts *p) {
+static void part_iq(enum by_dtype t, const uint8_t *src, struct parts *p) {
+    struct by_iq_block b;
+    by_iq_unpack(t, src, &b);
+    p->wide_d = b.d;
+    memcpy(p->sc, b.scales, sizeof p->sc);
+    memcpy(p->q, b.q, sizeof p->q);
+}
+
+static void part_super(enum cpu_format f, enum by_dtype t, const uint8_t *src, struct parts *p) {
     if (f == CPU_Q4_K || f == CPU_Q5_K) part_q45_k(f, src, p);
     if (f == CPU_Q6_K) part_q6_k(src, p);
     if (f == CPU_Q3_K) part_q3_k(src, p);
     if (f == CPU_Q2_K) part_q2_k(src, p);
     if (f == CPU_IQ4_XS) part_iq4_xs(src, p);
+    if (f == CPU_IQ) part_iq(t, src, p);
 }
 
 /* ---- putting them into a strip ---- */
@@ -221,7 +232,10 @@ static uint32_t small_scales_at(enum cpu_format f, uint32_t b) {
 }
 
 static void put_super_scales(enum cpu_format f, const struct parts *p, uint8_t *group, uint32_t r) {
-    memcpy(group + 2 * r, &p->d, 2);
+    if (CPU_FORMAT_SCALES(f) == CPU_SCALE_K16W)
+        memcpy(group + 4 * r, &p->wide_d, 4);
+    else
+        memcpy(group + 2 * r, &p->d, 2);
     if (CPU_FORMAT_HAS_MIN(f)) memcpy(group + 32 + 2 * r, &p->m, 2);
     for (uint32_t b = 0; b < 8; b++) {
         uint8_t *sc = group + small_scales_at(f, b) + r;
@@ -247,7 +261,11 @@ static void put_quant_row(const struct weight *w, const uint8_t *src, enum by_dt
     const uint32_t block_bytes = (uint32_t)CPU_FORMAT_BLOCK(w->format);
     const int bits = CPU_FORMAT_BITS(w->format);
     const bool is_super = CPU_FORMAT_IS_SUPER(w->format);
+    const int8_t *levels = by_iq_levels(t);
     struct parts p;
+    for (uint32_t i = 0; i < 16 && levels; i++)
+        strip[i] = (uint8_t)(levels[i] + 128);
+    strip += CPU_FORMAT_HEAD(w->format);
     for (uint32_t b = 0; b < w->n_in / 32; b += is_super ? 8 : 1, src += bytes) {
         uint8_t *group = strip + (size_t)(b / n_group) * (size_t)CPU_FORMAT_GROUP_BYTES(w->format);
         if (!is_super) {
@@ -256,7 +274,7 @@ static void put_quant_row(const struct weight *w, const uint8_t *src, enum by_dt
             put_small_scales(w->format, &p, group, b % n_group, r);
             continue;
         }
-        part_super(w->format, src, &p);
+        part_super(w->format, t, src, &p);
         for (uint32_t i = 0; i < 8; i++)
             put_block(bits, p.q + 32 * i, group + super_block_at(w->format, i), r);
         put_super_scales(w->format, &p, group, r);
@@ -428,6 +446,10 @@ static void get_scales(enum cpu_format f, const uint8_t *group, uint32_t b, uint
     case CPU_SCALE_K32:
         *d = half_at(group, r) * (float)(int8_t)sc[0];
         break;
+    case CPU_SCALE_K16W:
+        memcpy(d, group + 4 * r, sizeof *d);
+        *d *= (float)(int8_t)sc[16 * h];
+        break;
     default:
         *d = half_at(group, r) * (float)(int8_t)sc[16 * h];
     }
@@ -437,11 +459,14 @@ static float quant_at(const struct weight *w, const uint8_t *strip, uint32_t r, 
     enum cpu_format f = w->format;
     uint32_t n_group = (uint32_t)CPU_FORMAT_GROUP(f), b = k / 32 % n_group;
     uint32_t block_bytes = (uint32_t)CPU_FORMAT_BLOCK(f);
+    const uint8_t *levels = strip;
+    strip += CPU_FORMAT_HEAD(f);
     const uint8_t *group = strip + (size_t)(k / 32 / n_group) * (size_t)CPU_FORMAT_GROUP_BYTES(f);
     uint32_t at = CPU_FORMAT_IS_SUPER(f) ? super_block_at(f, b) : 64 + b * block_bytes;
     int q = get_q(CPU_FORMAT_BITS(f), group + at, r, k % 32);
     float d, m;
     get_scales(f, group, b, k % 32 / 16, r, &d, &m);
+    if (f == CPU_IQ) return d * (float)(levels[q] - 128);
     if (CPU_FORMAT_HAS_LEVELS(f)) return d * (float)by_iq4_values[q];
     if (f == CPU_MXFP4) return d * (float)by_fp4_values_x2[q];
     d *= (float)(q - CPU_FORMAT_OFFSET(f));

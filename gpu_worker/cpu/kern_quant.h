@@ -18,8 +18,9 @@ static const uint8_t iq4_levels[16] = {1,   24,  45,  63,  79,  93,  106, 118,
                                        129, 141, 153, 166, 181, 197, 217, 241};
 static const uint8_t fp4_levels[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 
-/* Columns 4j … 4j + 3 of a block, for the rows of one vector, as bytes. */
-INLINE vb weights_at(const enum cpu_format fmt, const uint8_t *block, int j, int part) {
+/* Columns 4j … 4j + 3 of a block, for the rows of one vector, as bytes; levels: of a format that has them. */
+INLINE vb weights_at(const enum cpu_format fmt, const uint8_t *levels, const uint8_t *block, int j,
+                     int part) {
     const int bits = CPU_FORMAT_BITS(fmt);
     block += part * 4 * VN;
     if (bits == 8) return vb_load(block + 64 * j);
@@ -28,7 +29,7 @@ INLINE vb weights_at(const enum cpu_format fmt, const uint8_t *block, int j, int
         return bits == 2 ? v : vb_or(v, vb_part(vb_load(block + 128), j - 2, 4));
     }
     vb v = vb_part(vb_load(block + 64 * (j % 4)), j / 4 * 4, 15);
-    if (CPU_FORMAT_HAS_LEVELS(fmt)) return vb_lookup(iq4_levels, v);
+    if (CPU_FORMAT_HAS_LEVELS(fmt)) return vb_lookup(levels, v);
     if (fmt == CPU_MXFP4) return vb_lookup(fp4_levels, v);
     if (bits == 5) v = vb_or(v, vb_part(vb_load(block + 256), j - 4, 16));
     if (bits == 6) v = vb_or(v, vb_part(vb_load(block + 256 + 64 * (j / 4)), 2 * (j % 4) - 4, 48));
@@ -74,7 +75,9 @@ INLINE const uint8_t *scales_before(const enum cpu_format fmt, const int p0, con
         for (int s = 0; s < ns && CPU_FORMAT_IS_SUPER(fmt); s++, at += next, d += np, m += np) {
             UNROLL(2)
             for (int p = 0; p < np; p++) {
-                d[p] = v_load_f16((const uint16_t *)at + (p0 + p) * VN);
+                d[p] = CPU_FORMAT_SCALES(fmt) == CPU_SCALE_K16W
+                           ? v_load((const float *)at + (p0 + p) * VN)
+                           : v_load_f16((const uint16_t *)at + (p0 + p) * VN);
                 if (CPU_FORMAT_HAS_MIN(fmt))
                     m[p] = v_load_f16((const uint16_t *)(at + 32) + (p0 + p) * VN);
             }
@@ -92,8 +95,8 @@ INLINE const uint8_t *scales_before(const enum cpu_format fmt, const int p0, con
 
 /* Half h (or all) of block b: f += its products with T rows, np vectors from p0 on. */
 INLINE void quant_block(const enum cpu_format fmt, const int T, const int p0, const int np,
-                        const uint8_t *block, const uint8_t *sc, int b, int h, const int32_t *a,
-                        const vf *group_d, const vf *group_m, vf *f) {
+                        const uint8_t *levels, const uint8_t *block, const uint8_t *sc, int b,
+                        int h, const int32_t *a, const vf *group_d, const vf *group_m, vf *f) {
     const bool x2 = CPU_FORMAT_ACT(fmt) == CPU_ACT_I8X2;
     const int steps = x2 ? 4 : 8, fits = BY_MIN(CPU_FORMAT_FITS(fmt), steps);
     vi c[2 * CPU_TILE_MAX];
@@ -110,7 +113,7 @@ INLINE void quant_block(const enum cpu_format fmt, const int T, const int p0, co
         const int j = x2 ? 4 * h + i : i / 2 + i % 2 * 4; /* a line's two nibbles together */
         UNROLL(2)
         for (int p = 0; p < np; p++) {
-            vb w = weights_at(fmt, block, j, p0 + p);
+            vb w = weights_at(fmt, levels, block, j, p0 + p);
             UNROLL(12)
             for (int t = 0; t < T; t++)
                 dot(&c[t * np + p], &sums[t * np + p], w, a[j * T + t], i, fits);
@@ -140,7 +143,8 @@ INLINE void quant_tile(const enum cpu_format fmt, const int T, const int p0, con
     const int words = x2 ? 13 : 11, halves = x2 ? 2 : 1, n_sums = T * np;
     const int n_group = CPU_FORMAT_GROUP(fmt);
     const int n_blocks = (int)(n_in / 32);
-    const uint8_t *sc = NULL;
+    const uint8_t *sc = NULL, *levels = CPU_FORMAT_HEAD(fmt) ? strip : iq4_levels;
+    strip += CPU_FORMAT_HEAD(fmt);
     vf f[2 * CPU_TILE_MAX], group_d[8], group_m[8];
     UNROLL(8)
     for (int i = 0; i < ns * np; i++)
@@ -155,8 +159,8 @@ INLINE void quant_tile(const enum cpu_format fmt, const int T, const int p0, con
         for (int h = 0; h < halves; h++) {
             UNROLL(4)
             for (int s = 0; s < ns; s++)
-                quant_block(fmt, T, p0, np, strip + (size_t)s * next, sc + (size_t)s * next, b, h,
-                            a, group_d + s * np, group_m + s * np, f + s * n_sums);
+                quant_block(fmt, T, p0, np, levels, strip + (size_t)s * next, sc + (size_t)s * next,
+                            b, h, a, group_d + s * np, group_m + s * np, f + s * n_sums);
         }
     }
     UNROLL(12)

@@ -12,7 +12,7 @@ bool blocks_known(enum by_dtype t) {
     case BY_DTYPE_IQ4_XS:
         return true;
     default:
-        return false;
+        return by_iq_levels(t) != NULL;
     }
 }
 
@@ -75,7 +75,7 @@ static void unpack_q6_k(const uint8_t *src, struct super_block *to) {
 static void unpack_iq4_xs(const uint8_t *src, struct super_block *to) {
     struct by_block_iq4_xs b;
     memcpy(&b, src, sizeof b);
-    to->d = b.d, to->dmin = 0;
+    to->wide_d = by_f16_to_f32(b.d);
     for (uint32_t g = 0; g < 16; g++) {
         uint32_t j = g / 2, low = b.scales_l[j / 2] >> (j % 2 * 4) & 15u,
                  high = b.scales_h >> (2 * j) & 3u;
@@ -87,8 +87,20 @@ static void unpack_iq4_xs(const uint8_t *src, struct super_block *to) {
     }
 }
 
+static void unpack_iq(enum by_dtype t, const uint8_t *src, struct super_block *to) {
+    const int8_t *levels = by_iq_levels(t);
+    struct by_iq_block b;
+    by_iq_unpack(t, src, &b);
+    to->wide_d = b.d;
+    memcpy(to->scales, b.scales, sizeof b.scales);
+    for (uint32_t i = 0; i < BY_QK_K; i++)
+        to->q[i] = (uint8_t)levels[b.q[i]];
+}
+
 void blocks_unpack(enum by_dtype t, const uint8_t *src, struct super_block *b) {
-    if (t == BY_DTYPE_Q2_K)
+    if (by_iq_levels(t))
+        unpack_iq(t, src, b);
+    else if (t == BY_DTYPE_Q2_K)
         unpack_q2_k(src, b);
     else if (t == BY_DTYPE_Q3_K)
         unpack_q3_k(src, b);

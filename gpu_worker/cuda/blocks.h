@@ -1,6 +1,7 @@
 /* blocks.h - ggml's super-blocks taken apart: small integers, as the device takes them.
  *
- *     Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_XS ─▶ w = d * scale * (q - bias) - dmin * min        cuda.h has bias and layout by format
+ *     Q2_K … Q6_K ─▶ w = d * scale * (q - bias) - dmin * min        cuda.h has bias and layout by format
+ *     IQ1 … IQ4   ─▶ w = d * scale * level, an int8
  *
  * Always: nothing is lost, and products follow that order, so that the device gets the number that dtype.c gives (where a
  * minimum is taken off: but for the last rounding).
@@ -12,9 +13,14 @@
 
 /* Scales are of 16 columns each. With minima: two bytes for 32 columns (Q4_K, Q5_K), or the two halves of one (Q2_K). */
 struct super_block {
-    uint16_t d, dmin; /* f16 */
+    union {
+        struct {
+            uint16_t d, dmin; /* f16 */
+        };
+        float wide_d; /* IQ1 … IQ4 */
+    };
     uint8_t scales[16];
-    uint8_t q[BY_QK_K]; /* IQ4_XS: levels, int8 */
+    uint8_t q[BY_QK_K]; /* IQ1 … IQ4: levels */
 };
 
 bool blocks_known(enum by_dtype t);

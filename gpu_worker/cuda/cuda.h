@@ -48,7 +48,7 @@ enum {
     X(Q4_K, 4, 256, 20, __VA_ARGS__) /* d * scale * q - dmin * min */ \
     X(Q5_K, 5, 256, 20, __VA_ARGS__) /* the same */ \
     X(Q6_K, 6, 256, 20, __VA_ARGS__) /* d * scale * (q - 32) */ \
-    X(Q8_K, 8, 256, 20, __VA_ARGS__) /* d * scale * q: for types with levels of their own */
+    X(Q8_K, 8, 256, 20, __VA_ARGS__) /* d * scale * q, d f32: for types with levels of their own */
 
 #define CUDA_FORMAT_NAME(name, bits, block, scale_bytes, ...) CUDA_##name,
 enum cuda_format { CUDA_FORMATS(CUDA_FORMAT_NAME, ) CUDA_N_FORMATS };

@@ -220,7 +220,7 @@ static __device__ __forceinline__ void super_load(const uint8_t *row, uint32_t s
     } else if (F == CUDA_Q2_K) {
         s *= (float)(*scale & 15), m *= (float)(*scale >> 4);
     } else {
-        s *= (float)(int8_t)*scale, m = 0;
+        s = (F == CUDA_Q8_K ? as_f32(dm) : s) * (float)(int8_t)*scale, m = 0;
     }
     if (LOW == 8) {
         uint2 v = *(const uint2 *)(row + k);

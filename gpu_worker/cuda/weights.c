@@ -19,8 +19,12 @@ static const enum cuda_format formats[BY_N_DTYPES] = {
     [BY_DTYPE_MXFP4] = CUDA_F4,     [BY_DTYPE_F8_32] = CUDA_F8,
     [BY_DTYPE_Q2_K] = CUDA_Q2_K,    [BY_DTYPE_Q3_K] = CUDA_Q3_K,
     [BY_DTYPE_Q4_K] = CUDA_Q4_K,    [BY_DTYPE_Q5_K] = CUDA_Q5_K,
-    [BY_DTYPE_Q6_K] = CUDA_Q6_K,    [BY_DTYPE_IQ4_XS] = CUDA_Q8_K, /* all others: CUDA_F32 */
+    [BY_DTYPE_Q6_K] = CUDA_Q6_K,    [BY_DTYPE_IQ4_XS] = CUDA_Q8_K,
 };
+
+static enum cuda_format format_of(enum by_dtype t) {
+    return by_iq_levels(t) ? CUDA_Q8_K : formats[t]; /* not in the table: f32 */
+}
 
 static void lay_out(struct weight *w) {
     static const struct cuda_layout layouts[] = {CUDA_FORMATS(CUDA_FORMAT_LAYOUT, )};
@@ -248,7 +252,7 @@ int cuda_weight_new(struct backend *b, struct weight **out, const struct weight_
                        by_dtype_name(src->dtype));
     by_assert(src->n_out > 0 && src->n_in > 0);
     struct weight *w = by_alloc(sizeof *w);
-    *w = (struct weight){.format = formats[src->dtype],
+    *w = (struct weight){.format = format_of(src->dtype),
                          .n_out = src->n_out,
                          .n_in = src->n_in,
                          .scale_run = UINT32_MAX,

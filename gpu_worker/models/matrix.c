@@ -139,11 +139,12 @@ static bool f32_are_finite(const uint8_t *row, size_t n_bytes) {
     return !worst;
 }
 
-static bool bytes_are_not(const uint8_t *row, size_t n_bytes, size_t step, uint8_t bad) {
-    uint8_t seen = 0;
+/* Exponents: 255 is NaN, and six times 2^126 more than an f32 holds. */
+static bool mxfp4_are_finite(const uint8_t *row, size_t n_bytes, size_t step) {
+    uint8_t worst = 0;
     for (size_t i = 0; i < n_bytes; i += step)
-        seen |= row[i] == bad;
-    return !seen;
+        worst |= row[i] > 252;
+    return !worst;
 }
 
 /* Scales and numbers: 0x7f and 0xff are NaN. */
@@ -159,6 +160,14 @@ static bool f8_are_finite(const uint8_t *row, size_t n_bytes) {
     return !worst;
 }
 
+/* Its scale lies in the high halves of four bytes; the exponent in those of two (dtype_iq.c). */
+static bool iq1_m_are_finite(const uint8_t *row, size_t n_bytes, size_t step) {
+    uint8_t worst = 0;
+    for (size_t i = 0; i < n_bytes; i += step)
+        worst |= (row[i + 53] & 0xc0) == 0xc0 && (row[i + 55] & 0x70) == 0x70;
+    return !worst;
+}
+
 bool matrix_row_is_finite(enum by_dtype t, const uint8_t *row, size_t n) {
     size_t step = by_dtype_block_bytes(t);
     const uint16_t half = 0x7c00;
@@ -168,9 +177,11 @@ bool matrix_row_is_finite(enum by_dtype t, const uint8_t *row, size_t n) {
     case BY_DTYPE_BF16:
         return scales_are_finite(row, n, step, 0, 0x7f80);
     case BY_DTYPE_MXFP4:
-        return bytes_are_not(row, n, step, 0xff);
+        return mxfp4_are_finite(row, n, step);
     case BY_DTYPE_F8_32:
         return f8_are_finite(row, n);
+    case BY_DTYPE_IQ1_M:
+        return iq1_m_are_finite(row, n, step);
     case BY_DTYPE_Q4_1:
     case BY_DTYPE_Q5_1:
     case BY_DTYPE_Q4_K:

@@ -87,6 +87,12 @@ static void random_block(enum by_dtype t, uint8_t *p) {
         return;
     }
     if (t == BY_DTYPE_Z4_32) p[2] %= 17, p[3] = 0;
+    if (t == BY_DTYPE_IQ1_M) { /* in four high halves of bytes */
+        uint16_t h = by_f32_to_f16(world_float() * 0.02f);
+        for (uint32_t i = 0; i < 4; i++)
+            p[49 + 2 * i] = (uint8_t)((p[49 + 2 * i] & 15) | (h >> (4 * i) & 15) << 4);
+        return;
+    }
     int at[2];
     scales_at(t, &at[0], &at[1]);
     for (int i = 0; i < 2; i++) {

@@ -8,18 +8,23 @@
 enum { N_BLOCKS = 6 };
 
 /* Bytes count on by x = x * 1664525 + 1013904223 (the top one of each x), but for the f16 at scale[k], which in block b is
- * 0x2c66 or 0x1e19 plus 77 b; hash: FNV-1a over the bits of all numbers of gguf.quants.dequantize, 32 bits at a time. */
+ * 0x2c66 or 0x1e19 plus 77 b (IQ1_M: the first, in the high halves of bytes 49, 51, 53 and 55); hash: FNV-1a over the bits of
+ * all numbers of gguf.quants.dequantize, 32 bits at a time. */
 static const struct {
     enum by_dtype type;
     int scale[2];
     uint32_t hash;
 } wanted[] = {
-    {BY_DTYPE_Q4_0, {0, -1}, 0xf2b734c5},   {BY_DTYPE_Q4_1, {0, 2}, 0x363e1c65},
-    {BY_DTYPE_Q5_0, {0, -1}, 0x5f0866c5},   {BY_DTYPE_Q5_1, {0, 2}, 0xd15e3e95},
-    {BY_DTYPE_Q8_0, {0, -1}, 0x1baa7605},   {BY_DTYPE_Q2_K, {80, 82}, 0x547a0065},
-    {BY_DTYPE_Q3_K, {108, -1}, 0x6b5237c5}, {BY_DTYPE_Q4_K, {0, 2}, 0xcea2b6c6},
-    {BY_DTYPE_Q5_K, {0, 2}, 0x535b185b},    {BY_DTYPE_Q6_K, {208, -1}, 0x85d4de15},
-    {BY_DTYPE_IQ4_NL, {0, -1}, 0xfdb10585}, {BY_DTYPE_IQ4_XS, {0, -1}, 0xa8b197ff},
+    {BY_DTYPE_Q4_0, {0, -1}, 0xf2b734c5},    {BY_DTYPE_Q4_1, {0, 2}, 0x363e1c65},
+    {BY_DTYPE_Q5_0, {0, -1}, 0x5f0866c5},    {BY_DTYPE_Q5_1, {0, 2}, 0xd15e3e95},
+    {BY_DTYPE_Q8_0, {0, -1}, 0x1baa7605},    {BY_DTYPE_Q2_K, {80, 82}, 0x547a0065},
+    {BY_DTYPE_Q3_K, {108, -1}, 0x6b5237c5},  {BY_DTYPE_Q4_K, {0, 2}, 0xcea2b6c6},
+    {BY_DTYPE_Q5_K, {0, 2}, 0x535b185b},     {BY_DTYPE_Q6_K, {208, -1}, 0x85d4de15},
+    {BY_DTYPE_IQ4_NL, {0, -1}, 0xfdb10585},  {BY_DTYPE_IQ4_XS, {0, -1}, 0xa8b197ff},
+    {BY_DTYPE_IQ1_S, {0, -1}, 0xa5278c45},   {BY_DTYPE_IQ1_M, {-1, -1}, 0x74253f85},
+    {BY_DTYPE_IQ2_XXS, {0, -1}, 0x4c0cbdcd}, {BY_DTYPE_IQ2_XS, {0, -1}, 0xfcff9a0d},
+    {BY_DTYPE_IQ2_S, {0, -1}, 0x47d2cead},   {BY_DTYPE_IQ3_XXS, {0, -1}, 0x51c96fb5},
+    {BY_DTYPE_IQ3_S, {0, -1}, 0xd8d59d75},
 };
 
 TEST(blocks_have_the_bits_that_gguf_gives_them) {
@@ -34,6 +39,10 @@ TEST(blocks_have_the_bits_that_gguf_gives_them) {
             for (uint32_t i = 0; i < bytes; i++) {
                 x = x * 1664525u + 1013904223u;
                 p[b * bytes + i] = (uint8_t)(x >> 24);
+            }
+            for (uint32_t i = 0; i < 4 && t == BY_DTYPE_IQ1_M; i++) {
+                uint8_t *at = p + b * bytes + 49 + 2 * i;
+                *at = (uint8_t)((*at & 15) | ((0x2c66 + 77 * b) >> (4 * i) & 15) << 4);
             }
             for (int k = 0; k < 2; k++) {
                 uint16_t h = (uint16_t)((k ? 0x1e19 : 0x2c66) + 77 * b);

@@ -1,4 +1,5 @@
 /* Folders whose weights contradict their config, or hold what is no number: refused with names and numbers. */
+#include "gpu_worker/models/matrix.h"
 #include "gpu_worker/models/model.h"
 
 #include "tests/models/naive_backend.h"
@@ -91,6 +92,35 @@ TEST(numbers_that_are_none_are_refused_by_name) {
     }
 }
 
+/* What is looked at, a block's scales, tells of all its numbers. */
+TEST(blocks_are_finite_when_their_numbers_are) {
+    UNUSED_STATE;
+    enum { BLOCKS = 3000, BYTES = 256 };
+    uint32_t x = 7, n_bad = 0;
+    for (int t = 0; t < BY_DTYPE_F8_32; t++) { /* those of GGUF */
+        const uint32_t n = by_dtype_block_len((enum by_dtype)t),
+                       bytes = by_dtype_block_bytes((enum by_dtype)t);
+        for (uint32_t k = 0; k < BLOCKS && by_dtype_is_quantised((enum by_dtype)t); k++) {
+            uint8_t block[BYTES];
+            float v[BY_QK_K];
+            bool is_finite = true;
+            for (uint32_t i = 0; i < bytes; i++) {
+                x = x * 1664525u + 1013904223u;
+                block[i] = (uint8_t)(x >> 24);
+                if (k % 8 == 0) block[i] |= 0x78; /* more often near the largest exponent */
+            }
+            by_dtype_to_f32((enum by_dtype)t, block, v, n);
+            for (uint32_t i = 0; i < n; i++)
+                is_finite = is_finite && isfinite(v[i]);
+            n_bad += !is_finite;
+            if (t == BY_DTYPE_MXFP4) is_finite = block[0] <= 252; /* some larger ones would be */
+            if (matrix_row_is_finite((enum by_dtype)t, block, bytes) != is_finite)
+                fail_msg("%s, block %u: finite: %d", by_dtype_name((enum by_dtype)t), k, is_finite);
+        }
+    }
+    assert_in_range(n_bad, 1000, 20000);
+}
+
 TEST(shapes_that_contradict_the_config_are_refused_with_both) {
     UNUSED_STATE;
     refused(&(struct harm){"model.layers.0.mlp.down_proj.weight", HARM_WIDER}, "",
@@ -145,6 +175,7 @@ TEST(experts_that_do_not_divide_are_refused_with_the_numbers) {
 }
 
 TESTS(RUN(a_sound_folder_opens), RUN(numbers_that_are_none_are_refused_by_name),
+      RUN(blocks_are_finite_when_their_numbers_are),
       RUN(shapes_that_contradict_the_config_are_refused_with_both), RUN(a_missing_tensor_is_named),
       RUN(a_type_without_a_reading_is_named), RUN(sizes_out_of_reason_are_refused),
       RUN(a_tied_model_without_its_embedding_is_refused),
