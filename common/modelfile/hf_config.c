@@ -1,96 +1,11 @@
 #include "common/modelfile/hf_config.h"
 
 #include "common/base/file.h"
+#include "common/modelfile/config.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-/* A config and its family's defaults; the first error stays, and later reads do nothing. */
-struct reader {
-    const struct by_json *config, *defaults;
-    const char *where;
-    struct by_err *err;
-    int rc;
-};
-
-/* Keys are tried in the order "a|b|c", in the config first; null counts as missing. */
-static const struct by_json *find_in(const struct by_json *j, const char *keys,
-                                     const char **found) {
-    static _Thread_local char key[64];
-    for (const char *p = keys; *p;) {
-        size_t n = strcspn(p, "|");
-        snprintf(key, sizeof key, "%.*s", (int)BY_MIN(n, sizeof key - 1), p);
-        const struct by_json *v = by_json_get(j, key);
-        if (v && by_json_type(v) != BY_JSON_NULL) {
-            *found = key;
-            return v;
-        }
-        p += n + (p[n] == '|');
-    }
-    return NULL;
-}
-
-static const struct by_json *find(struct reader *r, const char *keys, const char **found) {
-    if (r->rc) return NULL;
-    const struct by_json *v = find_in(r->config, keys, found);
-    return v || !r->defaults ? v : find_in(r->defaults, keys, found);
-}
-
-static void fail(struct reader *r, const char *key, const char *want, const struct by_json *v) {
-    if (!r->rc)
-        r->rc = by_fail(r->err, BY_EFORMAT, "%s: %s: expected %s, got %s", r->where, key, want,
-                        by_json_type_name(v));
-}
-
-static bool has(struct reader *r, const char *keys) {
-    const char *key;
-    return find(r, keys, &key) != NULL;
-}
-
-static uint32_t get_u32(struct reader *r, const char *keys, uint32_t otherwise) {
-    const char *key;
-    int64_t n;
-    const struct by_json *v = find(r, keys, &key);
-    if (!v) return otherwise;
-    /* OpenELM and friends: one a layer */
-    if (by_json_type(v) == BY_JSON_ARRAY && by_json_len(v)) v = by_json_first(v);
-    if (by_json_type(v) != BY_JSON_NUMBER || !by_json_to_i64(v, &n) || n < 0 || n > UINT32_MAX) {
-        fail(r, key, "a whole number of at least 0", v);
-        return otherwise;
-    }
-    return (uint32_t)n;
-}
-
-static double get_f64(struct reader *r, const char *keys, double otherwise) {
-    const char *key;
-    const struct by_json *v = find(r, keys, &key);
-    if (!v) return otherwise;
-    if (by_json_type(v) != BY_JSON_NUMBER) {
-        fail(r, key, "a number", v);
-        return otherwise;
-    }
-    return by_json_f64(v);
-}
-
-static bool get_bool(struct reader *r, const char *keys, bool otherwise) {
-    const char *key;
-    const struct by_json *v = find(r, keys, &key);
-    if (!v) return otherwise;
-    if (by_json_type(v) != BY_JSON_BOOL) {
-        fail(r, key, "true or false", v);
-        return otherwise;
-    }
-    return by_json_bool(v);
-}
-
-static struct by_str get_str(struct reader *r, const char *keys) {
-    const char *key;
-    const struct by_json *v = find(r, keys, &key);
-    if (!v) return (struct by_str){0};
-    if (by_json_type(v) != BY_JSON_STRING) fail(r, key, "a string", v);
-    return by_json_str(v);
-}
 
 static bool is_family(const struct by_model_info *m, const char *name) {
     return strcmp(m->family, name) == 0;
@@ -102,66 +17,65 @@ static void copy_str(char *to, size_t cap, struct by_str s) {
 
 /* ---- sizes ---- */
 
-static void read_sizes(struct reader *r, struct by_model_info *m) {
-    m->n_layers = get_u32(r, "num_hidden_layers|n_layer|num_layers|n_layers", 0);
-    m->hidden = get_u32(r, "hidden_size|n_embd|d_model", 0);
-    m->n_heads = get_u32(r, "num_attention_heads|n_head|n_heads", 0);
-    m->n_kv_heads = get_u32(r, "num_key_value_heads|num_kv_heads|n_head_kv", m->n_heads);
-    m->head_dim = get_u32(r, "head_dim", 0);
-    m->ffn = get_u32(r, "intermediate_size|n_inner|ffn_dim|ffn_hidden_size", 0);
-    m->vocab = get_u32(r, "vocab_size", 0);
-    m->context = get_u32(r, "max_position_embeddings|n_positions|n_ctx", 0);
-    m->norm_eps = get_f64(r, "rms_norm_eps|layer_norm_eps|layer_norm_epsilon|norm_epsilon|norm_eps",
-                          m->norm_eps);
-    m->is_tied = get_bool(r, "tie_word_embeddings", false);
+static void read_sizes(struct by_config *c, struct by_model_info *m) {
+    m->n_layers = by_config_u32(c, "num_hidden_layers|n_layer|num_layers|n_layers", 0);
+    m->hidden = by_config_u32(c, "hidden_size|n_embd|d_model", 0);
+    m->n_heads = by_config_u32(c, "num_attention_heads|n_head|n_heads", 0);
+    m->n_kv_heads = by_config_u32(c, "num_key_value_heads|num_kv_heads|n_head_kv", m->n_heads);
+    m->head_dim = by_config_u32(c, "head_dim", 0);
+    m->ffn = by_config_u32(c, "intermediate_size|n_inner|ffn_dim|ffn_hidden_size", 0);
+    m->vocab = by_config_u32(c, "vocab_size", 0);
+    m->context = by_config_u32(c, "max_position_embeddings|n_positions|n_ctx", 0);
+    m->norm_eps = by_config_f64(
+        c, "rms_norm_eps|layer_norm_eps|layer_norm_epsilon|norm_epsilon|norm_eps", m->norm_eps);
+    m->is_tied = by_config_bool(c, "tie_word_embeddings", false);
     if (!m->ffn && (is_family(m, "gpt2") || is_family(m, "falcon")) && m->hidden <= BY_HIDDEN_MAX)
         m->ffn = 4 * m->hidden;
-    if (is_family(m, "falcon") && !get_bool(r, "new_decoder_architecture", false)) {
-        m->n_kv_heads = get_bool(r, "multi_query", true) ? 1 : m->n_heads;
+    if (is_family(m, "falcon") && !by_config_bool(c, "new_decoder_architecture", false)) {
+        m->n_kv_heads = by_config_bool(c, "multi_query", true) ? 1 : m->n_heads;
     }
     if (!m->head_dim && m->n_heads) m->head_dim = m->hidden / m->n_heads;
 }
 
-static void read_act(struct reader *r, struct by_model_info *m) {
+static void read_act(struct by_config *c, struct by_model_info *m) {
     /* Gemma's hub configs say hidden_act "gelu" and mean hidden_activation, whose null is gelu_pytorch_tanh. */
-    struct by_str name = get_str(r, strncmp(m->family, "gemma", 5) == 0
-                                        ? "hidden_activation"
-                                        : "hidden_act|activation_function|activation");
-    if (!r->rc && name.n && !by_act_parse(name, &m->act)) {
-        r->rc =
-            by_fail(r->err, BY_EUNSUPPORTED, "%s: the activation '%.*s' is not supported natively",
-                    r->where, (int)BY_MIN(name.n, (size_t)64), name.p);
+    struct by_str name = by_config_str(c, strncmp(m->family, "gemma", 5) == 0
+                                              ? "hidden_activation"
+                                              : "hidden_act|activation_function|activation");
+    if (!c->rc && name.n && !by_act_parse(name, &m->act)) {
+        c->rc =
+            by_fail(c->err, BY_EUNSUPPORTED, "%s: the activation '%.*s' is not supported natively",
+                    c->where, (int)BY_MIN(name.n, (size_t)64), name.p);
     }
 }
 
-static void read_flags(struct reader *r, struct by_model_info *m) {
+static void read_flags(struct by_config *c, struct by_model_info *m) {
     m->has_attn_bias =
-        get_bool(r, "attention_bias|qkv_bias|use_qkv_bias|use_bias|enable_bias|bias", false);
-    m->has_mlp_bias = get_bool(r, "mlp_bias|use_bias|enable_bias|bias", false);
-    m->has_qk_norm = get_bool(r, "use_qk_norm|qk_layernorm", false);
-    m->is_parallel = get_bool(r, "use_parallel_residual|parallel_attn", false);
-    m->attn_softcap = get_f64(r, "attn_logit_softcapping", 0);
-    m->final_softcap = get_f64(r, "final_logit_softcapping", 0);
-    m->embed_scale = get_f64(r, "embedding_multiplier", 1);
-    m->residual_scale = get_f64(r, "residual_multiplier", 1);
-    m->logit_scale = get_f64(r, "logit_scale", 1);
-    m->attn_scale = get_f64(r, "attention_multiplier", 0);
-    double divided = get_f64(r, "logits_scaling", 0);
+        by_config_bool(c, "attention_bias|qkv_bias|use_qkv_bias|use_bias|enable_bias|bias", false);
+    m->has_mlp_bias = by_config_bool(c, "mlp_bias|use_bias|enable_bias|bias", false);
+    m->has_qk_norm = by_config_bool(c, "use_qk_norm|qk_layernorm", false);
+    m->is_parallel = by_config_bool(c, "use_parallel_residual|parallel_attn", false);
+    m->attn_softcap = by_config_f64(c, "attn_logit_softcapping", 0);
+    m->final_softcap = by_config_f64(c, "final_logit_softcapping", 0);
+    m->embed_scale = by_config_f64(c, "embedding_multiplier", 1);
+    m->residual_scale = by_config_f64(c, "residual_multiplier", 1);
+    m->logit_scale = by_config_f64(c, "logit_scale", 1);
+    m->attn_scale = by_config_f64(c, "attention_multiplier", 0);
+    double divided = by_config_f64(c, "logits_scaling", 0);
     if (divided > 0) m->logit_scale = 1 / divided;
-    double scalar = get_f64(r, "query_pre_attn_scalar", 0);
+    double scalar = by_config_f64(c, "query_pre_attn_scalar", 0);
     if (scalar > 0) m->attn_scale = 1 / sqrt(scalar);
-    if (get_bool(r, "_embed_sqrt", false)) m->embed_scale = sqrt((double)m->hidden);
-    m->pos_offset = get_u32(r, "_pos_offset", 0);
-    m->n_types = get_u32(r, "type_vocab_size", 0);
-    const char *key;
-    const struct by_json *labels = find(r, "id2label", &key);
-    m->n_labels = get_u32(
-        r, "num_labels", labels ? (uint32_t)BY_MIN(by_json_len(labels), (size_t)BY_LABELS_MAX) : 0);
+    if (by_config_bool(c, "_embed_sqrt", false)) m->embed_scale = sqrt((double)m->hidden);
+    m->pos_offset = by_config_u32(c, "_pos_offset", 0);
+    m->n_types = by_config_u32(c, "type_vocab_size", 0);
+    const struct by_json *labels = by_config_find(c, "id2label");
+    m->n_labels = by_config_u32(
+        c, "num_labels", labels ? (uint32_t)BY_MIN(by_json_len(labels), (size_t)BY_LABELS_MAX) : 0);
 }
 
 /* ---- rope ---- */
 
-static enum by_rope_kind rope_kind(struct reader *r, struct by_str name) {
+static enum by_rope_kind rope_kind(struct by_config *c, struct by_str name) {
     static const struct {
         const char *name;
         enum by_rope_kind kind;
@@ -172,22 +86,22 @@ static enum by_rope_kind rope_kind(struct reader *r, struct by_str name) {
     for (size_t i = 0; i < BY_COUNTOF(kinds); i++) {
         if (by_str_eqz(name, kinds[i].name)) return kinds[i].kind;
     }
-    if (!r->rc) {
-        r->rc =
-            by_fail(r->err, BY_EUNSUPPORTED, "%s: rope of type '%.*s' is not supported natively",
-                    r->where, (int)BY_MIN(name.n, (size_t)64), name.p);
+    if (!c->rc) {
+        c->rc =
+            by_fail(c->err, BY_EUNSUPPORTED, "%s: rope of type '%.*s' is not supported natively",
+                    c->where, (int)BY_MIN(name.n, (size_t)64), name.p);
     }
     return BY_ROPE_PLAIN;
 }
 
-static uint32_t read_factors(struct reader *r, const struct by_json *j, const char *key,
+static uint32_t read_factors(struct by_config *c, const struct by_json *j, const char *key,
                              float *out) {
     const struct by_json *list = by_json_get(j, key);
     uint32_t n = 0;
-    if (!list || r->rc) return 0;
+    if (!list || c->rc) return 0;
     for (const struct by_json *it = by_json_first(list); it; it = by_json_next(it)) {
         if (n == BY_ROPE_PAIRS_MAX || by_json_type(it) != BY_JSON_NUMBER) {
-            fail(r, key, "a list of at most 512 numbers", it);
+            by_config_fail(c, key, "a list of at most 512 numbers", it);
             return 0;
         }
         out[n++] = (float)by_json_f64(it);
@@ -196,39 +110,39 @@ static uint32_t read_factors(struct reader *r, const struct by_json *j, const ch
 }
 
 /* The scaling's own keys: a reader over that object alone. */
-static void read_scaling(struct reader *r, struct by_model_info *m, const struct by_json *scaling) {
-    struct reader s = {.config = scaling, .where = r->where, .err = r->err, .rc = r->rc};
+static void read_scaling(struct by_config *c, struct by_model_info *m,
+                         const struct by_json *scaling) {
+    struct by_config s = {.config = scaling, .where = c->where, .err = c->err, .rc = c->rc};
     struct by_rope *rope = &m->rope;
-    struct by_str name = get_str(&s, "rope_type|type");
+    struct by_str name = by_config_str(&s, "rope_type|type");
     if (name.n) rope->kind = rope_kind(&s, name);
     if (rope->kind == BY_ROPE_PLAIN) {
-        r->rc = s.rc;
+        c->rc = s.rc;
         return;
     }
-    rope->factor = get_f64(&s, "factor", 1);
-    rope->low_freq = get_f64(&s, "low_freq_factor", 1);
-    rope->high_freq = get_f64(&s, "high_freq_factor", 4);
-    rope->beta_fast = get_f64(&s, "beta_fast", 32);
-    rope->beta_slow = get_f64(&s, "beta_slow", 1);
-    rope->attention_factor = get_f64(&s, "attention_factor", 0);
-    rope->mscale = get_f64(&s, "mscale", 0);
-    rope->mscale_all = get_f64(&s, "mscale_all_dim", 0);
-    rope->is_truncated = get_bool(&s, "truncate", true);
+    rope->factor = by_config_f64(&s, "factor", 1);
+    rope->low_freq = by_config_f64(&s, "low_freq_factor", 1);
+    rope->high_freq = by_config_f64(&s, "high_freq_factor", 4);
+    rope->beta_fast = by_config_f64(&s, "beta_fast", 32);
+    rope->beta_slow = by_config_f64(&s, "beta_slow", 1);
+    rope->attention_factor = by_config_f64(&s, "attention_factor", 0);
+    rope->mscale = by_config_f64(&s, "mscale", 0);
+    rope->mscale_all = by_config_f64(&s, "mscale_all_dim", 0);
+    rope->is_truncated = by_config_bool(&s, "truncate", true);
     rope->original_context =
-        get_u32(&s, "original_max_position_embeddings", rope->original_context);
+        by_config_u32(&s, "original_max_position_embeddings", rope->original_context);
     uint32_t n_short = read_factors(&s, scaling, "short_factor", rope->short_factors);
     rope->n_factors = read_factors(&s, scaling, "long_factor", rope->long_factors);
     if (!s.rc && n_short != rope->n_factors)
         s.rc = by_fail(s.err, BY_EINVAL, "%s: %u short and %u long rope factors", s.where, n_short,
                        rope->n_factors);
-    r->rc = s.rc;
+    c->rc = s.rc;
 }
 
 /* transformers 5 puts all of rope into rope_parameters, for some families one object a kind of layer. */
-static const struct by_json *rope_object(struct reader *r, struct by_model_info *m) {
-    const char *key;
-    const struct by_json *p = find(r, "rope_parameters", &key);
-    if (!p) return find(r, "rope_scaling", &key);
+static const struct by_json *rope_object(struct by_config *c, struct by_model_info *m) {
+    const struct by_json *p = by_config_find(c, "rope_parameters");
+    if (!p) return by_config_find(c, "rope_scaling");
     const struct by_json *full = by_json_get(p, "full_attention"),
                          *local = by_json_get(p, "sliding_attention");
     if (local && by_json_get(local, "rope_theta"))
@@ -236,24 +150,26 @@ static const struct by_json *rope_object(struct reader *r, struct by_model_info 
     return full ? full : p;
 }
 
-static void read_rope(struct reader *r, struct by_model_info *m, const struct by_family *family) {
+static void read_rope(struct by_config *c, struct by_model_info *m,
+                      const struct by_family *family) {
     struct by_rope *rope = &m->rope;
     rope->is_interleaved = family && family->is_interleaved_hf;
-    rope->theta = get_f64(r, "rope_theta|rotary_emb_base", 10000);
-    rope->theta_local = get_f64(r, "rope_local_base_freq", 0);
-    rope->original_context = get_u32(r, "original_max_position_embeddings", m->context);
-    if (get_bool(r, "_no_rope", false) || (is_family(m, "falcon") && get_bool(r, "alibi", false))) {
+    rope->theta = by_config_f64(c, "rope_theta|rotary_emb_base", 10000);
+    rope->theta_local = by_config_f64(c, "rope_local_base_freq", 0);
+    rope->original_context = by_config_u32(c, "original_max_position_embeddings", m->context);
+    if (by_config_bool(c, "_no_rope", false) ||
+        (is_family(m, "falcon") && by_config_bool(c, "alibi", false))) {
         rope->kind = BY_ROPE_NONE;
         return;
     }
-    double part = get_f64(r, "partial_rotary_factor|rotary_pct", 1);
-    const struct by_json *object = rope_object(r, m);
+    double part = by_config_f64(c, "partial_rotary_factor|rotary_pct", 1);
+    const struct by_json *object = rope_object(c, m);
     if (object) {
-        struct reader o = {.config = object, .where = r->where, .err = r->err, .rc = r->rc};
-        rope->theta = get_f64(&o, "rope_theta", rope->theta);
-        part = get_f64(&o, "partial_rotary_factor", part);
-        r->rc = o.rc;
-        read_scaling(r, m, object);
+        struct by_config o = {.config = object, .where = c->where, .err = c->err, .rc = c->rc};
+        rope->theta = by_config_f64(&o, "rope_theta", rope->theta);
+        part = by_config_f64(&o, "partial_rotary_factor", part);
+        c->rc = o.rc;
+        read_scaling(c, m, object);
     }
     uint32_t room = m->mla.kv_rank ? m->mla.rope_dim : m->head_dim;
     rope->n_rot = part < 1 && part > 0 ? (uint32_t)((double)room * part) : room;
@@ -269,7 +185,7 @@ static void mark_all(struct by_model_info *m, uint8_t flag) {
         m->layer_flags[i] |= flag;
 }
 
-static void read_layer_types(struct reader *r, struct by_model_info *m,
+static void read_layer_types(struct by_config *c, struct by_model_info *m,
                              const struct by_json *types) {
     uint32_t i = 0;
     for (const struct by_json *it = by_json_first(types); it && i < BY_LAYERS_MAX;
@@ -277,39 +193,38 @@ static void read_layer_types(struct reader *r, struct by_model_info *m,
         struct by_str kind = by_json_str(it);
         if (by_str_eqz(kind, "sliding_attention"))
             m->layer_flags[i] |= BY_LAYER_SLIDING;
-        else if (!by_str_eqz(kind, "full_attention") && !r->rc)
-            r->rc = by_fail(r->err, BY_EUNSUPPORTED,
-                            "%s: layers of type '%.*s' are not supported natively", r->where,
+        else if (!by_str_eqz(kind, "full_attention") && !c->rc)
+            c->rc = by_fail(c->err, BY_EUNSUPPORTED,
+                            "%s: layers of type '%.*s' are not supported natively", c->where,
                             (int)BY_MIN(kind.n, (size_t)64), kind.p ? kind.p : "");
     }
 }
 
-static void read_windows(struct reader *r, struct by_model_info *m) {
-    const char *key;
+static void read_windows(struct by_config *c, struct by_model_info *m) {
     m->sliding_window =
-        get_bool(r, "use_sliding_window", true) ? get_u32(r, "sliding_window", 0) : 0;
+        by_config_bool(c, "use_sliding_window", true) ? by_config_u32(c, "sliding_window", 0) : 0;
     if (!m->sliding_window) return;
-    const struct by_json *types = find(r, "layer_types", &key);
-    uint32_t pattern = get_u32(r, "sliding_window_pattern", 0);
+    const struct by_json *types = by_config_find(c, "layer_types");
+    uint32_t pattern = by_config_u32(c, "sliding_window_pattern", 0);
     if (types && by_json_type(types) == BY_JSON_ARRAY) {
-        read_layer_types(r, m, types);
+        read_layer_types(c, m, types);
     } else if (pattern) { /* Gemma: the last layer of each group sees everything */
         for (uint32_t i = 0; i < m->n_layers && i < BY_LAYERS_MAX; i++)
             m->layer_flags[i] |= (i + 1) % pattern ? BY_LAYER_SLIDING : 0;
-    } else if (has(r, "max_window_layers")) { /* Qwen: from that layer on */
-        for (uint32_t i = get_u32(r, "max_window_layers", 0); i < m->n_layers && i < BY_LAYERS_MAX;
-             i++)
+    } else if (by_config_has(c, "max_window_layers")) { /* Qwen: from that layer on */
+        for (uint32_t i = by_config_u32(c, "max_window_layers", 0);
+             i < m->n_layers && i < BY_LAYERS_MAX; i++)
             m->layer_flags[i] |= BY_LAYER_SLIDING;
     } else {
         mark_all(m, BY_LAYER_SLIDING);
     }
 }
 
-static void read_no_rope(struct reader *r, struct by_model_info *m) {
-    const char *key;
+static void read_no_rope(struct by_config *c, struct by_model_info *m) {
     int64_t uses_rope;
-    const struct by_json *list = find(r, "no_rope_layers", &key); /* 1: the layer does use rope */
-    uint32_t every = get_u32(r, "no_rope_layer_interval", 0), i = 0;
+    const struct by_json *list =
+        by_config_find(c, "no_rope_layers"); /* 1: the layer does use rope */
+    uint32_t every = by_config_u32(c, "no_rope_layer_interval", 0), i = 0;
     if (list && by_json_type(list) == BY_JSON_ARRAY) {
         for (const struct by_json *it = by_json_first(list); it && i < BY_LAYERS_MAX;
              it = by_json_next(it), i++) {
@@ -323,15 +238,14 @@ static void read_no_rope(struct reader *r, struct by_model_info *m) {
 
 /* ---- experts, latent attention ---- */
 
-static void mark_moe_layers(struct reader *r, struct by_model_info *m) {
-    const char *key;
-    uint32_t first = get_u32(r, "first_k_dense_replace", 0);
-    uint32_t step = BY_MAX(get_u32(r, "decoder_sparse_step|moe_layer_freq", 1), 1u);
-    bool is_qwen = has(r, "decoder_sparse_step");
+static void mark_moe_layers(struct by_config *c, struct by_model_info *m) {
+    uint32_t first = by_config_u32(c, "first_k_dense_replace", 0);
+    uint32_t step = BY_MAX(by_config_u32(c, "decoder_sparse_step|moe_layer_freq", 1), 1u);
+    bool is_qwen = by_config_has(c, "decoder_sparse_step");
     for (uint32_t i = first; i < m->n_layers && i < BY_LAYERS_MAX; i++) {
         if ((is_qwen ? i + 1 : i) % step == 0) m->layer_flags[i] |= BY_LAYER_MOE;
     }
-    const struct by_json *dense = find(r, "mlp_only_layers", &key);
+    const struct by_json *dense = by_config_find(c, "mlp_only_layers");
     for (const struct by_json *it = dense ? by_json_first(dense) : NULL; it;
          it = by_json_next(it)) {
         int64_t layer;
@@ -340,45 +254,46 @@ static void mark_moe_layers(struct reader *r, struct by_model_info *m) {
     }
 }
 
-static void read_moe(struct reader *r, struct by_model_info *m) {
+static void read_moe(struct by_config *c, struct by_model_info *m) {
     struct by_moe_info *x = &m->moe;
-    x->n_experts = get_u32(r, "num_experts|num_local_experts|n_routed_experts", 0);
+    x->n_experts = by_config_u32(c, "num_experts|num_local_experts|n_routed_experts", 0);
     if (!x->n_experts) return;
-    x->n_used = get_u32(r, "num_experts_per_tok|experts_per_token", 0);
-    x->ffn = get_u32(r, "moe_intermediate_size", m->ffn);
-    x->shared_ffn = get_u32(r, "shared_expert_intermediate_size", 0);
-    if (!x->shared_ffn) x->shared_ffn = BY_MIN(get_u32(r, "n_shared_experts", 0), 64u) * x->ffn;
-    x->has_shared_gate = get_bool(r, "_shared_gate", false);
-    x->norm_topk = get_bool(r, "norm_topk_prob", false);
-    x->routed_scale = get_f64(r, "routed_scaling_factor", 1);
-    x->score = by_str_eqz(get_str(r, "scoring_func"), "sigmoid") ? BY_MOE_SIGMOID : BY_MOE_SOFTMAX;
-    struct by_str method = get_str(r, "topk_method");
+    x->n_used = by_config_u32(c, "num_experts_per_tok|experts_per_token", 0);
+    x->ffn = by_config_u32(c, "moe_intermediate_size", m->ffn);
+    x->shared_ffn = by_config_u32(c, "shared_expert_intermediate_size", 0);
+    if (!x->shared_ffn)
+        x->shared_ffn = BY_MIN(by_config_u32(c, "n_shared_experts", 0), 64u) * x->ffn;
+    x->has_shared_gate = by_config_bool(c, "_shared_gate", false);
+    x->norm_topk = by_config_bool(c, "norm_topk_prob", false);
+    x->routed_scale = by_config_f64(c, "routed_scaling_factor", 1);
+    x->score =
+        by_str_eqz(by_config_str(c, "scoring_func"), "sigmoid") ? BY_MOE_SIGMOID : BY_MOE_SOFTMAX;
+    struct by_str method = by_config_str(c, "topk_method");
     x->is_bias_corrected = x->group_by_top2 = by_str_eqz(method, "noaux_tc");
     if (x->is_bias_corrected || by_str_eqz(method, "group_limited_greedy")) {
-        x->n_groups = get_u32(r, "n_group", 1);
-        x->n_groups_used = get_u32(r, "topk_group", 1);
+        x->n_groups = by_config_u32(c, "n_group", 1);
+        x->n_groups_used = by_config_u32(c, "topk_group", 1);
     }
-    mark_moe_layers(r, m);
+    mark_moe_layers(c, m);
 }
 
-static void read_mla(struct reader *r, struct by_model_info *m) {
+static void read_mla(struct by_config *c, struct by_model_info *m) {
     if (strncmp(m->family, "deepseek", 8) != 0) return;
-    m->mla = (struct by_mla_info){.q_rank = get_u32(r, "q_lora_rank", 0),
-                                  .kv_rank = get_u32(r, "kv_lora_rank", 0),
-                                  .nope_dim = get_u32(r, "qk_nope_head_dim", 0),
-                                  .rope_dim = get_u32(r, "qk_rope_head_dim", 0),
-                                  .v_dim = get_u32(r, "v_head_dim", 0)};
-    const struct by_json *q = by_json_get(r->config, "q_lora_rank");
+    m->mla = (struct by_mla_info){.q_rank = by_config_u32(c, "q_lora_rank", 0),
+                                  .kv_rank = by_config_u32(c, "kv_lora_rank", 0),
+                                  .nope_dim = by_config_u32(c, "qk_nope_head_dim", 0),
+                                  .rope_dim = by_config_u32(c, "qk_rope_head_dim", 0),
+                                  .v_dim = by_config_u32(c, "v_head_dim", 0)};
+    const struct by_json *q = by_json_get(c->config, "q_lora_rank");
     /* null: q is projected directly (V2 Lite) */
     if (q && by_json_type(q) == BY_JSON_NULL) m->mla.q_rank = 0;
 }
 
 /* ---- special ids, quantisation ---- */
 
-static void add_eos(struct reader *r, struct by_model_info *m, const char *keys) {
-    const char *key;
+static void add_eos(struct by_config *c, struct by_model_info *m, const char *keys) {
     int64_t id;
-    const struct by_json *v = find(r, keys, &key);
+    const struct by_json *v = by_config_find(c, keys);
     if (!v) return;
     if (by_json_type(v) == BY_JSON_ARRAY) {
         for (const struct by_json *it = by_json_first(v); it; it = by_json_next(it)) {
@@ -387,20 +302,19 @@ static void add_eos(struct reader *r, struct by_model_info *m, const char *keys)
     } else if (by_json_type(v) == BY_JSON_NUMBER && by_json_to_i64(v, &id)) {
         by_model_info_add_eos(m, id);
     } else {
-        fail(r, key, "a token id or a list of them", v);
+        by_config_fail(c, c->key, "a token id or a list of them", v);
     }
 }
 
-static int64_t get_id(struct reader *r, const char *keys) {
-    const char *key;
+static int64_t get_id(struct by_config *c, const char *keys) {
     int64_t id = -1;
-    const struct by_json *v = find(r, keys, &key);
+    const struct by_json *v = by_config_find(c, keys);
     if (v && by_json_type(v) == BY_JSON_ARRAY) v = by_json_first(v);
     if (!v || !by_json_to_i64(v, &id) || id < 0 || id >= BY_VOCAB_MAX) return -1;
     return id;
 }
 
-static void read_quant(struct reader *r, struct by_model_info *m) {
+static void read_quant(struct by_config *c, struct by_model_info *m) {
     static const struct {
         const char *name;
         enum by_quant_method method;
@@ -409,62 +323,61 @@ static void read_quant(struct reader *r, struct by_model_info *m) {
                    {"fp8", BY_QUANT_FP8},
                    {"mxfp4", BY_QUANT_MXFP4},
                    {"compressed-tensors", BY_QUANT_COMPRESSED}};
-    const char *key;
-    const struct by_json *q = find(r, "quantization_config|compression_config", &key);
+    const struct by_json *q = by_config_find(c, "quantization_config|compression_config");
     if (!q) return;
-    struct reader o = {.config = q, .where = r->where, .err = r->err, .rc = r->rc};
+    struct by_config o = {.config = q, .where = c->where, .err = c->err, .rc = c->rc};
     struct by_quant_info *x = &m->quant;
-    struct by_str name = get_str(&o, "quant_method");
+    struct by_str name = by_config_str(&o, "quant_method");
     copy_str(x->name, sizeof x->name, name);
     x->method = BY_QUANT_OTHER;
     for (size_t i = 0; i < BY_COUNTOF(methods); i++) {
         if (by_str_eqz(name, methods[i].name)) x->method = methods[i].method;
     }
-    copy_str(x->format, sizeof x->format, get_str(&o, "format"));
-    x->bits = get_u32(&o, "bits|w_bit", 0);
+    copy_str(x->format, sizeof x->format, by_config_str(&o, "format"));
+    x->bits = by_config_u32(&o, "bits|w_bit", 0);
     const struct by_json *group = by_json_get(q, "group_size");
     int64_t n = 0;
     /* -1: one a row */
     if (group && by_json_to_i64(group, &n) && n > 0 && n <= BY_HIDDEN_MAX) x->group = (uint32_t)n;
-    x->is_symmetric = get_bool(&o, "sym", x->method != BY_QUANT_AWQ);
-    x->has_act_order = get_bool(&o, "desc_act", false);
-    x->is_v2 = by_str_eqz(get_str(&o, "checkpoint_format"), "gptq_v2");
+    x->is_symmetric = by_config_bool(&o, "sym", x->method != BY_QUANT_AWQ);
+    x->has_act_order = by_config_bool(&o, "desc_act", false);
+    x->is_v2 = by_str_eqz(by_config_str(&o, "checkpoint_format"), "gptq_v2");
     x->is_float = x->method == BY_QUANT_FP8;
     const struct by_json *block = by_json_get(q, "weight_block_size");
     const struct by_json *rows = block ? by_json_first(block) : NULL,
                          *cols = rows ? by_json_next(rows) : NULL;
     if (cols && by_json_to_i64(rows, &n) && n > 0 && n <= 65536) x->block[0] = (uint32_t)n;
     if (cols && by_json_to_i64(cols, &n) && n > 0 && n <= 65536) x->block[1] = (uint32_t)n;
-    r->rc = o.rc;
+    c->rc = o.rc;
 }
 
-static void read_all(struct reader *r, struct by_model_info *m, const struct by_family *family) {
-    read_sizes(r, m);
-    read_act(r, m);
-    read_flags(r, m);
-    read_mla(r, m);
-    read_rope(r, m, family);
-    read_windows(r, m);
-    read_no_rope(r, m);
-    read_moe(r, m);
-    read_quant(r, m);
-    m->bos = get_id(r, "bos_token_id");
-    m->pad = get_id(r, "pad_token_id");
-    add_eos(r, m, "eos_token_id");
+static void read_all(struct by_config *c, struct by_model_info *m, const struct by_family *family) {
+    read_sizes(c, m);
+    read_act(c, m);
+    read_flags(c, m);
+    read_mla(c, m);
+    read_rope(c, m, family);
+    read_windows(c, m);
+    read_no_rope(c, m);
+    read_moe(c, m);
+    read_quant(c, m);
+    m->bos = get_id(c, "bos_token_id");
+    m->pad = get_id(c, "pad_token_id");
+    add_eos(c, m, "eos_token_id");
 }
 
 int by_hf_config_read(struct by_model_info *out, const struct by_json *config, const char *where,
                       struct by_err *err) {
-    struct reader r = {.config = config, .where = where, .err = err};
+    struct by_config c = {.config = config, .where = where, .err = err};
     struct by_json *defaults = NULL;
     by_model_info_init(out);
     if (by_json_type(config) != BY_JSON_OBJECT)
         return by_fail(err, BY_EFORMAT, "%s: expected an object, got %s", where,
                        by_json_type_name(config));
-    copy_str(out->family, sizeof out->family, get_str(&r, "model_type"));
+    copy_str(out->family, sizeof out->family, by_config_str(&c, "model_type"));
     out->has_custom_code = by_json_get(config, "auto_map") != NULL;
     if (!out->family[0] && !out->has_custom_code)
-        return r.rc ? r.rc : by_fail(err, BY_EFORMAT, "%s: there is no model_type", where);
+        return c.rc ? c.rc : by_fail(err, BY_EFORMAT, "%s: there is no model_type", where);
     const struct by_json *archs = by_json_get(config, "architectures");
     if (archs && by_json_first(archs))
         copy_str(out->architecture, sizeof out->architecture, by_json_str(by_json_first(archs)));
@@ -475,10 +388,10 @@ int by_hf_config_read(struct by_model_info *out, const struct by_json *config, c
         int rc = by_json_parse(&defaults, by_str_of(family->defaults), &lim, err);
         if (rc) return rc;
     }
-    r.defaults = defaults;
-    read_all(&r, out, family);
+    c.defaults = defaults;
+    read_all(&c, out, family);
     by_json_free(defaults);
-    int rc = r.rc ? r.rc : by_model_info_finish(out, where, err);
+    int rc = c.rc ? c.rc : by_model_info_finish(out, where, err);
     /* What is missing then is perhaps only called otherwise. */
     if (rc && !family)
         return by_fail(err, BY_EUNSUPPORTED,
@@ -489,24 +402,24 @@ int by_hf_config_read(struct by_model_info *out, const struct by_json *config, c
 
 int by_hf_config_add_generation(struct by_model_info *m, const struct by_json *generation,
                                 const char *where, struct by_err *err) {
-    struct reader r = {.config = generation, .where = where, .err = err};
+    struct by_config c = {.config = generation, .where = where, .err = err};
     struct by_generation_info *g = &m->generation;
     if (by_json_type(generation) != BY_JSON_OBJECT)
         return by_fail(err, BY_EFORMAT, "%s: expected an object, got %s", where,
                        by_json_type_name(generation));
-    add_eos(&r, m, "eos_token_id");
-    g->has_temperature = has(&r, "temperature");
-    g->has_top_k = has(&r, "top_k");
-    g->has_top_p = has(&r, "top_p");
-    g->has_min_p = has(&r, "min_p");
-    g->has_repetition_penalty = has(&r, "repetition_penalty");
-    g->do_sample = get_bool(&r, "do_sample", false);
-    g->temperature = get_f64(&r, "temperature", 1);
-    g->top_p = get_f64(&r, "top_p", 1);
-    g->min_p = get_f64(&r, "min_p", 0);
-    g->repetition_penalty = get_f64(&r, "repetition_penalty", 1);
-    g->top_k = get_u32(&r, "top_k", 0);
-    return r.rc;
+    add_eos(&c, m, "eos_token_id");
+    g->has_temperature = by_config_has(&c, "temperature");
+    g->has_top_k = by_config_has(&c, "top_k");
+    g->has_top_p = by_config_has(&c, "top_p");
+    g->has_min_p = by_config_has(&c, "min_p");
+    g->has_repetition_penalty = by_config_has(&c, "repetition_penalty");
+    g->do_sample = by_config_bool(&c, "do_sample", false);
+    g->temperature = by_config_f64(&c, "temperature", 1);
+    g->top_p = by_config_f64(&c, "top_p", 1);
+    g->min_p = by_config_f64(&c, "min_p", 0);
+    g->repetition_penalty = by_config_f64(&c, "repetition_penalty", 1);
+    g->top_k = by_config_u32(&c, "top_k", 0);
+    return c.rc;
 }
 
 int by_hf_config_load(struct by_json **out, const char *path, struct by_err *err) {
