@@ -176,6 +176,12 @@ static void env_name(const struct by_options_row *r, char out[FLAG_MAX]) {
     }
 }
 
+/* Kubernetes gives every pod NAME_PORT=tcp://IP:PORT for each Service of its namespace: for one that is called banyan under the
+ * name of our option, and nobody has asked for it. */
+static bool is_service_link(const struct by_options_row *r, const char *value) {
+    return strcmp(r->name, "port") == 0 && strncmp(value, "tcp://", 6) == 0;
+}
+
 static int read_env(struct by_options *o, const struct by_options_program *prog,
                     struct by_err *err) {
     for (size_t i = 0; i < by_options_n_rows; i++) {
@@ -185,7 +191,8 @@ static int read_env(struct by_options *o, const struct by_options_program *prog,
             continue;
         env_name(&by_options_rows[i], name);
         const char *value = getenv(name);
-        int rc = value && *value ? set_value(o, &by_options_rows[i], name, value, err) : 0;
+        if (!value || !*value || is_service_link(&by_options_rows[i], value)) continue;
+        int rc = set_value(o, &by_options_rows[i], name, value, err);
         if (rc) return rc;
     }
     return 0;

@@ -50,6 +50,8 @@ def test_the_health_check_asks_the_router(root, tmp_path):
         assert run(health, d.client.port).returncode == 0 and run(health, d.client.port, "/health").returncode == 0
         assert run(health, d.client.port, "/nowhere").returncode == 1
         assert run(health, env={**os.environ, "BANYAN_PORT": str(d.client.port)}).returncode == 0
+    linked = run(health, env={**os.environ, "BANYAN_PORT": "tcp://10.96.0.12:80"})  # as Kubernetes sets it: the default port is asked
+    assert "30000" in linked.stderr or linked.returncode == 0, linked
     assert run(health, d.client.port).returncode == 1
     assert "PORT: BANYAN_PORT, else 30000" in ok(health, "--help")
 

@@ -116,6 +116,7 @@ def test_a_pod_mounts_what_it_has_and_gets_the_time_to_drain():
             volumes = {v["name"] for v in node["volumes"]}
             assert {m["name"] for c in node["containers"] for m in c["volumeMounts"]} <= volumes
             assert node["securityContext"]["runAsNonRoot"]
+            assert node["enableServiceLinks"] is False  # BANYAN_PORT=tcp://… of the Service called banyan: no process started
     config = yaml.safe_load(documents("kubernetes/cpu.yaml")[0]["data"]["banyan.yaml"])
     [pod] = [d["spec"]["template"]["spec"] for d in documents("kubernetes/cpu.yaml") if d["kind"] == "Deployment"]
     sleeps = int(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])

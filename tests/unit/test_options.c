@@ -213,8 +213,22 @@ TEST(a_value_that_is_empty_is_refused) {
     by_options_release(&o);
 }
 
+/* deploy/kubernetes has a Service called banyan: each pod got BANYAN_PORT=tcp://…, and ended with "is not a whole number". */
+TEST(what_kubernetes_says_of_a_service_is_no_port) {
+    UNUSED_STATE;
+    struct by_options o;
+    struct by_err err;
+    setenv("BANYAN_PORT", "tcp://10.96.0.12:80", 1);
+    assert_int_equal(PARSE(&o, &err, "--host", "0.0.0.0"), 0);
+    assert_int_equal(o.port, 30000);
+    by_options_release(&o);
+    setenv("BANYAN_PORT", "10.96.0.12:80", 1);
+    assert_int_equal(PARSE(&o, &err, "--host", "0.0.0.0"), BY_EINVAL);
+    unsetenv("BANYAN_PORT");
+}
+
 TESTS(RUN(flags_win_over_environment_over_file_over_default), RUN(mistakes_are_named),
-      RUN(a_value_that_is_empty_is_refused),
+      RUN(what_kubernetes_says_of_a_service_is_no_port), RUN(a_value_that_is_empty_is_refused),
       RUN(what_other_servers_call_it_is_translated_and_nothing_far_is_guessed),
       RUN(an_ipv6_address_may_stand_in_brackets), RUN(a_child_gets_what_differs_from_the_default),
       RUN(keys_go_to_children_by_the_environment),
