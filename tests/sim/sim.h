@@ -297,7 +297,8 @@ void client_failed(struct sim *s, struct sim_proc *router, struct journal_entry 
 
 /* sim_expect.c */
 void expect(const struct sim *s, const struct sim_client *c, uint32_t sample, struct sim_want *out);
-void expect_text(const struct sim *s, const uint32_t *ids, uint32_t n, struct by_str got);
+void expect_text(const struct sim *s, const struct sim_client *c, const struct journal_entry *e,
+                 const struct journal_sample *j);
 
 /* sim_fault.c */
 void fault_draw(struct sim *s);

@@ -166,12 +166,14 @@ static void wrong(const struct sim *s, const struct journal_entry *e, const char
 }
 
 static void check_prefix(const struct sim *s, const struct journal_entry *e,
-                         const struct journal_sample *j, const struct sim_want *w, uint32_t from) {
+                         const struct sim_client *c, const struct journal_sample *j,
+                         uint32_t from) {
+    const struct sim_want *w = &c->want[j - e->samples];
     if (j->n_ids > w->n || memcmp(j->ids + from, w->ids + from, (j->n_ids - from) * sizeof *w->ids))
         wrong(s, e, "an id");
     /* what was held back came out */
     if (j->finish == FINISH_ABORT)
-        expect_text(s, j->ids, j->n_ids, by_buf_str(&j->text));
+        expect_text(s, c, e, j);
     else if (j->text.n > w->text_n || (j->text.n && memcmp(j->text.p, w->text, j->text.n)))
         wrong(s, e, "the text");
     for (uint32_t i = from; e->request.sampling.logprobs && i < j->n_ids; i++) {
@@ -227,7 +229,7 @@ void client_news(struct sim *s, struct sim_proc *router, struct journal_entry *e
     if (c->entry != e) sim_fail(s, "news for a request that is over");
     if (c->special >= SIM_UNREADABLE) wrong(s, e, "what nobody can read");
     c->news_ns = s->now;
-    check_prefix(s, e, j, &c->want[sample], c->n_checked[sample]);
+    check_prefix(s, e, c, j, c->n_checked[sample]);
     if (j->n_ids / ACK_EVERY != c->n_checked[sample] / ACK_EVERY)
         carry_ack(&router->router->carry, e, sample, false);
     c->n_checked[sample] = j->n_ids;
