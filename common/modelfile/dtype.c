@@ -47,6 +47,8 @@ static const struct dtype_row rows[BY_N_DTYPES] = {
     [BY_DTYPE_IQ2_S] = {"IQ2_S", BY_QK_K, 82, false},
     [BY_DTYPE_IQ3_XXS] = {"IQ3_XXS", BY_QK_K, 98, false},
     [BY_DTYPE_IQ3_S] = {"IQ3_S", BY_QK_K, 110, false},
+    [BY_DTYPE_TQ1_0] = {"TQ1_0", BY_QK_K, 54, false},
+    [BY_DTYPE_TQ2_0] = {"TQ2_0", BY_QK_K, 66, false},
     [BY_DTYPE_MXFP4] = {"MXFP4", BY_QK, sizeof(struct by_block_mxfp4), false},
     [BY_DTYPE_F8_32] = {"F8_32", BY_QK, sizeof(struct by_block_f8_32), false},
     [BY_DTYPE_Z4_32] = {"Z4_32", BY_QK, sizeof(struct by_block_z4_32), false},
@@ -71,8 +73,8 @@ static const struct {
     [24] = {"I8", BY_DTYPE_I8},           [25] = {"I16", BY_DTYPE_I16},
     [26] = {"I32", BY_DTYPE_I32},         [27] = {"I64", BY_DTYPE_I64},
     [28] = {"F64", BY_DTYPE_F64},         [29] = {"IQ1_M", BY_DTYPE_IQ1_M},
-    [30] = {"BF16", BY_DTYPE_BF16},       [34] = {"TQ1_0", BY_DTYPE_NONE},
-    [35] = {"TQ2_0", BY_DTYPE_NONE},      [39] = {"MXFP4", BY_DTYPE_MXFP4},
+    [30] = {"BF16", BY_DTYPE_BF16},       [34] = {"TQ1_0", BY_DTYPE_TQ1_0},
+    [35] = {"TQ2_0", BY_DTYPE_TQ2_0},     [39] = {"MXFP4", BY_DTYPE_MXFP4},
 };
 
 const int8_t by_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,

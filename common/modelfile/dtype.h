@@ -56,6 +56,8 @@ enum by_dtype {
     BY_DTYPE_IQ2_S,
     BY_DTYPE_IQ3_XXS,
     BY_DTYPE_IQ3_S,
+    BY_DTYPE_TQ1_0,
+    BY_DTYPE_TQ2_0,
     BY_DTYPE_MXFP4,
     BY_DTYPE_F8_32,
     BY_DTYPE_Z4_32,
@@ -166,7 +168,7 @@ static_assert(sizeof(struct by_block_mxfp4) == 17, "file format");
 extern const int8_t by_iq4_values[16];
 extern const int8_t by_fp4_values_x2[16];
 
-/* 256 columns of an IQ1, IQ2 or IQ3 type taken apart: w = d * scales[i / 16] * levels[q[i]], rounded after each product. */
+/* 256 columns of an IQ1, IQ2, IQ3 or ternary type taken apart: w = d * scales[i / 16] * levels[q[i]], rounded after each product. */
 struct by_iq_block {
     float d;
     int8_t scales[BY_QK_K / 16];

@@ -1,4 +1,5 @@
-/* ggml's types with codebooks (IQ1, IQ2, IQ3): a few bits choose the magnitudes of 4 or 8 columns together, others their signs.
+/* ggml's types with codebooks (IQ1, IQ2, IQ3): a few bits choose the magnitudes of 4 or 8 columns together, others their signs;
+ * and its ternary ones (TQ).
  * Layouts: ggml-common.h of llama.cpp; the truth our tests compare with: gguf 0.19.0. */
 #include "common/base/check.h"
 #include "common/modelfile/dtype.h"
@@ -11,7 +12,8 @@ static const int8_t levels_1[16] = {-7, 1, 9, 0, -9, -1, 7},
                     levels_2[16] = {8, 25, 43, 0, 0, 0, 0, 0, -8, -25, -43},
                     levels_3_xxs[16] = {4,  12,  20,  28,  36,  44,  52,  62,
                                         -4, -12, -20, -28, -36, -44, -52, -62},
-                    levels_3_s[16] = {1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15};
+                    levels_ternary[16] = {-1, 0, 1, 2}, /* 2: no file of ours has it */
+    levels_3_s[16] = {1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15};
 
 const int8_t *by_iq_levels(enum by_dtype t) {
     switch (t) {
@@ -26,6 +28,9 @@ const int8_t *by_iq_levels(enum by_dtype t) {
         return levels_3_xxs;
     case BY_DTYPE_IQ3_S:
         return levels_3_s;
+    case BY_DTYPE_TQ1_0:
+    case BY_DTYPE_TQ2_0:
+        return levels_ternary;
     default:
         return NULL;
     }
@@ -140,6 +145,39 @@ static void unpack_iq1_m(const uint8_t *p, struct by_iq_block *b) {
         b->scales[j] = (int8_t)(2 * (u16_at(p + 48 + j / 4 * 2) >> (j % 4 * 3) & 7) + 1);
 }
 
+/* 48 and 4 bytes, a column a digit of base 3 of a fraction of 256: five, of the last four bytes four | d */
+static void unpack_tq1_0(const uint8_t *p, struct by_iq_block *b) {
+    static const uint8_t powers[] = {1, 3, 9, 27, 81};
+    for (uint32_t i = 0; i < BY_QK_K; i++) {
+        uint32_t in = i < 160   ? i
+                      : i < 240 ? i - 160
+                                : i - 240,
+                 n = i < 160   ? 32
+                     : i < 240 ? 16
+                               : 4,
+                 from = i < 160   ? 0
+                        : i < 240 ? 32
+                                  : 48;
+        uint8_t v = (uint8_t)(p[from + in % n] * powers[in / n]);
+        b->q[i] = (uint8_t)(v * 3 >> 8);
+    }
+}
+
+/* 64 bytes of four columns, 32 apart | d */
+static void unpack_tq2_0(const uint8_t *p, struct by_iq_block *b) {
+    for (uint32_t i = 0; i < BY_QK_K; i++)
+        b->q[i] = p[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+}
+
+static uint32_t unpack_ternary(enum by_dtype t, const uint8_t *p, struct by_iq_block *b) {
+    memset(b->scales, 1, sizeof b->scales);
+    if (t == BY_DTYPE_TQ1_0)
+        unpack_tq1_0(p, b);
+    else
+        unpack_tq2_0(p, b);
+    return u16_at(p + by_dtype_block_bytes(t) - 2);
+}
+
 /* Scales are odd numbers here, and levels of IQ1 eight times as large: what is left of ggml's factors is a power of two. */
 void by_iq_unpack(enum by_dtype t, const uint8_t *src, struct by_iq_block *b) {
     uint32_t d = u16_at(src);
@@ -150,6 +188,7 @@ void by_iq_unpack(enum by_dtype t, const uint8_t *src, struct by_iq_block *b) {
     if (t == BY_DTYPE_IQ1_S) unpack_iq1_s(src, b);
     if (t == BY_DTYPE_IQ3_XXS) unpack_iq3_xxs(src, b), factor = 0.25f;
     if (t == BY_DTYPE_IQ3_S) unpack_iq3_s(src, b), factor = 1;
+    if (t == BY_DTYPE_TQ1_0 || t == BY_DTYPE_TQ2_0) d = unpack_ternary(t, src, b), factor = 1;
     if (t == BY_DTYPE_IQ1_M) {
         unpack_iq1_m(src, b);
         for (uint32_t i = d = 0; i < 4; i++)

@@ -192,6 +192,8 @@ bool matrix_row_is_finite(enum by_dtype t, const uint8_t *row, size_t n) {
                scales_are_finite(row, n, step, step - 2, half);
     case BY_DTYPE_Q3_K:
     case BY_DTYPE_Q6_K:
+    case BY_DTYPE_TQ1_0:
+    case BY_DTYPE_TQ2_0:
         return scales_are_finite(row, n, step, step - 2, half);
     default: /* F16 and blocks that begin with their scale */
         return scales_are_finite(row, n, step, 0, half);

@@ -61,7 +61,8 @@ TEST(embed_reads_rows_of_every_format) {
         BY_DTYPE_F32,   BY_DTYPE_BF16,    BY_DTYPE_F16,   BY_DTYPE_Q4_0,   BY_DTYPE_Q4_1,
         BY_DTYPE_Q8_0,  BY_DTYPE_Q5_0,    BY_DTYPE_Q5_1,  BY_DTYPE_Q2_K,   BY_DTYPE_Q3_K,
         BY_DTYPE_Q4_K,  BY_DTYPE_Q5_K,    BY_DTYPE_Q6_K,  BY_DTYPE_IQ4_NL, BY_DTYPE_IQ4_XS,
-        BY_DTYPE_IQ1_S, BY_DTYPE_IQ2_XXS, BY_DTYPE_IQ2_S, BY_DTYPE_IQ3_S,  BY_DTYPE_F8_32};
+        BY_DTYPE_IQ1_S, BY_DTYPE_IQ2_XXS, BY_DTYPE_IQ2_S, BY_DTYPE_IQ3_S,  BY_DTYPE_TQ2_0,
+        BY_DTYPE_F8_32};
     for (size_t i = 0; i < BY_COUNTOF(types); i++) {
         uint32_t n_in = by_dtype_block_len(types[i]) == 1 ? 75 : 512, ids[] = {3, 0, 18, 7, 3},
                  types_[] = {0, 1, 1, 0, 1};
@@ -185,8 +186,8 @@ TEST(linear_multiplies_by_every_format) {
         BY_DTYPE_F32,   BY_DTYPE_BF16,    BY_DTYPE_F16,   BY_DTYPE_Q4_0,   BY_DTYPE_Q4_1,
         BY_DTYPE_Q8_0,  BY_DTYPE_Q5_0,    BY_DTYPE_Q5_1,  BY_DTYPE_Q2_K,   BY_DTYPE_Q3_K,
         BY_DTYPE_Q4_K,  BY_DTYPE_Q5_K,    BY_DTYPE_Q6_K,  BY_DTYPE_IQ4_NL, BY_DTYPE_IQ4_XS,
-        BY_DTYPE_IQ1_S, BY_DTYPE_IQ2_XXS, BY_DTYPE_IQ2_S, BY_DTYPE_IQ3_S,  BY_DTYPE_MXFP4,
-        BY_DTYPE_F8_32, BY_DTYPE_Z4_32};
+        BY_DTYPE_IQ1_S, BY_DTYPE_IQ2_XXS, BY_DTYPE_IQ2_S, BY_DTYPE_IQ3_S,  BY_DTYPE_TQ2_0,
+        BY_DTYPE_MXFP4, BY_DTYPE_F8_32,   BY_DTYPE_Z4_32};
     for (size_t i = 0; i < BY_COUNTOF(types); i++) {
         uint32_t n_in = by_dtype_block_len(types[i]) == 1 ? 45 : by_dtype_block_len(types[i]) * 3;
         for (uint32_t n = 1; n <= 5; n++)

@@ -68,6 +68,7 @@ static void scales_at(enum by_dtype t, int *a, int *b) {
     if (t == BY_DTYPE_Q2_K) *a = offsetof(struct by_block_q2_k, d), *b = *a + 2;
     if (t == BY_DTYPE_Q3_K) *a = offsetof(struct by_block_q3_k, d);
     if (t == BY_DTYPE_Q6_K) *a = offsetof(struct by_block_q6_k, d);
+    if (t == BY_DTYPE_TQ1_0 || t == BY_DTYPE_TQ2_0) *a = (int)by_dtype_block_bytes(t) - 2;
 }
 
 /* Random bits everywhere, and scales that are finite. */

@@ -10,6 +10,7 @@ static const enum by_dtype formats[] = {
     BY_DTYPE_Q8_0,   BY_DTYPE_Q5_0,  BY_DTYPE_Q5_1,   BY_DTYPE_Q4_K,    BY_DTYPE_Q5_K,
     BY_DTYPE_Q6_K,   BY_DTYPE_Q2_K,  BY_DTYPE_Q3_K,   BY_DTYPE_IQ4_NL,  BY_DTYPE_MXFP4,
     BY_DTYPE_IQ4_XS, BY_DTYPE_IQ1_M, BY_DTYPE_IQ2_XS, BY_DTYPE_IQ3_XXS, BY_DTYPE_IQ3_S,
+    BY_DTYPE_TQ1_0,
 };
 
 enum { ROWS = 131, COL = 3 };

@@ -24,7 +24,8 @@ static const struct {
     {BY_DTYPE_IQ1_S, {0, -1}, 0xa5278c45},   {BY_DTYPE_IQ1_M, {-1, -1}, 0x74253f85},
     {BY_DTYPE_IQ2_XXS, {0, -1}, 0x4c0cbdcd}, {BY_DTYPE_IQ2_XS, {0, -1}, 0xfcff9a0d},
     {BY_DTYPE_IQ2_S, {0, -1}, 0x47d2cead},   {BY_DTYPE_IQ3_XXS, {0, -1}, 0x51c96fb5},
-    {BY_DTYPE_IQ3_S, {0, -1}, 0xd8d59d75},
+    {BY_DTYPE_IQ3_S, {0, -1}, 0xd8d59d75},   {BY_DTYPE_TQ1_0, {52, -1}, 0x9d7ab5c5},
+    {BY_DTYPE_TQ2_0, {64, -1}, 0x941dd5c5},
 };
 
 TEST(blocks_have_the_bits_that_gguf_gives_them) {
