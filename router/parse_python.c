@@ -52,18 +52,14 @@ static struct by_str read_name(struct reader *r, bool is_function) {
 /* ---- texts ---- */
 
 static uint32_t read_hex(struct reader *r, unsigned n) {
-    uint32_t value = 0;
-    for (unsigned i = 0; i < n; i++) {
-        char c = peek(r);
-        uint32_t digit = is_digit(c)                          ? (uint32_t)(c - '0')
-                         : (c | 32) >= 'a' && (c | 32) <= 'f' ? (uint32_t)((c | 32) - 'a' + 10)
-                                                              : 99;
-        if (digit == 99) {
+    uint32_t value = 0, digit;
+    for (unsigned i = 0; i < n; i++, r->at++) {
+        (void)peek(r); /* at the end of the text more may come */
+        if (!by_str_hex(r->s, r->at, 1, &digit)) {
             fail(r);
             return 0;
         }
         value = value << 4 | digit;
-        r->at++;
     }
     return value;
 }

@@ -171,16 +171,10 @@ static struct by_str name_of(char out[NAME_BYTES], const struct auth_key *caller
 
 static bool read_id(struct by_str text, uint64_t *token, uint64_t *id) {
     struct by_str first;
+    uint32_t high, low;
     if (text.n > 40 || !by_str_split(&text, '-', &first) || first.n != 16) return false;
-    *token = 0;
-    for (size_t i = 0; i < first.n; i++) {
-        char c = first.p[i];
-        unsigned digit = c >= '0' && c <= '9'   ? (unsigned)(c - '0')
-                         : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a' + 10)
-                                                : 16;
-        if (digit > 15) return false;
-        *token = *token << 4 | digit;
-    }
+    if (!by_str_hex(first, 0, 8, &high) || !by_str_hex(first, 8, 8, &low)) return false;
+    *token = (uint64_t)high << 32 | low;
     return *token && by_str_to_u64(text, id);
 }
 

@@ -2,23 +2,15 @@
 
 #include <string.h>
 
-static int hex(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-}
-
 size_t url_unescape(struct by_str s, char *out, bool plus_is_blank) {
     size_t n = 0;
     for (size_t i = 0; i < s.n; i++) {
         char c = s.p[i];
         if (c == '+' && plus_is_blank) c = ' ';
         if (c == '%') {
-            int hi = i + 2 < s.n ? hex(s.p[i + 1]) : -1;
-            int lo = hi >= 0 ? hex(s.p[i + 2]) : -1;
-            if (hi < 0 || lo < 0 || hi * 16 + lo == 0) return SIZE_MAX;
-            c = (char)(hi * 16 + lo);
+            uint32_t byte;
+            if (!by_str_hex(s, i + 1, 2, &byte) || !byte) return SIZE_MAX;
+            c = (char)byte;
             i += 2;
         }
         out[n++] = c;

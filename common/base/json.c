@@ -38,18 +38,8 @@ static void skip_blanks(struct scan *c) {
 }
 
 static bool scan_hex4(struct scan *c, uint32_t *out) {
-    uint32_t v = 0;
-    if (c->s.n - c->i < 4) return false;
-    for (int k = 0; k < 4; k++) {
-        char h = c->s.p[c->i++];
-        if (h >= '0' && h <= '9')
-            v = v * 16 + (uint32_t)(h - '0');
-        else if ((h | 32) >= 'a' && (h | 32) <= 'f')
-            v = v * 16 + (uint32_t)((h | 32) - 'a' + 10);
-        else
-            return false;
-    }
-    *out = v;
+    if (!by_str_hex(c->s, c->i, 4, out)) return false;
+    c->i += 4;
     return true;
 }
 

@@ -89,6 +89,25 @@ bool by_str_to_i64(struct by_str s, int64_t *out) {
     return true;
 }
 
+static int hex_digit(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+}
+
+bool by_str_hex(struct by_str s, size_t at, size_t n, uint32_t *out) {
+    uint32_t v = 0;
+    if (at > s.n || s.n - at < n || n > 8) return false;
+    for (size_t i = at; i < at + n; i++) {
+        int digit = hex_digit(s.p[i]);
+        if (digit < 0) return false;
+        v = v << 4 | (uint32_t)digit;
+    }
+    *out = v;
+    return true;
+}
+
 static locale_t c_locale(void) {
     static locale_t c;
     if (!c) c = newlocale(LC_ALL_MASK, "C", (locale_t)0);

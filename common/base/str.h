@@ -38,6 +38,8 @@ bool by_str_split(struct by_str *rest, char sep, struct by_str *head);
 
 BY_MUST_USE bool by_str_to_u64(struct by_str s, uint64_t *out);
 BY_MUST_USE bool by_str_to_i64(struct by_str s, int64_t *out);
+/* The n hexadecimal digits (at most 8) of s from `at` on; false when they are not all there. */
+BY_MUST_USE bool by_str_hex(struct by_str s, size_t at, size_t n, uint32_t *out);
 /* decimal, finite; locale does not matter */
 BY_MUST_USE bool by_str_to_f64(struct by_str s, double *out);
 BY_MUST_USE bool by_str_to_bool(struct by_str s, bool *out); /* true/false, 1/0, yes/no, on/off */

@@ -35,20 +35,8 @@ static bool take(struct reader *rd, char c) {
 }
 
 static bool read_hex4(struct reader *rd, uint32_t *out) {
-    uint32_t v = 0;
-    for (int i = 0; i < 4; i++) {
-        int c = peek(rd);
-        uint32_t digit;
-        if (c >= '0' && c <= '9')
-            digit = (uint32_t)c - '0';
-        else if ((c | 32) >= 'a' && (c | 32) <= 'f')
-            digit = (uint32_t)(c | 32) - 'a' + 10;
-        else
-            return false;
-        v = v * 16 + digit;
-        rd->at++;
-    }
-    *out = v;
+    if (!by_str_hex(rd->text, rd->at, 4, out)) return false;
+    rd->at += 4;
     return true;
 }
 

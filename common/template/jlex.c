@@ -190,16 +190,6 @@ static void number(struct lexer *lx) {
     lx->at = at;
 }
 
-static bool hex(const char *p, size_t n, uint32_t *out) {
-    uint32_t v = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (!isxdigit((unsigned char)p[i])) return false;
-        v = v * 16 + (uint32_t)(isdigit((unsigned char)p[i]) ? p[i] - '0' : (p[i] | 32) - 'a' + 10);
-    }
-    *out = v;
-    return true;
-}
-
 /* s[0] is behind a backslash: appends what Python's unicode-escape makes of it, returns the bytes eaten; 0: bad. */
 static size_t unescape(struct by_str s, char *out, size_t *n) {
     static const char letters[] = "abfnrtv\\'\"", chars[] = "\a\b\f\n\r\t\v\\'\"";
@@ -212,8 +202,7 @@ static size_t unescape(struct by_str s, char *out, size_t *n) {
     }
     if (s.p[0] == '\n') return 1; /* a line continued */
     if (n_hex) {
-        if (s.n < 1 + n_hex || !hex(s.p + 1, n_hex, &cp) || cp > 0x10ffff ||
-            (cp >= 0xd800 && cp <= 0xdfff))
+        if (!by_str_hex(s, 1, n_hex, &cp) || cp > 0x10ffff || (cp >= 0xd800 && cp <= 0xdfff))
             return 0;
         *n += by_utf8_encode(cp, out + *n);
         return 1 + n_hex;

@@ -161,17 +161,11 @@ static int run_step(const struct step *s, unsigned place, struct by_str *text, u
     return 0;
 }
 
-static int hex_value(char c) {
-    return c >= '0' && c <= '9'                 ? c - '0'
-           : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
-                                                : -1;
-}
-
 /* "<0x0A>" → 10; -1 for any other piece. */
 static int byte_of(struct by_str s) {
+    uint32_t byte;
     if (s.n != 6 || memcmp(s.p, "<0x", 3) != 0 || s.p[5] != '>') return -1;
-    int high = hex_value(s.p[3]), low = hex_value(s.p[4]);
-    return high < 0 || low < 0 ? -1 : high << 4 | low;
+    return by_str_hex(s, 3, 2, &byte) ? (int)byte : -1;
 }
 
 /* The token's bytes, borrowed from pad or the piece. */

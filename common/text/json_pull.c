@@ -83,37 +83,21 @@ bool by_pull_key(struct by_pull *p, struct by_buf *scratch, struct by_str *key) 
     return true;
 }
 
-static int hex4(const struct by_pull *p, size_t i) {
-    int v = 0;
-    if (p->text.n - i < 4) return -1;
-    for (size_t k = i; k < i + 4; k++) {
-        char c = p->text.p[k];
-        int digit = c >= '0' && c <= '9'   ? c - '0'
-                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                           : -1;
-        if (digit < 0) return -1;
-        v = v << 4 | digit;
-    }
-    return v;
-}
-
 /* p->i is behind "\u"; one character, of two halves when it is past U+FFFF. */
 static bool unicode_escape(struct by_pull *p, struct by_buf *out) {
-    int32_t cp = hex4(p, p->i);
-    if (cp < 0) return by_pull_fail(p, "expected four hex digits");
+    uint32_t cp, low;
+    if (!by_str_hex(p->text, p->i, 4, &cp)) return by_pull_fail(p, "expected four hex digits");
     p->i += 4;
     if (cp >= 0xD800 && cp < 0xE000) {
-        int low = p->text.n - p->i >= 6 && p->text.p[p->i] == '\\' && p->text.p[p->i + 1] == 'u'
-                      ? hex4(p, p->i + 2)
-                      : -1;
-        if (cp >= 0xDC00 || low < 0xDC00 || low >= 0xE000)
+        bool is_pair = cp < 0xDC00 && by_str_starts(by_str_sub(p->text, p->i, 2), BY_STR("\\u")) &&
+                       by_str_hex(p->text, p->i + 2, 4, &low);
+        if (!is_pair || low < 0xDC00 || low >= 0xE000)
             return by_pull_fail(p, "half of a surrogate pair");
         cp = 0x10000 + (cp - 0xD800) * 0x400 + (low - 0xDC00);
         p->i += 6;
     }
     char c[4];
-    by_buf_add(out, c, by_utf8_encode((uint32_t)cp, c));
+    by_buf_add(out, c, by_utf8_encode(cp, c));
     return true;
 }
 

@@ -100,6 +100,13 @@ TEST(strict_numbers_take_all_or_nothing) {
     assert_true(by_str_to_u64(BY_STR("18446744073709551615"), &u));
     assert_false(by_str_to_u64(BY_STR("18446744073709551616"), &u));
     assert_false(by_str_to_u64(BY_STR(" 1"), &u));
+    uint32_t h;
+    assert_true(by_str_hex(BY_STR("x00fFg"), 1, 4, &h) && h == 255);
+    assert_true(by_str_hex(BY_STR("ffffffff"), 0, 8, &h) && h == UINT32_MAX);
+    assert_false(by_str_hex(BY_STR("x00fFg"), 2, 4, &h));
+    assert_false(by_str_hex(BY_STR("00f"), 0, 4, &h));
+    assert_false(by_str_hex(BY_STR("00f"), SIZE_MAX, 1, &h));
+    assert_false(by_str_hex(BY_STR("000000000"), 0, 9, &h));
     assert_false(by_str_to_f64(BY_STR("1x"), &d));
     assert_false(by_str_to_f64(BY_STR("inf"), &d));
     assert_false(by_str_to_f64(BY_STR("1e999"), &d));
