@@ -21,12 +21,16 @@ struct piece {
     bool is_empty; /* it can match no character */
 };
 
+struct flags { /* of the group in hand */
+    bool ignores_case, dot_all, multi_line, is_ascii, is_verbose;
+};
+
 struct parser {
     struct by_pattern_code *c;
     struct by_str text;
     size_t at;
     unsigned depth, steps;
-    bool ignores_case, dot_all, multi_line, is_ascii, is_verbose;
+    struct flags flags;
     struct by_err *err;
     int rc;
 };
@@ -96,7 +100,7 @@ static void add_range(struct parser *p, struct by_pattern_set *s, uint32_t low, 
 }
 
 static struct by_pattern_set new_set(const struct parser *p) {
-    return (struct by_pattern_set){.ignores_case = p->ignores_case, .first = p->c->n_ranges};
+    return (struct by_pattern_set){.ignores_case = p->flags.ignores_case, .first = p->c->n_ranges};
 }
 
 static bool is_same_set(const struct by_pattern_code *c, const struct by_pattern_set *a,
@@ -135,77 +139,40 @@ static struct piece char_piece(struct parser *p, uint32_t cp) {
     return set_piece(p, &s);
 }
 
-static uint32_t hex(struct parser *p, unsigned n) {
-    uint32_t value = 0;
-    for (unsigned i = 0; i < n; i++) {
-        uint32_t c = next(p);
-        uint32_t digit = c >= '0' && c <= '9'                 ? c - '0'
-                         : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
-                                                              : 99;
-        if (digit == 99) {
-            fail(p, "a broken escape");
-            return 0;
-        }
-        value = value << 4 | digit;
+static uint32_t hex(struct parser *p, size_t n) {
+    uint32_t value;
+    if (!by_str_hex(p->text, p->at, n, &value)) {
+        fail(p, "a broken escape");
+        return 0;
     }
+    p->at += n;
     if (value > 0x10FFFF || (value >= 0xD800 && value < 0xE000)) fail(p, "no such character");
     return value;
 }
 
 /* Behind a backslash: a class goes into s and gives false, a character into *cp. */
 static bool escaped(struct parser *p, struct by_pattern_set *s, uint32_t *cp) {
-    static const char letters[] = "wdsWDS";
+    static const char letters[] = "wdsWDS", names[] = "ntrfva0", values[] = "\n\t\r\f\v\a";
+    static const uint8_t classes[] = {BY_CLASS_WORD, BY_CLASS_DIGIT, BY_CLASS_SPACE};
     uint32_t c = next(p);
-    const char *at = c && c < 0x80 ? strchr(letters, (char)c) : NULL;
-    if (at) {
-        if (p->is_ascii) { /* (?a): the same by ranges, which a negation must turn round */
+    bool is_ascii = c && c < 0x80;
+    const char *class = is_ascii ? strchr(letters, (char)c) : NULL;
+    const char *name = is_ascii ? strchr(names, (char)c) : NULL;
+    if (class) {
+        if (p->flags.is_ascii) { /* (?a): the same by ranges, which a negation must turn round */
             fail(p, "classes under (?a) are not supported: write [0-9], [a-zA-Z0-9_]");
             return false;
         }
-        size_t i = (size_t)(at - letters);
-        static const uint8_t classes[] = {BY_CLASS_WORD, BY_CLASS_DIGIT, BY_CLASS_SPACE};
-        uint8_t class = classes[i % 3];
+        size_t i = (size_t)(class - letters);
         if (i < 3)
-            s->has |= class;
+            s->has |= classes[i];
         else
-            s->has_not |= class;
+            s->has_not |= classes[i - 3];
         return false;
     }
-    switch (c) {
-    case 'n':
-        *cp = '\n';
-        return true;
-    case 't':
-        *cp = '\t';
-        return true;
-    case 'r':
-        *cp = '\r';
-        return true;
-    case 'f':
-        *cp = '\f';
-        return true;
-    case 'v':
-        *cp = '\v';
-        return true;
-    case 'a':
-        *cp = '\a';
-        return true;
-    case '0':
-        *cp = 0;
-        return true;
-    case 'x':
-        *cp = hex(p, 2);
-        return true;
-    case 'u':
-        *cp = hex(p, 4);
-        return true;
-    case 'U':
-        *cp = hex(p, 8);
-        return true;
-    default:
-        break;
-    }
-    *cp = c;
+    *cp = name ? (uint32_t)values[name - names] : c; /* \0: the NUL behind the others */
+    if (c == 'x' || c == 'u' || c == 'U') *cp = hex(p, c == 'x' ? 2 : c == 'u' ? 4 : 8);
+    if (name || c == 'x' || c == 'u' || c == 'U') return true;
     if (c == END) fail(p, "a backslash at the end");
     if (c >= '1' && c <= '9') fail(p, "a back reference, which an automaton cannot follow");
     if (c < 0x80 && ((c | 32) >= 'a' && (c | 32) <= 'z')) fail(p, "an unknown escape");
@@ -254,11 +221,11 @@ static bool parse_flags(struct parser *p) {
     bool on = true, any = false;
     for (;;) {
         uint32_t c = next(p);
-        bool *flag = c == 'i'   ? &p->ignores_case
-                     : c == 's' ? &p->dot_all
-                     : c == 'm' ? &p->multi_line
-                     : c == 'x' ? &p->is_verbose
-                     : c == 'a' ? &p->is_ascii
+        bool *flag = c == 'i'   ? &p->flags.ignores_case
+                     : c == 's' ? &p->flags.dot_all
+                     : c == 'm' ? &p->flags.multi_line
+                     : c == 'x' ? &p->flags.is_verbose
+                     : c == 'a' ? &p->flags.is_ascii
                                 : NULL;
         any = any || c != ':';
         if (c == ')' || c == ':') {
@@ -307,11 +274,7 @@ static struct piece parse_group(struct parser *p) {
     inside = parse_alternatives(p);
     if (!p->rc && !take(p, ")")) return fail(p, "a group without its end");
     p->depth = outer.depth;
-    p->ignores_case = outer.ignores_case;
-    p->dot_all = outer.dot_all;
-    p->multi_line = outer.multi_line;
-    p->is_verbose = outer.is_verbose;
-    p->is_ascii = outer.is_ascii;
+    p->flags = outer.flags;
     return inside;
 }
 
@@ -333,12 +296,12 @@ static struct piece parse_atom(struct parser *p) {
     case '.':
         s.ignores_case = false;
         s.is_negated = true;
-        if (!p->dot_all) add_range(p, &s, '\n', '\n');
+        if (!p->flags.dot_all) add_range(p, &s, '\n', '\n');
         return set_piece(p, &s);
     case '^':
-        return assertion(p, p->multi_line ? BY_AT_LINE_START : BY_AT_START);
+        return assertion(p, p->flags.multi_line ? BY_AT_LINE_START : BY_AT_START);
     case '$':
-        if (!p->multi_line)
+        if (!p->flags.multi_line)
             return fail(p, "$ asks for the end of the text, which comes too late: write \\Z, or "
                            "(?m) for the end of a line");
         return assertion(p, BY_AT_LINE_END);
@@ -452,7 +415,7 @@ static struct piece repeat(struct parser *p, size_t from, const struct counts *c
 }
 
 static void skip_blanks(struct parser *p) {
-    while (p->is_verbose && p->at < p->text.n) {
+    while (p->flags.is_verbose && p->at < p->text.n) {
         char c = p->text.p[p->at];
         if (c == '#') {
             while (p->at < p->text.n && p->text.p[p->at] != '\n')
