@@ -174,6 +174,9 @@ static bool read_id(struct by_str text, uint64_t *token, uint64_t *id) {
     uint32_t high, low;
     if (text.n > 40 || !by_str_split(&text, '-', &first) || first.n != 16) return false;
     if (!by_str_hex(first, 0, 8, &high) || !by_str_hex(first, 8, 8, &low)) return false;
+    for (size_t i = 0; i < first.n; i++) { /* only as it was given out: in lower case */
+        if (first.p[i] >= 'A' && first.p[i] <= 'F') return false;
+    }
     *token = (uint64_t)high << 32 | low;
     return *token && by_str_to_u64(text, id);
 }
