@@ -148,6 +148,8 @@ static void maybe_copy(struct sim *s, struct sim_link *l, uint32_t side, const s
     if (s->is_quiet || !s->cfg.fault_every) return;
     for (uint32_t i = 0; i < BY_COUNTOF(kinds); i++)
         may_be_copied |= m->kind == kinds[i];
+    /* To a detokenizer it is said by the one who drops the request, before the next copy of that begins. */
+    if (m->kind == MSG_cancel && l->end[!side].proc->role == ROLE_DETOKENIZER) return;
     if (!may_be_copied) return;
     bool is_likely = m->kind == MSG_tokenized || m->kind == MSG_ack || m->kind == MSG_cancel;
     if (!sim_one_in(s, (is_likely ? 3 : 30) * s->cfg.fault_every)) return;
