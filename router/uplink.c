@@ -42,6 +42,8 @@ struct uplink {
     struct wire_peer *scheduler; /* while a session stands */
     bool scheduler_says_ready;
     uv_timer_t grace; /* runs while something is missing that was there */
+    /* runs after a session began: others may not have found that scheduler yet */
+    uv_timer_t rejoin;
     struct by_list links, questions;
     uint32_t next_link;
     uint64_t next_question;
@@ -245,6 +247,20 @@ static struct link *find_link(struct uplink *u, const struct msg_peer *p) {
     return NULL;
 }
 
+/* A new scheduler lists who has come so far, and with one of each kind it is ready. A link that is made anew loses what was on
+ * its way, so those that stand are left to processes which may have to find it yet; who has died ends them anyway. */
+static void close_unlisted(struct uplink *u) {
+    bool may_be_late = uv_is_active((uv_handle_t *)&u->rejoin);
+    for (BY_LIST_EACH_SAFE(node, next, &u->links)) {
+        struct link *l = BY_CONTAINER_OF(node, struct link, node);
+        if (!l->is_listed && !(l->peer && may_be_late)) close_link(l);
+    }
+}
+
+static void on_rejoin_over(uv_timer_t *t) {
+    close_unlisted(t->data);
+}
+
 static void on_peers(struct uplink *u, const struct msg_peers *m) {
     struct uplink_state *s = &u->state;
     by_arena_clear(&u->state_arena);
@@ -269,11 +285,7 @@ static void on_peers(struct uplink *u, const struct msg_peers *m) {
         else
             open_link(u, p);
     }
-    /* A scheduler that waits for others lists who has come so far; a link that is made anew loses what was on its way. */
-    for (BY_LIST_EACH_SAFE(node, next, &u->links)) {
-        struct link *l = BY_CONTAINER_OF(node, struct link, node);
-        if (!l->is_listed && m->is_ready) close_link(l);
-    }
+    close_unlisted(u);
     update_ready(u);
     if (is_over) on_grace_over(&u->grace);
 }
@@ -283,6 +295,7 @@ static void on_peers(struct uplink *u, const struct msg_peers *m) {
 static void scheduler_on_up(void *ctx, struct wire_peer *peer) {
     struct uplink *u = ctx;
     u->scheduler = peer;
+    uv_timer_start(&u->rejoin, on_rejoin_over, GRACE_MS, 0);
     carry_scheduler_up(&u->carry);
     update_ready(u);
 }
@@ -303,6 +316,7 @@ static void scheduler_on_down(void *ctx, struct wire_peer *peer, const char *why
     (void)peer;
     by_log(by_proc_loss_level(), "lost the scheduler: %s", why);
     u->scheduler = NULL;
+    uv_timer_stop(&u->rejoin); /* the last list may have been of those who had come so far */
     carry_scheduler_down(&u->carry);
     u->scheduler_says_ready = false;
     fail_questions(u, 0);
@@ -340,7 +354,8 @@ int uplink_open(struct uplink **out, const struct uplink_options *o, struct by_e
     }
     u->scheduler_pump = pump_new(o->loop, w, o->settled, o->ctx);
     uv_timer_init(o->loop, &u->grace);
-    u->grace.data = u;
+    uv_timer_init(o->loop, &u->rejoin);
+    u->grace.data = u->rejoin.data = u;
     *out = u;
     return 0;
 }

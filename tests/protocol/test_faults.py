@@ -2,12 +2,14 @@
 
 import json
 import random
+import signal
+import subprocess
 import threading
 import time
 
 import pytest
 
-from harness import Daemons, in_threads, wait_for
+from harness import PROGRAMS, TINY, Daemons, environment, in_threads, wait_for
 from history import History
 
 N = 150  # tokens a stream
@@ -126,3 +128,26 @@ def test_requests_before_the_first_token(slow, undisturbed):
         slow.restart("scheduler")
 
     assert disturbed(slow, act) == undisturbed
+
+
+def test_a_new_scheduler_lets_no_link_be_closed_to_one_that_has_not_found_it_yet():
+    """With one of each kind it is ready. Routers let a second detokenizer go, with all that was on its way from it, and came back."""
+    with Daemons() as d:
+        log, said = d.dir / "detokenizer-late.log", d.dir / "scheduler.log"
+        argv = [str(PROGRAMS["detokenizer"]), "--run-dir", str(d.dir), "--model-path", str(TINY), "--instance", "late"]
+        with open(log, "ab") as out:
+            late = subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment())
+        try:
+            wait_for("the router to join", lambda: "router joined" in log.read_text())
+            late.send_signal(signal.SIGSTOP)
+            d.restart("scheduler")
+            wait_for("the new one to be ready", lambda: said.read_text().count("ready to serve") == 2)
+            assert d.generate("hello", 4)[2]["completion_tokens"] == 4
+            assert said.read_text().count("here instance=late") == 1, "it was to come late"
+            late.send_signal(signal.SIGCONT)
+            wait_for("it to be back", lambda: log.read_text().count("scheduler found") == 2)
+            assert d.generate("hello", 4)[2]["completion_tokens"] == 4
+            assert "router left" not in log.read_text(), log.read_text()
+        finally:
+            late.kill()
+            late.wait()

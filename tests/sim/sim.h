@@ -167,6 +167,7 @@ struct sim_client {
 struct sim_router {
     struct journal journal;
     struct carry carry;
+    uint64_t rejoin_ns; /* until then others may not have found a new scheduler; 0: over */
     struct sim_client client[SIM_CLIENTS];
 };
 

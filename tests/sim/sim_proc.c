@@ -3,6 +3,8 @@
 
 #include "common/base/mem.h"
 
+enum { REJOIN_MS = 10000 }; /* uplink.c's GRACE_MS */
+
 static struct sim_proc *scheduler(struct sim *s) {
     return sim_proc(s, ROLE_SCHEDULER, 0);
 }
@@ -90,6 +92,16 @@ static void let_go(struct sim *s, struct sim_proc *p, struct sim_link *l) {
     if (was_up) carry_link_down(&p->router->carry, l->number, false);
 }
 
+static void close_unlisted(struct sim *s, struct sim_proc *p) { /* as in uplink.c */
+    bool may_be_late = p->router->rejoin_ns > s->now;
+    for (uint32_t i = 0; i < SIM_LINKS; i++) {
+        struct sim_link *l = &s->link[i];
+        bool is_mine = l->is_used && !l->is_closed && l->end[0].proc == p;
+        bool is_kept = l->is_listed || (l->end[0].is_up && may_be_late);
+        if (is_mine && !is_kept && l->end[1].proc != scheduler(s)) let_go(s, p, l);
+    }
+}
+
 static void on_peers(struct sim *s, struct sim_proc *p, const struct msg_peers *m) {
     for (uint32_t i = 0; i < SIM_LINKS; i++)
         s->link[i].is_listed = s->link[i].is_listed && s->link[i].end[0].proc != p;
@@ -101,11 +113,7 @@ static void on_peers(struct sim *s, struct sim_proc *p, const struct msg_peers *
         if (!l) l = bus_open(s, p, to);
         l->is_listed = true;
     }
-    for (uint32_t i = 0; i < SIM_LINKS && m->is_ready; i++) { /* as in uplink.c */
-        struct sim_link *l = &s->link[i];
-        bool is_mine = l->is_used && !l->is_closed && l->end[0].proc == p;
-        if (is_mine && !l->is_listed && l->end[1].proc != scheduler(s)) let_go(s, p, l);
-    }
+    close_unlisted(s, p);
 }
 
 static void router_message(struct sim *s, struct sim_proc *p, const struct sim_link *l,
@@ -265,10 +273,12 @@ void proc_up(struct sim *s, struct sim_link *l, uint32_t side, const struct msg_
         core_on_up(p->core, s->now, l->number, h);
         break;
     case ROLE_ROUTER:
-        if (is_scheduler)
+        if (is_scheduler) {
+            p->router->rejoin_ns = s->now + REJOIN_MS * SIM_MS;
             carry_scheduler_up(&p->router->carry);
-        else
+        } else {
             carry_link_up(&p->router->carry, l->number, l->end[1].proc->role);
+        }
         break;
     case ROLE_TOKENIZER_WORKER:
         if (is_scheduler)
@@ -296,10 +306,12 @@ void proc_down(struct sim *s, struct sim_link *l, uint32_t side, const char *why
         core_on_down(p->core, s->now, l->number, why);
         break;
     case ROLE_ROUTER:
-        if (is_scheduler)
+        if (is_scheduler) {
+            p->router->rejoin_ns = 0;
             carry_scheduler_down(&p->router->carry);
-        else
+        } else {
             carry_link_down(&p->router->carry, l->number, is_gone);
+        }
         break;
     case ROLE_TOKENIZER_WORKER:
         if (is_scheduler)
@@ -349,11 +361,17 @@ void proc_handle(struct sim *s, struct sim_item *it) {
     if (it->kind == ITEM_CLIENT) client_act(s, p, it->arg);
     if (it->kind == ITEM_WORK) gpu_work(s, p, bus_between(s, p, scheduler(s)));
     if (it->kind == ITEM_TIMER && p->role == ROLE_DETOKENIZER) detok_tick(p->detok, s->now);
+    if (it->kind == ITEM_TIMER && p->router && p->router->rejoin_ns &&
+        p->router->rejoin_ns <= s->now) {
+        p->router->rejoin_ns = 0;
+        close_unlisted(s, p);
+    }
 }
 
 void proc_idle(struct sim *s, struct sim_proc *p) {
     bus_finish_ending(s, p);
     if (p->role == ROLE_SCHEDULER) idle_scheduler(s, p);
+    if (p->router && p->router->rejoin_ns) set_timer(s, p, p->router->rejoin_ns);
     while (p->role == ROLE_TOKENIZER_WORKER && p->epoch && !p->is_dying && desk_later(&p->desk)) {
     }
     bus_finish_ending(s, p);
