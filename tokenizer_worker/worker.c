@@ -210,6 +210,10 @@ static int fit_lengths(const struct worker *w, const struct msg_generate *m, uin
             err, BY_ETOOLONG,
             "the input (%u tokens) is longer than the model's context length (%u tokens)", n_prompt,
             w->context_len);
+    if (s->logprobs && s->logprob_start > (int64_t)n_prompt)
+        return by_fail(err, BY_EINVAL,
+                       "logprob_start_len: %d is behind the end of the prompt, which has %u tokens",
+                       s->logprob_start, n_prompt);
     uint32_t room = w->context_len - n_prompt;
     s->max_new_tokens = m->has_max_new_tokens ? BY_MIN(s->max_new_tokens, room) : room;
     s->min_new_tokens = BY_MIN(s->min_new_tokens, s->max_new_tokens);

@@ -147,3 +147,13 @@ def test_what_is_not_there_is_refused_by_name(server, path, body, named):
     base = {"messages": HELLO} if path else {"prompt": "x"}
     answer = server.post("/v1/chat/completions" if path else "/v1/completions", {**base, **body})
     assert answer.status == 400 and named in answer.json["error"]["message"], answer
+
+
+def test_a_start_behind_the_prompt_is_refused(server):
+    """SGLang refuses it; here the answer had no log probability of the prompt, and no word of why."""
+    b = {"input_ids": [20, 21, 22], "return_logprob": True, "sampling_params": {"max_new_tokens": 1}}
+    assert server.ok("/generate", {**b, "logprob_start_len": 3})["meta_info"]["input_token_logprobs"] == []
+    answer = server.post("/generate", {**b, "logprob_start_len": 4})
+    assert answer.status == 400 and answer.json["error"]["param"] == "logprob_start_len", answer
+    assert "has 3 tokens" in answer.json["error"]["message"]
+    assert server.post("/generate", {**b, "return_logprob": False, "logprob_start_len": 4}).status == 200
