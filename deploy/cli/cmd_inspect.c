@@ -97,8 +97,9 @@ static int ask(const char *endpoint, const char *key_file, struct by_err *err) {
 /* `banyan serve` without --run-dir makes banyan-<uid>-<pid>-…; the only one of ours that has a scheduler is meant. */
 static int find_run_dir(char *out, size_t cap, struct by_err *err) {
     const char *bases[] = {getenv("XDG_RUNTIME_DIR"), "/tmp"};
-    char prefix[32];
+    char prefix[32], all[BY_ERR_TEXT_MAX] = "";
     uint32_t n_found = 0;
+    if (bases[0] && strcmp(bases[0], bases[1]) == 0) bases[0] = NULL;
     snprintf(prefix, sizeof prefix, "banyan-%u-", (unsigned)getuid());
     for (uint32_t i = 0; i < BY_COUNTOF(bases); i++) {
         DIR *d = bases[i] && *bases[i] ? opendir(bases[i]) : NULL;
@@ -108,15 +109,20 @@ static int find_run_dir(char *out, size_t cap, struct by_err *err) {
             snprintf(path, sizeof path, "%s/%s/" ENDPOINT_SCHEDULER_SOCKET, bases[i], e->d_name);
             if (!by_file_exists(path)) continue;
             snprintf(out, cap, "%s/%s", bases[i], e->d_name);
+            size_t n = strlen(all);
+            snprintf(all + n, sizeof all - n, "%s %s", n_found ? "," : "", out);
             n_found++;
         }
         if (d) closedir(d);
     }
     if (n_found == 1) return 0;
-    return by_fail(err, BY_EINVAL,
-                   n_found ? "%u servers run here; say which one with --run-dir"
-                           : "no server is found (%u); say where its sockets are with --run-dir",
-                   n_found);
+    if (!n_found)
+        return by_fail(
+            err, BY_EINVAL,
+            "no server of this user's runs here; say where its sockets are with --run-dir, or "
+            "--scheduler-endpoint and --curve-key-file");
+    return by_fail(err, BY_EINVAL, "%u servers run here; say which one with --run-dir:%s", n_found,
+                   all);
 }
 
 static int find_endpoint(const struct by_options *o, char *out, size_t cap, struct by_err *err) {

@@ -97,7 +97,7 @@ int cmd_model(int argc, char **argv) {
                                                       .who = BY_FOR_TOOL,
                                                       .summary =
                                                           "says what is in a model file or folder",
-                                                      .usage = "PATH",
+                                                      .usage = "[PATH]",
                                                       .n_words = 1};
     struct by_options o;
     struct by_err err = {0};
@@ -105,7 +105,6 @@ int cmd_model(int argc, char **argv) {
     int rc = by_options_parse(&o, &program, argc, argv, &err);
     const char *name = rc ? NULL : o.n_rest ? o.rest[0] : o.model_path;
     char *path = NULL;
-    if (!rc && !name) rc = by_fail(&err, BY_EINVAL, "which model? banyan model PATH");
     if (!rc) rc = fetch_model(name, &o, FETCH_ALL, &path, &err);
     if (!rc) rc = open_model(&d, path, &err);
     by_free(path);

@@ -1,6 +1,7 @@
 """`banyan inspect` and `banyan trace`: what a running server does, and what reached its scheduler, as a person sees it."""
 
 import json
+import os
 import re
 import subprocess
 
@@ -58,3 +59,13 @@ def test_a_trace_of_a_server_replays(tmp_path):
     assert int(re.search(r"tokens=(\d+)", sent[0])[1]) >= 50
     bad = banyan("trace", "--replay", __file__)
     assert bad.returncode != 0 and "no trace of the scheduler" in bad.stderr
+
+
+def test_of_several_servers_all_are_named(tmp_path):
+    """It said how many, and to name one: which there are stood nowhere."""
+    folders = [tmp_path / f"banyan-{os.getuid()}-{i}-x" for i in (1, 2)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "scheduler.sock").touch()
+    done = subprocess.run([BIN / "banyan", "inspect"], env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1 and "--run-dir: " in done.stderr and all(str(f) in done.stderr for f in folders), done
