@@ -91,6 +91,8 @@ void client_ask(struct sim *s, struct sim_proc *router, uint32_t i) {
     } else {
         g.ids = (struct msg_u32s){c->prompt, c->n_prompt};
     }
+    c->sampling.logprob_start = BY_MIN(c->sampling.logprob_start, (int32_t)c->n_prompt);
+    g.sampling = c->sampling; /* a start behind the prompt is refused */
     g.textual = (struct msg_textual){.stop = {c->stop_strs, c->n_stops},
                                      .skip_special_tokens = true,
                                      .no_stop_trim = c->no_stop_trim};
