@@ -155,7 +155,8 @@ static void build_prefills(struct core *c, struct replica *r, uint32_t *budget) 
         while (n == 0 && retract_one(c, r) && s->state == SEQ_PREFILL)
             n = batch_prefill(c, r, s, *budget);
         *budget -= n;
-        if (n == 0) return; /* pages are on their way */
+        /* Pages are on their way, unless it gave way itself: then there is room for the others. */
+        if (n == 0 && s->state == SEQ_PREFILL) return;
     }
 }
 
