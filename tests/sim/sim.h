@@ -310,6 +310,7 @@ bool fault_is_calm(const struct sim *s);
 
 /* sim_check.c */
 void check_after(struct sim *s, struct sim_proc *p);
+void check_awake(struct sim *s, const struct core *c); /* when it has no step to send any more */
 void check_settled(struct sim *s);
 bool check_is_settled(struct sim *s);
 

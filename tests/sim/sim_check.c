@@ -84,6 +84,26 @@ static void check_starved(struct sim *s) {
     }
 }
 
+/* A replica with nothing on its way has nothing to compute: nobody would wake the scheduler for what it left. */
+void check_awake(struct sim *s, const struct core *c) {
+    for (uint32_t i = 0; i < c->opt.n_replicas && c->update.state == UPDATE_NONE; i++) {
+        const struct replica *r = c->replicas[i];
+        const struct by_list *lists[] = {&r->prefill, &r->decode};
+        if (!r->is_up || r->n_flights > 0) continue;
+        for (uint32_t k = 0; k < BY_COUNTOF(lists); k++) {
+            for (BY_LIST_EACH(it, lists[k])) {
+                const struct seq *q = BY_CONTAINER_OF(it, struct seq, link);
+                if (q->state == SEQ_DECODE && q->n_total + q->n_pending >= q->n_max) continue;
+                if (r->solo && q->req != r->solo) continue;
+                show(s);
+                sim_fail(s, "replica %u stands still, and request %llu/%llu could go on", i,
+                         (unsigned long long)q->req->name.epoch,
+                         (unsigned long long)q->req->name.rid);
+            }
+        }
+    }
+}
+
 /* ---- after each item ---- */
 
 void check_after(struct sim *s, struct sim_proc *p) {

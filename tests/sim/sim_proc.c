@@ -51,6 +51,7 @@ static void idle_scheduler(struct sim *s, struct sim_proc *p) {
     do
         trace_step(p->trace, s->now);
     while (core_next_step(p->core, s->now));
+    check_awake(s, p->core);
     set_timer(s, p, core_next_timer(p->core));
 }
 
