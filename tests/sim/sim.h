@@ -160,7 +160,8 @@ struct sim_client {
     enum sim_special special;
     bool is_paused, has_timeout;
     uint64_t n_requests;
-    uint64_t n_aborts, n_deaths, n_scheduler_lives; /* of the whole server, when it asked */
+    /* of the whole server, when it asked */
+    uint64_t n_aborts, n_deaths, n_reader_deaths, n_scheduler_lives;
     uint32_t n_checked[SIM_SAMPLES];
     struct sim_want want[SIM_SAMPLES];
 };
@@ -228,7 +229,7 @@ struct sim {
     uint64_t partition_until[SIM_PROCS];
     uint64_t calm_since; /* UINT64_MAX: something is broken just now */
     uint64_t n_items, n_requests, n_done, n_failed, n_dropped_frames, n_faults;
-    uint64_t n_aborts, n_deaths, n_scheduler_lives;
+    uint64_t n_aborts, n_deaths /* of gpu workers */, n_reader_deaths, n_scheduler_lives;
 };
 
 FILE *sim_out(void); /* for what a person shall see */

@@ -109,6 +109,7 @@ void client_ask(struct sim *s, struct sim_proc *router, uint32_t i) {
     c->is_paused = false;
     c->n_aborts = s->n_aborts;
     c->n_deaths = s->n_deaths;
+    c->n_reader_deaths = s->n_reader_deaths;
     c->n_scheduler_lives = s->n_scheduler_lives;
     c->entry = journal_add(&router->router->journal, &g, router, i);
     s->n_requests++;
@@ -249,9 +250,9 @@ static bool may_fail(const struct sim *s, const struct sim_client *c, const stru
     if (code == BY_EFULL) return true; /* the queue is short in some seeds */
     if (code == BY_ETIMEOUT) return c->has_timeout;
     if (code == BY_EINTERNAL) return c->special == SIM_NAN;
-    /* Of tokenizer workers, however they were lost, none dies three times of a request that can be read. */
+    /* Three tokenizer workers that died while they asked for it prove it guilty, be it so or not; sessions that end do not. */
     if (code == BY_EPOISON && memcmp(f->text.p, "each tokenizer", 14) == 0)
-        return c->special == SIM_UNREADABLE;
+        return c->special == SIM_UNREADABLE || s->n_reader_deaths - c->n_reader_deaths >= 3;
     if (code == BY_EPOISON && memcmp(f->text.p, "each detokenizer", 16) == 0)
         return c->special == SIM_UNWRITABLE;
     /* Three losses without a token prove it guilty (DESIGN D5), be it so or not; the first may have been of a worker that was

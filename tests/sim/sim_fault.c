@@ -16,6 +16,7 @@ void fault_kill(struct sim *s, struct sim_proc *p, uint64_t down_ns) {
     if (!p->epoch) return;
     tell(s, "kill", p, down_ns);
     s->n_deaths += p->role == ROLE_GPU_WORKER;
+    s->n_reader_deaths += p->role == ROLE_TOKENIZER_WORKER;
     p->is_stopped = false;
     p->stopped_until = 0;
     for (BY_LIST_EACH_SAFE(it, next, &p->inbox)) { /* what it had not read is gone */
