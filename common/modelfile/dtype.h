@@ -176,8 +176,8 @@ struct by_iq_block {
 };
 const int8_t *by_iq_levels(enum by_dtype t); /* 16 of them; NULL: none of these types */
 void by_iq_unpack(enum by_dtype t, const uint8_t *src, struct by_iq_block *b);
-void by_iq_to_f32(enum by_dtype t, const uint8_t *src,
-                  float *dst); /* 256, as by_dtype_to_f32 does */
+/* 256 of them, as by_dtype_to_f32 does */
+void by_iq_to_f32(enum by_dtype t, const uint8_t *src, float *dst);
 
 const char *by_dtype_name(enum by_dtype t);     /* "Q4_1"; "?" for a number that is no type */
 uint32_t by_dtype_block_len(enum by_dtype t);   /* elements a block; 1 for plain numbers */

@@ -8,12 +8,12 @@
 #include <string.h>
 
 /* By a number of a block: below a magnitude's, from half of the table on its negative. IQ1: 8 * (-1, 0, 1), plus or minus 1. */
-static const int8_t levels_1[16] = {-7, 1, 9, 0, -9, -1, 7},
-                    levels_2[16] = {8, 25, 43, 0, 0, 0, 0, 0, -8, -25, -43},
-                    levels_3_xxs[16] = {4,  12,  20,  28,  36,  44,  52,  62,
-                                        -4, -12, -20, -28, -36, -44, -52, -62},
-                    levels_ternary[16] = {-1, 0, 1, 2}, /* 2: no file of ours has it */
-    levels_3_s[16] = {1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15};
+static const int8_t levels_1[16] = {-7, 1, 9, 0, -9, -1, 7};
+static const int8_t levels_2[16] = {8, 25, 43, 0, 0, 0, 0, 0, -8, -25, -43};
+static const int8_t levels_3_xxs[16] = {4,  12,  20,  28,  36,  44,  52,  62,
+                                        -4, -12, -20, -28, -36, -44, -52, -62};
+static const int8_t levels_3_s[16] = {1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15};
+static const int8_t levels_ternary[16] = {-1, 0, 1, 2}; /* two bits may say 2; no file does */
 
 const int8_t *by_iq_levels(enum by_dtype t) {
     switch (t) {
