@@ -3,50 +3,12 @@
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
 #include "common/text/alphabet.h"
-#include "common/text/metaspace.h"
-#include "common/text/regex.h"
-
-enum kind {
-    REPLACE,
-    REPLACE_REGEX,
-    BYTE_FALLBACK,
-    BYTE_LEVEL,
-    FUSE,
-    STRIP,
-    METASPACE,
-    WORDPIECE,
-    SUFFIX, /* BPEDecoder */
-    CTC,
-    JOIN, /* no decoder at all */
-};
-
-struct step {
-    enum kind kind;
-    char *text, *content; /* ours */
-    size_t text_n, content_n;
-    uint32_t start, stop; /* STRIP */
-    bool flag;            /* METASPACE: the first token loses its marks; WORDPIECE, CTC: clean up */
-    struct by_regex *regex;
-};
+#include "common/text/decoder_parts.h"
 
 /* ENDS_WORD: a space follows, unless it is the last token. IS_HELD: as the last token it leaves yet another text. */
 enum { IS_BYTE = 1, ENDS_WORD = 2, IS_HELD = 4 };
 /* Where a token stands; a place in the middle is none of these. */
 enum { FIRST = 1, LAST = 2 };
-
-struct by_decoder {
-    struct step steps[BY_DECODER_STEPS_MAX];
-    unsigned n;    /* steps on single tokens */
-    bool is_raw;   /* ByteLevel */
-    bool is_fused; /* what follows works on the whole text */
-    bool is_first_special, is_last_special, is_ctc;
-    uint32_t strip_start;
-    uint32_t strip_char;
-    const struct by_vocab *pieces;
-    struct by_vocab bytes;
-    uint8_t *flags;   /* [pieces->n + 1] */
-    bool is_borrowed; /* thawed: flags are not ours */
-};
 
 /* ---- one token through the steps ---- */
 
@@ -71,7 +33,7 @@ static void replace(struct by_str what, struct by_str with, struct by_str *text,
     *text = by_buf_str(b);
 }
 
-static int replace_matches(const struct step *s, struct by_str *text, struct by_buf *b,
+static int replace_matches(const struct by_decoder_step *s, struct by_str *text, struct by_buf *b,
                            struct by_err *err) {
     by_buf_clear(b);
     by_regex_begin(s->regex); /* each piece is a text: steps of a long stream must not add up */
@@ -86,7 +48,7 @@ static const char *const cleanups[][2] = {
     {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
 };
 
-static void strip_token(const struct step *s, struct by_str *text) {
+static void strip_token(const struct by_decoder_step *s, struct by_str *text) {
     struct by_str c = {s->text, s->text_n};
     for (uint32_t i = 0; i < s->start && by_str_starts(*text, c); i++)
         *text = by_str_sub(*text, c.n, text->n);
@@ -113,8 +75,8 @@ static void clean_up(struct by_str *text, struct pad *pad) {
     }
 }
 
-static int run_step(const struct step *s, unsigned place, struct by_str *text, uint8_t *flags,
-                    struct pad *pad, struct by_err *err) {
+static int run_step(const struct by_decoder_step *s, unsigned place, struct by_str *text,
+                    uint8_t *flags, struct pad *pad, struct by_err *err) {
     bool is_first = place & FIRST;
     struct by_str what = {s->text, s->text_n}, with = {s->content, s->content_n};
     struct by_buf *b;
@@ -175,7 +137,7 @@ static int work_out(const struct by_decoder *d, struct by_str piece, unsigned pl
     *text = piece;
     *flags = 0;
     for (unsigned i = 0; i < d->n; i++) {
-        const struct step *s = &d->steps[i];
+        const struct by_decoder_step *s = &d->steps[i];
         if (s->kind == BYTE_FALLBACK) {
             int value = byte_of(*text);
             if (value < 0) continue;
@@ -374,190 +336,6 @@ void by_decoder_finish(const struct by_decoder *d, struct by_decoder_state *s,
     if (s->is_held) put(d, s, s->held_id, true, text);
     s->is_held = false;
     by_decoder_settle(s, text);
-}
-
-/* ---- from JSON ---- */
-
-static struct step *add_step(struct by_decoder *d, enum kind kind, struct by_err *err) {
-    if (d->n == BY_DECODER_STEPS_MAX) {
-        by_fail(err, BY_ELIMIT, "decoder has more than %d steps", BY_DECODER_STEPS_MAX);
-        return NULL;
-    }
-    struct step *s = &d->steps[d->n++];
-    *s = (struct step){.kind = kind};
-    return s;
-}
-
-static void keep(char **p, size_t *n, struct by_str s) {
-    by_free(*p);
-    *p = by_strndup(s.p ? s.p : "", s.n);
-    *n = s.n;
-}
-
-static int parse_replace(struct step *s, const struct by_json *j, struct by_err *err) {
-    struct by_str content = {0}, text = {0};
-    int rc = by_json_get_str(j, "decoder", "content", &content, err);
-    if (rc) return rc;
-    keep(&s->content, &s->content_n, content);
-    const struct by_json *pattern = by_json_get(j, "pattern");
-    const struct by_json *regex = by_json_get(pattern, "Regex");
-    if (regex) {
-        s->kind = REPLACE_REGEX;
-        return by_regex_new(&s->regex, by_json_str(regex), err);
-    }
-    rc = by_json_get_str(pattern, "decoder.pattern", "String", &text, err);
-    if (rc) return rc;
-    if (!text.n) { /* matches everywhere, once, as the regular expression does */
-        s->kind = REPLACE_REGEX;
-        return by_regex_new(&s->regex, text, err);
-    }
-    keep(&s->text, &s->text_n, text);
-    return 0;
-}
-
-static int parse_strip(struct by_decoder *d, const struct by_json *j, struct by_err *err) {
-    struct by_str content = {0};
-    int64_t start = 0, stop = 0;
-    int rc = by_json_get_str(j, "decoder", "content", &content, err);
-    if (!rc) rc = by_json_get_i64(j, "decoder", "start", 0, 1024, &start, err);
-    if (!rc) rc = by_json_get_i64(j, "decoder", "stop", 0, 1024, &stop, err);
-    if (rc) return rc;
-    size_t len = 0;
-    uint32_t cp = content.n ? by_utf8_decode(content.p, content.n, &len) : BY_UTF8_BAD;
-    if (cp == BY_UTF8_BAD || len != content.n)
-        return by_fail(err, BY_EFORMAT, "decoder: Strip's content is not one character");
-    if (d->is_fused) { /* it works on the text's start, not on tokens */
-        if (stop || d->strip_start)
-            return by_fail(err, BY_EUNSUPPORTED, "decoder: Strip at the text's end, after Fuse");
-        d->strip_start = (uint32_t)start;
-        d->strip_char = cp;
-        return 0;
-    }
-    struct step *s = add_step(d, STRIP, err);
-    if (!s) return BY_ELIMIT;
-    keep(&s->text, &s->text_n, content);
-    s->start = (uint32_t)start;
-    s->stop = (uint32_t)stop;
-    return 0;
-}
-
-static int parse_metaspace(struct by_decoder *d, struct step *s, const struct by_json *j,
-                           struct by_err *err) {
-    struct by_metaspace m;
-    int rc = by_metaspace_parse(&m, j, "decoder", err);
-    if (rc) return rc;
-    keep(&s->text, &s->text_n, m.mark);
-    s->flag = m.scheme != BY_PREPEND_NEVER;
-    d->is_first_special |= s->flag;
-    return 0;
-}
-
-static int parse_wordpiece(struct by_decoder *d, struct step *s, const struct by_json *j,
-                           struct by_err *err) {
-    struct by_str prefix = BY_STR("##");
-    s->flag = true;
-    d->is_first_special = true;
-    int rc = by_json_get_str(j, "decoder", "prefix", &prefix, err);
-    if (!rc) rc = by_json_get_bool(j, "decoder", "cleanup", &s->flag, err);
-    keep(&s->text, &s->text_n, prefix);
-    return rc;
-}
-
-static int parse_ctc(struct by_decoder *d, struct step *s, const struct by_json *j,
-                     struct by_err *err) {
-    struct by_str pad = BY_STR("<pad>"), word = BY_STR("|");
-    s->flag = true;
-    d->is_ctc = true;
-    int rc = by_json_get_str(j, "decoder", "pad_token", &pad, err);
-    if (!rc) rc = by_json_get_str(j, "decoder", "word_delimiter_token", &word, err);
-    if (!rc) rc = by_json_get_bool(j, "decoder", "cleanup", &s->flag, err);
-    keep(&s->text, &s->text_n, pad);
-    keep(&s->content, &s->content_n, word);
-    return rc;
-}
-
-static int parse_one(struct by_decoder *d, const struct by_json *j, unsigned depth,
-                     struct by_err *err) {
-    static const struct {
-        const char *name;
-        enum kind kind;
-    } kinds[] = {
-        {"Replace", REPLACE},
-        {"ByteFallback", BYTE_FALLBACK},
-        {"ByteLevel", BYTE_LEVEL},
-        {"Fuse", FUSE},
-        {"Strip", STRIP},
-        {"Metaspace", METASPACE},
-        {"WordPiece", WORDPIECE},
-        {"BPEDecoder", SUFFIX},
-        {"CTC", CTC},
-    };
-    struct by_str type = {0}, suffix = BY_STR("</w>");
-    const struct by_json *list = NULL;
-    int rc = by_json_get_str(j, "decoder", "type", &type, err);
-    if (rc) return rc;
-    if (depth > 8) return by_fail(err, BY_ELIMIT, "decoder: nested too deeply");
-    if (by_str_eqz(type, "Sequence")) {
-        rc = by_json_get_array(j, "decoder", "decoders", &list, err);
-        for (const struct by_json *it = by_json_first(list); it && !rc; it = by_json_next(it))
-            rc = parse_one(d, it, depth + 1, err);
-        return rc;
-    }
-    size_t k = 0;
-    while (k < BY_COUNTOF(kinds) && !by_str_eqz(type, kinds[k].name))
-        k++;
-    if (k == BY_COUNTOF(kinds))
-        return by_fail(err, BY_EUNSUPPORTED, "decoder '" BY_STR_FMT "' is not supported",
-                       BY_STR_ARG(type));
-    enum kind kind = kinds[k].kind;
-    bool is_late = d->is_fused || (d->n && d->steps[d->n - 1].kind == BYTE_FALLBACK);
-    if (is_late && kind != FUSE && !(kind == STRIP && d->is_fused))
-        return by_fail(err, BY_EUNSUPPORTED,
-                       "decoder '" BY_STR_FMT "' after Fuse, ByteFallback or ByteLevel",
-                       BY_STR_ARG(type));
-    if ((kind == CTC && d->n) || (d->is_ctc && !d->is_fused && kind != FUSE))
-        return by_fail(err, BY_EUNSUPPORTED, "decoder: CTC behind or before '" BY_STR_FMT "'",
-                       BY_STR_ARG(type));
-    if (kind == STRIP) return parse_strip(d, j, err);
-    d->is_fused |= kind == FUSE || kind == BYTE_LEVEL;
-    if (kind == FUSE) return 0;
-    struct step *s = add_step(d, kind, err);
-    if (!s) return BY_ELIMIT;
-    switch (kind) {
-    case REPLACE:
-        return parse_replace(s, j, err);
-    case METASPACE:
-        return parse_metaspace(d, s, j, err);
-    case WORDPIECE:
-        return parse_wordpiece(d, s, j, err);
-    case CTC:
-        return parse_ctc(d, s, j, err);
-    case SUFFIX:
-        rc = by_json_get_str(j, "decoder", "suffix", &suffix, err);
-        keep(&s->text, &s->text_n, suffix);
-        d->is_last_special = true;
-        return rc;
-    case BYTE_LEVEL:
-        d->is_raw = true;
-        return 0;
-    default:
-        return 0;
-    }
-}
-
-int by_decoder_parse(struct by_decoder **out, const struct by_json *j, struct by_err *err) {
-    struct by_decoder *d = by_alloc(sizeof *d);
-    int rc = 0;
-    if (j && by_json_type(j) != BY_JSON_NULL)
-        rc = parse_one(d, j, 0, err);
-    else
-        (void)!add_step(d, JOIN, err);
-    if (rc) {
-        by_decoder_free(d);
-        return rc;
-    }
-    *out = d;
-    return 0;
 }
 
 void by_decoder_free(struct by_decoder *d) {

@@ -27,10 +27,10 @@ void by_decoder_free(struct by_decoder *d); /* NULL is fine */
 /* Works out every id's bytes. pieces must outlive the decoder. Once. */
 BY_MUST_USE int by_decoder_set_pieces(struct by_decoder *d, const struct by_vocab *pieces,
                                       struct by_err *err);
-/* The bytes of an id in the middle of a text. */
 /* What by_decoder_set_pieces found out; pieces as there. */
 void by_decoder_freeze(const struct by_decoder *d, struct by_buf *out);
 void by_decoder_thaw(struct by_decoder *d, struct by_thaw *t, const struct by_vocab *pieces);
+/* The bytes of an id in the middle of a text. */
 struct by_str by_decoder_bytes(const struct by_decoder *d, uint32_t id);
 
 struct by_decoder_state {
