@@ -3,7 +3,7 @@
  *     key:   3 7 4 9 8        children of key[i] are key[2 i + 1] and key[2 i + 2]
  *
  * Always: no key is less than its parent, once ordered.
- * Owner: bpe.c, whose innermost loop it is; nobody else includes this. by_free(key) ends it. */
+ * Owner: bpe.c, whose innermost loop it is; only bpe_parts.h includes this. by_free(key) ends it. */
 #ifndef COMMON_TEXT_RANK_HEAP_H
 #define COMMON_TEXT_RANK_HEAP_H
 
