@@ -1,5 +1,6 @@
 /* Frames that are well formed and make no sense, from every kind of peer, at any time: the core may refuse, drop, end
  * sessions; it may not assert, and what always holds must hold. */
+#include "common/base/log.h"
 #include "tests/unit/core_world.h"
 
 enum { RUNS = 300, EVENTS = 400, PEERS = 12, SMALL = 6 };
@@ -211,4 +212,54 @@ TEST(nonsense_is_dropped_and_nothing_breaks) {
         run(seed * RUNS + i);
 }
 
-TESTS(RUN(nonsense_is_dropped_and_nothing_breaks));
+TEST(a_worker_that_lies_about_its_capacity_is_refused) {
+    UNUSED_STATE;
+    struct world w = {0};
+    world_start(&w);
+    struct msg_capacity bad[] = {
+        {.page_size = 0, .n_pages = 9, .n_slots = 1, .step_tokens_max = 1, .world = 1},
+        {.page_size = 4, .n_pages = 0, .n_slots = 1, .step_tokens_max = 1, .world = 1},
+        {.page_size = 4, .n_pages = UINT32_MAX, .n_slots = 1, .step_tokens_max = 1, .world = 1},
+        {.page_size = 4, .n_pages = 9, .n_slots = UINT32_MAX, .step_tokens_max = 1, .world = 1},
+        {.page_size = 4, .n_pages = 9, .n_slots = 1, .step_tokens_max = 0, .world = 1},
+        {.page_size = 4, .n_pages = 9, .n_slots = 1, .step_tokens_max = 1, .world = 0},
+        {.page_size = 4, .n_pages = 9, .n_slots = 1, .step_tokens_max = 1, .world = 2, .rank = 2},
+        {.page_size = 4,
+         .n_pages = 9,
+         .n_slots = 1,
+         .step_tokens_max = 1,
+         .world = 1,
+         .replica = 9},
+    };
+    for (uint32_t i = 0; i < BY_COUNTOF(bad); i++) {
+        struct msg_hello h = {
+            .role = ROLE_GPU_WORKER, .epoch = 9, .model = {.n_vocab = W_VOCAB}, .capacity = bad[i]};
+        struct by_err err = {0};
+        assert_int_equal(core_admit(w.core, &h, &err), BY_EINVAL);
+        assert_true(strlen(err.text) > 10);
+    }
+    world_stop(&w);
+}
+
+TEST(results_that_make_no_sense_end_the_session_not_the_scheduler) {
+    UNUSED_STATE;
+    struct world w = {0};
+    world_start(&w);
+    w_submit(&w, 1, 0, 10, 10);
+    w_step(&w);
+    struct msg stale = {.kind = MSG_step_done, .step_done = {.step = 0}};
+    core_on_message(w.core, w.now, w.worker[0].peer, &stale);
+    assert_true(w.worker[0].is_up);
+    struct msg wrong = {.kind = MSG_step_done, .step_done = {.step = 1}}; /* no tokens */
+    core_on_message(w.core, w.now, w.worker[0].peer, &wrong);
+    assert_true(core_check(w.core));
+    assert_false(w.worker[0].is_up);
+    w_worker_up(&w, 0);
+    w_run(&w);
+    w_assert_whole(&w, 1);
+    world_stop(&w);
+}
+
+TESTS(RUN(nonsense_is_dropped_and_nothing_breaks),
+      RUN(a_worker_that_lies_about_its_capacity_is_refused),
+      RUN(results_that_make_no_sense_end_the_session_not_the_scheduler));

@@ -1,6 +1,5 @@
+/* Requests that want a vector in place of tokens. */
 #include "tests/unit/core_world.h"
-
-/* Requests that want a vector in place of tokens, through the scheduler's core. */
 
 TEST(a_vector_comes_with_the_end_and_no_token) {
     UNUSED_STATE;
