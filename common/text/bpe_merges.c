@@ -238,7 +238,7 @@ struct by_bpe *by_bpe_thaw(struct by_thaw *t, const struct by_vocab *vocab,
     struct frozen f;
     by_thaw_one(t, &f, sizeof f);
     struct by_str prefix = by_thaw_str(t), suffix = by_thaw_str(t);
-    if (f.bits > 24) t->is_bad = true;
+    if (f.bits < 1 || f.bits > 24) t->is_bad = true; /* by_bpe_home shifts by 64 - bits */
     const void *merges = by_thaw_n(t, sizeof(struct by_bpe_merge), (size_t)1 << (f.bits & 31));
     if (t->is_bad) return NULL;
     struct by_bpe *b = by_alloc(sizeof *b);

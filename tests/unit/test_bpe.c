@@ -150,5 +150,37 @@ TEST(a_merge_of_unknown_pieces_is_told) {
     by_vocab_release(&vocab);
 }
 
+/* A frozen table that says it has no bits had one empty slot, which was sound, and every pair was looked for at key >> 64. */
+TEST(a_frozen_table_without_bits_is_refused) {
+    UNUSED_STATE;
+    enum { ALIGN = 64, SLOT = 16, SLOTS = 1024 };
+    struct by_bpe_options o = {.byte_fallback = true};
+    struct by_buf good, bad;
+    uint32_t bits = 10, none = 0, last = 0;
+    uint64_t one = 1;
+    make_vocab();
+    struct by_bpe *bpe = by_bpe_new(&vocab, &vocab, &o, 0);
+    by_buf_init(&good, 1 << 20);
+    by_buf_init(&bad, 1 << 20);
+    by_bpe_freeze(bpe, &good);
+    by_bpe_free(bpe);
+    struct by_thaw thaw = {.bytes = by_buf_str(&good)};
+    bpe = by_bpe_thaw(&thaw, &vocab, &vocab);
+    assert_non_null(bpe);
+    by_bpe_free(bpe);
+    uint32_t n_head = (uint32_t)good.n - ALIGN - SLOTS * SLOT;
+    for (uint32_t at = 0; at + 4 <= n_head; at += 4) /* byte 10 has the id 10, and comes before */
+        last = memcmp(good.p + at, &bits, 4) == 0 ? at : last;
+    by_buf_add(&bad, good.p, n_head + 2 * ALIGN); /* of the slots only the first four */
+    memcpy(bad.p + last, &none, sizeof none);
+    memcpy(bad.p + n_head, &one, sizeof one);
+    thaw = (struct by_thaw){.bytes = by_buf_str(&bad)};
+    bpe = by_bpe_thaw(&thaw, &vocab, &vocab);
+    assert_true(!bpe && thaw.is_bad);
+    by_buf_release(&bad);
+    by_buf_release(&good);
+    by_vocab_release(&vocab);
+}
+
 TESTS(RUN(words_short_long_windowed_and_cut_equal_naive_merging),
-      RUN(a_merge_of_unknown_pieces_is_told));
+      RUN(a_merge_of_unknown_pieces_is_told), RUN(a_frozen_table_without_bits_is_refused));
