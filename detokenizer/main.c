@@ -11,8 +11,7 @@
 #include "common/modelfile/model_dir.h"
 #include "common/net/loop.h"
 #include "detokenizer/detok.h"
-#include "proto/endpoint.h"
-#include "proto/wire.h"
+#include "proto/between.h"
 
 #include <stdio.h>
 
@@ -22,7 +21,7 @@ static struct shell {
     struct by_tokenizer *tokenizer;
     struct detok *detok;
     struct by_loop *loop;
-    struct wire *to_routers, *to_scheduler;
+    struct between wires;
     struct by_map routers; /* epoch -> wire_peer */
     bool has_tick;
 } shell;
@@ -39,8 +38,7 @@ static bool send_to_router(void *ctx, uint64_t epoch, const struct msg *m) {
 
 static void send_to_scheduler(void *ctx, const struct msg *m) {
     (void)ctx;
-    struct wire_peer *scheduler = wire_peer_only(shell.to_scheduler);
-    if (scheduler) wire_send(scheduler, m);
+    between_tell_scheduler(&shell.wires, m);
 }
 
 /* ---- what comes ---- */
@@ -64,13 +62,6 @@ static void on_router_msg(void *ctx, struct wire_peer *peer, const struct msg *m
     (void)ctx;
     if (m->kind == MSG_cancel && m->cancel.name.epoch == peer->epoch)
         detok_on_router_cancel(shell.detok, &m->cancel);
-}
-
-static int admit_router(void *ctx, const struct msg_hello *hello, struct by_err *err) {
-    (void)ctx;
-    if (hello->role == ROLE_ROUTER) return 0;
-    return by_fail(err, BY_EINVAL, "a detokenizer talks to routers, not to a %s",
-                   role_text(hello->role));
 }
 
 static void on_scheduler_up(void *ctx, struct wire_peer *peer) {
@@ -125,35 +116,17 @@ static int open_tokenizer(const struct by_options *o, struct by_err *err) {
 }
 
 static int open_sockets(const struct by_options *o, struct by_err *err) {
-    struct endpoint at;
-    int rc = endpoint_read(&at, o, "detokenizer", err);
-    if (rc) return rc;
-    struct wire_options w = {.endpoint = at.mine,
-                             .key_file = o->curve_key_file,
-                             .is_bind = true,
-                             .role = ROLE_DETOKENIZER,
-                             .instance = o->instance,
-                             .epoch = by_proc_epoch(),
-                             .admit = admit_router,
-                             .up = on_router_up,
-                             .msg = on_router_msg,
-                             .down = on_router_down};
-    rc = wire_open(&shell.to_routers, &w, err);
-    if (rc) return rc;
-    w.my_endpoint = endpoint_advertised(o, wire_endpoint(shell.to_routers));
-    w.endpoint = at.scheduler;
-    w.is_bind = false;
-    w.expect = ROLE_SCHEDULER;
-    w.admit = NULL;
-    w.up = on_scheduler_up;
-    w.msg = on_scheduler_msg;
-    w.down = on_scheduler_down;
-    return wire_open(&shell.to_scheduler, &w, err);
+    struct between_options b = {
+        .role = ROLE_DETOKENIZER,
+        .kind = "detokenizer",
+        .routers = {.up = on_router_up, .msg = on_router_msg, .down = on_router_down},
+        .scheduler = {.up = on_scheduler_up, .msg = on_scheduler_msg, .down = on_scheduler_down},
+        .loop = shell.loop};
+    return between_open(&shell.wires, &b, o, err);
 }
 
 static void close_all(void) {
-    wire_close(shell.to_scheduler);
-    wire_close(shell.to_routers);
+    between_close(&shell.wires);
     detok_free(shell.detok);
     by_loop_free(shell.loop);
     by_tokenizer_close(shell.tokenizer);
@@ -176,8 +149,6 @@ int main(int argc, char **argv) {
         .t = shell.tokenizer, .to_router = send_to_router, .to_scheduler = send_to_scheduler});
     shell.loop = by_loop_new();
     if (open_sockets(&o, &err)) by_die("%s", err.text);
-    wire_attach(shell.to_routers, shell.loop);
-    wire_attach(shell.to_scheduler, shell.loop);
     by_loop_set_idle(shell.loop, on_idle, NULL);
     by_notify("READY=1");
     by_info("ready instance=%s vocabulary=%u", o.instance, by_tokenizer_n_vocab(shell.tokenizer));

@@ -6,8 +6,7 @@
 #include "common/base/proc.h"
 #include "common/base/sandbox.h"
 #include "common/net/loop.h"
-#include "proto/endpoint.h"
-#include "proto/wire.h"
+#include "proto/between.h"
 #include "tokenizer_worker/desk.h"
 #include "tokenizer_worker/worker.h"
 
@@ -17,7 +16,7 @@ static struct shell {
     struct worker *worker;
     struct desk desk;
     struct by_loop *loop;
-    struct wire *to_routers, *to_scheduler;
+    struct between wires;
 } shell;
 
 /* ---- what the desk sends ---- */
@@ -39,8 +38,7 @@ static void send_to_router(void *ctx, void *router, const struct msg *m) {
 
 static void send_to_scheduler(void *ctx, const struct msg *m) {
     (void)ctx;
-    struct wire_peer *scheduler = wire_peer_only(shell.to_scheduler);
-    if (scheduler) wire_send(scheduler, m);
+    between_tell_scheduler(&shell.wires, m);
 }
 
 static void end_router(void *ctx, void *router, const char *why) {
@@ -104,38 +102,14 @@ static void on_scheduler_msg(void *ctx, struct wire_peer *peer, const struct msg
     by_debug("the scheduler said %s, which nobody here expects", msg_kind_name(m->kind));
 }
 
-static int admit_router(void *ctx, const struct msg_hello *hello, struct by_err *err) {
-    (void)ctx;
-    if (hello->role == ROLE_ROUTER) return 0;
-    return by_fail(err, BY_EINVAL, "a tokenizer worker talks to routers, not to a %s",
-                   role_text(hello->role));
-}
-
 static int open_sockets(const struct by_options *o, struct by_err *err) {
-    struct endpoint at;
-    int rc = endpoint_read(&at, o, "tokenizer", err);
-    if (rc) return rc;
-    struct wire_options w = {.endpoint = at.mine,
-                             .key_file = o->curve_key_file,
-                             .is_bind = true,
-                             .role = ROLE_TOKENIZER_WORKER,
-                             .instance = o->instance,
-                             .epoch = by_proc_epoch(),
-                             .admit = admit_router,
-                             .up = on_router_up,
-                             .msg = on_router_msg,
-                             .down = on_router_down};
-    rc = wire_open(&shell.to_routers, &w, err);
-    if (rc) return rc;
-    w.my_endpoint = endpoint_advertised(o, wire_endpoint(shell.to_routers));
-    w.endpoint = at.scheduler;
-    w.is_bind = false;
-    w.expect = ROLE_SCHEDULER;
-    w.admit = NULL;
-    w.up = on_scheduler_up;
-    w.msg = on_scheduler_msg;
-    w.down = on_scheduler_down;
-    return wire_open(&shell.to_scheduler, &w, err);
+    struct between_options b = {
+        .role = ROLE_TOKENIZER_WORKER,
+        .kind = "tokenizer",
+        .routers = {.up = on_router_up, .msg = on_router_msg, .down = on_router_down},
+        .scheduler = {.up = on_scheduler_up, .msg = on_scheduler_msg, .down = on_scheduler_down},
+        .loop = shell.loop};
+    return between_open(&shell.wires, &b, o, err);
 }
 
 int main(int argc, char **argv) {
@@ -163,14 +137,11 @@ int main(int argc, char **argv) {
                                                   .end_router = end_router});
     shell.loop = by_loop_new();
     if (open_sockets(&o, &err)) by_die("%s", err.text);
-    wire_attach(shell.to_routers, shell.loop);
-    wire_attach(shell.to_scheduler, shell.loop);
     by_notify("READY=1\nSTATUS=serving");
     by_info("ready instance=%s vocabulary=%u chat_template=%s", o.instance,
             worker_n_vocab(shell.worker), worker_has_template(shell.worker) ? "yes" : "none");
     by_loop_run(shell.loop);
-    wire_close(shell.to_scheduler);
-    wire_close(shell.to_routers);
+    between_close(&shell.wires);
     by_proc_tidy(o.run_dir);
     desk_release(&shell.desk);
     by_loop_free(shell.loop);
