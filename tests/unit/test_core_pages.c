@@ -161,6 +161,28 @@ TEST(the_paused_give_way_to_those_who_wait) {
     world_stop(&w);
 }
 
+/* The prompt whose turn it was had no page left and, as the youngest, gave its own up. The step ended there, empty, and nobody
+ * woke the scheduler again for the older one that had room now. */
+TEST(a_prompt_that_gives_way_itself_stops_no_other) {
+    UNUSED_STATE;
+    struct world w = {.n_pages = 40, .opt = {.chunked_prefill_size = 16, .depth = 1}};
+    world_start(&w);
+    w_submit(&w, 1, 0, 100, 4);
+    for (int i = 0; i < 5; i++) { /* half of the pages */
+        w_step(&w);
+        w_work(&w, 0, 0);
+    }
+    w_router_says(&w, MSG_pause, 1, 0, 0, false);
+    w_submit(&w, 2, 0, 100, 4); /* nobody runs: it enters whatever the paused one has left */
+    w_step(&w);
+    w_work(&w, 0, 0);
+    w_router_says(&w, MSG_unpause, 1, 0, 0, false); /* behind 2 in the order of chunks */
+    w_run(&w);
+    w_assert_whole(&w, 1);
+    w_assert_whole(&w, 2);
+    world_stop(&w);
+}
+
 TEST(a_pin_gives_way_to_one_who_runs_alone) {
     UNUSED_STATE;
     struct world w = {.n_pages = 40};
@@ -184,4 +206,6 @@ TESTS(RUN(cached_tokens_tell_the_truth), RUN(two_prompts_at_once_compute_their_p
       RUN(samples_share_the_prompts_whole_pages), RUN(a_prompt_beyond_the_cache_is_refused),
       RUN(memory_pressure_retracts_and_nobody_notices), RUN(a_copy_of_a_run_does_not_hold_its_twin),
       RUN(a_slow_reader_holds_and_goes_on), RUN(the_paused_give_way_when_nobody_runs),
-      RUN(the_paused_give_way_to_those_who_wait), RUN(a_pin_gives_way_to_one_who_runs_alone));
+      RUN(the_paused_give_way_to_those_who_wait),
+      RUN(a_prompt_that_gives_way_itself_stops_no_other),
+      RUN(a_pin_gives_way_to_one_who_runs_alone));
