@@ -23,13 +23,20 @@ static void write_head(const struct request *q, struct by_buf *out) {
     api_add_str(out, "created_at", by_str_of(at));
 }
 
+/* Nanoseconds: of the prompt, without its wait, until the first token; of the answer from there on, never 0, as clients divide
+ * eval_count by it. */
 static void write_done(const struct request *q, const struct journal_entry *e, struct by_buf *out) {
     const struct journal_sample *s = e->samples;
+    uint64_t now_ns = by_now_ns(), first_ns = s->first_ns ? s->first_ns : now_ns,
+             until_first_ns = first_ns - q->started_ns, queue_ns = e->queue_us * 1000,
+             prompt_ns = until_first_ns - BY_MIN(queue_ns, until_first_ns);
     by_buf_addf(out,
                 ",\"done\":true,\"done_reason\":\"%s\",\"total_duration\":%llu,\"load_duration\":0,"
-                "\"prompt_eval_count\":%u,\"eval_count\":%u}",
-                request_finish_reason(s), (unsigned long long)(by_now_ns() - q->started_ns),
-                e->n_prompt, s->n_output);
+                "\"prompt_eval_count\":%u,\"prompt_eval_duration\":%llu,\"eval_count\":%u,"
+                "\"eval_duration\":%llu}",
+                request_finish_reason(s), (unsigned long long)(now_ns - q->started_ns), e->n_prompt,
+                (unsigned long long)prompt_ns, s->n_output,
+                (unsigned long long)BY_MAX(now_ns - first_ns, (uint64_t)1));
 }
 
 static void write_calls(const struct chat_view *v, size_t from, struct by_buf *out) {
@@ -260,7 +267,8 @@ static void answer_load(struct request *q, struct conn *c, bool is_chat) {
                                : ",\"response\":\"\"");
     by_buf_addf(&body,
                 ",\"done\":true,\"done_reason\":\"%s\",\"total_duration\":0,\"load_duration\":0,"
-                "\"prompt_eval_count\":0,\"eval_count\":0}\n",
+                "\"prompt_eval_count\":0,\"prompt_eval_duration\":0,\"eval_count\":0,"
+                "\"eval_duration\":0}\n",
                 ends ? "unload" : "load");
     conn_respond(c, 200, "application/json", by_buf_str(&body), NULL);
     by_buf_release(&body);

@@ -457,7 +457,9 @@ static const struct form_field ollama_said[] = {
     {"done", "{'const':true}", "of a stream: only in its last line", true},
     {"done_reason", STRING, "stop, length or abort", true},
     {"prompt_eval_count", COUNT, "tokens of the prompt", true},
+    {"prompt_eval_duration", COUNT, "nanoseconds until the first token, without the wait", true},
     {"eval_count", COUNT, "tokens of the answer", true},
+    {"eval_duration", COUNT, "nanoseconds from the first token on", true},
 };
 const struct form form_ollama_said = {"OllamaSaid", "what was said", FIELDS(ollama_said),
                                       .stream = "application/x-ndjson"};

@@ -50,6 +50,15 @@ def test_generate_streams_the_same(server):
     assert whole["prompt_eval_count"] == same["usage"]["prompt_tokens"]
 
 
+def test_how_long_it_took_is_told(server):
+    """eval_duration was not there: `ollama run --verbose` and all who divide eval_count by it had a KeyError, or infinity."""
+    b = {"model": "m", "prompt": "hello", "options": {"num_predict": 5}}
+    for last in (server.ok("/api/generate", {**b, "stream": False}), lines_of(server, "/api/generate", b)[-1],
+                 server.ok("/api/generate", {**b, "stream": False, "options": {"num_predict": 1}})):
+        assert last["prompt_eval_duration"] > 0 and last["eval_duration"] > 0, last
+        assert last["prompt_eval_duration"] + last["eval_duration"] <= last["total_duration"] + 1, last
+
+
 def test_facts(server):
     (model,) = server.get("/api/tags").json["models"]
     assert model["name"] == model["model"] == "stand-in" and model["details"]["family"] == "stand-in"
