@@ -116,6 +116,18 @@ int api_refuse(const struct by_json *body, const char *const *names, size_t n, s
     return 0;
 }
 
+int api_replace_body(struct request *q, const struct by_buf *body, const char *what,
+                     struct by_err *err) {
+    const struct by_json_limits lim = {.bytes_max = SIZE_MAX, .depth_max = LIMIT_JSON_DEPTH};
+    struct by_json *as = NULL;
+    int rc = body->is_full ? by_fail(err, BY_ELIMIT, "%s: more than %zu bytes", what, body->max)
+                           : by_json_parse(&as, by_buf_str(body), &lim, err);
+    if (rc) return rc;
+    by_json_free(q->body);
+    q->body = as;
+    return 0;
+}
+
 /* Prompts of one request that brings no seed are drawn apart, also when they are the same. */
 static void draw_seed(const struct request *q, struct msg_sampling *s) {
     if (q->has_seed || !q->n_entries) return;

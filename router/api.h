@@ -63,8 +63,14 @@ BY_MUST_USE int api_refuse(const struct by_json *body, const char *const *names,
                            struct by_err *err);
 /* What POST /generate asks for: api_native_read.c */
 BY_MUST_USE int api_generate_read(struct request *q, struct by_err *err);
-/* Reads `body`, a chat completion's, in place of the request's own: how other dialects are read. */
+/* Reads `body`, a chat completion's or a completion's, in place of the request's own: how other dialects are read. Of a
+ * completion's tokens there are no 16 unless it says so. */
 BY_MUST_USE int api_chat_read_as(struct request *q, const struct by_buf *body, struct by_err *err);
+BY_MUST_USE int api_completions_read_as(struct request *q, const struct by_buf *body,
+                                        struct by_err *err);
+/* Half of these two: `body` becomes the request's; what: the field that makes it too long when it is. */
+BY_MUST_USE int api_replace_body(struct request *q, const struct by_buf *body, const char *what,
+                                 struct by_err *err);
 /* A list prompt: strings, token ids, or lists of either, as /generate and /v1/completions take it. Adds one entry a
  * prompt to q. `base` holds everything but the prompt. */
 bool api_is_list_of_prompts(const struct by_json *prompt);

@@ -170,9 +170,9 @@ static void add_member(struct by_buf *out, const struct by_json *obj, const char
 }
 
 static int refuse_missing(const struct by_json *body, bool is_chat, struct by_err *err) {
-    static const char *const refused[] = {"format", "images",  "suffix",  "template",
-                                          "raw",    "context", "logprobs"};
-    int rc = api_refuse(body, refused, BY_COUNTOF(refused), err);
+    static const char *const refused[] = {"format",  "images",   "suffix", "template",
+                                          "context", "logprobs", "raw"}; /* that: of a chat only */
+    int rc = api_refuse(body, refused, BY_COUNTOF(refused) - !is_chat, err);
     if (rc) return rc;
     const struct by_json *list = is_chat ? by_json_get(body, "messages") : NULL;
     unsigned i = 0;
@@ -206,7 +206,14 @@ static void add_options(struct by_buf *out, const struct by_json *options) {
         add_member(out, options, "num_predict", "max_tokens");
 }
 
-static void add_prompt(struct by_buf *out, const struct by_json *body) {
+/* Those of a chat, or what `generate` says as messages. */
+static void add_messages(struct by_buf *out, const struct by_json *messages,
+                         const struct by_json *body) {
+    by_buf_addz(out, "{\"messages\":");
+    if (messages) {
+        by_json_print(messages, out);
+        return;
+    }
     by_buf_addz(out, "[");
     if (by_json_str(by_json_get(body, "system")).n) {
         by_buf_addz(out, "{\"role\":\"system\"");
@@ -218,27 +225,37 @@ static void add_prompt(struct by_buf *out, const struct by_json *body) {
     by_buf_addz(out, "}]");
 }
 
+/* A prompt that is its own template; as with Ollama nothing else stands before it. */
+static int add_raw(struct by_buf *out, const struct by_json *body, struct by_err *err) {
+    if (by_json_str(by_json_get(body, "system")).n)
+        return by_fail(err, BY_EINVAL,
+                       "system: with raw the prompt is all that the model sees; write it there");
+    by_buf_addz(out, "{\"prompt\":");
+    by_json_print(by_json_get(body, "prompt"), out);
+    return 0;
+}
+
 /* is_load: nothing is said, it is only to be loaded; the rest has not been read. */
 static int read_body(struct request *q, bool is_chat, bool *is_load, struct by_err *err) {
     struct by_buf out;
     const struct by_json *messages = NULL, *options = NULL;
     const struct by_json *think = by_json_get(q->body, "think");
     struct by_str prompt = {0};
-    bool is_stream = true;
+    bool is_stream = true, is_raw = false;
     int rc = refuse_missing(q->body, is_chat, err);
     if (!rc) rc = by_json_get_bool(q->body, "", "stream", &is_stream, err);
     if (!rc) rc = by_json_get_object(q->body, "", "options", &options, err);
     if (!rc && is_chat) rc = by_json_get_array(q->body, "", "messages", &messages, err);
     if (!rc && !is_chat) rc = by_json_get_str(q->body, "", "prompt", &prompt, err);
+    if (!rc && !is_chat) rc = by_json_get_bool(q->body, "", "raw", &is_raw, err);
     if (!rc) rc = by_json_get_str(q->body, "", "model", &q->model, err);
     *is_load = !rc && !by_json_first(messages) && !prompt.n;
     if (rc || *is_load) return rc;
     by_buf_init(&out, LIMIT_STR_BYTES);
-    by_buf_addz(&out, "{\"messages\":");
-    if (is_chat)
-        by_json_print(messages, &out);
+    if (is_raw)
+        rc = add_raw(&out, q->body, err);
     else
-        add_prompt(&out, q->body);
+        add_messages(&out, messages, q->body);
     by_buf_addz(&out, is_stream ? ",\"stream\":true" : ",\"stream\":false");
     add_member(&out, q->body, "model", "model");
     add_member(&out, q->body, "tools", "tools");
@@ -250,7 +267,7 @@ static int read_body(struct request *q, bool is_chat, bool *is_load, struct by_e
     if (by_json_type(think) == BY_JSON_STRING)
         add_member(&out, q->body, "think", "reasoning_effort");
     by_buf_addc(&out, '}');
-    rc = api_chat_read_as(q, &out, err);
+    if (!rc) rc = is_raw ? api_completions_read_as(q, &out, err) : api_chat_read_as(q, &out, err);
     by_buf_release(&out);
     return rc;
 }

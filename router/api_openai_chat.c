@@ -424,14 +424,8 @@ static int read_chat(struct request *q, struct by_err *err) {
 }
 
 int api_chat_read_as(struct request *q, const struct by_buf *body, struct by_err *err) {
-    const struct by_json_limits lim = {.bytes_max = SIZE_MAX, .depth_max = LIMIT_JSON_DEPTH};
-    struct by_json *as = NULL;
-    int rc = body->is_full ? by_fail(err, BY_ELIMIT, "messages: they are too long")
-                           : by_json_parse(&as, by_buf_str(body), &lim, err);
-    if (rc) return rc;
-    by_json_free(q->body);
-    q->body = as;
-    return read_chat(q, err);
+    int rc = api_replace_body(q, body, "messages", err);
+    return rc ? rc : read_chat(q, err);
 }
 
 void api_chat(struct router *r, struct conn *c, const struct http1_request *req) {

@@ -228,12 +228,11 @@ static int read_best_of(struct request *q, uint32_t best_of, struct params *p, s
     return 0;
 }
 
-static int read_completions(struct request *q, struct by_err *err) {
-    enum { DEFAULT_NEW_TOKENS = 16 };
+static int read_completions(struct request *q, uint32_t default_new_tokens, struct by_err *err) {
     struct params p;
     struct msg_generate m = {.add_special_tokens = true, .clock_s = q->created_s};
     int64_t best_of = 0;
-    params_init(&p, DEFAULT_NEW_TOKENS);
+    params_init(&p, default_new_tokens);
     const struct by_json *prompt = by_json_get(q->body, "prompt");
     if (!prompt || by_json_type(prompt) == BY_JSON_NULL)
         return by_fail(err, BY_EINVAL, "prompt: a prompt is needed%s",
@@ -253,11 +252,17 @@ static int read_completions(struct request *q, struct by_err *err) {
     return api_add_prompts(q, prompt, "prompt", API_TEXT | API_IDS, &m, err);
 }
 
+int api_completions_read_as(struct request *q, const struct by_buf *body, struct by_err *err) {
+    int rc = api_replace_body(q, body, "prompt", err);
+    return rc ? rc : read_completions(q, 0, err);
+}
+
 void api_completions(struct router *r, struct conn *c, const struct http1_request *req) {
+    enum { DEFAULT_NEW_TOKENS = 16 };
     struct by_err err = {0};
     struct request *q = request_new(r, c, &completions);
     if (!request_parse(q, req)) return;
-    if (read_completions(q, &err))
+    if (read_completions(q, DEFAULT_NEW_TOKENS, &err))
         request_refuse(q, &err);
     else
         request_start(q);

@@ -202,6 +202,7 @@ static const struct form_field ollama_chat[] = {
 static const struct form_field ollama_generate[] = {
     {"prompt", WORD, "what the user says; without it, as above", false},
     {"system", ANYTHING, "what stands before it", false},
+    {"raw", TRUTH, "true: the prompt as it is, in no template", false},
     OLLAMA_OPTIONS,
 };
 const struct form form_ollama_chat = {"OllamaChat", "Ollama's chat", FIELDS(ollama_chat)};

@@ -50,6 +50,18 @@ def test_generate_streams_the_same(server):
     assert whole["prompt_eval_count"] == same["usage"]["prompt_tokens"]
 
 
+def test_raw_is_the_prompt_alone(server):
+    """raw: true was refused, though /v1/completions does the same: base models have no template, and fill-in-the-middle brings its own."""
+    b = {"model": "m", "prompt": "hello", "raw": True, "options": {"temperature": 0, "num_predict": 20}}
+    said = server.ok("/api/generate", {**b, "stream": False})
+    same = server.ok("/v1/completions", {"prompt": "hello", "max_tokens": 20, "temperature": 0})
+    assert said["response"] == same["choices"][0]["text"] and said["eval_count"] == 20
+    assert said["prompt_eval_count"] == same["usage"]["prompt_tokens"]
+    assert "".join(line["response"] for line in lines_of(server, "/api/generate", b)) == said["response"]
+    unlimited = server.ok("/api/generate", {**b, "stream": False, "options": {"temperature": 0, "num_predict": -1}})
+    assert unlimited["eval_count"] > 16  # which is what a completion has that does not say
+
+
 def test_how_long_it_took_is_told(server):
     """eval_duration was not there: `ollama run --verbose` and all who divide eval_count by it had a KeyError, or infinity."""
     b = {"model": "m", "prompt": "hello", "options": {"num_predict": 5}}
@@ -75,7 +87,7 @@ def test_what_the_parsers_give_is_told(parrot):  # noqa: F811
     ("chat", {"messages": "x"}, "messages"), ("chat", {"logprobs": True}, "logprobs"), ("chat", {"format": "json"}, "format"),
     ("chat", {"messages": [{"role": "user", "content": "x", "images": ["AA=="]}]}, "images"), ("chat", {"stream": 1}, "stream"),
     ("chat", {"options": {"temperature": "hot"}}, "temperature"), ("chat", {"options": 5}, "options"),
-    ("chat", {"think": "hard"}, "think"), ("generate", {"prompt": 5}, "prompt"), ("generate", {"prompt": "x", "raw": True}, "raw"), ("generate", {"prompt": "x", "suffix": "y"}, "suffix"),
+    ("chat", {"think": "hard"}, "think"), ("generate", {"prompt": 5}, "prompt"), ("generate", {"prompt": "x", "raw": True, "system": "s"}, "system"), ("generate", {"prompt": "x", "raw": 1}, "raw"), ("chat", {"raw": True}, "raw"), ("generate", {"prompt": "x", "suffix": "y"}, "suffix"),
 ])
 def test_errors_are_in_its_form(server, path, more, named):
     base = chat("x") if path == "chat" else {"model": "m"}
