@@ -3,6 +3,7 @@
 #include "common/base/check.h"
 #include "common/base/mem.h"
 #include "common/base/options_config.h"
+#include "common/base/options_meant.h"
 #include "common/base/options_row.h"
 #include "common/base/options_text.h"
 
@@ -90,57 +91,14 @@ static int set_value(struct by_options *o, const struct by_options_row *r, const
     }
 }
 
-/* What other servers call it, for who brings a command from there: SGLang, vLLM, llama.cpp. */
-static const struct {
-    const char *flag, *says;
-} foreign[] = {
-    {"--max-model-len", "here it is --context-length"},
-    {"--ctx-size", "here it is --context-length"},
-    {"--gpu-memory-utilization", "here it is --mem-fraction-static"},
-    {"--max-num-seqs", "here it is --max-running-requests"},
-    {"--parallel", "here it is --max-running-requests"},
-    {"--max-num-batched-tokens", "here it is --chunked-prefill-size"},
-    {"--block-size", "here it is --page-size"},
-    {"--alias", "here it is --served-model-name"},
-    {"--tokenizer", "here it is --tokenizer-path"},
-    {"--n-gpu-layers", "here it is --device cuda"},
-    {"--disable-log-requests", "leave it out: requests are logged with --log-requests only"},
-    {"--enable-metrics", "leave it out: GET /metrics is always there"},
-    {"--enable-cache-report", "leave it out: usage always has cached_tokens"},
-    {"--enable-prefix-caching", "leave it out: prefixes are cached without it"},
-    {"--enable-mixed-chunk", "leave it out: steps are mixed without it"},
-    {"--enable-priority-scheduling", "here it is --schedule-policy priority"},
-    {"--enable-deterministic-inference", "here it is --deterministic, and on a CPU always so"},
-    {"--enable-auto-tool-choice", "leave it out: --tool-call-parser is enough"},
-    {"--skip-server-warmup", "leave it out: there is none"},
-    {"--random-seed", "leave it out: a request has its own seed"},
-    {"--stream-interval", "leave it out: what waits for a slow client goes out together"},
-    {"--sampling-backend", "leave it out: there is one"},
-    {"--attention-backend", "leave it out: --device and --cpu-isa decide"},
-    {"--grammar-backend", "leave it out: grammars are not served yet"},
-};
-
 static int fail_unknown(const struct by_options_program *prog, const char *flag,
                         struct by_err *err) {
-    char best[FLAG_MAX] = "", text[FLAG_MAX];
-    unsigned least = (unsigned)BY_MIN(strlen(flag) / 3, (size_t)3) + 1;
-    for (size_t i = 0; i < BY_COUNTOF(foreign); i++) {
-        if (strcmp(flag, foreign[i].flag) == 0)
-            return by_fail(err, BY_EINVAL, "%s has no option %s; %s", prog->name, flag,
-                           foreign[i].says);
-    }
-    for (size_t i = 0; i < by_options_n_rows; i++) {
-        if (by_options_rows[i].kind == KIND_SECTION ||
-            !by_options_row_is_read(&by_options_rows[i], prog->who))
-            continue;
-        by_options_row_flag(by_options_rows[i].name, text);
-        unsigned d = by_str_distance(flag, text);
-        if (d >= least) continue;
-        least = d;
-        memcpy(best, text, sizeof best);
-    }
-    return by_fail(err, BY_EINVAL, "%s has no option %s%s%s%s; see %s --help", prog->name, flag,
-                   *best ? " (did you mean " : "", best, *best ? "?)" : "", prog->name);
+    char meant[256];
+    by_options_meant_text(flag, prog->who, meant, sizeof meant);
+    if (*meant == ';') /* that is all that there is to say */
+        return by_fail(err, BY_EINVAL, "%s has no option %s%s", prog->name, flag, meant);
+    return by_fail(err, BY_EINVAL, "%s has no option %s%s; see %s --help", prog->name, flag, meant,
+                   prog->name);
 }
 
 struct config_ctx {
@@ -156,7 +114,12 @@ static int set_from_config(void *ctx, const char *key, const char *value, struct
     snprintf(from, sizeof from, "%s: %s", c->path, key);
     /* A file is shared by all programs: a key that another program reads is none of our business. */
     const struct by_options_row *any = by_options_row_find(by_str_of(key), BY_FOR_ALL);
-    if (!any) return by_fail(err, BY_EINVAL, "%s: there is no such option", from);
+    if (!any) {
+        char flag[FLAG_MAX], meant[256];
+        by_options_row_flag(key, flag);
+        by_options_meant_text(flag, BY_FOR_ALL, meant, sizeof meant);
+        return by_fail(err, BY_EINVAL, "%s: there is no such option%s", from, meant);
+    }
     size_t at = (size_t)(any - by_options_rows);
     by_assert(at < 64 * BY_COUNTOF(c->seen));
     if (c->seen[at / 64] >> at % 64 & 1)
@@ -167,13 +130,6 @@ static int set_from_config(void *ctx, const char *key, const char *value, struct
 
 static bool is_key(const struct by_options_row *r) {
     return r->kind == KIND_STR && by_str_ends(by_str_of(r->name), BY_STR("api_key"));
-}
-
-static void env_name(const struct by_options_row *r, char out[FLAG_MAX]) {
-    snprintf(out, FLAG_MAX, "BANYAN_%s", r->name);
-    for (char *p = out; *p; p++) {
-        if (*p >= 'a' && *p <= 'z') *p = (char)(*p - 32);
-    }
 }
 
 /* Kubernetes gives every pod NAME_PORT=tcp://IP:PORT for each Service of its namespace: for one that is called banyan under the
@@ -189,7 +145,7 @@ static int read_env(struct by_options *o, const struct by_options_program *prog,
         if (!by_options_row_is_value(&by_options_rows[i]) ||
             !by_options_row_is_read(&by_options_rows[i], prog->who))
             continue;
-        env_name(&by_options_rows[i], name);
+        by_options_env_name(by_options_rows[i].name, name);
         const char *value = getenv(name);
         if (!value || !*value || is_service_link(&by_options_rows[i], value)) continue;
         int rc = set_value(o, &by_options_rows[i], name, value, err);
@@ -301,7 +257,7 @@ void by_options_hand_on(const struct by_options *o) {
     for (size_t i = 0; i < by_options_n_rows; i++) {
         const struct by_options_row *r = &by_options_rows[i];
         char name[FLAG_MAX];
-        env_name(r, name);
+        by_options_env_name(r->name, name);
         if (is_key(r) && *str_at(o, r))
             setenv(name, *str_at(o, r), 1);
         else if (by_options_row_is_value(r))

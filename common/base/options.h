@@ -4,7 +4,7 @@
  *
  * A row makes the parser, --help, the environment name, the config key, the docs page and the typed field
  * `opt->port`. A flag that this program does not read is refused by name with the nearest match; `banyan serve`
- * reads all of them and hands each child the ones it reads.
+ * reads all of them and hands each child the ones it reads. A variable that none is named by is warned of (options_meant.h).
  * Always: a parsed struct holds values within the row's range. Strings are owned by the struct.
  * Owner: main; read only afterwards. */
 #ifndef COMMON_BASE_OPTIONS_H

@@ -3,6 +3,7 @@
 #include "common/base/check.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
+#include "common/base/options_meant.h"
 #include "common/base/rand.h"
 
 #include <dirent.h>
@@ -72,6 +73,10 @@ static void follow_parent(void) {
     if ((uint64_t)getppid() != pid) raise(SIGTERM); /* it died before we asked */
 }
 
+static void warn(const char *text) {
+    by_warn("%s", text);
+}
+
 void by_proc_init(const char *name) {
     by_mem_one_heap();
     prctl(PR_SET_NAME, name);
@@ -90,6 +95,7 @@ void by_proc_init(const char *name) {
         sigaction(crashes[i], &crash, NULL);
     raise_fd_limit();
     follow_parent();
+    if (!getenv("BANYAN_PARENT")) by_options_strange_env(warn); /* else the parent has told */
 }
 
 void by_proc_start(struct by_options *out, const struct by_options_program *program, int argc,

@@ -12,7 +12,7 @@
 enum { BY_EXIT_UNSUPPORTED = 79 };
 
 /* Logs, SIGPIPE and SIGXFSZ ignored, fd limit raised to the hard limit, a one-line report on SIGSEGV & co, and death when the
- * parent dies if the environment says BANYAN_PARENT=<pid> (banyan serve sets it). */
+ * parent dies if the environment says BANYAN_PARENT=<pid> (banyan serve sets it). Warns of variables that are misspelt. */
 void by_proc_init(const char *name);
 /* The first lines of every daemon: its options into *out (yours), or a sentence about them and the end; its log, as they want
  * it, in the name of the program without "banyan-"; and by_proc_init. */

@@ -1,7 +1,7 @@
 #include "deploy/cli/cmd.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
-#include "common/base/options.h"
+#include "common/base/options_meant.h"
 #include "common/net/keys.h"
 #include "common/template/builtin.h"
 #include "proto/endpoint.h"
@@ -50,6 +50,10 @@ static void show(const struct by_options *o) {
     by_options_argv_free(argv);
 }
 
+static void tell(const char *text) {
+    printf("note: %s\n", text);
+}
+
 static int check(int argc, char **argv) {
     static const struct by_options_program program = {
         .name = "banyan config check",
@@ -74,10 +78,12 @@ static int check(int argc, char **argv) {
     if (!rc && o.n_rest) rc = by_fail(&err, BY_EINVAL, "'%s' is no option", o.rest[0]);
     if (!rc) rc = check_files(&o, &err);
     if (rc) {
-        fprintf(stderr, "banyan config check: %s\n", err.text);
+        fprintf(stderr, "%s%s\n",
+                strstr(err.text, program.name) ? "" : "banyan config check: ", err.text);
         return 1;
     }
     show(&o);
+    by_options_strange_env(tell);
     by_options_release(&o);
     return 0;
 }

@@ -1,7 +1,7 @@
 #include "deploy/cli/cmd.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
-#include "common/base/options.h"
+#include "common/base/options_meant.h"
 #include "common/base/proc.h"
 #include "common/modelfile/model_dir.h"
 #include "common/net/keys.h"
@@ -240,6 +240,10 @@ static void look_at_model(void) {
     by_model_dir_close(d);
 }
 
+static void tell_variable(const char *text) {
+    say(NOTE, "options", "%s", text);
+}
+
 int cmd_doctor(int argc, char **argv) {
     static const struct by_options_program program = {
         .name = "banyan doctor",
@@ -251,6 +255,7 @@ int cmd_doctor(int argc, char **argv) {
         return 1;
     }
     say(GOOD, "options", "%s", doctor.o.config ? doctor.o.config : "understood");
+    by_options_strange_env(tell_variable);
     look_at_programs();
     look_at_cpu();
     look_at_memory();

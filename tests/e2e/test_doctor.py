@@ -37,7 +37,8 @@ def test_flags_win_over_the_environment_over_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("text, words", [
-    ("prot: 1\n", "prot"),
+    ("prot: 1\n", "prot: there is no such option (did you mean --port?)"),
+    ("max_model_len: 1\n", "there is no such option; here it is --context-length"),
     ("port: 70000\n", "70000"),
     ("port: [1]\n", "c.yaml"),
     ("port: 1\nhost: a\nport: 2\n", "port: it is given twice"),
@@ -53,6 +54,13 @@ def test_what_is_wrong_is_named(tmp_path, text, words):
     path.write_text(text)
     rc, said = run("config", "check", path)
     assert rc == 1 and words in said, said
+
+
+def test_a_variable_that_is_nearly_one_is_told():
+    """It set nothing, and nobody said so."""
+    for words in (["config", "check"], ["doctor"]):
+        rc, said = run(*words, BANYAN_PROT="8080")
+        assert "BANYAN_PROT sets nothing (did you mean BANYAN_PORT?)" in said, said
 
 
 def test_flags_behind_the_file_count_and_a_word_more_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-#include "common/base/options.h"
+#include "common/base/options_meant.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -191,8 +191,53 @@ TEST(what_other_servers_call_it_is_translated_and_nothing_far_is_guessed) {
     assert_null(strstr(err.text, "did you mean"));
     assert_int_equal(PARSE(&o, &err, "--nnodes", "1"), BY_EINVAL);
     assert_null(strstr(err.text, "did you mean"));
+    assert_int_equal(PARSE(&o, &err, "-m", "x"), BY_EINVAL);
+    assert_non_null(strstr(err.text, "here it is --model-path"));
     assert_int_equal(PARSE(&o, &err, "--hots", "x"), BY_EINVAL);
     assert_non_null(strstr(err.text, "did you mean --host?"));
+}
+
+static char told[512];
+
+static void take(const char *text) {
+    snprintf(told + strlen(told), sizeof told - strlen(told), "%s\n", text);
+}
+
+/* BANYAN_PROT=8080 was passed over: the server came up on another port than the one that was written down for it. */
+TEST(a_variable_that_is_nearly_an_option_is_told) {
+    UNUSED_STATE;
+    static const char *const strange[] = {"BANYAN_PROT", "BANYAN_MAX_MODEL_LEN", "BANYAN_TP"};
+    static const char *const quiet[] = {"BANYAN_PORT", "BANYAN_BIN",       "BANYAN_TEST_LONG",
+                                        "BANYAN_",     "BANYAN_IMAGE_TAG", "MY_BANYAN_PROT"};
+    for (size_t i = 0; i < BY_COUNTOF(strange); i++)
+        setenv(strange[i], "1", 1);
+    for (size_t i = 0; i < BY_COUNTOF(quiet); i++)
+        setenv(quiet[i], "1", 1);
+    setenv("BANYAN_HOTS", "", 1); /* no value, no wish */
+    by_options_strange_env(take);
+    assert_non_null(strstr(told, "BANYAN_PROT sets nothing (did you mean BANYAN_PORT?)\n"));
+    assert_non_null(
+        strstr(told, "BANYAN_MAX_MODEL_LEN sets nothing; here it is --context-length\n"));
+    assert_non_null(strstr(told, "BANYAN_TP sets nothing (did you mean BANYAN_TP_SIZE?)\n"));
+    size_t n_lines = 0;
+    for (const char *at = told; (at = strchr(at, '\n')) != NULL; at++)
+        n_lines++;
+    for (size_t i = 0; i < BY_COUNTOF(strange); i++)
+        unsetenv(strange[i]);
+    for (size_t i = 0; i < BY_COUNTOF(quiet); i++)
+        unsetenv(quiet[i]);
+    unsetenv("BANYAN_HOTS");
+    told[0] = '\0';
+    /* a Service called banyan, one called banyan-host; and those whose variables are not ours */
+    setenv("BANYAN_PORT_30000_TCP", "tcp://10.0.0.1:30000", 1);
+    setenv("BANYAN_HOST_PORT", "tcp://10.0.0.1:30000", 1);
+    setenv("BANYAN_SERVICE_HOST", "10.0.0.1", 1);
+    setenv("BANYAN_SERVICE_PORT", "30000", 1);
+    setenv("BANYAN_PORT_30000_TCP_PROTO", "tcp", 1);
+    setenv("BANYAN_PORT_30000_TCP_ADDR", "10.0.0.1", 1);
+    by_options_strange_env(take);
+    assert_string_equal(told, "");
+    assert_int_equal(n_lines, BY_COUNTOF(strange));
 }
 
 /* --api-key "$KEY" without a KEY opened the server to all, and --model-path "$MODEL" served the default model. */
@@ -229,6 +274,7 @@ TEST(what_kubernetes_says_of_a_service_is_no_port) {
 
 TESTS(RUN(flags_win_over_environment_over_file_over_default), RUN(mistakes_are_named),
       RUN(what_kubernetes_says_of_a_service_is_no_port), RUN(a_value_that_is_empty_is_refused),
+      RUN(a_variable_that_is_nearly_an_option_is_told),
       RUN(what_other_servers_call_it_is_translated_and_nothing_far_is_guessed),
       RUN(an_ipv6_address_may_stand_in_brackets), RUN(a_child_gets_what_differs_from_the_default),
       RUN(keys_go_to_children_by_the_environment),
