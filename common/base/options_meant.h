@@ -2,6 +2,7 @@
  *
  *     --prot ─▶ the row of port            --max-model-len ─▶ "here it is --context-length"
  *
+ * Always: what is far from every option is not guessed at.
  * Owner: nobody; constant. */
 #ifndef COMMON_BASE_OPTIONS_MEANT_H
 #define COMMON_BASE_OPTIONS_MEANT_H
