@@ -434,7 +434,7 @@ int main(int argc, char **argv) {
     by_notify("STATUS=loading the model");
     int rc = load(&err);
     if (rc) {
-        by_error("%s", err.text);
+        by_proc_last_words(err.text);
         return rc == BY_EUNSUPPORTED ? BY_EXIT_UNSUPPORTED : 1;
     }
     by_info("loaded %s %s: %.0f MB of weights, %u pages of %u tokens on %s in %.2f s", shell.type,

@@ -199,7 +199,8 @@ int main(int argc, char **argv) {
     auth_add(r->auth, o.api_key, false);
     auth_add(r->auth, o.admin_api_key, true);
     if (o.api_key_file && auth_read(r->auth, o.api_key_file, &err)) {
-        by_error("--api-key-file: %s", err.text);
+        by_fail_prefix(&err, "--api-key-file");
+        by_proc_last_words(err.text);
         return EXIT_PERMANENT;
     }
     shell.key_file = o.api_key_file;
@@ -223,7 +224,7 @@ int main(int argc, char **argv) {
     by_list_init(&r->unwritten);
     by_buf_init(&r->scratch, REQUEST_ANSWER_MAX);
     if (open_all(&shell, &o, &err)) {
-        by_error("%s", err.text);
+        by_proc_last_words(err.text);
         return EXIT_PERMANENT;
     }
     check_files(o.max_connections);

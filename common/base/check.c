@@ -1,6 +1,7 @@
 #include "common/base/check.h"
 
 #include "common/base/log.h"
+#include "common/base/proc.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -32,6 +33,6 @@ void by_die(const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    by_error("%s", text);
+    by_proc_last_words(text);
     exit(1);
 }

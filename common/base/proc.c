@@ -221,6 +221,13 @@ void by_notify(const char *state) {
     close(fd);
 }
 
+void by_proc_last_words(const char *why) {
+    char state[1100];
+    by_error("%s", why);
+    snprintf(state, sizeof state, "STOPPING=1\nSTATUS=%.*s", (int)strcspn(why, "\n"), why);
+    by_notify(state);
+}
+
 uint64_t by_proc_watchdog_ns(void) {
     const char *usec = getenv("WATCHDOG_USEC"), *whose = getenv("WATCHDOG_PID");
     uint64_t us, pid;

@@ -30,6 +30,9 @@ bool by_proc_is_orphan(void); /* banyan serve started us and is gone */
 void by_proc_tidy(const char *run_dir);
 /* Tells the supervisor ("READY=1", "STATUS=loading 40 %") by the sd_notify protocol: systemd, and banyan serve. */
 void by_notify(const char *state);
+/* Why this process ends: an error in the log, and the status that it leaves behind, which banyan serve repeats at its own end and
+ * `systemctl status` shows. */
+void by_proc_last_words(const char *why);
 /* How often by_notify("WATCHDOG=1") is due, from the thread that does the work: a third of systemd's WatchdogSec. 0: nobody
  * watches. */
 uint64_t by_proc_watchdog_ns(void);

@@ -37,6 +37,7 @@ static struct serve {
     struct workers workers;
     char *run_dir, *exe_dir;
     bool owns_run_dir, was_ready, is_stopping, has_failed;
+    char why[1200]; /* it has failed: the last line, where one looks who comes later */
     uint64_t started_ns;
     uv_signal_t signals[2], hangup;
     uv_timer_t timer, alive; /* alive: systemd's watchdog, when there is one */
@@ -186,6 +187,9 @@ static bool on_failed(void *ctx, struct child *c, int64_t code) {
     if (err.code) by_error("%s", err.text);
     by_error("%s could not start (its own line above says why) status=%lld", child_name(c),
              (long long)code);
+    const char *why = child_last_words(c);
+    snprintf(serve.why, sizeof serve.why, "stopped: %s could not start%s%s", child_name(c),
+             *why ? ": " : "; its own line above says why", why);
     serve.has_failed = true;
     stop_all(true);
     return false;
@@ -319,7 +323,7 @@ int cmd_serve(int argc, char **argv) {
     struct by_err err = {0};
     serve.started_ns = by_now_ns();
     if (prepare(argc, argv, &err)) {
-        by_error("%s", err.text);
+        by_proc_last_words(err.text);
         return 1;
     }
     serve.started_ns = by_now_ns(); /* a download is no part of the start */
@@ -335,6 +339,7 @@ int cmd_serve(int argc, char **argv) {
     choose_parsers(&serve.o);
     if (start_all(&err)) {
         by_error("%s", err.text);
+        snprintf(serve.why, sizeof serve.why, "stopped: %s", err.text);
         serve.has_failed = true;
         stop_all(true);
     }
@@ -343,6 +348,9 @@ int cmd_serve(int argc, char **argv) {
     workers_release(&serve.workers);
     remove_sockets();
     if (serve.owns_run_dir) by_dir_remove(serve.run_dir);
-    by_info("stopped");
+    if (serve.has_failed)
+        by_proc_last_words(serve.why);
+    else
+        by_info("stopped");
     return serve.has_failed ? 1 : 0;
 }

@@ -20,7 +20,7 @@ enum {
     BACKOFF_MAX_MS = 30000,
     YOUNG_MS = 5000,
     ENV_MAX = 512,
-    STATUS_MAX = 512,
+    STATUS_MAX = 1100, /* by_proc_last_words */
 };
 
 enum child_state { CHILD_WAITING, CHILD_STARTING, CHILD_READY, CHILD_GONE };
@@ -43,6 +43,7 @@ struct child {
     int notify_fd;
     char notify_path[128];
     char status[STATUS_MAX];
+    bool is_ending; /* the status says why */
 };
 
 struct supervisor {
@@ -57,17 +58,15 @@ static void start(struct child *c);
 
 static void take_line(struct child *c, const char *line) {
     struct supervisor *s = c->supervisor;
+    if (strcmp(line, "STOPPING=1") == 0) c->is_ending = true;
     if (strncmp(line, "STATUS=", 7) == 0) {
         snprintf(c->status, sizeof c->status, "%s", line + 7);
         s->o.status(s->o.ctx, c, c->status);
     }
 }
 
-static void on_notify(uv_poll_t *h, int status, int events) {
-    struct child *c = h->data;
-    char text[1024];
-    (void)status;
-    (void)events;
+static void take_news(struct child *c) {
+    char text[1536];
     for (ssize_t n; (n = recv(c->notify_fd, text, sizeof text - 1, MSG_DONTWAIT)) > 0;) {
         bool is_ready = false;
         text[n] = '\0';
@@ -82,6 +81,12 @@ static void on_notify(uv_poll_t *h, int status, int events) {
         c->seconds = (double)(by_now_ns() - c->started_ns) / 1e9;
         c->supervisor->o.ready(c->supervisor->o.ctx, c);
     }
+}
+
+static void on_notify(uv_poll_t *h, int status, int events) {
+    (void)status;
+    (void)events;
+    take_news(h->data);
 }
 
 static void open_notify(struct child *c) {
@@ -125,6 +130,7 @@ static void on_process_closed(uv_handle_t *h) {
 
 static void take_exit(struct child *c, int64_t code, int sig) {
     struct supervisor *s = c->supervisor;
+    take_news(c); /* its last words may still be on their way */
     c->is_running = false;
     c->state = CHILD_GONE;
     bool may = s->may_restart;
@@ -183,7 +189,7 @@ static void start(struct child *c) {
     c->process = by_alloc(sizeof *c->process);
     c->process->data = c;
     c->state = CHILD_STARTING;
-    c->has_served = false;
+    c->has_served = c->is_ending = false;
     c->started_ns = by_now_ns();
     int rc = uv_spawn(c->supervisor->o.loop, c->process, &o);
     if (!rc) {
@@ -255,6 +261,10 @@ const char *child_name(const struct child *c) {
 
 const char *child_status(const struct child *c) {
     return c->status;
+}
+
+const char *child_last_words(const struct child *c) {
+    return c->is_ending ? c->status : "";
 }
 
 int child_pid(const struct child *c) {

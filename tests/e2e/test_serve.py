@@ -236,7 +236,9 @@ def test_what_cannot_start_says_why_in_a_sentence(worker, tmp_path, flags, said)
     s = Serve(*FLAGS, *flags, worker=worker)
     try:
         assert s.wait() == 1
-        assert any(said in line for line in s.logs().splitlines() if " error " in line), s.logs()
+        # the last line, where systemctl status and kubectl logs --tail look: it was "stopped", six lines below the reason
+        last = s.logs().splitlines()[-1]
+        assert " error " in last and said in last, s.logs()
         assert left_of(s) == ([], [])
     finally:
         s.stop()

@@ -146,7 +146,7 @@ class Engine(Client):
         """The sentences of the lines that say error; the program's whole last line when there is none."""
         lines = self._lines()
         errors = [re.sub(r"^\S+ error +", "", line) for line in lines if re.match(r"\S+ error ", line)]
-        causes = [line for line in errors if "(its own line above says why)" not in line] or errors
+        causes = [line for line in errors if "(its own line above says why)" not in line and not line.startswith("serve: stopped: ")] or errors
         return "; ".join(causes) or (lines[-1] if lines else "what it said is on stderr" if self._is_loud else "it said nothing")
 
     def shutdown(self):

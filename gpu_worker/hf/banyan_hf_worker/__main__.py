@@ -35,6 +35,12 @@ def notify(state):
             log("warn", f"cannot tell the supervisor: {failure}")
 
 
+def last_words(text):
+    """Why this process ends, as by_proc_last_words says it: banyan serve repeats it at its own end."""
+    log("error", text)
+    notify(f"STOPPING=1\nSTATUS={' '.join(text.split())[:1000]}")
+
+
 def watchdog():
     """(seconds, call) when systemd wants to hear of us: a third of its WatchdogSec, from the thread that does the work."""
     every, whose = os.environ.get("WATCHDOG_USEC"), os.environ.get("WATCHDOG_PID")
@@ -310,22 +316,22 @@ def main():
         folder.check(o.model_path, trust_remote_code=o.trust_remote_code, allow_pickle=o.allow_pickle)
         from . import loader, probe
     except folder.LoadError as refused:
-        log("error", str(refused))
+        last_words(str(refused))
         return EXIT_PERMANENT
     except ImportError as missing:
-        log("error", f"{missing}; run deploy/setup.sh --transformers")
+        last_words(f"{missing}; run deploy/setup.sh --transformers")
         return EXIT_PERMANENT
     try:
         worker, record, capacity = start(o)
     except (loader.LoadError, probe.Refused) as refused:
-        log("error", str(refused))
+        last_words(str(refused))
         return EXIT_PERMANENT
     from .parallel import Wrong
 
     try:
         serve(o, worker, record, capacity, stop_fd())  # while it loads, SIGTERM simply ends it
     except Wrong as wrong:
-        log("error", f"--tp-size {o.tp_size}: {wrong}")
+        last_words(f"--tp-size {o.tp_size}: {wrong}")
         return EXIT_PERMANENT
     return 0
 
