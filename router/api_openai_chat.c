@@ -333,7 +333,7 @@ static int check_effort(const struct by_json *effort, struct by_err *err) {
                    "from 0 to 0.99 is possible");
 }
 
-/* What the tokenizer worker needs to render: {messages, tools, add_generation_prompt, continue_final_message, kwargs}. */
+/* What the tokenizer worker needs to render: {messages, tools, needs_tools, add_generation_prompt, continue_final_message, kwargs}. */
 static struct by_str chat_of(struct request *q) {
     struct by_buf out;
     const struct by_json *body = q->body, *choice = by_json_get(body, "tool_choice");
@@ -341,8 +341,11 @@ static struct by_str chat_of(struct request *q) {
     by_buf_init(&out, LIMIT_STR_BYTES);
     by_buf_addc(&out, '{');
     add_messages(&out, by_json_get(body, "messages"));
-    if (!choice || !by_str_eqz(by_json_str(choice), "none"))
+    if (!choice || !by_str_eqz(by_json_str(choice), "none")) {
         add_member(&out, body, "tools", "tools");
+        /* who has named a parser knows how the model hears of tools */
+        if (q->router->tools == PARSE_TOOLS_NONE) by_buf_addz(&out, ",\"needs_tools\":true");
+    }
     add_member(&out, body, "continue_final_message", "continue_final_message");
     if (by_json_type(by_json_get(body, "add_generation_prompt")) != BY_JSON_NULL)
         add_member(&out, body, "add_generation_prompt", "add_generation_prompt");

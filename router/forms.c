@@ -116,7 +116,7 @@ static const struct form_field chat[] = {
     {"messages", "{'type':'array','minItems':1,'items':" CHAT_MESSAGE "}",
      "role and content of each; the model's template makes the prompt", true},
     {"tools", "{'type':['array','null']}",
-     "what it may call, if the model's template shows it tools; calls are read by "
+     "what it may call; refused when the model's template would not show them; calls are read by "
      "--tool-call-parser",
      false},
     {"tool_choice", ANYTHING, "auto or none", false},

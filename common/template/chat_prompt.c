@@ -152,6 +152,17 @@ static size_t cut_at_tag(struct by_jrun *r, struct by_str text) {
     return by_jchar_drop_space(text, at);
 }
 
+/* The template does not ask for them. */
+static void lose_tools(struct by_jrun *r, const struct by_jval *chat) {
+    const struct by_jval *needs = member(r, chat, "needs_tools");
+    if (needs && by_jops_truth(needs))
+        by_jrun_fail(r, BY_EUNSUPPORTED,
+                     "tools: the model does not support tools: its chat template would not show "
+                     "them; leave them out, or start the server with a --chat-template that does");
+    else
+        by_warn_limited("the chat template knows no tools: a request's are not in its prompt");
+}
+
 static void set_globals(struct by_jrun *r, const struct by_chat_template *t,
                         const struct by_jval *chat, const struct by_jval value[N_VARS]) {
     const struct by_chat_vars *v = r->prog == &t->tool_prog ? &t->tool_vars : &t->vars;
@@ -163,8 +174,7 @@ static void set_globals(struct by_jrun *r, const struct by_chat_template *t,
     for (int i = 0; i < N_VARS; i++) {
         if (v->is_asked[i]) r->globals[v->at[i]] = value[i];
     }
-    if (!v->is_asked[VAR_TOOLS] && by_jops_truth(&value[VAR_TOOLS]))
-        by_warn_limited("the chat template knows no tools: a request's are not in its prompt");
+    if (!v->is_asked[VAR_TOOLS] && by_jops_truth(&value[VAR_TOOLS])) lose_tools(r, chat);
     for (uint32_t i = 0; kwargs && kwargs->type == BY_J_DICT && i < kwargs->dict->n; i++) {
         const struct by_jentry *e = &kwargs->dict->at[i];
         uint64_t id;
@@ -236,6 +246,7 @@ static void render(struct by_jrun *r, const struct by_chat_template *t, const st
                     [VAR_DOCUMENTS] = documents ? *documents : by_jval_none(),
                     [VAR_ADDS] = by_jval_bool(adds && by_jops_truth(adds)),
                 });
+    if (r->code) return;
     struct by_jbuild *prompt = r->out;
     by_jexec_run(r);
     if (prompt->is_full)

@@ -8,6 +8,7 @@
  *     clients spell it, chat_template_kwargs)}                              ─▶ prompt, and who wrote each
  *     byte of it: mark 1 came with the request, mark 0 stands in the template (jval.h)
  *
+ * needs_tools beside them: tools that the template would not show are BY_EUNSUPPORTED; else a warning, as in transformers.
  * The result is transformers 5's apply_chat_template, byte for byte, its own changes to the messages included
  * (reasoning_content and thinking fill each other; the tag of continue_final_message).
  * Always: a run is bounded in steps, bytes and depth; a template that refuses (raise_exception) is BY_EINVAL with its

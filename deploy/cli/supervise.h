@@ -39,9 +39,9 @@ struct child *supervisor_add(struct supervisor *s, const char *name, char **argv
                              const char *const *env);
 void child_set_argv(struct child *c, char **argv, const char *const *env);
 const char *child_name(const struct child *c);
-const char *child_status(const struct child *c); /* what it last said of itself; "" at first */
+const char *child_status(const struct child *c);     /* what it last said of itself; "" at first */
 const char *child_last_words(const struct child *c); /* why it ends, or ended; "": it did not say */
-int child_pid(const struct child *c);            /* 0: not running */
+int child_pid(const struct child *c);                /* 0: not running */
 bool child_was_ready(const struct child *c);
 double child_seconds(const struct child *c); /* from its start to READY=1 */
 bool supervisor_all_ready(const struct supervisor *s);

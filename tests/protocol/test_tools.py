@@ -52,6 +52,18 @@ def calls_of(message):
     return [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in message["tool_calls"] or []]
 
 
+def test_tools_that_the_template_would_not_show_are_refused(server):
+    """They were passed over with a line in the server's log: the client waited for calls of functions that its model had never seen."""
+    messages, ours = [{"role": "user", "content": "x"}], {"name": "get", "input_schema": {"type": "object"}}
+    for path, b in [("/v1/chat/completions", {"tools": TOOLS}), ("/v1/messages", {"tools": [ours], "max_tokens": 2}),
+                    ("/api/chat", {"tools": TOOLS}), ("/v1/responses", {"input": "x", "tools": [{"type": "function", "name": "get"}]})]:
+        answer = server.post(path, {**({} if "input" in b else {"messages": messages}), **b})
+        assert answer.status == 400 and b"tools: the model does not support tools" in answer.body, answer
+    said = {"messages": messages, "max_tokens": 2}
+    assert server.post("/v1/chat/completions", {**said, "tools": TOOLS, "tool_choice": "none"}).status == 200
+    assert server.post("/v1/chat/completions", {**said, "tools": []}).status == 200
+
+
 SAID = [
     ("plain words", "plain words", "", 0),
     ("I look.\n" + CALL, "I look.", "", 1),
