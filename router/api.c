@@ -34,6 +34,14 @@ void api_add_str(struct by_buf *out, const char *key, struct by_str value) {
     by_buf_add_json_str(out, value);
 }
 
+void api_add_member(struct by_buf *out, const struct by_json *obj, const char *key,
+                    const char *as) {
+    const struct by_json *v = by_json_get(obj, key);
+    if (!v || by_json_type(v) == BY_JSON_NULL) return;
+    by_buf_addf(out, ",\"%s\":", as);
+    by_json_print(v, out);
+}
+
 /* cache_salt and extra_key make one namespace; the salt's length stands first, so that no two pairs make the same one. */
 int api_read_namespace(struct request *q, const struct by_json *extra_key, struct by_str *out,
                        struct by_err *err) {
@@ -88,6 +96,15 @@ int api_read_routing(struct request *q, struct msg_generate *m, struct by_err *e
     return rc ? rc
               : api_read_namespace(q, by_json_get(q->body, "extra_key"), &m->routing.extra_key,
                                    err);
+}
+
+void api_serve(struct request *q, const struct http1_request *req, api_reader *read) {
+    struct by_err err = {0};
+    if (!request_parse(q, req)) return;
+    if (read(q, &err))
+        request_refuse(q, &err);
+    else
+        request_start(q);
 }
 
 static bool is_off(const struct by_json *v) {

@@ -49,6 +49,12 @@ api_error_writer api_anthropic_write_error, api_ollama_write_error;
 void api_write_usage(const struct request *q, struct by_buf *out);
 /* ,"name":"text" and so on: a JSON member with a comma before it. */
 void api_add_str(struct by_buf *out, const char *key, struct by_str value);
+/* The same of obj's member `key`, called `as`; nothing when it is null or not there. */
+void api_add_member(struct by_buf *out, const struct by_json *obj, const char *key, const char *as);
+/* Makes prompts of q->body. */
+typedef int api_reader(struct request *q, struct by_err *err);
+/* How a handler that generates ends: the body is parsed and read, and the request starts, or is refused and is over. */
+void api_serve(struct request *q, const struct http1_request *req, api_reader *read);
 enum { API_TEXT = 1, API_IDS = 2 }; /* what a prompt may be */
 /* rid, priority, extra_key, cache_salt, timeout_ms, queue_timeout_ms: the same in every dialect. */
 BY_MUST_USE int api_read_routing(struct request *q, struct msg_generate *m, struct by_err *err);

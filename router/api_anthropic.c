@@ -202,14 +202,6 @@ static const struct dialect count = {.error = api_anthropic_write_error};
 
 /* ---- reading: as a chat completion ---- */
 
-static void add_member(struct by_buf *out, const struct by_json *obj, const char *key,
-                       const char *as) {
-    const struct by_json *v = by_json_get(obj, key);
-    if (!v || by_json_type(v) == BY_JSON_NULL) return;
-    by_buf_addf(out, ",\"%s\":", as);
-    by_json_print(v, out);
-}
-
 static void add_value(struct by_buf *out, const char *head, const struct by_json *v) {
     by_buf_addz(out, head);
     if (v)
@@ -256,7 +248,7 @@ static void add_tool_results(struct by_buf *out, const struct by_json *content) 
     for (const struct by_json *b = by_json_first(content); b; b = by_json_next(b)) {
         if (!by_str_eqz(type_of(b), "tool_result")) continue;
         by_buf_addz(out, ",{\"role\":\"tool\"");
-        add_member(out, b, "tool_use_id", "tool_call_id");
+        api_add_member(out, b, "tool_use_id", "tool_call_id");
         by_buf_addz(out, ",\"content\":");
         add_words(out, by_json_get(b, "content"));
         by_buf_addc(out, '}');
@@ -269,9 +261,9 @@ static void add_tool_calls(struct by_buf *out, const struct by_json *content) {
         if (!by_str_eqz(type_of(b), "tool_use")) continue;
         by_buf_addz(out, is_first ? ",\"tool_calls\":[" : ",");
         by_buf_addz(out, "{\"type\":\"function\"");
-        add_member(out, b, "id", "id");
+        api_add_member(out, b, "id", "id");
         add_value(out, ",\"function\":{\"name\":", by_json_get(b, "name"));
-        add_member(out, b, "input", "arguments");
+        api_add_member(out, b, "input", "arguments");
         by_buf_addz(out, "}}");
         is_first = false;
     }
@@ -374,8 +366,8 @@ static void add_tools(struct by_buf *out, const struct by_json *body) {
         for (const struct by_json *t = by_json_first(tools); t; t = by_json_next(t)) {
             by_buf_addz(out, t == by_json_first(tools) ? "{" : ",{");
             add_value(out, "\"type\":\"function\",\"function\":{\"name\":", by_json_get(t, "name"));
-            add_member(out, t, "description", "description");
-            add_member(out, t, "input_schema", "parameters");
+            api_add_member(out, t, "description", "description");
+            api_add_member(out, t, "input_schema", "parameters");
             by_buf_addz(out, "}}");
         }
         by_buf_addc(out, ']');
@@ -385,7 +377,7 @@ static void add_tools(struct by_buf *out, const struct by_json *body) {
         by_buf_addz(out, ",\"parallel_tool_calls\":false");
 }
 
-static int read_messages(struct request *q, bool is_count, struct by_err *err) {
+static int read_as_chat(struct request *q, bool is_count, struct by_err *err) {
     static const char *const same[] = {"model",      "max_tokens", "temperature", "top_p",
                                        "top_k",      "stream",     "rid",         "priority",
                                        "cache_salt", "extra_key"};
@@ -400,13 +392,13 @@ static int read_messages(struct request *q, bool is_count, struct by_err *err) {
     by_buf_addz(&out, "{\"messages\":");
     rc = add_messages(&out, q->body, err);
     for (size_t i = 0; i < BY_COUNTOF(same) && !(is_count && i); i++)
-        add_member(&out, q->body, same[i], same[i]);
+        api_add_member(&out, q->body, same[i], same[i]);
     if (is_count) by_buf_addz(&out, ",\"max_tokens\":0");
-    if (!is_count) add_member(&out, q->body, "stop_sequences", "stop");
+    if (!is_count) api_add_member(&out, q->body, "stop_sequences", "stop");
     if (thinking && by_json_type(thinking) == BY_JSON_OBJECT)
         by_buf_addf(&out, ",\"chat_template_kwargs\":{\"enable_thinking\":%s}",
                     by_str_eqz(type_of(thinking), "disabled") ? "false" : "true");
-    add_member(&out, by_json_get(q->body, "output_config"), "effort", "reasoning_effort");
+    api_add_member(&out, by_json_get(q->body, "output_config"), "effort", "reasoning_effort");
     if (is_begun(q->body)) by_buf_addz(&out, ",\"continue_final_message\":true");
     add_tools(&out, q->body);
     by_buf_addc(&out, '}');
@@ -415,14 +407,12 @@ static int read_messages(struct request *q, bool is_count, struct by_err *err) {
     return rc;
 }
 
+static int read_messages(struct request *q, struct by_err *err) {
+    return read_as_chat(q, false, err);
+}
+
 void api_messages(struct router *r, struct conn *c, const struct http1_request *req) {
-    struct by_err err = {0};
-    struct request *q = request_new(r, c, &anthropic);
-    if (!request_parse(q, req)) return;
-    if (read_messages(q, false, &err))
-        request_refuse(q, &err);
-    else
-        request_start(q);
+    api_serve(request_new(r, c, &anthropic), req, read_messages);
 }
 
 /* A tokenizer worker renders and counts; no page is touched. The request was only read, and is never started. */
@@ -430,7 +420,7 @@ void api_count_tokens(struct router *r, struct conn *c, const struct http1_reque
     struct by_err err = {0};
     struct request *q = request_new(r, c, &count);
     if (!request_parse(q, req)) return;
-    if (read_messages(q, true, &err)) {
+    if (read_as_chat(q, true, &err)) {
         request_refuse(q, &err);
         return;
     }

@@ -146,13 +146,6 @@ static int read_inputs(struct request *q, const char *key, unsigned allowed, boo
     return rc ? rc : api_add_prompts(q, input, key, allowed, &m, err);
 }
 
-static void answer(struct request *q, int rc, const struct by_err *err) {
-    if (rc)
-        request_refuse(q, err);
-    else
-        request_start(q);
-}
-
 static struct embed *embed_new(struct request *q) {
     struct embed *o = by_arena_get(&q->arena, sizeof *o);
     *o = (struct embed){0};
@@ -160,67 +153,70 @@ static struct embed *embed_new(struct request *q) {
     return o;
 }
 
-void api_embeddings(struct router *r, struct conn *c, const struct http1_request *req) {
-    struct by_err err = {0};
-    struct request *q = request_new(r, c, &openai);
+static int read_openai(struct request *q, struct by_err *err) {
     struct embed *o = embed_new(q);
-    if (!request_parse(q, req)) return;
-    int rc = read_encoding(q, o, &err);
-    if (!rc) rc = read_dimensions(q, o, &err);
+    int rc = read_encoding(q, o, err);
+    if (!rc) rc = read_dimensions(q, o, err);
     const struct by_json *input = by_json_get(q->body, "input"), *first = by_json_first(input);
     bool is_list =
         first && by_json_type(input) == BY_JSON_ARRAY && by_json_type(first) != BY_JSON_NUMBER;
     if (!rc && is_list && by_json_len(input) > VECTOR_INPUTS_MAX)
-        rc = by_fail(&err, BY_ELIMIT, "input: %zu inputs are over the limit of %d",
+        rc = by_fail(err, BY_ELIMIT, "input: %zu inputs are over the limit of %d",
                      by_json_len(input), VECTOR_INPUTS_MAX);
-    if (!rc) rc = read_inputs(q, "input", API_TEXT | API_IDS, false, VECTOR_EMBEDDING, &err);
-    answer(q, rc, &err);
+    return rc ? rc : read_inputs(q, "input", API_TEXT | API_IDS, false, VECTOR_EMBEDDING, err);
 }
 
-static void native_handle(struct router *r, struct conn *c, const struct http1_request *req,
-                          enum vector want) {
-    struct by_err err = {0};
-    struct request *q = request_new(r, c, &native);
+void api_embeddings(struct router *r, struct conn *c, const struct http1_request *req) {
+    api_serve(request_new(r, c, &openai), req, read_openai);
+}
+
+static int read_native(struct request *q, enum vector want, struct by_err *err) {
     struct embed *o = embed_new(q);
-    if (!request_parse(q, req)) return;
     const struct by_json *text = by_json_get(q->body, "text"),
                          *ids = by_json_get(q->body, "input_ids");
     bool has_text = text && by_json_type(text) != BY_JSON_NULL,
          has_ids = ids && by_json_type(ids) != BY_JSON_NULL;
-    int rc = want == VECTOR_EMBEDDING ? read_dimensions(q, o, &err) : 0;
+    int rc = want == VECTOR_EMBEDDING ? read_dimensions(q, o, err) : 0;
     if (!rc && has_text == has_ids)
-        rc = by_fail(&err, BY_EINVAL, "text: exactly one of text and input_ids is needed");
-    if (!rc)
-        rc = read_inputs(q, has_text ? "text" : "input_ids", has_text ? API_TEXT : API_IDS, false,
-                         want, &err);
-    answer(q, rc, &err);
+        rc = by_fail(err, BY_EINVAL, "text: exactly one of text and input_ids is needed");
+    return rc ? rc
+              : read_inputs(q, has_text ? "text" : "input_ids", has_text ? API_TEXT : API_IDS,
+                            false, want, err);
+}
+
+static int read_encode(struct request *q, struct by_err *err) {
+    return read_native(q, VECTOR_EMBEDDING, err);
+}
+
+static int read_classify(struct request *q, struct by_err *err) {
+    return read_native(q, VECTOR_SCORES, err);
 }
 
 void api_encode(struct router *r, struct conn *c, const struct http1_request *req) {
-    native_handle(r, c, req, VECTOR_EMBEDDING);
+    api_serve(request_new(r, c, &native), req, read_encode);
 }
 
 void api_classify(struct router *r, struct conn *c, const struct http1_request *req) {
-    native_handle(r, c, req, VECTOR_SCORES);
+    api_serve(request_new(r, c, &native), req, read_classify);
 }
 
 /* Ollama cuts what is too long, unless it is told not to. */
+static int read_ollama(struct request *q, struct by_err *err) {
+    int rc = read_dimensions(q, embed_new(q), err);
+    return rc ? rc : read_inputs(q, "input", API_TEXT, true, VECTOR_EMBEDDING, err);
+}
+
 void api_ollama_embed(struct router *r, struct conn *c, const struct http1_request *req) {
-    struct by_err err = {0};
-    struct request *q = request_new(r, c, &ollama);
-    struct embed *o = embed_new(q);
-    if (!request_parse(q, req)) return;
-    int rc = read_dimensions(q, o, &err);
-    if (!rc) rc = read_inputs(q, "input", API_TEXT, true, VECTOR_EMBEDDING, &err);
-    answer(q, rc, &err);
+    api_serve(request_new(r, c, &ollama), req, read_ollama);
+}
+
+static int read_ollama_first(struct request *q, struct by_err *err) {
+    embed_new(q);
+    int rc = read_inputs(q, "prompt", API_TEXT, true, VECTOR_EMBEDDING, err);
+    if (!rc && q->is_list) rc = by_fail(err, BY_EINVAL, "prompt: one text; /api/embed takes many");
+    return rc;
 }
 
 void api_ollama_embeddings(struct router *r, struct conn *c, const struct http1_request *req) {
-    struct by_err err = {0};
-    struct request *q = request_new(r, c, &ollama_first);
-    embed_new(q);
-    if (!request_parse(q, req)) return;
-    int rc = read_inputs(q, "prompt", API_TEXT, true, VECTOR_EMBEDDING, &err);
-    if (!rc && q->is_list) rc = by_fail(&err, BY_EINVAL, "prompt: one text; /api/embed takes many");
-    answer(q, rc, &err);
+    api_serve(request_new(r, c, &ollama_first), req, read_ollama_first);
 }

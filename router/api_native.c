@@ -232,11 +232,5 @@ static const struct dialect native = {
     .delta = native_delta, .end = native_end, .whole = native_whole};
 
 void api_generate(struct router *r, struct conn *c, const struct http1_request *req) {
-    struct by_err err = {0};
-    struct request *q = request_new(r, c, &native);
-    if (!request_parse(q, req)) return;
-    if (api_generate_read(q, &err))
-        request_refuse(q, &err);
-    else
-        request_start(q);
+    api_serve(request_new(r, c, &native), req, api_generate_read);
 }

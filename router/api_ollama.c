@@ -161,14 +161,6 @@ static const struct dialect generate = {.delta = generate_delta,
 
 /* ---- reading: as a chat completion ---- */
 
-static void add_member(struct by_buf *out, const struct by_json *obj, const char *key,
-                       const char *as) {
-    const struct by_json *v = by_json_get(obj, key);
-    if (!v || by_json_type(v) == BY_JSON_NULL) return;
-    by_buf_addf(out, ",\"%s\":", as);
-    by_json_print(v, out);
-}
-
 static int refuse_missing(const struct by_json *body, bool is_chat, struct by_err *err) {
     static const char *const refused[] = {"format",  "images",   "suffix", "template",
                                           "context", "logprobs", "raw"}; /* that: of a chat only */
@@ -197,13 +189,13 @@ static void add_options(struct by_buf *out, const struct by_json *options) {
                          *k = by_json_get(options, "top_k");
     int64_t top_k = 0;
     for (size_t i = 0; i < BY_COUNTOF(names); i++)
-        add_member(out, options, names[i][0], names[i][1]);
+        api_add_member(out, options, names[i][0], names[i][1]);
     if (k && !(by_json_to_i64(k, &top_k) && top_k == 0)) /* 0: all, as ours is without it */
-        add_member(out, options, "top_k", "top_k");
+        api_add_member(out, options, "top_k", "top_k");
     if (!n || by_json_type(n) == BY_JSON_NULL)
         by_buf_addf(out, ",\"max_tokens\":%d", DEFAULT_NEW_TOKENS);
     else if (by_json_type(n) != BY_JSON_NUMBER || by_json_f64(n) >= 0) /* below 0: no limit */
-        add_member(out, options, "num_predict", "max_tokens");
+        api_add_member(out, options, "num_predict", "max_tokens");
 }
 
 /* Those of a chat, or what `generate` says as messages. */
@@ -217,11 +209,11 @@ static void add_messages(struct by_buf *out, const struct by_json *messages,
     by_buf_addz(out, "[");
     if (by_json_str(by_json_get(body, "system")).n) {
         by_buf_addz(out, "{\"role\":\"system\"");
-        add_member(out, body, "system", "content");
+        api_add_member(out, body, "system", "content");
         by_buf_addz(out, "},");
     }
     by_buf_addz(out, "{\"role\":\"user\"");
-    add_member(out, body, "prompt", "content");
+    api_add_member(out, body, "prompt", "content");
     by_buf_addz(out, "}]");
 }
 
@@ -257,15 +249,15 @@ static int read_body(struct request *q, bool is_chat, bool *is_load, struct by_e
     else
         add_messages(&out, messages, q->body);
     by_buf_addz(&out, is_stream ? ",\"stream\":true" : ",\"stream\":false");
-    add_member(&out, q->body, "model", "model");
-    add_member(&out, q->body, "tools", "tools");
-    add_member(&out, q->body, "cache_salt", "cache_salt");
+    api_add_member(&out, q->body, "model", "model");
+    api_add_member(&out, q->body, "tools", "tools");
+    api_add_member(&out, q->body, "cache_salt", "cache_salt");
     add_options(&out, options);
     if (by_json_type(think) == BY_JSON_BOOL && think)
         by_buf_addf(&out, ",\"chat_template_kwargs\":{\"enable_thinking\":%s}",
                     by_json_bool(think) ? "true" : "false");
     if (by_json_type(think) == BY_JSON_STRING)
-        add_member(&out, q->body, "think", "reasoning_effort");
+        api_add_member(&out, q->body, "think", "reasoning_effort");
     by_buf_addc(&out, '}');
     if (!rc) rc = is_raw ? api_completions_read_as(q, &out, err) : api_chat_read_as(q, &out, err);
     by_buf_release(&out);

@@ -250,14 +250,6 @@ static int check_messages(const struct by_json *body, struct by_err *err) {
     return 0;
 }
 
-static void add_member(struct by_buf *out, const struct by_json *body, const char *key,
-                       const char *as) {
-    const struct by_json *v = by_json_get(body, key);
-    if (!v || by_json_type(v) == BY_JSON_NULL) return;
-    by_buf_addf(out, "%s\"%s\":", out->n > 1 ? "," : "", as);
-    by_json_print(v, out);
-}
-
 /* Templates write a content as it is, so a list of parts would come out as a list: their texts take its place. */
 static void add_content(struct by_buf *out, const struct by_json *content) {
     struct by_buf text;
@@ -342,13 +334,13 @@ static struct by_str chat_of(struct request *q) {
     by_buf_addc(&out, '{');
     add_messages(&out, by_json_get(body, "messages"));
     if (!choice || !by_str_eqz(by_json_str(choice), "none")) {
-        add_member(&out, body, "tools", "tools");
+        api_add_member(&out, body, "tools", "tools");
         /* who has named a parser knows how the model hears of tools */
         if (q->router->tools == PARSE_TOOLS_NONE) by_buf_addz(&out, ",\"needs_tools\":true");
     }
-    add_member(&out, body, "continue_final_message", "continue_final_message");
+    api_add_member(&out, body, "continue_final_message", "continue_final_message");
     if (by_json_type(by_json_get(body, "add_generation_prompt")) != BY_JSON_NULL)
-        add_member(&out, body, "add_generation_prompt", "add_generation_prompt");
+        api_add_member(&out, body, "add_generation_prompt", "add_generation_prompt");
     else
         by_buf_addf(&out, ",\"add_generation_prompt\":%s", goes_on ? "false" : "true");
     add_kwargs(&out, body);
@@ -432,11 +424,5 @@ int api_chat_read_as(struct request *q, const struct by_buf *body, struct by_err
 }
 
 void api_chat(struct router *r, struct conn *c, const struct http1_request *req) {
-    struct by_err err = {0};
-    struct request *q = request_new(r, c, &chat);
-    if (!request_parse(q, req)) return;
-    if (read_chat(q, &err))
-        request_refuse(q, &err);
-    else
-        request_start(q);
+    api_serve(request_new(r, c, &chat), req, read_chat);
 }

@@ -257,13 +257,11 @@ int api_completions_read_as(struct request *q, const struct by_buf *body, struct
     return rc ? rc : read_completions(q, 0, err);
 }
 
-void api_completions(struct router *r, struct conn *c, const struct http1_request *req) {
+static int read_openai(struct request *q, struct by_err *err) {
     enum { DEFAULT_NEW_TOKENS = 16 };
-    struct by_err err = {0};
-    struct request *q = request_new(r, c, &completions);
-    if (!request_parse(q, req)) return;
-    if (read_completions(q, DEFAULT_NEW_TOKENS, &err))
-        request_refuse(q, &err);
-    else
-        request_start(q);
+    return read_completions(q, DEFAULT_NEW_TOKENS, err);
+}
+
+void api_completions(struct router *r, struct conn *c, const struct http1_request *req) {
+    api_serve(request_new(r, c, &completions), req, read_openai);
 }

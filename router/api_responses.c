@@ -248,14 +248,6 @@ static const struct dialect responses = {.names = names,
 
 /* ---- reading: as a chat completion ---- */
 
-static void add_member(struct by_buf *out, const struct by_json *obj, const char *key,
-                       const char *as) {
-    const struct by_json *v = by_json_get(obj, key);
-    if (!v || by_json_type(v) == BY_JSON_NULL) return;
-    by_buf_addf(out, ",\"%s\":", as);
-    by_json_print(v, out);
-}
-
 /* The messages so far: an assistant's words and the calls behind them are one. */
 struct turns {
     struct by_buf *out;
@@ -275,10 +267,10 @@ static void add_call(struct turns *t, const struct by_json *item) {
         [HIS_CALLS] = ","};
     by_buf_addz(t->out, before[t->last]);
     by_buf_addz(t->out, "{\"type\":\"function\"");
-    add_member(t->out, item, "call_id", "id");
+    api_add_member(t->out, item, "call_id", "id");
     by_buf_addz(t->out, ",\"function\":{\"name\":");
     by_buf_add_json_str(t->out, by_json_str(by_json_get(item, "name")));
-    add_member(t->out, item, "arguments", "arguments");
+    api_add_member(t->out, item, "arguments", "arguments");
     by_buf_addz(t->out, "}}");
     t->last = HIS_CALLS;
 }
@@ -293,7 +285,7 @@ static int add_parts(struct by_buf *out, const struct by_json *parts, unsigned i
                            "input[%u].content: only parts of text are supported yet", i);
         by_buf_addz(out, p == by_json_first(parts) ? "{" : ",{");
         by_buf_addz(out, "\"type\":\"text\"");
-        add_member(out, p, "text", "text");
+        api_add_member(out, p, "text", "text");
         by_buf_addc(out, '}');
     }
     by_buf_addc(out, ']');
@@ -326,8 +318,8 @@ static int add_item(struct turns *t, const struct by_json *item, unsigned i, str
     end_turn(t);
     if (by_str_eqz(type, "function_call_output")) {
         by_buf_addz(t->out, ",{\"role\":\"tool\"");
-        add_member(t->out, item, "call_id", "tool_call_id");
-        add_member(t->out, item, "output", "content");
+        api_add_member(t->out, item, "call_id", "tool_call_id");
+        api_add_member(t->out, item, "output", "content");
         by_buf_addc(t->out, '}');
         return 0;
     }
@@ -385,8 +377,8 @@ static int add_tools(struct by_buf *out, const struct by_json *body, struct by_e
         by_buf_addz(out, t == by_json_first(tools) ? "{" : ",{");
         by_buf_addz(out, "\"type\":\"function\",\"function\":{\"name\":");
         by_buf_add_json_str(out, by_json_str(by_json_get(t, "name")));
-        add_member(out, t, "description", "description");
-        add_member(out, t, "parameters", "parameters");
+        api_add_member(out, t, "description", "description");
+        api_add_member(out, t, "parameters", "parameters");
         by_buf_addz(out, "}}");
     }
     by_buf_addc(out, ']');
@@ -496,8 +488,8 @@ static int read_responses(struct request *q, struct by_err *err) {
     by_buf_addz(&out, "{\"messages\":");
     rc = add_input(&out, q->body, err);
     for (size_t i = 0; i < BY_COUNTOF(same); i++)
-        add_member(&out, q->body, same[i][0], same[i][1]);
-    if (reasoning) add_member(&out, reasoning, "effort", "reasoning_effort");
+        api_add_member(&out, q->body, same[i][0], same[i][1]);
+    if (reasoning) api_add_member(&out, reasoning, "effort", "reasoning_effort");
     if (!rc) rc = add_tools(&out, q->body, err);
     by_buf_addc(&out, '}');
     if (!rc) rc = api_chat_read_as(q, &out, err);
@@ -506,11 +498,5 @@ static int read_responses(struct request *q, struct by_err *err) {
 }
 
 void api_responses(struct router *r, struct conn *c, const struct http1_request *req) {
-    struct by_err err = {0};
-    struct request *q = request_new(r, c, &responses);
-    if (!request_parse(q, req)) return;
-    if (read_responses(q, &err))
-        request_refuse(q, &err);
-    else
-        request_start(q);
+    api_serve(request_new(r, c, &responses), req, read_responses);
 }

@@ -110,13 +110,7 @@ static int read_rerank(struct request *q, struct by_err *err) {
 }
 
 void api_rerank(struct router *r, struct conn *c, const struct http1_request *req) {
-    struct by_err err = {0};
-    struct request *q = request_new(r, c, &rerank);
-    if (!request_parse(q, req)) return;
-    if (read_rerank(q, &err))
-        request_refuse(q, &err);
-    else
-        request_start(q);
+    api_serve(request_new(r, c, &rerank), req, read_rerank);
 }
 
 /* ---- /v1/score ---- */
@@ -271,11 +265,5 @@ static int read_score(struct request *q, struct by_err *err) {
 }
 
 void api_score(struct router *r, struct conn *c, const struct http1_request *req) {
-    struct by_err err = {0};
-    struct request *q = request_new(r, c, &score);
-    if (!request_parse(q, req)) return;
-    if (read_score(q, &err))
-        request_refuse(q, &err);
-    else
-        request_start(q);
+    api_serve(request_new(r, c, &score), req, read_score);
 }
