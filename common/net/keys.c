@@ -37,6 +37,12 @@ static int take_line(struct by_keys *k, struct by_str line, const char *path, un
     return 0;
 }
 
+/* Its own key is the first that it lets in, and whom it calls has the same unless the file names another. */
+static void complete(struct by_keys *k) {
+    memcpy(k->allowed[0], k->public_key, BY_KEYS_Z85);
+    if (!k->server_key[0]) memcpy(k->server_key, k->public_key, BY_KEYS_Z85);
+}
+
 int by_keys_parse(struct by_keys *out, struct by_str text, const char *path, struct by_err *err) {
     char derived[BY_KEYS_Z85];
     struct by_str line;
@@ -54,8 +60,7 @@ int by_keys_parse(struct by_keys *out, struct by_str text, const char *path, str
                        "%s: no public or no secret key; `banyan keys FILE` makes both", path);
     if (zmq_curve_public(derived, out->secret_key) || strcmp(derived, out->public_key) != 0)
         return by_fail(err, BY_EFORMAT, "%s: the public key is not that of the secret one", path);
-    memcpy(out->allowed[0], out->public_key, BY_KEYS_Z85);
-    if (!out->server_key[0]) memcpy(out->server_key, out->public_key, BY_KEYS_Z85);
+    complete(out);
     return 0;
 }
 
@@ -74,8 +79,7 @@ int by_keys_make(struct by_keys *out, struct by_err *err) {
     if (zmq_curve_keypair(out->public_key, out->secret_key))
         return by_fail(err, BY_EUNSUPPORTED, "libzmq was built without CURVE: %s",
                        zmq_strerror(zmq_errno()));
-    memcpy(out->allowed[0], out->public_key, BY_KEYS_Z85);
-    memcpy(out->server_key, out->public_key, BY_KEYS_Z85);
+    complete(out);
     return 0;
 }
 
