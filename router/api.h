@@ -69,6 +69,8 @@ BY_MUST_USE int api_refuse(const struct by_json *body, const char *const *names,
                            struct by_err *err);
 /* What POST /generate asks for: api_native_read.c */
 BY_MUST_USE int api_generate_read(struct request *q, struct by_err *err);
+/* What POST /v1/responses asks for: api_responses_read.c */
+BY_MUST_USE int api_responses_read(struct request *q, struct by_err *err);
 /* Reads `body`, a chat completion's or a completion's, in place of the request's own: how other dialects are read. Of a
  * completion's tokens there are no 16 unless it says so. */
 BY_MUST_USE int api_chat_read_as(struct request *q, const struct by_buf *body, struct by_err *err);
