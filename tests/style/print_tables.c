@@ -94,11 +94,11 @@ static void print_forms(void) {
 static void print_paths(void) {
     static const char *const keys[] = {"none", "API key", "admin key"};
     printf(
-        "# Paths\n\nMade from router/routes.c and router/forms.c by `make docs`; do not edit. Keys "
-        "are "
-        "asked for when `--api-key` or\n`--admin-api-key` is given; the admin key opens all. With "
-        "ranges and types: `openapi.json` beside this page, and `GET /openapi.json`.\n\n"
-        "| path | what it is for | key | asks | answers |\n| --- | --- | --- | --- | --- |\n");
+        "# Paths\n\nMade from router/routes.c and router/forms_*.c by `make docs`; do not edit. "
+        "Keys are asked for when `--api-key` or\n`--admin-api-key` is given; the admin key opens "
+        "all. With ranges and types: `openapi.json` beside this page, and `GET "
+        "/openapi.json`.\n\n| path | what it is for | key | asks | answers |\n"
+        "| --- | --- | --- | --- | --- |\n");
     for (size_t i = 0; i < n_routes; i++)
         printf("| `%s %s` | %s | %s | %s | %s%s |\n", http1_method_name(routes[i].method),
                routes[i].path, routes[i].help, keys[routes[i].level],
