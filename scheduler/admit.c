@@ -1,7 +1,7 @@
 /* admit.c - may this one enter now? Slots, pages, prompt tokens, and an estimate of what is to come.
  *
- *     pages free + evictable  >=  its prompt's new pages + its expected output
- *                                 + what the running ones have left of theirs
+ *     pages free + evictable            >=  its prompt + its expected output
+ *       + of its match, locked by others      + what the running ones have left of theirs
  *
  * The expected output is a share (new_token_ratio) of max_new_tokens: it falls slowly while all goes well, and jumps
  * when a sequence has to be retracted. */
@@ -93,11 +93,18 @@ static uint32_t common_ids(const struct seq *a, const struct seq *b, uint32_t n)
     return i;
 }
 
+/* What each replica has of that in the tree; returns how many pages of s may come from there on r. */
+static uint32_t peek(const struct core *c, const struct replica *r, const struct seq *s,
+                     struct radix_held *held /* [n_replicas], zeros */) {
+    uint32_t n_pages_max = match_max(c, r, s);
+    if (n_pages_max > 0) radix_peek(c->tree, s->req->routing.extra_key, s->ids, n_pages_max, held);
+    return n_pages_max;
+}
+
 uint32_t admit_n_cached(const struct core *c, const struct replica *r, const struct seq *s) {
-    uint32_t n_held[RADIX_REPLICAS_MAX] = {0}, n_pages_max = match_max(c, r, s);
-    if (n_pages_max > 0)
-        radix_peek(c->tree, s->req->routing.extra_key, s->ids, n_pages_max, n_held);
-    return n_held[r->index] * c->page_size;
+    struct radix_held held[RADIX_REPLICAS_MAX] = {0};
+    peek(c, r, s, held);
+    return held[r->index].n_pages * c->page_size;
 }
 
 /* Is a running one computing a prefix of s right now that s would find in the tree a little later? */
@@ -152,21 +159,21 @@ static struct room room_of(const struct core *c, const struct replica *r, uint32
  * that one's next step, and counts as part of its load meanwhile: so a hot prefix spreads as soon as the queue before
  * the replica that has it is longer than the prefix. */
 static bool is_better_elsewhere(const struct core *c, const struct replica *r, const struct seq *s,
-                                const uint32_t *n_held, struct room *room) {
+                                const struct radix_held *held, struct room *room) {
     if (c->n_replicas_up < 2) return false;
-    uint64_t cost_here = s->n_total - n_held[r->index] * c->page_size + room->load[r->index];
+    uint64_t cost_here = s->n_total - held[r->index].n_pages * c->page_size + room->load[r->index];
     uint64_t best_cost = cost_here;
     uint32_t best = r->index;
     for (uint32_t i = 0; i < c->opt.n_replicas; i++) {
         const struct replica *o = c->replicas[i];
         if (o == r || !o->is_up || o->solo || o->n_free_slots == 0) continue;
-        uint64_t cost = s->n_total - n_held[i] * c->page_size + room->load[i];
+        uint64_t cost = s->n_total - held[i].n_pages * c->page_size + room->load[i];
         if (cost >= best_cost) continue;
         best_cost = cost;
         best = i;
     }
     if (best == r->index) return false;
-    room->load[best] += s->n_total - n_held[best] * c->page_size + DECODE_LOAD;
+    room->load[best] += s->n_total - held[best].n_pages * c->page_size + DECODE_LOAD;
     return true;
 }
 
@@ -244,11 +251,12 @@ static void count_admission(struct core *c, struct seq *s) {
 
 /* May s have its prompt, and pages for what is expected of it, without taking them from those who run? */
 static bool has_room(const struct core *c, const struct replica *r, const struct seq *s,
-                     uint32_t n_hit, const struct room *room) {
-    /* What it matches stops being evictable; count that as taken. */
+                     struct radix_held hit, const struct room *room) {
+    /* What it matches is part of both: it is evictable until s locks it, or locked by others. */
     uint64_t need = BY_DIV_UP(s->n_total + expected(c, s), c->page_size);
-    uint64_t have = (uint64_t)pages_n_free(r->pages) + radix_n_evictable(c->tree, r->index);
-    if (have <= n_hit) return false; /* not even one page beyond the match */
+    uint64_t have =
+        (uint64_t)pages_n_free(r->pages) + radix_n_evictable(c->tree, r->index) + hit.n_locked;
+    if (have <= hit.n_pages) return false; /* not even one page beyond the match */
     if (c->model.is_encoder) return have >= need && s->n_total <= room->budget; /* all at once */
     if (r->n_running == 0 && by_list_empty(&r->leaving)) return true;
     return have >= need + room->n_reserved;
@@ -283,15 +291,14 @@ static enum verdict consider(struct core *c, struct replica *r, struct seq *s, s
         return FAILED;
     }
     s->n_max = (uint32_t)BY_MIN((uint64_t)s->n_max, kv_tokens + 1); /* the last token needs no KV */
-    uint32_t n_held[RADIX_REPLICAS_MAX] = {0}, n_pages_max = match_max(c, r, s);
-    if (n_pages_max > 0)
-        radix_peek(c->tree, s->req->routing.extra_key, s->ids, n_pages_max, n_held);
-    uint32_t n_hit = n_held[r->index];
-    if (is_better_elsewhere(c, r, s, n_held, room)) return LATER;
+    struct radix_held held[RADIX_REPLICAS_MAX] = {0};
+    uint32_t n_pages_max = peek(c, r, s, held), n_hit = held[r->index].n_pages;
+    if (is_better_elsewhere(c, r, s, held, room)) return LATER;
     if (n_hit < n_pages_max && is_being_computed(c, r, s, n_hit, n_pages_max)) return LATER;
     /* Room comes last: nobody is to give his place for one who would wait all the same. */
     if (r->n_free_slots == 0) return NO_ROOM;
-    if (!has_room(c, r, s, n_hit, room) || !find_place(c, r, s, n_pages_max)) return NO_ROOM;
+    if (!has_room(c, r, s, held[r->index], room) || !find_place(c, r, s, n_pages_max))
+        return NO_ROOM;
     enter(c, r, s, room);
     return ENTERS;
 }

@@ -237,8 +237,8 @@ static uint32_t common_pages(const struct radix *t, const uint32_t *a, const uin
 }
 
 void radix_peek(const struct radix *t, struct by_str space, const uint32_t *ids, uint32_t n_pages,
-                uint32_t *n_held) {
-    memset(n_held, 0, t->n_replicas * sizeof *n_held);
+                struct radix_held *held) {
+    memset(held, 0, t->n_replicas * sizeof *held);
     uint64_t value;
     if (!by_strmap_get(&t->spaces, space, &value)) return;
     const struct radix_node *n = (const struct radix_node *)(uintptr_t)value;
@@ -249,7 +249,8 @@ void radix_peek(const struct radix *t, struct by_str space, const uint32_t *ids,
         uint32_t want = BY_MIN(n->n_pages, n_pages - done);
         uint32_t k = common_pages(t, n->tokens, rest, want);
         for (uint32_t r = 0; r < t->n_replicas; r++) {
-            if (n->hold[r].pages) n_held[r] = done + k;
+            if (n->hold[r].pages) held[r].n_pages = done + k;
+            if (n->hold[r].n_lock) held[r].n_locked = done + k;
         }
         if (k < n->n_pages) return;
         done += k;

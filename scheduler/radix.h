@@ -45,9 +45,12 @@ void radix_leave(struct radix *t, uint32_t replica);
 
 /* The root of a space; made when it is new. It stays while it has nodes or locks. */
 struct radix_node *radix_root(struct radix *t, struct by_str space);
-/* How many of the first n_pages pages of ids each replica holds. Changes nothing. */
+/* How much of the first n_pages pages of ids each replica holds. Changes nothing. */
+struct radix_held {
+    uint32_t n_pages, n_locked; /* of them, those under a lock */
+};
 void radix_peek(const struct radix *t, struct by_str space, const uint32_t *ids, uint32_t n_pages,
-                uint32_t *n_held /* [n_replicas] */);
+                struct radix_held *held /* [n_replicas] */);
 /* The longest prefix of ids, at most n_pages pages, that the replica holds; its page numbers go to pages (may be
  * NULL). A node is split if the match ends inside it. Counts as a use. */
 struct radix_at radix_match(struct radix *t, struct radix_node *root, uint32_t replica,

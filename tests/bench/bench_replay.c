@@ -159,14 +159,15 @@ static void make_trace(struct world *w, double sessions_per_s) {
 /* SGLang's rules: to the shortest queue when the queues differ much; else to where most of the text was sent before, if that
  * is more than half of it; else to the replica that was sent least. */
 static uint32_t guess_replica(struct world *w, const struct session *s) {
-    uint32_t held[REPLICAS], n_pages = s->n_ids / PAGE, best = 0, a = w->load[0], b = w->load[1];
+    struct radix_held held[REPLICAS];
+    uint32_t n_pages = s->n_ids / PAGE, best = 0, a = w->load[0], b = w->load[1];
     uint32_t most = BY_MAX(a, b), least = BY_MIN(a, b);
     if (most - least > BALANCE_ABS && most > least * BALANCE_REL) {
         best = a <= b ? 0 : 1;
     } else {
         radix_peek(w->guess, BY_STR(""), s->ids, n_pages, held);
-        best = held[1] > held[0];
-        if (held[best] <= CACHE_THRESHOLD * n_pages)
+        best = held[1].n_pages > held[0].n_pages;
+        if (held[best].n_pages <= CACHE_THRESHOLD * n_pages)
             best = radix_n_held(w->guess, 1) < radix_n_held(w->guess, 0);
     }
     struct pages *pages = w->guess_pages[best];

@@ -65,6 +65,21 @@ TEST(a_prompt_beyond_the_cache_is_refused) {
     world_stop(&w);
 }
 
+/* Pages that others hold locked were not among those that can be had, but each newcomer was charged for them all the same:
+ * of many who shared a prefix of half the cache one ran at a time. */
+TEST(a_prefix_that_is_in_use_costs_a_newcomer_nothing) {
+    UNUSED_STATE;
+    struct world w = {.n_pages = 100};
+    world_start(&w);
+    for (uint32_t rid = 1; rid <= 6; rid++)
+        w_submit(&w, rid, 220, 4, 20); /* 55 pages together, and at most 7 each */
+    w_run(&w);
+    assert_int_equal(w.rows_max, 6);
+    for (uint32_t rid = 1; rid <= 6; rid++)
+        w_assert_whole(&w, rid);
+    world_stop(&w);
+}
+
 TEST(memory_pressure_retracts_and_nobody_notices) {
     UNUSED_STATE;
     struct world w = {.n_pages = 40, .opt = {.conservativeness = 0.05}};
@@ -204,6 +219,7 @@ TEST(a_pin_gives_way_to_one_who_runs_alone) {
 
 TESTS(RUN(cached_tokens_tell_the_truth), RUN(two_prompts_at_once_compute_their_prefix_once),
       RUN(samples_share_the_prompts_whole_pages), RUN(a_prompt_beyond_the_cache_is_refused),
+      RUN(a_prefix_that_is_in_use_costs_a_newcomer_nothing),
       RUN(memory_pressure_retracts_and_nobody_notices), RUN(a_copy_of_a_run_does_not_hold_its_twin),
       RUN(a_slow_reader_holds_and_goes_on), RUN(the_paused_give_way_when_nobody_runs),
       RUN(the_paused_give_way_to_those_who_wait),

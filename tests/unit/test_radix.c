@@ -40,9 +40,9 @@ static uint32_t put(struct fixture *f, uint32_t r, const uint32_t *ids, uint32_t
 }
 
 static uint32_t held(struct fixture *f, uint32_t r, const uint32_t *ids, uint32_t n) {
-    uint32_t by_replica[REPLICAS];
+    struct radix_held by_replica[REPLICAS];
     radix_peek(f->t, BY_STR(""), ids, n, by_replica);
-    return by_replica[r];
+    return by_replica[r].n_pages;
 }
 
 TEST(a_split_keeps_both_halves_and_their_locks) {
@@ -107,10 +107,11 @@ TEST(spaces_do_not_see_each_other) {
     UNUSED_STATE;
     struct fixture f;
     setup(&f, 1, RADIX_LRU);
-    uint32_t ids[] = {1, 2, 3}, by_replica[REPLICAS];
+    uint32_t ids[] = {1, 2, 3};
+    struct radix_held by_replica[REPLICAS];
     put(&f, 0, ids, 3);
     radix_peek(f.t, BY_STR("salt"), ids, 3, by_replica);
-    assert_int_equal(by_replica[0], 0);
+    assert_int_equal(by_replica[0].n_pages, 0);
     teardown(&f);
 }
 
