@@ -312,7 +312,7 @@ static void extend(struct radix *t, struct radix_node *n, uint32_t r, const uint
     pages_share(t->replica[r].pages, pages, more);
     n->n_pages += more;
     t->replica[r].n_held += more;
-    if (h->n_lock > 0) t->replica[r].n_locked += more;
+    t->replica[r].n_locked += more; /* by the caller */
 }
 
 struct radix_at radix_insert(struct radix *t, struct radix_at at, uint32_t replica,
@@ -323,6 +323,7 @@ struct radix_at radix_insert(struct radix *t, struct radix_at at, uint32_t repli
         extend(t, at.node, replica, ids + (size_t)at.n_pages * t->page_size, n_pages - at.n_pages,
                pages + at.n_pages);
         at.node->last_used = t->tick;
+        at.node->priority = BY_MAX(at.node->priority, priority);
         return (struct radix_at){.node = at.node, .n_pages = n_pages};
     }
     while (at.n_pages < n_pages) {
@@ -331,6 +332,7 @@ struct radix_at radix_insert(struct radix *t, struct radix_at at, uint32_t repli
         struct radix_node *n = radix_child(t, at.node, rest);
         if (!n) {
             n = node_new(t, at.node, rest, left);
+            n->priority = priority;
         } else {
             uint32_t k = common_pages(t, n->tokens, rest, BY_MIN(n->n_pages, left));
             if (k < n->n_pages) n = radix_split(t, n, k);

@@ -129,7 +129,7 @@ static uint32_t first_victim(enum radix_policy policy) {
     }
     struct radix_node *root = radix_root(f.t, BY_STR(""));
     /* run 0 thrice in all; run 2 is the latest, but not a hit */
-    static const uint8_t uses[] = {2, 1, 1, 0, 0};
+    static const uint8_t uses[] = {2, 1, 0, 0, 1};
     for (uint32_t i = 0; i < BY_COUNTOF(uses); i++)
         radix_match(f.t, root, 0, runs[uses[i] == 2 ? 0 : uses[i]], 2, NULL);
     uint32_t victim = 3;
@@ -147,7 +147,28 @@ TEST(each_policy_picks_its_victim) {
     assert_int_equal(first_victim(RADIX_LFU), 2);      /* no hits */
     assert_int_equal(first_victim(RADIX_FIFO), 0);     /* came first */
     assert_int_equal(first_victim(RADIX_SLRU), 2);     /* the only one not protected */
-    assert_int_equal(first_victim(RADIX_PRIORITY), 1); /* lowest priority */
+    assert_int_equal(first_victim(RADIX_PRIORITY), 1); /* lowest priority, though used last */
+}
+
+/* One that was filed chunk by chunk kept the priority of its first. */
+TEST(a_run_that_grows_in_place_rises_with_who_files) {
+    UNUSED_STATE;
+    struct fixture f;
+    setup(&f, 1, RADIX_PRIORITY);
+    uint32_t low[] = {1, 2, 3, 4}, mid[] = {5, 6}, pages[4];
+    put(&f, 0, low, 2);
+    assert_true(pages_take(f.pages[0], 4, pages));
+    struct radix_at at = radix_match(f.t, radix_root(f.t, BY_STR("")), 0, low, 2, NULL);
+    radix_lock(f.t, at.node, 0);
+    at = radix_insert(f.t, at, 0, low, 4, pages, 9);
+    assert_int_equal(radix_n_nodes(f.t), 1);
+    radix_unlock(f.t, at.node, 0);
+    radix_insert(f.t, (struct radix_at){radix_root(f.t, BY_STR("")), 0}, 0, mid, 2, pages, 5);
+    pages_give(f.pages[0], pages, 4);
+    assert_int_equal(radix_evict(f.t, 0, 2), 2);
+    assert_int_equal(held(&f, 0, low, 4), 4);
+    assert_int_equal(held(&f, 0, mid, 2), 0);
+    teardown(&f);
 }
 
 TEST(a_leaf_gives_only_what_is_asked) {
@@ -356,5 +377,6 @@ TEST(a_warm_tree_allocates_nothing) {
 
 TESTS(RUN(a_split_keeps_both_halves_and_their_locks), RUN(a_partial_page_is_never_matched),
       RUN(one_users_run_grows_in_place), RUN(spaces_do_not_see_each_other),
-      RUN(each_policy_picks_its_victim), RUN(a_leaf_gives_only_what_is_asked),
-      RUN(agrees_with_a_list_of_sequences), RUN(a_warm_tree_allocates_nothing));
+      RUN(each_policy_picks_its_victim), RUN(a_run_that_grows_in_place_rises_with_who_files),
+      RUN(a_leaf_gives_only_what_is_asked), RUN(agrees_with_a_list_of_sequences),
+      RUN(a_warm_tree_allocates_nothing));
