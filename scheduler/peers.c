@@ -120,14 +120,17 @@ static int admit_worker(const struct core *c, const struct msg_hello *h, struct 
     if (c->n_replicas_up > 0 && cap->page_size != c->page_size)
         return by_fail(err, BY_EINVAL, "--page-size is %u here and %u at the other replicas",
                        cap->page_size, c->page_size);
+    const struct replica *r = c->replicas[cap->replica];
+    if (r->n_ranks > 0 && cap->page_size != r->capacity.page_size)
+        return by_fail(err, BY_EINVAL, "--page-size is %u here and %u at the other ranks",
+                       cap->page_size, r->capacity.page_size);
     if (c->model.n_vocab && h->model.n_vocab != c->model.n_vocab)
         return by_fail(err, BY_EINVAL, "its model has %u token ids, the one served %u",
                        h->model.n_vocab, c->model.n_vocab);
     if (c->n_replicas_up > 0 && !update_is_stale(c, &h->model) &&
         !by_str_eq(h->model.weights_id, c->model.weights_id))
         return by_fail(err, BY_EINVAL, "its weights differ from the other replicas'");
-    uint32_t there = c->replicas[cap->replica]->ranks[cap->rank];
-    const struct core_peer *p = core_peer(c, there);
+    const struct core_peer *p = core_peer(c, r->ranks[cap->rank]);
     if (p && !by_str_eqz(h->instance, p->instance))
         return by_fail(err, BY_EINVAL, "rank %u of replica %u is here already: instance %s",
                        cap->rank, cap->replica, p->instance);

@@ -241,6 +241,28 @@ TEST(a_worker_that_lies_about_its_capacity_is_refused) {
     world_stop(&w);
 }
 
+/* Only replicas were compared: a group of two page sizes came up, each rank with pages of its own. */
+TEST(a_rank_of_another_page_size_is_refused) {
+    UNUSED_STATE;
+    struct world w = {0};
+    world_start(&w);
+    w_worker_kill(&w, 0);
+    struct msg_hello h = {
+        .role = ROLE_GPU_WORKER,
+        .epoch = 9,
+        .model = {.n_vocab = W_VOCAB},
+        .capacity = {.page_size = 4, .n_pages = 9, .n_slots = 1, .step_tokens_max = 9, .world = 2}};
+    struct by_err err = {0};
+    assert_int_equal(core_admit(w.core, &h, &err), 0);
+    core_on_up(w.core, w.now, 100, &h);
+    h.capacity.rank = 1;
+    h.capacity.page_size = 8;
+    assert_int_equal(core_admit(w.core, &h, &err), BY_EINVAL);
+    h.capacity.page_size = 4;
+    assert_int_equal(core_admit(w.core, &h, &err), 0);
+    world_stop(&w);
+}
+
 TEST(results_that_make_no_sense_end_the_session_not_the_scheduler) {
     UNUSED_STATE;
     struct world w = {0};
@@ -262,4 +284,5 @@ TEST(results_that_make_no_sense_end_the_session_not_the_scheduler) {
 
 TESTS(RUN(nonsense_is_dropped_and_nothing_breaks),
       RUN(a_worker_that_lies_about_its_capacity_is_refused),
+      RUN(a_rank_of_another_page_size_is_refused),
       RUN(results_that_make_no_sense_end_the_session_not_the_scheduler));
