@@ -83,9 +83,9 @@ struct core {
 
     struct update update;
 
-    double new_token_ratio; /* of a request's max_new_tokens that admission expects to be used */
-    double finish_ns;       /* moving average of the time between two finished requests */
-    uint64_t last_finish_ns;
+    double new_token_ratio;  /* of a request's max_new_tokens that admission expects to be used */
+    double finish_ns;        /* between two samples' ends while there is work: moving average */
+    uint64_t last_finish_ns; /* 0: none since there was nothing to do */
     struct core_counts counts;
 };
 

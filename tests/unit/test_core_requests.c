@@ -141,6 +141,26 @@ TEST(one_too_many_is_refused_with_a_time) {
     world_stop(&w);
 }
 
+/* A quiet night counted as the time that one request took: in the morning a full queue said to come back in a minute. */
+TEST(idle_time_is_no_part_of_the_pace) {
+    UNUSED_STATE;
+    struct world w = {.n_slots = 1, .opt = {.max_queued = 3}};
+    world_start(&w);
+    for (uint32_t rid = 1; rid <= 2; rid++) {
+        w_submit(&w, rid, 0, 10, 5);
+        w_run(&w);
+        w_router_says(&w, MSG_ack, rid, 0, 5, true);
+        w.now += UINT64_C(8) * 3600 * 1000000000;
+    }
+    for (uint32_t rid = 3; rid <= 7; rid++) {
+        w_submit(&w, rid, 0, 10, 5);
+        w_step(&w);
+    }
+    assert_int_equal(w.req[7].code, BY_EFULL);
+    assert_int_equal(w.req[7].retry_after_ms, 1000);
+    world_stop(&w);
+}
+
 TEST(time_limits_end_a_request) {
     UNUSED_STATE;
     struct world w = {.n_slots = 1, .opt = {.queue_timeout_ms = 100, .run_timeout_ms = 1000}};
@@ -185,4 +205,5 @@ TESTS(RUN(a_request_runs_to_its_length), RUN(a_stop_id_ends_it_and_the_overrun_i
       RUN(long_prompts_come_in_chunks_beside_decodes), RUN(prompt_logprobs_begin_at_position_one),
       RUN(an_earlier_stop_in_the_text_wins), RUN(a_cancel_frees_within_the_steps_in_flight),
       RUN(a_cancel_that_overtakes_its_request_holds), RUN(one_too_many_is_refused_with_a_time),
-      RUN(time_limits_end_a_request), RUN(a_steady_step_allocates_nothing));
+      RUN(idle_time_is_no_part_of_the_pace), RUN(time_limits_end_a_request),
+      RUN(a_steady_step_allocates_nothing));
