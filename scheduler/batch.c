@@ -5,7 +5,6 @@
  * Decodes first: a stream that runs is not slowed by a prompt that comes; chunks of running prompts next, in the order
  * of admission; then whoever may enter. */
 #include "common/base/check.h"
-#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/metrics.h"
@@ -334,16 +333,6 @@ static uint32_t n_sampling(const struct flight *f) {
     return n;
 }
 
-/* Tokens generated a second, over the last second or so. */
-static void measure_rate(const struct core *c, struct replica *r, uint32_t n_new) {
-    r->rate_n += n_new;
-    uint64_t ns = c->now_ns - r->rate_from_ns;
-    if (ns < BY_NS_PER_S) return;
-    r->tokens_per_s = (double)r->rate_n * (double)BY_NS_PER_S / (double)ns;
-    r->rate_from_ns = c->now_ns;
-    r->rate_n = 0;
-}
-
 static double us_a_token(const struct flight *f, uint32_t us) {
     uint64_t n = 0;
     for (uint32_t i = 0; i < f->n_rows; i++)
@@ -391,6 +380,6 @@ void batch_done(struct core *c, struct replica *r, struct core_peer *peer,
     r->first_flight = (r->first_flight + 1) % REPLICA_DEPTH_MAX;
     r->n_flights--;
     c->counts.output_tokens += o.n_new;
-    measure_rate(c, r, o.n_new);
+    replica_generated(r, c->now_ns, o.n_new);
     if (o.n_new) by_count(BY_M_GENERATED_TOKENS, o.n_new);
 }

@@ -38,15 +38,16 @@ static void close_with(struct by_buf *out, const char *end) {
 
 /* ---- loads ---- */
 
-static uint64_t
-uncached_waiting(const struct core *c) { /* an upper bound: what the tree holds is not looked up */
+/* An upper bound: what the tree holds is not looked up. Of many, the first say for all. */
+static uint64_t uncached_waiting(const struct core *c) {
     uint64_t n = 0;
     uint32_t n_seen = 0;
     for (BY_LIST_EACH(it, &c->waiting)) {
-        if (n_seen++ == LISTED_MAX) break;
+        if (n_seen == LISTED_MAX) break;
         n += BY_CONTAINER_OF(it, struct seq, link)->n_total;
+        n_seen++;
     }
-    return n_seen ? n * c->n_waiting / BY_MIN(n_seen, c->n_waiting) : 0;
+    return n_seen ? n * c->n_waiting / n_seen : 0;
 }
 
 /* Sections of /v1/loads, as SGLang names them. Of speculation, adapters and disaggregation there is nothing to tell. */
@@ -113,9 +114,9 @@ static void add_core(const struct core *c, const struct replica *r, struct by_bu
     add_u64(out, "max_total_num_tokens", n_pages * c->page_size);
     add_u64(out, "max_running_requests", r->n_slots);
     add_f64(out, "token_usage", per(n_used, n_pages));
-    add_f64(out, "gen_throughput", r->tokens_per_s);
+    add_f64(out, "gen_throughput", replica_rate(r, c->now_ns));
     add_f64(out, "cache_hit_rate", per(c->counts.cached_tokens, c->counts.prompt_tokens));
-    add_f64(out, "utilization", r->n_slots ? per(r->n_running, r->n_slots) : 0);
+    add_f64(out, "utilization", per(r->n_running, r->n_slots));
     add_u64(out, "steps", r->n_steps);
     add_u64(out, "steps_failed", r->n_steps_failed);
     add_u64(out, "compute_us", r->compute_us);
@@ -240,7 +241,8 @@ static void add_tenants(struct by_buf *out, const struct core *c) {
     for (uint32_t i = 0; i < BY_COUNTOF(lists); i++) {
         for (BY_LIST_EACH(it, lists[i])) {
             const struct tenant *t = BY_CONTAINER_OF(it, struct tenant, link);
-            if (n++ == LISTED_MAX) break;
+            if (n == LISTED_MAX) break;
+            n++;
             by_buf_addc(out, '{');
             add_str(out, "tenant", t->name);
             add_f64(out, "counter", t->counter);

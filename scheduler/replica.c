@@ -1,6 +1,7 @@
 #include "scheduler/replica.h"
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/mem.h"
 
 struct replica *replica_new(uint32_t index) {
@@ -88,6 +89,23 @@ void replica_give_slot(struct replica *r, struct seq *s) {
     r->freed[r->n_freed++] = s->slot;
     s->slot = SEQ_NO_SLOT;
     s->replica = NULL;
+}
+
+static double rate_since(const struct replica *r, uint64_t now_ns) {
+    return (double)r->rate_n * (double)BY_NS_PER_S / (double)(now_ns - r->rate_from_ns);
+}
+
+void replica_generated(struct replica *r, uint64_t now_ns, uint32_t n_tokens) {
+    r->rate_n += n_tokens;
+    if (now_ns - r->rate_from_ns < BY_NS_PER_S) return;
+    r->tokens_per_s = rate_since(r, now_ns);
+    r->rate_from_ns = now_ns;
+    r->rate_n = 0;
+}
+
+double replica_rate(const struct replica *r, uint64_t now_ns) {
+    bool is_late = now_ns - r->rate_from_ns > 2 * BY_NS_PER_S; /* the last second is long ago */
+    return is_late ? rate_since(r, now_ns) : r->tokens_per_s;
 }
 
 bool replica_check(const struct replica *r) {

@@ -73,8 +73,8 @@ struct replica {
     uint32_t crc;      /* … and what it said; the others must say the same */
 
     uint64_t n_steps, n_steps_failed, n_tokens, compute_us;
-    double tokens_per_s;           /* generated, of late */
-    uint64_t rate_from_ns, rate_n; /* since when and how many, for tokens_per_s */
+    double tokens_per_s;           /* generated in the last second of work */
+    uint64_t rate_from_ns, rate_n; /* how many since then, for the next one */
     uint32_t n_pinned;             /* pages that pins lock */
     uint64_t down_ns;              /* when it was lost; 0: never */
 };
@@ -90,6 +90,9 @@ static inline struct flight *replica_flight(struct replica *r, uint32_t i) { /* 
 }
 void replica_take_slot(struct replica *r, struct seq *s);
 void replica_give_slot(struct replica *r, struct seq *s);
+void replica_generated(struct replica *r, uint64_t now_ns, uint32_t n_tokens);
+double replica_rate(const struct replica *r,
+                    uint64_t now_ns); /* tokens generated a second, of late */
 bool replica_check(const struct replica *r);
 
 #endif

@@ -63,6 +63,62 @@ TEST(loads_and_dump_tell_what_runs) {
     world_stop(&w);
 }
 
+/* Behind a hundred tenants with requests all idle ones were listed, ten thousand at most. */
+TEST(a_hundred_tenants_are_listed_busy_ones_first) {
+    UNUSED_STATE;
+    struct world w = {0};
+    char name[W_REQS][8];
+    world_start(&w);
+    for (uint32_t rid = 1; rid <= 130; rid++) {
+        snprintf(name[rid], sizeof name[rid], "t%u", rid);
+        w_prepare(&w, rid, 0, 4, 1)->routing.tenant = by_str_of(name[rid]);
+        w_tokenized(&w, rid, NULL, 0);
+    }
+    w_run(&w);
+    for (uint32_t rid = 1; rid <= 20; rid++)
+        w_router_says(&w, MSG_ack, rid, 0, 1, true);
+    w_ask(&w, "dump", "");
+    uint32_t n = 0;
+    for (const char *at = w.answer; (at = strstr(at, "\"counter\":")) != NULL; at++)
+        n++;
+    assert_int_equal(n, 100);
+    assert_null(strstr(w.answer, "\"t20\""));
+    world_stop(&w);
+}
+
+/* It was a hundredth too low. */
+TEST(what_waits_is_told_from_the_first_hundred) {
+    UNUSED_STATE;
+    struct world w = {.n_slots = 1};
+    world_start(&w);
+    for (uint32_t rid = 1; rid <= 201; rid++) {
+        w_submit(&w, rid, 0, 10, 4);
+        if (rid == 1) w_step(&w);
+    }
+    w_ask(&w, "loads", "");
+    assert_true(number_at(&w, "loads.0.num_waiting_uncached_tokens") == 2000);
+    world_stop(&w);
+}
+
+/* A server that had nothing to do told the rate of its last second of work for ever. */
+TEST(a_server_at_rest_generates_nothing) {
+    UNUSED_STATE;
+    enum { STEP_NS = 50000000 };
+    struct world w = {0};
+    world_start(&w);
+    w_submit(&w, 1, 0, 10, 60);
+    while (w_step(&w) | w_work(&w, 0, 0))
+        w.now += STEP_NS;
+    w_assert_whole(&w, 1);
+    w_ask(&w, "loads", "");
+    double rate = number_at(&w, "loads.0.gen_throughput");
+    assert_true(rate > 15 && rate < 25);
+    w.now += 60 * UINT64_C(1000000000);
+    w_ask(&w, "loads", "");
+    assert_true(number_at(&w, "loads.0.gen_throughput") < 1);
+    world_stop(&w);
+}
+
 TEST(the_tree_shows_its_best_runs) {
     UNUSED_STATE;
     struct world w = {0};
@@ -209,8 +265,10 @@ TEST(bad_questions_are_answered_in_words) {
     world_stop(&w);
 }
 
-TESTS(RUN(loads_and_dump_tell_what_runs), RUN(the_tree_shows_its_best_runs),
-      RUN(after_a_flush_nothing_is_cached), RUN(a_pinned_prefix_outlives_a_flush_until_its_time),
+TESTS(RUN(loads_and_dump_tell_what_runs), RUN(a_hundred_tenants_are_listed_busy_ones_first),
+      RUN(what_waits_is_told_from_the_first_hundred), RUN(a_server_at_rest_generates_nothing),
+      RUN(the_tree_shows_its_best_runs), RUN(after_a_flush_nothing_is_cached),
+      RUN(a_pinned_prefix_outlives_a_flush_until_its_time),
       RUN(a_pin_goes_with_its_replica_and_leaves_half_the_pages),
       RUN(an_abort_ends_with_what_there_is), RUN(a_draining_server_takes_nothing_new),
       RUN(bad_questions_are_answered_in_words));
