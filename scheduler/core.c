@@ -350,13 +350,47 @@ static bool check_locks(const struct core *c, const struct replica *r) {
     return n_locks == radix_n_locks(c->tree, r->index) && n_pinned == r->n_pinned;
 }
 
+struct tally { /* of all requests and tenants, to compare with the counters */
+    uint32_t n_live, n_queued, n_isolated, n_assigned, n_running;
+};
+
+static void add_reqs(const struct by_list *list, struct tally *sum) {
+    for (BY_LIST_EACH(it, list)) {
+        const struct req *req = BY_CONTAINER_OF(it, struct req, in_life);
+        sum->n_live++;
+        sum->n_queued += req->is_queued;
+        sum->n_isolated += req->n_deaths >= CORE_SUSPECT_DEATHS;
+        sum->n_assigned += req->detok != 0;
+    }
+}
+
+static bool check_counts(const struct core *c) {
+    struct tally reqs = {0}, other = {0};
+    add_reqs(&c->over, &reqs);
+    for (BY_LIST_EACH(it, &c->book.lives))
+        add_reqs(&BY_CONTAINER_OF(it, struct life, link)->reqs, &reqs);
+    for (BY_LIST_EACH(it, &c->peers))
+        other.n_assigned += BY_CONTAINER_OF(it, struct core_peer, link)->n_reqs;
+    for (BY_LIST_EACH(it, &c->tenants.busy)) {
+        const struct tenant *t = BY_CONTAINER_OF(it, struct tenant, link);
+        other.n_live += t->n_reqs;
+        other.n_queued += t->n_queued;
+        other.n_running += t->n_running;
+    }
+    for (uint32_t i = 0; i < c->opt.n_replicas; i++)
+        reqs.n_running += c->replicas[i]->n_running;
+    return reqs.n_live == c->n_live && other.n_live == c->n_live && reqs.n_queued == c->n_queued &&
+           other.n_queued == c->n_queued && reqs.n_isolated == c->n_isolated &&
+           reqs.n_running == other.n_running && reqs.n_assigned == other.n_assigned;
+}
+
 bool core_check(const struct core *c) {
     uint32_t n_waiting = 0, n_other = 0, n_up = 0, n_probing = 0;
     if (!check_list(c, &c->waiting, SEQ_WAITING, &n_waiting) || n_waiting != c->n_waiting)
         return false;
     if (!check_list(c, &c->paused, SEQ_PAUSED, &n_other)) return false;
     if (!check_list(c, &c->done, SEQ_DONE, &n_other)) return false;
-    if (!tenants_check(&c->tenants)) return false;
+    if (!tenants_check(&c->tenants) || !check_counts(c)) return false;
     if (!book_check(&c->book) || !by_heap_check(&c->timers)) return false;
     if (c->tree && !radix_check(c->tree)) return false;
     for (BY_LIST_EACH(it, &c->peers)) {
