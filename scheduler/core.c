@@ -158,7 +158,6 @@ void core_seq_ended(struct core *c, struct seq *s) {
     if (c->last_finish_ns)
         c->finish_ns += ((double)(c->now_ns - c->last_finish_ns) - c->finish_ns) / WEIGHT;
     c->last_finish_ns = c->now_ns;
-    c->counts.n_finished++;
     retract_leave(c, s, SEQ_DONE);
 }
 

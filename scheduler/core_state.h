@@ -37,8 +37,7 @@ struct core_peer {
 };
 
 struct core_counts {
-    uint64_t n_requests, n_refused, n_finished, n_cancelled, n_retractions, n_preemptions,
-        n_strange_frames;
+    uint64_t n_requests, n_refused, n_cancelled, n_retractions, n_preemptions, n_strange_frames;
     uint64_t prompt_tokens, cached_tokens, output_tokens;
 };
 
@@ -60,7 +59,8 @@ struct core {
     bool peers_changed; /* routers are told at the end of the round */
     bool is_draining;
 
-    struct msg_model model; /* of the first worker ever; strings owned by model_arena */
+    struct msg_model
+        model; /* of the first replica since there was none; strings owned by model_arena */
     struct by_arena model_arena;
 
     struct book book;

@@ -135,6 +135,13 @@ static void start_seq(struct core *c, struct seq *s, const struct msg_resume *fr
     if (from->is_done) s->is_end_sent = true; /* the router has its end */
 }
 
+static const struct msg_resume *resume_of(const struct msg_tokenized *m, uint32_t sample) {
+    for (uint32_t i = 0; i < m->resume.n; i++) {
+        if (m->resume.p[i].sample == sample) return &m->resume.p[i];
+    }
+    return NULL;
+}
+
 static void start(struct core *c, const struct msg_tokenized *m) {
     struct req *req = req_new(&c->pool, m);
     struct by_err err;
@@ -146,13 +153,8 @@ static void start(struct core *c, const struct msg_tokenized *m) {
     if (c->n_live++ == 0) c->last_finish_ns = 0; /* idle time is no part of the pace */
     c->counts.n_requests++;
     by_count(BY_M_REQUESTS, 1);
-    for (uint32_t i = 0; i < req->n_seqs; i++) {
-        const struct msg_resume *from = NULL;
-        for (uint32_t k = 0; k < m->resume.n; k++) {
-            if (m->resume.p[k].sample == i) from = &m->resume.p[k];
-        }
-        start_seq(c, &req->seqs[i], from);
-    }
+    for (uint32_t i = 0; i < req->n_seqs; i++)
+        start_seq(c, &req->seqs[i], resume_of(m, i));
     req->is_queued = req->n_open > 0;
     c->n_queued += req->is_queued;
     req->tenant->n_queued += req->is_queued;
@@ -164,13 +166,9 @@ static void start(struct core *c, const struct msg_tokenized *m) {
 /* A copy of a live request: the router lost something on the way, and says how far it got. */
 static void replay(struct core *c, struct req *req, const struct msg_tokenized *m) {
     for (uint32_t i = 0; i < req->n_seqs; i++) {
-        struct seq *s = &req->seqs[i];
-        const struct msg_resume *from = NULL;
-        for (uint32_t k = 0; k < m->resume.n; k++) {
-            if (m->resume.p[k].sample == i) from = &m->resume.p[k];
-        }
+        const struct msg_resume *from = resume_of(m, i);
         if (from && from->is_done) continue;
-        deliver_all(c, s, from ? from->n_delivered : 0);
+        deliver_all(c, &req->seqs[i], from ? from->n_delivered : 0);
     }
 }
 

@@ -90,7 +90,6 @@ static void on_down(void *ctx, struct wire_peer *peer, const char *why) {
     peer->user = NULL;
 }
 
-static void on_idle(void *ctx, uint64_t now_ns);
 static void on_timer(void *ctx, uint64_t now_ns) {
     (void)ctx;
     (void)now_ns; /* being awake is enough: on_idle follows */

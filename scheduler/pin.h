@@ -17,7 +17,7 @@ enum { PINS_MAX = 1000 };
 struct core;
 struct replica;
 struct pin {
-    struct by_list link; /* in core.pins, the next to expire not first */
+    struct by_list link; /* in core.pins, the next to expire first */
     uint64_t id, due_ns;
     struct radix_at at[RADIX_REPLICAS_MAX]; /* node NULL: nothing there */
 };

@@ -78,6 +78,7 @@ void policy_pull(struct core *c, struct seq *s) {
 
 static uint64_t key_of(const struct core *c, const struct replica *r, const struct seq *s) {
     if (c->now_ns - s->req->arrived_ns > AGED_MS * BY_NS_PER_MS) return 0;
+    if (c->policy.kind == POLICY_DFS_WEIGHT) return 1;
     if (c->policy.kind == POLICY_LOF) return 1 + (uint64_t)UINT32_MAX - (s->n_max - s->n_total);
     uint32_t n_hit = admit_n_cached(c, r, s);
     if (c->policy.kind == POLICY_LPM) return 1 + (uint64_t)UINT32_MAX - n_hit;
@@ -87,7 +88,7 @@ static uint64_t key_of(const struct core *c, const struct replica *r, const stru
 static bool pick_before(const struct core *c, const struct policy_pick *a,
                         const struct policy_pick *b) {
     if (c->policy.kind == POLICY_DFS_WEIGHT && a->key && b->key && a->node != b->node)
-        return radix_weighs_before(c->tree, a->node, b->node);
+        return radix_weighs_before(a->node, b->node);
     return a->key != b->key ? a->key < b->key : came_before(a->seq, b->seq);
 }
 
@@ -96,16 +97,14 @@ static void fill_window(struct core *c, struct replica *r) {
     for (BY_LIST_EACH(it, &c->waiting)) {
         if (p->n_picks == POLICY_WINDOW) break;
         struct seq *s = BY_CONTAINER_OF(it, struct seq, link);
-        struct policy_pick pick = {.seq = s, .key = 1};
+        struct radix_node *node = NULL;
         if (p->kind == POLICY_DFS_WEIGHT) {
-            if (c->now_ns - s->req->arrived_ns > AGED_MS * BY_NS_PER_MS) pick.key = 0;
-            pick.node = radix_find(c->tree, s->req->routing.extra_key, s->ids,
-                                   (s->n_total - 1) / c->page_size, r->index);
-            radix_weigh(c->tree, pick.node, p->round);
-        } else {
-            pick.key = key_of(c, r, s);
+            node = radix_find(c->tree, s->req->routing.extra_key, s->ids,
+                              (s->n_total - 1) / c->page_size, r->index);
+            radix_weigh(node, p->round);
         }
-        p->pick[p->n_picks++] = pick;
+        p->pick[p->n_picks++] =
+            (struct policy_pick){.seq = s, .node = node, .key = key_of(c, r, s)};
     }
     for (uint32_t i = 1; i < p->n_picks; i++) { /* few and nearly sorted: insertion */
         struct policy_pick pick = p->pick[i];

@@ -29,12 +29,13 @@ enum policy_kind {
 enum { POLICY_WINDOW = 128, POLICY_ASKED_MAX = 64 };
 
 struct core;
+struct radix_node;
 struct replica;
 struct seq;
 struct policy_pick {
-    struct seq *seq; /* NULL: it left meanwhile */
-    const void *node;
-    uint64_t key;
+    struct seq *seq;               /* NULL: it left meanwhile */
+    const struct radix_node *node; /* dfs-weight: where its match ends */
+    uint64_t key;                  /* the least goes first */
 };
 struct policy {
     enum policy_kind kind;

@@ -103,6 +103,7 @@ static struct radix_node *node_new(struct radix *t, struct radix_node *parent,
     size_t cap;
     struct radix_node *n = pool_get(t->pool, node_bytes(t), &cap);
     memset(n, 0, node_bytes(t));
+    n->cap = cap;
     n->id = ++t->next_id;
     n->parent = parent;
     n->created = n->last_used = t->tick;
@@ -130,13 +131,6 @@ static void unlink_sibling(struct radix_node *n) {
     n->prev = n->next = NULL;
 }
 
-static size_t block_cap(size_t n) {
-    size_t cap = POOL_LEAST;
-    while (cap < n)
-        cap *= 2;
-    return cap;
-}
-
 void radix_node_free(struct radix *t, struct radix_node *n) {
     by_assert(!n->child);
     by_assert(n->n_holders == 0);
@@ -147,7 +141,7 @@ void radix_node_free(struct radix *t, struct radix_node *n) {
     }
     pool_put(t->pool, n->tokens, n->tokens_cap);
     by_free((void *)n->space.p);
-    pool_put(t->pool, n, block_cap(node_bytes(t)));
+    pool_put(t->pool, n, n->cap);
 }
 
 static void free_below(struct radix *t, struct radix_node *root) {

@@ -71,11 +71,10 @@ uint32_t radix_evict(struct radix *t, uint32_t replica, uint32_t n_pages);
 
 /* For a depth-first order of those who wait: the last node that lies wholly within ids and is held; each waiting one adds
  * its weight to the path; then the branches compare. */
-const struct radix_node *radix_find(const struct radix *t, struct by_str space, const uint32_t *ids,
-                                    uint32_t n_pages, uint32_t replica);
-void radix_weigh(struct radix *t, const struct radix_node *node, uint64_t round);
-bool radix_weighs_before(const struct radix *t, const struct radix_node *a,
-                         const struct radix_node *b);
+struct radix_node *radix_find(const struct radix *t, struct by_str space, const uint32_t *ids,
+                              uint32_t n_pages, uint32_t replica);
+void radix_weigh(struct radix_node *node, uint64_t round);
+bool radix_weighs_before(const struct radix_node *a, const struct radix_node *b);
 
 uint32_t radix_n_held(const struct radix *t, uint32_t replica);      /* pages */
 uint32_t radix_n_evictable(const struct radix *t, uint32_t replica); /* of them, not locked */
@@ -89,7 +88,7 @@ struct radix_top {
     uint64_t n_hits, replicas; /* a bit each */
     struct by_str space;
 };
-/* how many there are */
+/* Fills out[], at most n; returns how many. */
 uint32_t radix_top(const struct radix *t, struct radix_top *out, uint32_t n);
 bool radix_check(const struct radix *t);
 /* The tree as text, one node a line: for tests, assertions and `banyan inspect`. */

@@ -27,6 +27,7 @@ struct radix_node {
     struct radix_node *child;  /* the first one */
     struct radix_node *prev, *next;
     struct radix_node *chain; /* next in the bucket */
+    size_t cap;               /* bytes of this block */
     uint64_t id;              /* never reused: keys of the buckets */
     uint64_t hash;
     uint32_t *tokens; /* [n_pages * page_size] */

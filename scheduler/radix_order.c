@@ -1,14 +1,14 @@
 /* radix_order.c - the order of a walk through the tree, for --schedule-policy dfs-weight. */
 #include "scheduler/radix_node.h"
 
-const struct radix_node *radix_find(const struct radix *t, struct by_str space, const uint32_t *ids,
-                                    uint32_t n_pages, uint32_t replica) {
+struct radix_node *radix_find(const struct radix *t, struct by_str space, const uint32_t *ids,
+                              uint32_t n_pages, uint32_t replica) {
     uint64_t value;
     if (!by_strmap_get(&t->spaces, space, &value)) return NULL;
-    const struct radix_node *at = (const struct radix_node *)(uintptr_t)value;
+    struct radix_node *at = (struct radix_node *)(uintptr_t)value;
     for (uint32_t done = 0; done < n_pages;) {
         const uint32_t *rest = ids + (size_t)done * t->page_size;
-        const struct radix_node *n = radix_child(t, at, rest);
+        struct radix_node *n = radix_child(t, at, rest);
         if (!n || !n->hold[replica].pages || n->n_pages > n_pages - done) break;
         if (memcmp(n->tokens, rest, (size_t)n->n_pages * t->page_size * sizeof *rest) != 0) break;
         at = n;
@@ -17,9 +17,8 @@ const struct radix_node *radix_find(const struct radix *t, struct by_str space, 
     return at;
 }
 
-void radix_weigh(struct radix *t, const struct radix_node *node, uint64_t round) {
-    (void)t;
-    for (struct radix_node *n = (struct radix_node *)node; n; n = n->parent) {
+void radix_weigh(struct radix_node *node, uint64_t round) {
+    for (struct radix_node *n = node; n; n = n->parent) {
         if (n->weight_round != round) n->weight = 0;
         n->weight_round = round;
         n->weight++;
@@ -33,9 +32,7 @@ static uint32_t depth_of(const struct radix_node *n) {
     return depth;
 }
 
-bool radix_weighs_before(const struct radix *t, const struct radix_node *a,
-                         const struct radix_node *b) {
-    (void)t;
+bool radix_weighs_before(const struct radix_node *a, const struct radix_node *b) {
     if (!a || !b) return a != NULL; /* a space nobody has anything in goes last */
     uint32_t da = depth_of(a), db = depth_of(b);
     bool a_above = da < db, b_above = db < da;

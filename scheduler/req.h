@@ -67,7 +67,7 @@ static inline uint32_t req_n_output(const struct seq *s) {
 }
 /* Room for n ids in all, so that the next ones cost no allocation. */
 void req_reserve(struct pool *pool, struct seq *s, uint32_t n_ids);
-/* One more output id. tops and ids may be NULL: nothing was reported for it. */
+/* One more output id. top and id_top may be NULL: nothing was reported for it. */
 void req_push(struct pool *pool, struct seq *s, uint32_t id, float logprob,
               const struct msg_top *top, const struct msg_top *id_top);
 /* Keeps the part of p that is new (positions from s->prompts_next on). */

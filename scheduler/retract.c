@@ -216,7 +216,6 @@ static void lose_list(struct core *c, struct by_list *list) {
 }
 
 void retract_replica_lost(struct core *c, struct replica *r) {
-    if (!r->is_up) return;
     blame_later(r);
     r->n_flights = 0;
     for (BY_LIST_EACH_SAFE(it, next, &c->paused)) {

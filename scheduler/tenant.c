@@ -68,7 +68,6 @@ static struct tenant *find_or_add(struct tenants *t, struct by_str name) {
     }
     struct tenant *tenant = by_alloc(sizeof *tenant);
     tenant->name = (struct by_str){by_strndup(name.p ? name.p : "", name.n), name.n};
-    tenant->weight = 1;
     tenant->in_heap.index = BY_HEAP_OUT;
     by_list_init(&tenant->waiting);
     by_list_push(&t->idle, &tenant->link);
@@ -134,8 +133,7 @@ void tenants_unrun(struct tenants *t, struct tenant *tenant) {
 
 void tenants_charge(struct tenants *t, struct tenant *tenant, uint32_t n_prompt,
                     uint32_t n_output) {
-    double n_tokens = (double)PROMPT_WEIGHT * n_prompt + (double)OUTPUT_WEIGHT * n_output;
-    tenant->counter += n_tokens / tenant->weight;
+    tenant->counter += (double)PROMPT_WEIGHT * n_prompt + (double)OUTPUT_WEIGHT * n_output;
     if (t->last == tenant) t->last_counter = tenant->counter;
     if (tenant->in_heap.index != BY_HEAP_OUT) by_heap_fix(&t->heap, &tenant->in_heap);
 }

@@ -1,6 +1,6 @@
 /* tenant.h - whose requests they are: a fair share for each (VTC), and a ledger of what each has used.
  *
- *     counter = prompt tokens computed + 2 x tokens generated, over weight        (Sheng et al., "Fairness in Serving
+ *     counter = prompt tokens computed + 2 x tokens generated                     (Sheng et al., "Fairness in Serving
  *     the waiting tenant with the least counter goes next                          Large Language Models", OSDI 24)
  *     of equals the one with fewer running
  *
@@ -23,7 +23,7 @@ struct tenant {
     struct by_heap_node in_heap; /* by tenant_before, while somebody waits */
     struct by_list waiting;      /* by seq.in_tenant, in order of arrival */
     struct by_str name;          /* owned */
-    double counter, weight;
+    double counter;
     uint32_t n_reqs;    /* live ones */
     uint32_t n_queued;  /* of those: not admitted yet */
     uint32_t n_waiting; /* sequences */

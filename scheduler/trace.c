@@ -19,19 +19,19 @@ struct trace {
     bool is_over;
 };
 
-/* The options of a core, as the header spells them. */
+/* The whole-numbered options of a core as the header spells them, each with the least and the most that it may say. */
 #define TRACE_OPTIONS(U) \
-    U(n_replicas) \
-    U(max_running) \
-    U(max_queued) \
-    U(chunked_prefill_size) \
-    U(depth) \
-    U(policy) \
-    U(preemption_gap) \
-    U(eviction) \
-    U(no_radix_cache) \
-    U(queue_timeout_ms) \
-    U(run_timeout_ms)
+    U(n_replicas, 1, RADIX_REPLICAS_MAX) \
+    U(max_running, 1, 65536) \
+    U(max_queued, 0, 1 << 20) \
+    U(chunked_prefill_size, 1, 1 << 20) \
+    U(depth, 1, 2) \
+    U(policy, 0, POLICY_SHORTEST_PREFILL) \
+    U(preemption_gap, 0, INT32_MAX) \
+    U(eviction, 0, RADIX_PRIORITY) \
+    U(no_radix_cache, 0, 1) \
+    U(queue_timeout_ms, 0, INT64_MAX) \
+    U(run_timeout_ms, 0, INT64_MAX)
 
 int trace_open(struct trace **out, const char *path, const struct core_options *o,
                struct by_err *err) {
@@ -47,7 +47,7 @@ int trace_open(struct trace **out, const char *path, const struct core_options *
     struct by_buf head;
     by_buf_init(&head, HEADER_MAX);
     by_buf_addz(&head, "banyan-trace 1");
-#define U(name) by_buf_addf(&head, " " #name "=%lld", (long long)o->name);
+#define U(name, least, most) by_buf_addf(&head, " " #name "=%lld", (long long)o->name);
     TRACE_OPTIONS(U)
 #undef U
     by_buf_addf(&head, " conservativeness=%.17g\n", o->conservativeness);
@@ -158,28 +158,13 @@ static int parse_number(struct by_str text, const char *key, int64_t min, int64_
 
 static int parse_option(struct core_options *o, struct by_str key, struct by_str value,
                         struct by_err *err) {
-    static const struct {
-        const char *name;
-        int64_t min, max;
-    } limits[] = {{"n_replicas", 1, RADIX_REPLICAS_MAX},
-                  {"max_running", 1, 65536},
-                  {"max_queued", 0, 1 << 20},
-                  {"chunked_prefill_size", 1, 1 << 20},
-                  {"depth", 1, 2},
-                  {"policy", 0, POLICY_SHORTEST_PREFILL},
-                  {"preemption_gap", 0, INT32_MAX},
-                  {"eviction", 0, RADIX_PRIORITY},
-                  {"no_radix_cache", 0, 1},
-                  {"queue_timeout_ms", 0, INT64_MAX},
-                  {"run_timeout_ms", 0, INT64_MAX}};
     int64_t number = 0;
-    for (uint32_t i = 0; i < BY_COUNTOF(limits); i++) {
-        if (!by_str_eqz(key, limits[i].name)) continue;
-        int rc = parse_number(value, limits[i].name, limits[i].min, limits[i].max, &number, err);
-        if (rc) return rc;
+#define U(field, least, most) \
+    if (by_str_eqz(key, #field)) { \
+        int rc = parse_number(value, #field, least, most, &number, err); \
+        o->field = (__typeof__(o->field))number; \
+        return rc; \
     }
-#define U(field) \
-    if (by_str_eqz(key, #field)) o->field = (__typeof__(o->field))number;
     TRACE_OPTIONS(U)
 #undef U
     if (by_str_eqz(key, "conservativeness") &&
