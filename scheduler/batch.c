@@ -37,7 +37,8 @@ static void append(struct replica_build *b, uint32_t slot, const uint32_t *pages
     }
 }
 
-bool batch_fit(struct core *c, struct replica *r, struct seq *s, uint32_t n_tokens) {
+/* Pages for s to hold n_tokens; evicts if it must. False: there are not enough. */
+static bool fit(struct core *c, struct replica *r, struct seq *s, uint32_t n_tokens) {
     uint32_t n_pages = BY_DIV_UP(n_tokens, c->page_size);
     if (n_pages <= s->n_pages) return true;
     uint32_t need = n_pages - s->n_pages, n_free = pages_n_free(r->pages);
@@ -63,8 +64,8 @@ static void charge(struct core *c, struct seq *s) {
     s->n_charged = s->n_sched;
 }
 
-void batch_add_row(struct core *c, struct replica *r, struct seq *s, uint32_t n_tokens,
-                   bool is_sampling) {
+static void add_row(struct core *c, struct replica *r, struct seq *s, uint32_t n_tokens,
+                    bool is_sampling) {
     struct replica_build *b = &r->build;
     struct flight *f = b->flight;
     by_assert(f->n_rows < r->n_slots);
@@ -89,14 +90,14 @@ uint32_t batch_prefill(struct core *c, struct replica *r, struct seq *s, uint32_
     n = (uint32_t)BY_MIN(n, room);
     if (n == 0) return 0;
     /* some of the evicted pages are in use all the same */
-    if (!batch_fit(c, r, s, s->n_sched + n)) {
+    if (!fit(c, r, s, s->n_sched + n)) {
         room = (uint64_t)(s->n_pages + pages_n_free(r->pages)) * c->page_size - s->n_sched;
         n = (uint32_t)BY_MIN(n, room);
-        if (n == 0 || !batch_fit(c, r, s, s->n_sched + n)) return 0;
+        if (n == 0 || !fit(c, r, s, s->n_sched + n)) return 0;
     }
     bool is_last = n == left;
     by_assert(is_last || !c->model.is_encoder); /* admit_waiting saw to it */
-    batch_add_row(c, r, s, n, is_last && s->n_total < s->n_max);
+    add_row(c, r, s, n, is_last && s->n_total < s->n_max);
     if (is_last) seq_move(s, SEQ_DECODE, &r->decode);
     return n;
 }
@@ -140,7 +141,7 @@ static void build_decodes(struct core *c, struct replica *r) {
             by_list_insert_after(last, &r->decode);
             return;
         }
-        if (may_decode(r, s) && batch_fit(c, r, s, s->n_sched + 1)) batch_add_row(c, r, s, 1, true);
+        if (may_decode(r, s) && fit(c, r, s, s->n_sched + 1)) add_row(c, r, s, 1, true);
     }
 }
 

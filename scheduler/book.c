@@ -64,7 +64,7 @@ void book_life_end(struct book *b, struct life *life) {
     life_free(life);
 }
 
-bool book_life_ended(const struct book *b, uint64_t epoch) {
+static bool life_ended(const struct book *b, uint64_t epoch) {
     for (uint32_t i = 0; i < BOOK_ENDED_KEPT; i++) {
         if (b->ended[i] == epoch && epoch != 0) return true;
     }
@@ -74,7 +74,7 @@ bool book_life_ended(const struct book *b, uint64_t epoch) {
 enum book_state book_find(struct book *b, const struct msg_name *name, struct req **req) {
     *req = NULL;
     struct life *life = book_life(b, name->epoch);
-    if (!life) return book_life_ended(b, name->epoch) ? BOOK_OVER : BOOK_NEW;
+    if (!life) return life_ended(b, name->epoch) ? BOOK_OVER : BOOK_NEW;
     void *value = by_map_get(&life->names, name->rid);
     if (is_tombstone(value)) return BOOK_OVER;
     *req = value;

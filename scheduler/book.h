@@ -54,7 +54,6 @@ struct life *book_life(struct book *b, uint64_t epoch);      /* NULL when there 
 struct life *book_life_open(struct book *b, uint64_t epoch); /* makes it, or brings it back */
 /* The router is gone for good: its names are over. No request of it may be live. */
 void book_life_end(struct book *b, struct life *life);
-bool book_life_ended(const struct book *b, uint64_t epoch);
 
 enum book_state book_find(struct book *b, const struct msg_name *name, struct req **req);
 void book_add(struct life *life, struct req *req);

@@ -62,6 +62,7 @@ bool core_is_ready(const struct core *c, const char **why); /* why: one sentence
 bool core_is_idle(const struct core *c);                    /* no request is live */
 void core_drain(struct core *c); /* from now on new requests are refused; running ones end */
 bool core_check(const struct core *c);
+/* All of it as text, for a person who looks at a failing seed. */
 void core_show(const struct core *c, struct by_buf *out);
 
 #endif

@@ -1,6 +1,6 @@
 /* core_state.h - what is behind core.h; only the core's own files see it.
  *
- *     core.c     ends of requests, deadlines, what holds       admit.c    may this one enter now?
+ *     core.c     frames, deadlines, ends of requests           admit.c    may this one enter now?
  *     peers.c    who is here, who may come in                  intake.c   what the others say about requests
  *     batch.c    builds a step, takes its result               retract.c  gives a place back, loses a replica
  *     deliver.c  log -> tokens frames, replays                 update.c   other weights for all workers
@@ -140,10 +140,6 @@ void admit_ratio_bump(struct core *c, const struct replica *r);
 bool batch_build(struct core *c, struct replica *r); /* true: a step was sent */
 void batch_done(struct core *c, struct replica *r, struct core_peer *peer,
                 const struct msg_step_done *m);
-void batch_add_row(struct core *c, struct replica *r, struct seq *s, uint32_t n_tokens,
-                   bool is_sampling);
-/* Pages for s to hold n_tokens; evicts if it must. False: there are not enough. */
-BY_MUST_USE bool batch_fit(struct core *c, struct replica *r, struct seq *s, uint32_t n_tokens);
 /* Prompt tokens of s that go into the step being built, at most `budget`; 0 when no page is to be had. */
 uint32_t batch_prefill(struct core *c, struct replica *r, struct seq *s, uint32_t budget);
 void batch_file(struct core *c, struct seq *s); /* whole computed pages become matchable */

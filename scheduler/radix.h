@@ -91,7 +91,7 @@ struct radix_top {
 /* Fills out[], at most n; returns how many. */
 uint32_t radix_top(const struct radix *t, struct radix_top *out, uint32_t n);
 bool radix_check(const struct radix *t);
-/* The tree as text, one node a line: for tests, assertions and `banyan inspect`. */
+/* The tree as text, one node a line: for a person who looks at a failing seed. */
 void radix_show(const struct radix *t, struct by_buf *out);
 
 #endif
