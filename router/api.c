@@ -75,6 +75,7 @@ static int read_id(struct request *q, struct by_err *err) {
         return by_fail(err, BY_EINVAL, "rid: 1 to %zu bytes are possible", sizeof q->id - 1);
     snprintf(q->id, sizeof q->id, "%.*s", (int)s.n, s.p);
     q->has_own_id = true;
+    if (q->outlet.conn) request_id_name(conn_id(q->outlet.conn), q->id);
     return 0;
 }
 

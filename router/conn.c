@@ -46,6 +46,7 @@ struct conn {
     void (*gone)(void *owner);
     void (*drained)(void *owner);
     struct trace_context trace; /* of the request in hand */
+    struct request_id id;       /* of that, too */
     char peer[64];
 };
 
@@ -198,6 +199,8 @@ void conn_respond(struct conn *c, int status, const char *content_type, struct b
                           .keep_alive = c->keep_alive,
                           .is_http10 = c->is_http10,
                           .trace = c->trace.text,
+                          .id = &c->id,
+                          .path = http1_request(c->http)->path,
                           .origins = c->group->o.origins,
                           .origin = origin_of(c),
                           .extra = extra};
@@ -218,6 +221,8 @@ void conn_stream_begin(struct conn *c, const char *content_type) {
                           .keep_alive = c->keep_alive,
                           .is_http10 = c->is_http10,
                           .trace = c->trace.text,
+                          .id = &c->id,
+                          .path = http1_request(c->http)->path,
                           .origins = c->group->o.origins,
                           .origin = origin_of(c),
                           .extra = "X-Accel-Buffering: no\r\n"};
@@ -256,6 +261,10 @@ const struct trace_context *conn_trace(const struct conn *c) {
     return &c->trace;
 }
 
+struct request_id *conn_id(struct conn *c) {
+    return &c->id;
+}
+
 const char *conn_peer(const struct conn *c) {
     return c->peer;
 }
@@ -266,6 +275,7 @@ static void refuse(struct conn *c, int status, const char *text) {
     struct by_buf body;
     by_buf_init(&body, 4096);
     c->trace = (struct trace_context){0};
+    c->id = (struct request_id){0};
     by_buf_addz(&body, "{\"error\":{\"message\":");
     by_buf_add_json_str(&body, by_str_of(text));
     by_buf_addf(&body, ",\"type\":\"invalid_request_error\",\"param\":null,\"code\":%d}}", status);
@@ -281,9 +291,11 @@ static void handle_request(struct conn *c) {
     const struct http1_request *r = http1_request(c->http);
     c->keep_alive = r->keep_alive && !c->group->is_last;
     c->is_http10 = r->is_http10;
-    struct by_str trace = {0};
+    struct by_str trace = {0}, id = {0};
     (void)http1_header(r, "traceparent", &trace);
+    (void)http1_header(r, "x-request-id", &id);
     trace_context_follow(trace, &c->trace);
+    request_id_take(id, &c->id);
     set_busy(c, true);
     by_count(BY_M_HTTP_REQUESTS, 1);
     c->group->o.handle(c->group->o.ctx, c, r);

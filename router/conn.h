@@ -13,6 +13,7 @@
 
 #include "common/base/list.h"
 #include "router/http1.h"
+#include "router/request_id.h"
 #include "router/trace_context.h"
 
 #include <uv.h>
@@ -56,6 +57,7 @@ void conn_set_owner(struct conn *c, void *owner, void (*gone)(void *owner),
                     void (*drained)(void *owner));
 size_t conn_n_pending(const struct conn *c); /* bytes that the client has not taken yet */
 const struct trace_context *conn_trace(const struct conn *c); /* of the request in hand */
+struct request_id *conn_id(struct conn *c); /* of the request in hand, until its answer begins */
 /* does the request in hand come from a page that may read the answer? */
 bool conn_origin_may(const struct conn *c);
 const char *conn_peer(const struct conn *c); /* address, for the log */

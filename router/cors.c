@@ -55,5 +55,6 @@ void cors_write(struct by_buf *out, const char *list, struct by_str origin) {
     if (!cors_allows(list, origin)) return;
     by_buf_addf(out, "Access-Control-Allow-Origin: %.*s\r\n", is_for_all ? 1 : (int)origin.n,
                 is_for_all ? "*" : origin.p);
-    by_buf_addz(out, "Access-Control-Expose-Headers: Retry-After, retry-after-ms, traceparent\r\n");
+    by_buf_addz(out, "Access-Control-Expose-Headers: Retry-After, retry-after-ms, traceparent, "
+                     "X-Request-Id, Request-Id\r\n");
 }

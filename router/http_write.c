@@ -58,6 +58,7 @@ void http_write_head(struct by_buf *out, const struct http_head *h) {
         by_buf_addz(out, "Transfer-Encoding: chunked\r\nCache-Control: no-cache\r\n");
     by_buf_addf(out, "Connection: %s\r\n", h->keep_alive ? "keep-alive" : "close");
     if (h->trace && *h->trace) by_buf_addf(out, "traceparent: %s\r\n", h->trace);
+    if (h->id) request_id_write(h->id, h->path, out);
     cors_write(out, h->origins, h->origin);
     if (h->extra) by_buf_addz(out, h->extra);
     by_buf_addz(out, "\r\n");

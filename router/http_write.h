@@ -7,7 +7,7 @@
 #ifndef ROUTER_HTTP_WRITE_H
 #define ROUTER_HTTP_WRITE_H
 
-#include "common/base/buf.h"
+#include "router/request_id.h"
 
 const char *
 http_status_text(int status); /* "Not Found"; "Unknown" for one that is not in the table */
@@ -20,10 +20,12 @@ struct http_head {
     size_t content_length;    /* when not a stream */
     bool keep_alive;
     bool is_http10;
-    const char *trace;    /* value of traceparent; NULL or "": none */
-    const char *origins;  /* --allowed-origins; NULL: none */
-    struct by_str origin; /* where the page lies that asks */
-    const char *extra;    /* further header lines, each ended by CRLF; NULL: none */
+    const char *trace;           /* value of traceparent; NULL or "": none */
+    const struct request_id *id; /* NULL: none */
+    struct by_str path;          /* that was asked for: where the id's name depends on it */
+    const char *origins;         /* --allowed-origins; NULL: none */
+    struct by_str origin;        /* where the page lies that asks */
+    const char *extra;           /* further header lines, each ended by CRLF; NULL: none */
 };
 void http_write_head(struct by_buf *out, const struct http_head *h);
 /* One chunk of a chunked body; http_write_last_chunk ends it. */

@@ -94,6 +94,9 @@ bool request_parse(struct request *q, const struct http1_request *r) {
         request_free(q);
         return false;
     }
+    struct request_id *id = conn_id(q->outlet.conn);
+    if (id->is_theirs) q->their_id = by_arena_copy(&q->arena, by_str_of(id->text));
+    request_id_name(id, q->id);
     if (!rc) rc = request_read_body(&q->body, r, &err);
     if (!rc) return true;
     request_refuse(q, &err);

@@ -92,6 +92,7 @@ struct request {
     enum parse_tools tools; /* chat's: how the answer is read */
     enum parse_reasoning reasoning;
     char id[64];
+    struct by_str their_id;    /* X-Request-Id, when one came; in the arena */
     const struct by_str *rids; /* /generate's: one for each prompt, in place of id; in the arena */
     uint32_t n_rids;
     bool has_own_id;     /* id is the client's choice: no two live requests have the same */

@@ -70,6 +70,7 @@ void request_log(const struct request *q, int code) {
     add_counts(q, &out);
     if (q->first_ns) add_seconds(&out, "ttft_s", q->started_ns, q->first_ns);
     add_seconds(&out, "e2e_s", q->started_ns, now_ns);
+    if (q->their_id.n) api_add_str(&out, "x_request_id", q->their_id);
     if (q->trace.text[0]) api_add_str(&out, "traceparent", by_str_of(q->trace.text));
     if (q->router->logs_text) add_text(q, &out);
     by_log_members("request", by_buf_str(&out));

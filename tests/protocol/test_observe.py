@@ -134,6 +134,41 @@ def test_a_trace_ends_with_its_request(logged):
     assert seen == [True, False]
 
 
+# ---- ids ----
+
+
+def test_an_answer_says_what_it_is_called(logged):
+    """No answer had an id in its head: OpenAI's and Anthropic's clients show _request_id, and it was None for a request that was refused."""
+    b = {"prompt": "x", "max_tokens": 2}
+    for more in ({}, {"stream": True}):
+        answer = logged.post("/v1/completions", {**b, **more})
+        rid = answer.headers["X-Request-Id"]
+        assert f'"id":"cmpl-{rid}"'.encode() in answer.body and line_of(logged, rid)["route"] == "/v1/completions"
+    refused = logged.post("/v1/completions", {**b, "max_tokens": -1})
+    assert refused.status == 400 and line_of(logged, refused.headers["X-Request-Id"])["status"] == 400
+    m = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
+    said = logged.post("/v1/messages", m)
+    assert said.json["id"] == "msg_" + said.headers["Request-Id"] and "X-Request-Id" not in said.headers
+    own = logged.post("/generate", {"text": "x", "rid": "my-own", "sampling_params": {"max_new_tokens": 1}})
+    assert own.headers["X-Request-Id"] == "my-own"
+    assert "X-Request-Id" not in logged.get("/health").headers
+
+
+def test_an_id_that_comes_goes_back_and_into_the_line(logged):
+    theirs = {"X-Request-Id": "gateway-7f3c"}
+    answer = logged.post("/v1/completions", {"prompt": "x", "max_tokens": 1}, headers=theirs)
+    assert answer.headers["X-Request-Id"] == "gateway-7f3c"
+    assert line_of(logged, answer.json["id"].removeprefix("cmpl-"))["x_request_id"] == "gateway-7f3c"
+    assert logged.get("/nowhere", headers=theirs).headers["X-Request-Id"] == "gateway-7f3c"
+    own = logged.post("/generate", {"text": "x", "rid": "mine", "sampling_params": {"max_new_tokens": 1}}, headers=theirs)
+    assert own.headers["X-Request-Id"] == "gateway-7f3c" and line_of(logged, "mine")["x_request_id"] == "gateway-7f3c"
+    for bad in ("a" * 65, "a b", "", "caf\xe9"):
+        assert "X-Request-Id" not in logged.get("/health", headers={"X-Request-Id": bad}).headers
+    for bad in ("a\r\nSet-Cookie: b", "\u00e9", "a b"):  # a body's rid may hold anything; a head may not
+        answer = logged.post("/generate", {"text": "x", "rid": bad, "sampling_params": {"max_new_tokens": 1}})
+        assert answer.status == 200 and "X-Request-Id" not in answer.headers and "Set-Cookie" not in answer.headers
+
+
 # ---- metrics, dashboard, top ----
 
 
