@@ -1,6 +1,7 @@
 #include "common/modelfile/dtype.h"
 
 #include "common/base/check.h"
+#include "common/modelfile/super_block.h"
 
 #include <math.h>
 
@@ -212,91 +213,6 @@ static void q8_0_to_f32(const uint8_t *src, float *dst) {
         dst[i] = d * (float)b.qs[i];
 }
 
-/* In Q2_K and Q3_K each 32 bytes of qs hold 128 elements, two bits a round of 32: byte l, bits 2r and 2r+1 belong to
- * element 32r + l of that half; every 16 elements share a scale. */
-static void q2_k_to_f32(const uint8_t *src, float *dst) {
-    struct by_block_q2_k b;
-    memcpy(&b, src, sizeof b);
-    float d = by_f16_to_f32(b.d), dmin = by_f16_to_f32(b.dmin);
-    for (int i = 0; i < BY_QK_K; i++) {
-        int half = i / 128, round = i % 128 / 32, scale = b.scales[i / 16];
-        int q = b.qs[half * 32 + i % 32] >> (2 * round) & 3;
-        dst[i] = d * (float)(scale & 15) * (float)q - dmin * (float)(scale >> 4);
-    }
-}
-
-/* Scale j of sixteen: low four bits in bytes 0..7 (nibble j / 8), high two in bytes 8..11. */
-static int q3_k_scale(const uint8_t *s, int j) {
-    int low = s[j % 8] >> (j / 8 * 4) & 15, high = s[8 + j % 4] >> (j / 4 * 2) & 3;
-    return (low | high << 4) - 32;
-}
-
-static void q3_k_to_f32(const uint8_t *src, float *dst) {
-    struct by_block_q3_k b;
-    memcpy(&b, src, sizeof b);
-    float d = by_f16_to_f32(b.d);
-    for (int i = 0; i < BY_QK_K; i++) {
-        int half = i / 128, round = i % 128 / 32;
-        int q = b.qs[half * 32 + i % 32] >> (2 * round) & 3;
-        int taken = b.hmask[i % 32] >> (i / 32) & 1 ? 0 : 4;
-        dst[i] = d * (float)q3_k_scale(b.scales, i / 16) * (float)(q - taken);
-    }
-}
-
-/* Q4_K and Q5_K: scale and minimum j of eight. The first four lie in the low six bits of bytes j and j + 4; the last
- * four have their low nibbles in bytes 8..11 and their high two bits on top of the first eight bytes. */
-static void k_scale_min(const uint8_t *s, int j, int *scale, int *min) {
-    if (j < 4) {
-        *scale = s[j] & 63;
-        *min = s[j + 4] & 63;
-    } else {
-        *scale = (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
-        *min = (s[j + 4] >> 4) | (s[j] >> 6) << 4;
-    }
-}
-
-static void q4_k_to_f32(const uint8_t *src, float *dst) {
-    struct by_block_q4_k b;
-    memcpy(&b, src, sizeof b);
-    float d = by_f16_to_f32(b.d), dmin = by_f16_to_f32(b.dmin);
-    for (int j = 0; j < 8; j++) {
-        int scale, min;
-        k_scale_min(b.scales, j, &scale, &min);
-        float d1 = d * (float)scale, m1 = dmin * (float)min;
-        for (int i = 0; i < 32; i++)
-            dst[j * 32 + i] = d1 * (float)(b.qs[j / 2 * 32 + i] >> (j % 2 * 4) & 15) - m1;
-    }
-}
-
-static void q5_k_to_f32(const uint8_t *src, float *dst) {
-    struct by_block_q5_k b;
-    memcpy(&b, src, sizeof b);
-    float d = by_f16_to_f32(b.d), dmin = by_f16_to_f32(b.dmin);
-    for (int j = 0; j < 8; j++) {
-        int scale, min;
-        k_scale_min(b.scales, j, &scale, &min);
-        float d1 = d * (float)scale, m1 = dmin * (float)min;
-        for (int i = 0; i < 32; i++) {
-            int low = b.qs[j / 2 * 32 + i] >> (j % 2 * 4) & 15;
-            dst[j * 32 + i] = d1 * (float)(low | (b.qh[i] >> j & 1) << 4) - m1;
-        }
-    }
-}
-
-/* Q6_K: of each half of 128, rounds 0 and 1 are the low nibbles of 64 bytes of ql, rounds 2 and 3 the high ones; qh has
- * two bits a round. */
-static void q6_k_to_f32(const uint8_t *src, float *dst) {
-    struct by_block_q6_k b;
-    memcpy(&b, src, sizeof b);
-    float d = by_f16_to_f32(b.d);
-    for (int i = 0; i < BY_QK_K; i++) {
-        int half = i / 128, round = i % 128 / 32, l = i % 32;
-        int low = b.ql[half * 64 + round % 2 * 32 + l] >> (round / 2 * 4) & 15;
-        int high = b.qh[half * 32 + l] >> (2 * round) & 3;
-        dst[i] = d * (float)b.scales[i / 16] * (float)((low | high << 4) - 32);
-    }
-}
-
 static void iq4_nl_to_f32(const uint8_t *src, float *dst) {
     struct by_block_iq4_nl b;
     memcpy(&b, src, sizeof b);
@@ -304,21 +220,6 @@ static void iq4_nl_to_f32(const uint8_t *src, float *dst) {
     for (int i = 0; i < BY_QK / 2; i++) {
         dst[i] = d * (float)by_iq4_values[b.qs[i] & 15];
         dst[i + BY_QK / 2] = d * (float)by_iq4_values[b.qs[i] >> 4];
-    }
-}
-
-static void iq4_xs_to_f32(const uint8_t *src, float *dst) {
-    struct by_block_iq4_xs b;
-    memcpy(&b, src, sizeof b);
-    float d = by_f16_to_f32(b.d);
-    for (int j = 0; j < 8; j++, dst += BY_QK) {
-        int low = b.scales_l[j / 2] >> (j % 2 * 4) & 15, high = b.scales_h >> (2 * j) & 3;
-        float dl = d * (float)((low | high << 4) - 32);
-        for (int i = 0; i < BY_QK / 2; i++) {
-            uint8_t q = b.qs[j * (BY_QK / 2) + i];
-            dst[i] = dl * (float)by_iq4_values[q & 15];
-            dst[i + BY_QK / 2] = dl * (float)by_iq4_values[q >> 4];
-        }
     }
 }
 
@@ -349,14 +250,11 @@ static void z4_32_to_f32(const uint8_t *src, float *dst) {
     }
 }
 
-static void (*const block_readers[BY_N_DTYPES])(const uint8_t *src, float *dst) = {
-    [BY_DTYPE_Q4_0] = q4_0_to_f32,     [BY_DTYPE_Q4_1] = q4_1_to_f32,
-    [BY_DTYPE_Q5_0] = q5_0_to_f32,     [BY_DTYPE_Q5_1] = q5_1_to_f32,
-    [BY_DTYPE_Q8_0] = q8_0_to_f32,     [BY_DTYPE_Q2_K] = q2_k_to_f32,
-    [BY_DTYPE_Q3_K] = q3_k_to_f32,     [BY_DTYPE_Q4_K] = q4_k_to_f32,
-    [BY_DTYPE_Q5_K] = q5_k_to_f32,     [BY_DTYPE_Q6_K] = q6_k_to_f32,
-    [BY_DTYPE_IQ4_NL] = iq4_nl_to_f32, [BY_DTYPE_IQ4_XS] = iq4_xs_to_f32,
-    [BY_DTYPE_MXFP4] = mxfp4_to_f32,   [BY_DTYPE_F8_32] = f8_32_to_f32,
+static void (*const small_readers[BY_N_DTYPES])(const uint8_t *src, float *dst) = {
+    [BY_DTYPE_Q4_0] = q4_0_to_f32,   [BY_DTYPE_Q4_1] = q4_1_to_f32,
+    [BY_DTYPE_Q5_0] = q5_0_to_f32,   [BY_DTYPE_Q5_1] = q5_1_to_f32,
+    [BY_DTYPE_Q8_0] = q8_0_to_f32,   [BY_DTYPE_IQ4_NL] = iq4_nl_to_f32,
+    [BY_DTYPE_MXFP4] = mxfp4_to_f32, [BY_DTYPE_F8_32] = f8_32_to_f32,
     [BY_DTYPE_Z4_32] = z4_32_to_f32,
 };
 
@@ -419,10 +317,10 @@ void by_dtype_to_f32(enum by_dtype t, const void *src, float *dst, size_t n) {
         return;
     }
     for (size_t i = 0; i < n; i += r->block_len, p += r->block_bytes) {
-        if (by_iq_levels(t))
-            by_iq_to_f32(t, p, dst + i);
+        if (r->block_len == BY_QK_K)
+            by_super_to_f32(t, p, dst + i);
         else if (r->block_len > 1)
-            block_readers[t](p, dst + i);
+            small_readers[t](p, dst + i);
         else
             dst[i] = plain_to_f32(t, p);
     }

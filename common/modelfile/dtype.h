@@ -168,17 +168,6 @@ static_assert(sizeof(struct by_block_mxfp4) == 17, "file format");
 extern const int8_t by_iq4_values[16];
 extern const int8_t by_fp4_values_x2[16];
 
-/* 256 columns of an IQ1, IQ2, IQ3 or ternary type taken apart: w = d * scales[i / 16] * levels[q[i]], rounded after each product. */
-struct by_iq_block {
-    float d;
-    int8_t scales[BY_QK_K / 16];
-    uint8_t q[BY_QK_K]; /* 0 … 15 */
-};
-const int8_t *by_iq_levels(enum by_dtype t); /* 16 of them; NULL: none of these types */
-void by_iq_unpack(enum by_dtype t, const uint8_t *src, struct by_iq_block *b);
-/* 256 of them, as by_dtype_to_f32 does */
-void by_iq_to_f32(enum by_dtype t, const uint8_t *src, float *dst);
-
 const char *by_dtype_name(enum by_dtype t);     /* "Q4_1"; "?" for a number that is no type */
 uint32_t by_dtype_block_len(enum by_dtype t);   /* elements a block; 1 for plain numbers */
 uint32_t by_dtype_block_bytes(enum by_dtype t); /* bytes a block */

@@ -1,17 +1,16 @@
 /* Packs rows of a file into strips of 16 (layout: cpu_kernels.h), with all lanes, and reads single rows back. */
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "common/modelfile/super_block.h"
 #include "gpu_worker/cpu/cpu.h"
 #include "gpu_worker/cpu/cpu_formats.h"
 
 #include <string.h>
 
-/* A row of a block taken apart: 32 columns, or 256 of a super-block. */
+/* A small block taken apart. */
 struct parts {
-    uint8_t q[256]; /* as they are stored: unsigned */
-    uint16_t d, m;  /* f16; MXFP4: d is the exponent; super-blocks: m = -dmin */
-    float wide_d;   /* IQ */
-    uint8_t sc[16], mn[16];
+    uint8_t q[32]; /* as they are stored: unsigned */
+    uint16_t d, m; /* f16; MXFP4: d is the exponent */
 };
 
 static enum cpu_format format_of(const struct cpu *c, enum by_dtype t) {
@@ -23,9 +22,11 @@ static enum cpu_format format_of(const struct cpu *c, enum by_dtype t) {
         [BY_DTYPE_Q3_K] = CPU_Q3_K,     [BY_DTYPE_Q4_K] = CPU_Q4_K,
         [BY_DTYPE_Q5_K] = CPU_Q5_K,     [BY_DTYPE_Q6_K] = CPU_Q6_K,
         [BY_DTYPE_IQ4_NL] = CPU_IQ4_NL, [BY_DTYPE_IQ4_XS] = CPU_IQ4_XS,
-        [BY_DTYPE_MXFP4] = CPU_MXFP4,
+        [BY_DTYPE_MXFP4] = CPU_MXFP4,   [BY_DTYPE_TQ1_0] = CPU_Q2_K,
+        [BY_DTYPE_TQ2_0] = CPU_Q2_K,
     };
-    enum cpu_format f = by_iq_levels(t) ? CPU_IQ : formats[t];
+    enum cpu_format f = formats[t];
+    if (f == CPU_F32 && by_super_levels(t)) f = CPU_IQ;
     if (c->options.exact_activations && !CPU_FORMAT_IS_FLOAT(f)) return CPU_F32;
     if (f == CPU_BF16 && c->linear[CPU_BF16X2].tile_max) return CPU_BF16X2;
     return f;
@@ -38,7 +39,7 @@ static size_t strip_bytes_of(enum cpu_format f, uint32_t n_in) {
            BY_DIV_UP(n_in / 32, (size_t)CPU_FORMAT_GROUP(f)) * (size_t)CPU_FORMAT_GROUP_BYTES(f);
 }
 
-/* ---- taking ggml's blocks apart (layouts: dtype.h) ---- */
+/* ---- taking ggml's small blocks apart (layouts: dtype.h; of 256 columns: super_block.h) ---- */
 
 static void nibbles(const uint8_t *qs, uint8_t *q) {
     for (int i = 0; i < 16; i++) {
@@ -73,106 +74,6 @@ static void part_small(enum cpu_format f, const uint8_t *src, struct parts *p) {
     bool is_5 = CPU_FORMAT_BITS(f) == 5;
     nibbles(src + (is_5 ? 4 : 0), q);
     if (is_5) fifth_bits(src, q);
-}
-
-static void k_scale_min(const uint8_t *s, int j, uint8_t *scale, uint8_t *min) {
-    if (j < 4) {
-        *scale = s[j] & 63;
-        *min = s[j + 4] & 63;
-    } else {
-        *scale = (uint8_t)((s[j + 4] & 15) | (s[j - 4] >> 6) << 4);
-        *min = (uint8_t)((s[j + 4] >> 4) | (s[j] >> 6) << 4);
-    }
-}
-
-static void part_q45_k(enum cpu_format f, const uint8_t *src, struct parts *p) {
-    struct by_block_q5_k b = {0};
-    if (f == CPU_Q5_K) {
-        memcpy(&b, src, sizeof b);
-    } else {
-        memcpy(&b, src, offsetof(struct by_block_q4_k, qs));
-        memcpy(b.qs, src + offsetof(struct by_block_q4_k, qs), sizeof b.qs);
-    }
-    p->d = b.d;
-    p->m = b.dmin ^ 0x8000;
-    for (int j = 0; j < 8; j++) {
-        k_scale_min(b.scales, j, &p->sc[j], &p->mn[j]);
-        for (int i = 0; i < 32; i++) {
-            int low = b.qs[j / 2 * 32 + i] >> (j % 2 * 4) & 15;
-            p->q[j * 32 + i] = (uint8_t)(low | (b.qh[i] >> j & 1) << 4);
-        }
-    }
-}
-
-static void part_q6_k(const uint8_t *src, struct parts *p) {
-    struct by_block_q6_k b;
-    memcpy(&b, src, sizeof b);
-    p->d = b.d;
-    memcpy(p->sc, b.scales, sizeof p->sc);
-    for (int i = 0; i < 256; i++) {
-        int half = i / 128, round = i % 128 / 32, l = i % 32;
-        int low = b.ql[half * 64 + round % 2 * 32 + l] >> (round / 2 * 4) & 15;
-        p->q[i] = (uint8_t)(low | (b.qh[half * 32 + l] >> (2 * round) & 3) << 4);
-    }
-}
-
-static void part_q3_k(const uint8_t *src, struct parts *p) {
-    struct by_block_q3_k b;
-    memcpy(&b, src, sizeof b);
-    p->d = b.d;
-    for (int j = 0; j < 16; j++) {
-        int low = b.scales[j % 8] >> (j / 8 * 4) & 15,
-            high = b.scales[8 + j % 4] >> (j / 4 * 2) & 3;
-        p->sc[j] = (uint8_t)(int8_t)((low | high << 4) - 32);
-    }
-    for (int i = 0; i < 256; i++) {
-        int half = i / 128, round = i % 128 / 32;
-        int low = b.qs[half * 32 + i % 32] >> (2 * round) & 3;
-        p->q[i] = (uint8_t)(low | (b.hmask[i % 32] >> (i / 32) & 1) << 2);
-    }
-}
-
-static void part_q2_k(const uint8_t *src, struct parts *p) {
-    struct by_block_q2_k b;
-    memcpy(&b, src, sizeof b);
-    p->d = b.d;
-    p->m = b.dmin ^ 0x8000;
-    for (int j = 0; j < 16; j++) {
-        p->sc[j] = b.scales[j] & 15;
-        p->mn[j] = b.scales[j] >> 4;
-    }
-    for (int i = 0; i < 256; i++) {
-        int half = i / 128, round = i % 128 / 32;
-        p->q[i] = b.qs[half * 32 + i % 32] >> (2 * round) & 3;
-    }
-}
-
-static void part_iq4_xs(const uint8_t *src, struct parts *p) {
-    struct by_block_iq4_xs b;
-    memcpy(&b, src, sizeof b);
-    p->d = b.d;
-    for (int j = 0; j < 8; j++) {
-        int low = b.scales_l[j / 2] >> (j % 2 * 4) & 15, high = b.scales_h >> (2 * j) & 3;
-        p->sc[j] = (uint8_t)(int8_t)((low | high << 4) - 32);
-        nibbles(b.qs + 16 * j, p->q + 32 * j);
-    }
-}
-
-static void part_iq(enum by_dtype t, const uint8_t *src, struct parts *p) {
-    struct by_iq_block b;
-    by_iq_unpack(t, src, &b);
-    p->wide_d = b.d;
-    memcpy(p->sc, b.scales, sizeof p->sc);
-    memcpy(p->q, b.q, sizeof p->q);
-}
-
-static void part_super(enum cpu_format f, enum by_dtype t, const uint8_t *src, struct parts *p) {
-    if (f == CPU_Q4_K || f == CPU_Q5_K) part_q45_k(f, src, p);
-    if (f == CPU_Q6_K) part_q6_k(src, p);
-    if (f == CPU_Q3_K) part_q3_k(src, p);
-    if (f == CPU_Q2_K) part_q2_k(src, p);
-    if (f == CPU_IQ4_XS) part_iq4_xs(src, p);
-    if (f == CPU_IQ) part_iq(t, src, p);
 }
 
 /* ---- putting them into a strip ---- */
@@ -231,53 +132,60 @@ static uint32_t small_scales_at(enum cpu_format f, uint32_t b) {
     return super_block_at(f, b / share * share) - 64 + b % share * (64 / share);
 }
 
-static void put_super_scales(enum cpu_format f, const struct parts *p, uint8_t *group, uint32_t r) {
+static void put_super_scales(enum cpu_format f, const struct by_super_block *p, uint8_t *group,
+                             uint32_t r) {
+    const uint16_t m = p->half_dmin ^ 0x8000;
     if (CPU_FORMAT_SCALES(f) == CPU_SCALE_K16W)
-        memcpy(group + 4 * r, &p->wide_d, 4);
+        memcpy(group + 4 * r, &p->d, 4);
     else
-        memcpy(group + 2 * r, &p->d, 2);
-    if (CPU_FORMAT_HAS_MIN(f)) memcpy(group + 32 + 2 * r, &p->m, 2);
+        memcpy(group + 2 * r, &p->half_d, 2);
+    if (CPU_FORMAT_HAS_MIN(f)) memcpy(group + 32 + 2 * r, &m, 2);
     for (uint32_t b = 0; b < 8; b++) {
         uint8_t *sc = group + small_scales_at(f, b) + r;
         switch (CPU_FORMAT_SCALES(f)) {
         case CPU_SCALE_K:
-            sc[0] = p->sc[b];
-            sc[16] = p->mn[b];
+            sc[0] = (uint8_t)p->scales[2 * b];
+            sc[16] = p->mins[2 * b];
             break;
         case CPU_SCALE_K32:
-            sc[0] = p->sc[b];
+            sc[0] = (uint8_t)p->scales[2 * b];
             break;
         default:
             for (uint32_t h = 0; h < 2; h++)
-                sc[16 * h] = (uint8_t)(p->sc[2 * b + h] |
-                                       (CPU_FORMAT_HAS_MIN(f) ? p->mn[2 * b + h] << 4 : 0));
+                sc[16 * h] = (uint8_t)(p->scales[2 * b + h] |
+                                       (CPU_FORMAT_HAS_MIN(f) ? p->mins[2 * b + h] << 4 : 0));
         }
     }
 }
 
-static void put_quant_row(const struct weight *w, const uint8_t *src, enum by_dtype t,
-                          uint8_t *strip, uint32_t r) {
-    const uint32_t bytes = by_dtype_block_bytes(t), n_group = (uint32_t)CPU_FORMAT_GROUP(w->format);
-    const uint32_t block_bytes = (uint32_t)CPU_FORMAT_BLOCK(w->format);
-    const int bits = CPU_FORMAT_BITS(w->format);
-    const bool is_super = CPU_FORMAT_IS_SUPER(w->format);
-    const int8_t *levels = by_iq_levels(t);
+static void put_small_blocks(const struct weight *w, const uint8_t *src, enum by_dtype t,
+                             uint8_t *strip, uint32_t r) {
+    const uint32_t bytes = by_dtype_block_bytes(t), n_group = (uint32_t)CPU_FORMAT_GROUP(w->format),
+                   block_bytes = (uint32_t)CPU_FORMAT_BLOCK(w->format);
+    const size_t group_bytes = (size_t)CPU_FORMAT_GROUP_BYTES(w->format);
     struct parts p;
+    for (uint32_t b = 0; b < w->n_in / 32; b++, src += bytes) {
+        uint8_t *group = strip + b / n_group * group_bytes;
+        part_small(w->format, src, &p);
+        put_block(CPU_FORMAT_BITS(w->format), p.q, group + 64 + b % n_group * block_bytes, r);
+        put_small_scales(w->format, &p, group, b % n_group, r);
+    }
+}
+
+static void put_super_blocks(const struct weight *w, const uint8_t *src, enum by_dtype t,
+                             uint8_t *strip, uint32_t r) {
+    const int8_t *levels = w->format == CPU_IQ ? by_super_levels(t) : NULL;
+    struct by_super_block p;
     for (uint32_t i = 0; i < 16 && levels; i++)
         strip[i] = (uint8_t)(levels[i] + 128);
     strip += CPU_FORMAT_HEAD(w->format);
-    for (uint32_t b = 0; b < w->n_in / 32; b += is_super ? 8 : 1, src += bytes) {
-        uint8_t *group = strip + (size_t)(b / n_group) * (size_t)CPU_FORMAT_GROUP_BYTES(w->format);
-        if (!is_super) {
-            part_small(w->format, src, &p);
-            put_block(bits, p.q, group + 64 + b % n_group * block_bytes, r);
-            put_small_scales(w->format, &p, group, b % n_group, r);
-            continue;
-        }
-        part_super(w->format, t, src, &p);
+    for (uint32_t b = 0; b < w->n_in / BY_QK_K; b++, src += by_dtype_block_bytes(t)) {
+        by_super_unpack(t, src, &p);
         for (uint32_t i = 0; i < 8; i++)
-            put_block(bits, p.q + 32 * i, group + super_block_at(w->format, i), r);
-        put_super_scales(w->format, &p, group, r);
+            put_block(CPU_FORMAT_BITS(w->format), p.q + 32 * i,
+                      strip + super_block_at(w->format, i), r);
+        put_super_scales(w->format, &p, strip, r);
+        strip += CPU_FORMAT_GROUP_BYTES(w->format);
     }
 }
 
@@ -323,8 +231,10 @@ static void pack_strip(const struct packing *p, uint32_t s, uint8_t *row, float 
         uint8_t *strip = w->strips + (size_t)s * w->strip_bytes;
         if (CPU_FORMAT_IS_FLOAT(w->format))
             put_float_row(w, row, p->src->dtype, strip, r, room);
+        else if (CPU_FORMAT_IS_SUPER(w->format))
+            put_super_blocks(w, row, p->src->dtype, strip, r);
         else
-            put_quant_row(w, row, p->src->dtype, strip, r);
+            put_small_blocks(w, row, p->src->dtype, strip, r);
         if (w->bias) w->bias[(size_t)s * CPU_STRIP + r] = p->src->bias[from];
     }
 }

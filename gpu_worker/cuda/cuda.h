@@ -32,7 +32,7 @@ enum {
 };
 
 /* Numbers of a packed weight: bits each, and columns that share scales with the bytes of these. _K: f16 d and dmin, then a
- * byte of scale for 16 columns, or two of scale and minimum for 32. */
+ * byte of scale for 16 columns, or two of scale and minimum for 32. L: before a row's scales stand its type's 16 levels. */
 #define CUDA_FORMATS(X, ...) \
     X(F32, 32, 8, 0, __VA_ARGS__) \
     X(BF16, 16, 8, 0, __VA_ARGS__) \
@@ -40,6 +40,7 @@ enum {
     X(Q4, 4, 32, 4, __VA_ARGS__)     /* d * q + m, d and m f16 */ \
     X(Q5, 4, 32, 8, __VA_ARGS__)     /* the same; behind d and m the fifth bits */ \
     X(Q8, 8, 32, 2, __VA_ARGS__)     /* d * q, d f16 */ \
+    X(L4, 4, 32, 2, __VA_ARGS__)     /* d * levels[q], d f16 */ \
     X(Z4, 4, 32, 4, __VA_ARGS__)     /* d * (q - z), d and z f16 */ \
     X(F4, 4, 32, 4, __VA_ARGS__)     /* s * e2m1, s f32 */ \
     X(F8, 8, 32, 4, __VA_ARGS__)     /* s * e4m3, s f32 */ \
@@ -48,11 +49,12 @@ enum {
     X(Q4_K, 4, 256, 20, __VA_ARGS__) /* d * scale * q - dmin * min */ \
     X(Q5_K, 5, 256, 20, __VA_ARGS__) /* the same */ \
     X(Q6_K, 6, 256, 20, __VA_ARGS__) /* d * scale * (q - 32) */ \
-    X(Q8_K, 8, 256, 20, __VA_ARGS__) /* d * scale * q, d f32: for types with levels of their own */
+    X(L4_K, 4, 256, 20, __VA_ARGS__) /* d * scale * levels[q], d f32 */
 
 #define CUDA_FORMAT_NAME(name, bits, block, scale_bytes, ...) CUDA_##name,
 enum cuda_format { CUDA_FORMATS(CUDA_FORMAT_NAME, ) CUDA_N_FORMATS };
 #define CUDA_FORMAT_IS_K(f) ((f) >= CUDA_Q2_K)
+#define CUDA_FORMAT_HAS_LEVELS(f) ((f) == CUDA_L4 || (f) == CUDA_L4_K)
 
 struct cuda_layout {
     uint16_t bits, block, scale_bytes;

@@ -197,6 +197,25 @@ static __device__ __forceinline__ void nibbles_load(uint32_t v, uint32_t word, u
 
 static constexpr struct cuda_layout cuda_layouts[] = {CUDA_FORMATS(CUDA_FORMAT_LAYOUT, )};
 
+/* The levels of eight numbers of four bits: bytes are picked from the lower and the upper eight, and of these by the top bit. */
+static __device__ __forceinline__ void levels_of(uint4 levels, uint32_t q, uint32_t out[2]) {
+    const uint32_t choice = 0x32103210 | (q & 0x88888888) >> 1;
+    for (int i = 0; i < 2; i++) {
+        uint32_t lower = __byte_perm(levels.x, levels.y, q >> (16 * i)),
+                 upper = __byte_perm(levels.z, levels.w, q >> (16 * i));
+        out[i] = __byte_perm(lower, upper, choice >> (16 * i));
+    }
+}
+
+/* d * levels[q]; the row's levels stand at `scales`. */
+static __device__ __forceinline__ void levels_load(const uint8_t *scales, uint32_t q, float d,
+                                                   float *out) {
+    uint32_t four[2];
+    levels_of(*(const uint4 *)scales, q, four);
+    for (int i = 0; i < 8; i++)
+        out[i] = d * (float)(int8_t)(four[i / 4] >> (8 * (i % 4)));
+}
+
 /* Of super-blocks. Numbers of 3, 5 and 6 bits are in two parts, one behind the other: the low 2, 4 and 4 bits of the whole row,
  * then what is above them. */
 template <int F>
@@ -204,38 +223,35 @@ static __device__ __forceinline__ void super_load(const uint8_t *row, uint32_t s
                                                   float *out) {
     enum {
         BITS = cuda_layouts[F].bits,
-        LOW = BITS < 4 ? 2 : BITS < 8 ? 4 : 8,
+        LOW = BITS < 4 ? 2 : 4,
         HIGH = BITS - LOW,
         BIAS = F == CUDA_Q3_K ? 4 : F == CUDA_Q6_K ? 32 : 0,
+        HEAD = F == CUDA_L4_K ? 16 : 0,
     };
-    const uint8_t *block = row + scale_at + k / 256 * cuda_layouts[F].scale_bytes,
+    const uint8_t *block = row + scale_at + HEAD + k / 256 * cuda_layouts[F].scale_bytes,
                   *scale = block + 4 + k % 256 / 16, *highs = row + scale_at / BITS * LOW;
     const uint32_t dm = *(const uint32_t *)block;
+    const uint32_t low = LOW == 4 ? *(const uint32_t *)(row + k / 2) : *(const uint16_t *)(row + k / 4);
     float s = f16_to_f32((uint16_t)dm), m = -f16_to_f32((uint16_t)(dm >> 16));
     uint32_t high = 0;
-    uint64_t low;
+    if (F == CUDA_L4_K) {
+        levels_load(row + scale_at, low, as_f32(dm) * (float)(int8_t)*scale, out);
+        return;
+    }
     if (F == CUDA_Q4_K || F == CUDA_Q5_K) {
         uint32_t both = *(const uint16_t *)(block + 4 + k % 256 / 32 * 2);
         s *= (float)(both & 255), m *= (float)(both >> 8);
     } else if (F == CUDA_Q2_K) {
         s *= (float)(*scale & 15), m *= (float)(*scale >> 4);
     } else {
-        s = (F == CUDA_Q8_K ? as_f32(dm) : s) * (float)(int8_t)*scale, m = 0;
-    }
-    if (LOW == 8) {
-        uint2 v = *(const uint2 *)(row + k);
-        low = (uint64_t)v.y << 32 | v.x;
-    } else if (LOW == 4) {
-        low = *(const uint32_t *)(row + k / 2);
-    } else {
-        low = *(const uint16_t *)(row + k / 4);
+        s *= (float)(int8_t)*scale, m = 0;
     }
     if (HIGH == 2) high = *(const uint16_t *)(highs + k / 4);
     if (HIGH == 1) high = highs[k / 8];
     for (int i = 0; i < 8; i++) {
-        uint32_t q = (uint32_t)(low >> (LOW * i)) & ((1u << LOW) - 1);
+        uint32_t q = low >> (LOW * i) & ((1u << LOW) - 1);
         if (HIGH > 0) q |= (high >> (HIGH * i) & ((1u << HIGH) - 1)) << LOW;
-        out[i] = fmaf(s, (float)(LOW == 8 ? (int8_t)q : (int)q - BIAS), m);
+        out[i] = fmaf(s, (float)((int)q - BIAS), m);
     }
 }
 
@@ -255,6 +271,9 @@ static __device__ __forceinline__ void weight_load(const uint8_t *row, uint32_t 
         halves(v.w, F == CUDA_BF16, out + 6);
     } else if (CUDA_FORMAT_IS_K(F)) {
         super_load<F>(row, scale_at, k, out);
+    } else if (F == CUDA_L4) {
+        uint16_t d = *(const uint16_t *)(row + scale_at + 16 + k / 32 * 2);
+        levels_load(row + scale_at, *(const uint32_t *)(row + k / 2), f16_to_f32(d), out);
     } else if (F == CUDA_Q5) {
         uint2 block = *(const uint2 *)(row + scale_at + k / 32 * 8);
         nibbles_load<F>(*(const uint32_t *)(row + k / 2), block.x, block.y >> k % 32, out);

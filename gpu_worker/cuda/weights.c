@@ -1,7 +1,7 @@
 /* From the rows of a file to rows that a warp reads with wide loads (layout: cuda.h). */
 #include "common/base/check.h"
 #include "common/base/mem.h"
-#include "gpu_worker/cuda/blocks.h"
+#include "common/modelfile/super_block.h"
 #include "gpu_worker/cuda/cuda.h"
 #include "gpu_worker/cuda/products.h"
 
@@ -15,23 +15,27 @@ static const enum cuda_format formats[BY_N_DTYPES] = {
     [BY_DTYPE_F8_E5M2] = CUDA_BF16, [BY_DTYPE_Q4_0] = CUDA_Q4,
     [BY_DTYPE_Q4_1] = CUDA_Q4,      [BY_DTYPE_Q5_0] = CUDA_Q5,
     [BY_DTYPE_Q5_1] = CUDA_Q5,      [BY_DTYPE_Q8_0] = CUDA_Q8,
-    [BY_DTYPE_IQ4_NL] = CUDA_Q8,    [BY_DTYPE_Z4_32] = CUDA_Z4,
+    [BY_DTYPE_IQ4_NL] = CUDA_L4,    [BY_DTYPE_Z4_32] = CUDA_Z4,
     [BY_DTYPE_MXFP4] = CUDA_F4,     [BY_DTYPE_F8_32] = CUDA_F8,
     [BY_DTYPE_Q2_K] = CUDA_Q2_K,    [BY_DTYPE_Q3_K] = CUDA_Q3_K,
     [BY_DTYPE_Q4_K] = CUDA_Q4_K,    [BY_DTYPE_Q5_K] = CUDA_Q5_K,
-    [BY_DTYPE_Q6_K] = CUDA_Q6_K,    [BY_DTYPE_IQ4_XS] = CUDA_Q8_K,
+    [BY_DTYPE_Q6_K] = CUDA_Q6_K,    [BY_DTYPE_TQ1_0] = CUDA_Q2_K,
+    [BY_DTYPE_TQ2_0] = CUDA_Q2_K,
 };
 
 static enum cuda_format format_of(enum by_dtype t) {
-    return by_iq_levels(t) ? CUDA_Q8_K : formats[t]; /* not in the table: f32 */
+    return by_super_levels(t) ? CUDA_L4_K : formats[t]; /* not in the table: f32 */
 }
 
+static const struct cuda_layout layouts[] = {CUDA_FORMATS(CUDA_FORMAT_LAYOUT, )};
+
 static void lay_out(struct weight *w) {
-    static const struct cuda_layout layouts[] = {CUDA_FORMATS(CUDA_FORMAT_LAYOUT, )};
     const struct cuda_layout *of = &layouts[w->format];
     w->k_pad = BY_ALIGN_UP(w->n_in, (uint32_t)of->block);
     w->scale_at = BY_ALIGN_UP(w->k_pad / 8 * of->bits, 16u);
-    w->row_bytes = BY_ALIGN_UP(w->scale_at + w->k_pad / of->block * of->scale_bytes, 16u);
+    w->row_bytes = BY_ALIGN_UP(w->scale_at + (CUDA_FORMAT_HAS_LEVELS(w->format) ? 16 : 0) +
+                                   w->k_pad / of->block * of->scale_bytes,
+                               16u);
 }
 
 /* ---- one row ---- */
@@ -79,12 +83,11 @@ static void pack_q8(const uint8_t *src, uint32_t n_blocks, uint8_t *q, uint8_t *
 }
 
 static void pack_iq4_nl(const uint8_t *src, uint32_t n_blocks, uint8_t *q, uint8_t *scales) {
-    for (uint32_t b = 0; b < n_blocks; b++, src += sizeof(struct by_block_iq4_nl), q += 32) {
+    memcpy(scales, by_iq4_values, 16);
+    scales += 16;
+    for (uint32_t b = 0; b < n_blocks; b++, src += sizeof(struct by_block_iq4_nl)) {
         memcpy(scales + 2 * (size_t)b, src, 2);
-        for (uint32_t i = 0; i < 16; i++) {
-            q[i] = (uint8_t)by_iq4_values[src[2 + i] & 15];
-            q[16 + i] = (uint8_t)by_iq4_values[src[2 + i] >> 4];
-        }
+        pack_nibbles(src + 2, q + 16 * (size_t)b);
     }
 }
 
@@ -140,18 +143,31 @@ static inline void pack_bits(const uint8_t *numbers, uint32_t first, uint32_t bi
     }
 }
 
-static void pack_super(enum by_dtype t, uint32_t bits, const uint8_t *src, uint32_t n_blocks,
+/* 20 bytes: cuda.h. Both halves of 32 columns have equal ones in Q4_K and Q5_K: a scale and a minimum take their places. */
+static void pack_scales(enum cuda_format f, const struct by_super_block *b, uint8_t *to) {
+    const bool has_pairs = f == CUDA_Q4_K || f == CUDA_Q5_K;
+    memcpy(to, &b->half_d, 2);
+    memcpy(to + 2, &b->half_dmin, 2);
+    if (f == CUDA_L4_K) memcpy(to, &b->d, 4);
+    for (uint32_t g = 0; g < 16; g++) {
+        uint8_t scale = (uint8_t)b->scales[g];
+        if (f == CUDA_Q2_K) scale = (uint8_t)(scale | b->mins[g] << 4);
+        to[4 + g] = has_pairs && g % 2 ? b->mins[g] : scale;
+    }
+}
+
+static void pack_super(enum cuda_format f, enum by_dtype t, const uint8_t *src, uint32_t n_blocks,
                        uint8_t *q, uint8_t *scales) {
-    const uint32_t low = bits < 4 ? 2 : bits < 8 ? 4 : 8, high = bits - low;
+    const uint32_t bits = layouts[f].bits, low = bits < 4 ? 2 : 4, high = bits - low;
     uint8_t *highs = q + n_blocks * (BY_QK_K / 8) * low;
-    struct super_block b;
+    struct by_super_block b;
+    if (f == CUDA_L4_K) memcpy(scales, by_super_levels(t), 16), scales += 16;
     for (uint32_t i = 0; i < n_blocks; i++, src += by_dtype_block_bytes(t)) {
-        blocks_unpack(t, src, &b);
-        memcpy(scales, &b, offsetof(struct super_block, q));
-        scales += offsetof(struct super_block, q);
+        by_super_unpack(t, src, &b);
+        pack_scales(f, &b, scales);
+        scales += layouts[f].scale_bytes;
         if (low == 2) pack_bits(b.q, 0, 2, q);
         if (low == 4) pack_bits(b.q, 0, 4, q);
-        if (low == 8) memcpy(q, b.q, sizeof b.q);
         if (high == 1) pack_bits(b.q, low, 1, highs);
         if (high == 2) pack_bits(b.q, low, 2, highs);
         q += BY_QK_K / 8 * low;
@@ -172,13 +188,13 @@ static void pack_row(const struct weight *w, enum by_dtype t, const uint8_t *src
                      float *floats) {
     uint8_t *scales = dst + w->scale_at;
     memset(dst, 0, w->row_bytes);
-    if (blocks_known(t))
-        pack_super(t, w->scale_at * 8 / w->k_pad, src, w->n_in / BY_QK_K, dst, scales);
+    if (CUDA_FORMAT_IS_K(w->format))
+        pack_super(w->format, t, src, w->n_in / BY_QK_K, dst, scales);
     else if (w->format == CUDA_Q4)
         pack_q4(src, t == BY_DTYPE_Q4_1, w->n_in / 32, dst, scales);
     else if (w->format == CUDA_Q5)
         pack_q5(src, t == BY_DTYPE_Q5_1, w->n_in / 32, dst, scales);
-    else if (t == BY_DTYPE_IQ4_NL)
+    else if (w->format == CUDA_L4)
         pack_iq4_nl(src, w->n_in / 32, dst, scales);
     else if (w->format == CUDA_Q8)
         pack_q8(src, w->n_in / 32, dst, scales);

@@ -160,7 +160,7 @@ static bool f8_are_finite(const uint8_t *row, size_t n_bytes) {
     return !worst;
 }
 
-/* Its scale lies in the high halves of four bytes; the exponent in those of two (dtype_iq.c). */
+/* Its scale lies in the high halves of four bytes; the exponent in those of two (super_iq.c). */
 static bool iq1_m_are_finite(const uint8_t *row, size_t n_bytes, size_t step) {
     uint8_t worst = 0;
     for (size_t i = 0; i < n_bytes; i += step)

@@ -97,6 +97,14 @@ static inline uint32_t __ballot_sync(uint32_t, bool is_yes) {
 static inline int __popc(uint32_t v) {
     return __builtin_popcount(v);
 }
+/* Four bytes of eight, each by three bits of a nibble. */
+static inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t by) {
+    uint64_t from = (uint64_t)y << 32 | x;
+    uint32_t v = 0;
+    for (uint32_t i = 0; i < 4; i++)
+        v |= (uint32_t)(from >> (by >> (4 * i) & 7) * 8 & 255) << (8 * i);
+    return v;
+}
 template <class T> static inline T atomicAdd(T *at, T v) {
     T old = *at;
     *at += v;

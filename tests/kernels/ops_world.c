@@ -1,6 +1,7 @@
 #include "tests/kernels/ops_world.h"
 
 #include "common/base/mem.h"
+#include "tests/kernels/random_block.h"
 
 #include <math.h>
 #include <string.h>
@@ -59,49 +60,6 @@ static void sample_row(const void *ctx, uint32_t out, void *bytes) {
     memcpy(bytes, m->bytes + out * m->row_bytes, m->row_bytes);
 }
 
-/* Where f16 scales lie in a block: two offsets, or -1. */
-static void scales_at(enum by_dtype t, int *a, int *b) {
-    *a = 0;
-    *b = -1;
-    if (t == BY_DTYPE_Q4_1 || t == BY_DTYPE_Q5_1 || t == BY_DTYPE_Q4_K || t == BY_DTYPE_Q5_K)
-        *b = 2;
-    if (t == BY_DTYPE_Q2_K) *a = offsetof(struct by_block_q2_k, d), *b = *a + 2;
-    if (t == BY_DTYPE_Q3_K) *a = offsetof(struct by_block_q3_k, d);
-    if (t == BY_DTYPE_Q6_K) *a = offsetof(struct by_block_q6_k, d);
-    if (t == BY_DTYPE_TQ1_0 || t == BY_DTYPE_TQ2_0) *a = (int)by_dtype_block_bytes(t) - 2;
-}
-
-/* Random bits everywhere, and scales that are finite. */
-static void random_block(enum by_dtype t, uint8_t *p) {
-    uint32_t n = by_dtype_block_bytes(t);
-    for (uint32_t i = 0; i < n; i++)
-        p[i] = (uint8_t)(world_random() >> 24);
-    if (t == BY_DTYPE_MXFP4) {
-        p[0] = (uint8_t)(118 + world_below(8));
-        return;
-    }
-    if (t == BY_DTYPE_F8_32) { /* no NaN, and small */
-        float s = 0.001f * (1 + (float)world_below(9));
-        memcpy(p, &s, sizeof s);
-        for (uint32_t i = sizeof s; i < n; i++)
-            if ((p[i] & 0x7f) == 0x7f) p[i] = 0;
-        return;
-    }
-    if (t == BY_DTYPE_Z4_32) p[2] %= 17, p[3] = 0;
-    if (t == BY_DTYPE_IQ1_M) { /* in four high halves of bytes */
-        uint16_t h = by_f32_to_f16(world_float() * 0.02f);
-        for (uint32_t i = 0; i < 4; i++)
-            p[49 + 2 * i] = (uint8_t)((p[49 + 2 * i] & 15) | (h >> (4 * i) & 15) << 4);
-        return;
-    }
-    int at[2];
-    scales_at(t, &at[0], &at[1]);
-    for (int i = 0; i < 2; i++) {
-        uint16_t h = by_f32_to_f16(world_float() * 0.02f);
-        if (at[i] >= 0) memcpy(p + at[i], &h, 2);
-    }
-}
-
 struct sample *sample_new(enum by_dtype t, uint32_t n_out, uint32_t n_in) {
     struct sample *m = by_alloc(sizeof *m);
     m->src = (struct weight_source){
@@ -112,7 +70,7 @@ struct sample *sample_new(enum by_dtype t, uint32_t n_out, uint32_t n_in) {
     size_t n = (size_t)n_out * n_in;
     if (by_dtype_is_quantised(t)) {
         for (size_t i = 0; i < n / by_dtype_block_len(t); i++)
-            random_block(t, m->bytes + i * by_dtype_block_bytes(t));
+            random_block(t, m->bytes + i * by_dtype_block_bytes(t), world_random);
     } else {
         world_floats(m->values, n, 0.1f);
         assert_true(by_dtype_from_f32(t, m->values, m->bytes, n));

@@ -1,11 +1,7 @@
-/* ggml's types with codebooks (IQ1, IQ2, IQ3): a few bits choose the magnitudes of 4 or 8 columns together, others their signs;
- * and its ternary ones (TQ).
- * Layouts: ggml-common.h of llama.cpp; the truth our tests compare with: gguf 0.19.0. */
-#include "common/base/check.h"
-#include "common/modelfile/dtype.h"
+/* ggml's types with codebooks (IQ1, IQ2, IQ3): a few bits choose the magnitudes of 4 or 8 columns together, others their
+ * signs. */
 #include "common/modelfile/iq_grids.h"
-
-#include <string.h>
+#include "common/modelfile/super_block.h"
 
 /* By a number of a block: below a magnitude's, from half of the table on its negative. IQ1: 8 * (-1, 0, 1), plus or minus 1. */
 static const int8_t levels_1[16] = {-7, 1, 9, 0, -9, -1, 7};
@@ -13,7 +9,6 @@ static const int8_t levels_2[16] = {8, 25, 43, 0, 0, 0, 0, 0, -8, -25, -43};
 static const int8_t levels_3_xxs[16] = {4,  12,  20,  28,  36,  44,  52,  62,
                                         -4, -12, -20, -28, -36, -44, -52, -62};
 static const int8_t levels_3_s[16] = {1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15};
-static const int8_t levels_ternary[16] = {-1, 0, 1, 2}; /* two bits may say 2; no file does */
 
 const int8_t *by_iq_levels(enum by_dtype t) {
     switch (t) {
@@ -28,9 +23,6 @@ const int8_t *by_iq_levels(enum by_dtype t) {
         return levels_3_xxs;
     case BY_DTYPE_IQ3_S:
         return levels_3_s;
-    case BY_DTYPE_TQ1_0:
-    case BY_DTYPE_TQ2_0:
-        return levels_ternary;
     default:
         return NULL;
     }
@@ -64,13 +56,13 @@ static void put_1(uint8_t *q, uint32_t grid, bool is_below) {
         q[i] = (uint8_t)((grid >> (2 * i) & 3) | (uint32_t)is_below << 2);
 }
 
-static void two_scales(struct by_iq_block *b, uint32_t block, uint32_t both) {
+static void two_scales(struct by_super_block *b, uint32_t block, uint32_t both) {
     b->scales[2 * block] = (int8_t)(2 * (both & 15) + 1);
     b->scales[2 * block + 1] = (int8_t)(2 * (both >> 4 & 15) + 1);
 }
 
 /* d | for 32 columns: four indices of a byte; four times seven signs, four bits of scale */
-static void unpack_iq2_xxs(const uint8_t *p, struct by_iq_block *b) {
+static void unpack_iq2_xxs(const uint8_t *p, struct by_super_block *b) {
     for (uint32_t j = 0; j < 8; j++) {
         const uint8_t *at = p + 2 + 8 * j;
         uint32_t word = u32_at(at + 4);
@@ -81,7 +73,7 @@ static void unpack_iq2_xxs(const uint8_t *p, struct by_iq_block *b) {
 }
 
 /* d | 32 times nine bits of index and seven signs | scales */
-static void unpack_iq2_xs(const uint8_t *p, struct by_iq_block *b) {
+static void unpack_iq2_xs(const uint8_t *p, struct by_super_block *b) {
     for (uint32_t i = 0; i < 32; i++) {
         uint32_t word = u16_at(p + 2 + 2 * i);
         put_8(b->q + 8 * i, by_iq2_xs_grid[word & 511], even_signs(word >> 9));
@@ -91,7 +83,7 @@ static void unpack_iq2_xs(const uint8_t *p, struct by_iq_block *b) {
 }
 
 /* d | 32 low bytes of an index | 32 bytes of signs | 8 bytes: four times two high bits | scales */
-static void unpack_iq2_s(const uint8_t *p, struct by_iq_block *b) {
+static void unpack_iq2_s(const uint8_t *p, struct by_super_block *b) {
     for (uint32_t i = 0; i < 32; i++) {
         uint32_t high = p[66 + i / 4] >> (2 * (i % 4)) & 3;
         put_8(b->q + 8 * i, by_iq2_s_grid[p[2 + i] | high << 8], p[34 + i]);
@@ -101,7 +93,7 @@ static void unpack_iq2_s(const uint8_t *p, struct by_iq_block *b) {
 }
 
 /* d | 64 indices, of four columns each | eight words: four times seven signs, four bits of scale */
-static void unpack_iq3_xxs(const uint8_t *p, struct by_iq_block *b) {
+static void unpack_iq3_xxs(const uint8_t *p, struct by_super_block *b) {
     for (uint32_t j = 0; j < 8; j++) {
         uint32_t word = u32_at(p + 66 + 4 * j);
         two_scales(b, j, word >> 28 | word >> 28 << 4);
@@ -112,7 +104,7 @@ static void unpack_iq3_xxs(const uint8_t *p, struct by_iq_block *b) {
 }
 
 /* d | 64 low bytes of an index | 8 bytes of ninth bits | 32 bytes of signs | 4 bytes: two scales */
-static void unpack_iq3_s(const uint8_t *p, struct by_iq_block *b) {
+static void unpack_iq3_s(const uint8_t *p, struct by_super_block *b) {
     for (uint32_t i = 0; i < 64; i++) {
         uint32_t high = p[66 + i / 8] >> (i % 8) & 1;
         put_4(b->q + 4 * i, by_iq3_s_grid[p[2 + i] | high << 8], p[74 + i / 2] >> (i % 2 * 4));
@@ -124,7 +116,7 @@ static void unpack_iq3_s(const uint8_t *p, struct by_iq_block *b) {
 }
 
 /* d | 32 low bytes of an index | 8 words: four times three high bits, three of scale, is it below? */
-static void unpack_iq1_s(const uint8_t *p, struct by_iq_block *b) {
+static void unpack_iq1_s(const uint8_t *p, struct by_super_block *b) {
     for (uint32_t j = 0; j < 8; j++) {
         uint32_t word = u16_at(p + 34 + 2 * j), scale = word >> 12 & 7;
         two_scales(b, j, scale | scale << 4);
@@ -136,7 +128,7 @@ static void unpack_iq1_s(const uint8_t *p, struct by_iq_block *b) {
 
 /* 32 low bytes of an index | 16 bytes: two times three high bits, is it below? | 4 words: four scales of three bits, and four
  * bits of d */
-static void unpack_iq1_m(const uint8_t *p, struct by_iq_block *b) {
+static void unpack_iq1_m(const uint8_t *p, struct by_super_block *b) {
     for (uint32_t i = 0; i < 32; i++) {
         uint32_t high = p[32 + i / 2] >> (i % 2 * 4) & 15;
         put_1(b->q + 8 * i, by_iq1_grid[p[i] | (high & 7) << 8], high >> 3);
@@ -145,41 +137,8 @@ static void unpack_iq1_m(const uint8_t *p, struct by_iq_block *b) {
         b->scales[j] = (int8_t)(2 * (u16_at(p + 48 + j / 4 * 2) >> (j % 4 * 3) & 7) + 1);
 }
 
-/* 48 and 4 bytes, a column a digit of base 3 of a fraction of 256: five, of the last four bytes four | d */
-static void unpack_tq1_0(const uint8_t *p, struct by_iq_block *b) {
-    static const uint8_t powers[] = {1, 3, 9, 27, 81};
-    for (uint32_t i = 0; i < BY_QK_K; i++) {
-        uint32_t in = i < 160   ? i
-                      : i < 240 ? i - 160
-                                : i - 240,
-                 n = i < 160   ? 32
-                     : i < 240 ? 16
-                               : 4,
-                 from = i < 160   ? 0
-                        : i < 240 ? 32
-                                  : 48;
-        uint8_t v = (uint8_t)(p[from + in % n] * powers[in / n]);
-        b->q[i] = (uint8_t)(v * 3 >> 8);
-    }
-}
-
-/* 64 bytes of four columns, 32 apart | d */
-static void unpack_tq2_0(const uint8_t *p, struct by_iq_block *b) {
-    for (uint32_t i = 0; i < BY_QK_K; i++)
-        b->q[i] = p[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
-}
-
-static uint32_t unpack_ternary(enum by_dtype t, const uint8_t *p, struct by_iq_block *b) {
-    memset(b->scales, 1, sizeof b->scales);
-    if (t == BY_DTYPE_TQ1_0)
-        unpack_tq1_0(p, b);
-    else
-        unpack_tq2_0(p, b);
-    return u16_at(p + by_dtype_block_bytes(t) - 2);
-}
-
 /* Scales are odd numbers here, and levels of IQ1 eight times as large: what is left of ggml's factors is a power of two. */
-void by_iq_unpack(enum by_dtype t, const uint8_t *src, struct by_iq_block *b) {
+void by_iq_unpack(enum by_dtype t, const uint8_t *src, struct by_super_block *b) {
     uint32_t d = u16_at(src);
     float factor = 0.125f;
     if (t == BY_DTYPE_IQ2_XXS) unpack_iq2_xxs(src, b);
@@ -188,20 +147,10 @@ void by_iq_unpack(enum by_dtype t, const uint8_t *src, struct by_iq_block *b) {
     if (t == BY_DTYPE_IQ1_S) unpack_iq1_s(src, b);
     if (t == BY_DTYPE_IQ3_XXS) unpack_iq3_xxs(src, b), factor = 0.25f;
     if (t == BY_DTYPE_IQ3_S) unpack_iq3_s(src, b), factor = 1;
-    if (t == BY_DTYPE_TQ1_0 || t == BY_DTYPE_TQ2_0) d = unpack_ternary(t, src, b), factor = 1;
     if (t == BY_DTYPE_IQ1_M) {
         unpack_iq1_m(src, b);
         for (uint32_t i = d = 0; i < 4; i++)
             d |= (uint32_t)(src[49 + 2 * i] >> 4) << (4 * i);
     }
     b->d = factor * by_f16_to_f32((uint16_t)d);
-}
-
-void by_iq_to_f32(enum by_dtype t, const uint8_t *src, float *dst) {
-    const int8_t *levels = by_iq_levels(t);
-    struct by_iq_block b;
-    by_assert(levels);
-    by_iq_unpack(t, src, &b);
-    for (uint32_t i = 0; i < BY_QK_K; i++)
-        dst[i] = b.d * (float)b.scales[i / 16] * (float)levels[b.q[i]];
 }
