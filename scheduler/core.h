@@ -6,8 +6,8 @@
  *                            └──────────────────────────────────────────┘
  *
  * The shell hands in everything that came, then calls core_next_step, which builds the steps that can go out, until it
- * says that there are no more; it must call again when core_next_timer says. The same calls in the same order give the same frames: the simulator
- * and `banyan trace` live on that.
+ * says that there are no more; it must call again when core_next_timer says. The same calls in the same order give the
+ * same frames: the simulator and `banyan trace` live on that.
  * Always: nothing outside is trusted: a frame that makes no sense is counted, logged once and dropped, or ends its
  * peer's session; core_check() holds between any two calls.
  * Owner: one thread. */
