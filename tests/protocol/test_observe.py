@@ -239,6 +239,22 @@ def test_top(server):
     assert re.search(r"TTFT +[\d.,]+ ms", done.stdout)
 
 
+def test_top_finds_the_server_as_serve_was_told(server):
+    """--port was an unrecognized argument, and BANYAN_PORT, by which the server beside it had been told, was not read."""
+    def run(*words, **env):
+        return subprocess.run([BIN / "banyan", "top", "--once", *words], capture_output=True, text=True, timeout=60, env=environment(**env))
+
+    where = f"http://127.0.0.1:{server.port} "
+    for words, env in ((["--port", str(server.port)], {}), ([], {"BANYAN_PORT": str(server.port)}),
+                       (["--host", "127.0.0.1", "--port", str(server.port)], {"BANYAN_PORT": "1", "BANYAN_UDS": "/nowhere"})):
+        done = run(*words, **env)
+        assert done.returncode == 0 and where in done.stdout, (words, env, done)
+    assert "unix:/nowhere/x: no server answers there" in run("--uds", "/nowhere/x").stderr
+    assert "http://[::1]:1: no server answers there" in run("--host", "[::1]", "--port", "1").stderr
+    done = run(BANYAN_PORT="tcp://10.0.0.1:80")  # Kubernetes' word of a Service called banyan
+    assert "http://127.0.0.1:30000" in done.stdout + done.stderr
+
+
 def test_top_says_what_is_wrong(logged):
     done = top(logged)
     assert done.returncode == 1 and "API key" in done.stderr
