@@ -1,6 +1,7 @@
 """The sdist and the wheel of the Python package: what they hold, and that what pip puts on a machine works without this tree."""
 
 import email
+import os
 import re
 import shutil
 import subprocess
@@ -82,6 +83,9 @@ def test_what_is_installed_runs_a_model(installed, tmp_path):
 def test_without_the_program_it_says_where_it_comes_from(installed):
     code = "import banyan\ntry:\n    banyan.Engine('x')\nexcept banyan.BanyanError as e:\n    print(e)"
     assert "BANYAN_BIN" in python(installed, code, PATH="/nowhere")
+    # a folder was "not there … name it by BANYAN_BIN"; a wrong word, and whatever lay on PATH was started
+    assert python(installed, "from banyan.engine import find_banyan; print(find_banyan())", BANYAN_BIN=str(BIN)).strip() == str(BIN / "banyan")
+    assert "BANYAN_BIN names /nowhere/banyan" in python(installed, code, BANYAN_BIN="/nowhere/banyan", PATH=f"{BIN}:{os.environ['PATH']}")
 
 
 def test_its_modules_run_as_commands(installed):

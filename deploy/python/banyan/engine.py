@@ -30,12 +30,21 @@ LOG_BYTES, LAST_LINES = 65536, 5  # of the server's log, in errors
 _alive = weakref.WeakSet()
 
 
+def _is_program(place):
+    return place.is_file() and os.access(place, os.X_OK)
+
+
 def find_banyan():
-    """The program `banyan`: BANYAN_BIN, this checkout's build, the prefix that this lies below, the checkout that was installed from, or on
-    PATH."""
+    """The program `banyan`: BANYAN_BIN or `banyan` in that folder, and no other; this checkout's build, the prefix that this lies below, the
+    checkout that was installed from, or on PATH."""
     named, above = os.environ.get("BANYAN_BIN"), Path(__file__).resolve().parents
-    places = [Path(named)] if named else [parent / "build/bin/banyan" for parent in above]
-    if not named and len(above) > 4 and above[1].match("share/banyan/python"):
+    if named:
+        place = Path(named, "banyan") if os.path.isdir(named) else Path(named)
+        if not _is_program(place):
+            raise BanyanError(f"BANYAN_BIN names {named}, and {'it is' if place == Path(named) else f'{place} is'} no program that may be run")
+        return str(place)
+    places = [parent / "build/bin/banyan" for parent in above]
+    if len(above) > 4 and above[1].match("share/banyan/python"):
         places.append(above[4] / "bin/banyan")
     try:
         from . import _checkout
@@ -45,7 +54,7 @@ def find_banyan():
         pass
     on_path = shutil.which("banyan")
     for place in places + ([Path(on_path)] if on_path else []):
-        if place.is_file() and os.access(place, os.X_OK):
+        if _is_program(place):
             return str(place)
     raise BanyanError("the program banyan is not there, and does not come by pip: install its .deb or run deploy/build.sh, or name it by BANYAN_BIN")
 
