@@ -50,6 +50,15 @@ bool by_jchar_is_digit(uint32_t cp) {
     return false;
 }
 
+bool by_jchar_is_alnum(uint32_t cp) {
+    return by_jchar_is_alpha(cp) || by_jchar_is_digit(cp);
+}
+
+bool by_jchar_is_line_end(uint32_t cp) {
+    return (cp >= 10 && cp <= 13) || (cp >= 0x1c && cp <= 0x1e) || cp == 0x85 || cp == 0x2028 ||
+           cp == 0x2029;
+}
+
 bool by_jchar_is_upper(uint32_t cp) {
     return cp < 0x80 ? isupper((int)cp) : iswupper_l((wint_t)cp, utf8_locale);
 }

@@ -18,6 +18,8 @@ bool by_jchar_is_space(uint32_t cp); /* str.isspace, strip() and split() */
 bool by_jchar_is_print(uint32_t cp); /* str.isprintable, near enough for repr */
 bool by_jchar_is_alpha(uint32_t cp);
 bool by_jchar_is_digit(uint32_t cp); /* decimal digits of any script */
+bool by_jchar_is_alnum(uint32_t cp);
+bool by_jchar_is_line_end(uint32_t cp); /* where splitlines() cuts */
 bool by_jchar_is_upper(uint32_t cp);
 bool by_jchar_is_lower(uint32_t cp);
 /* characters written: 1 to 3 */

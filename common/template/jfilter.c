@@ -1,5 +1,7 @@
 #include "common/template/jfilter.h"
 
+#include "common/base/utf8.h"
+#include "common/template/jchar.h"
 #include "common/template/jmethod.h"
 #include "common/template/jops.h"
 #include "common/template/jstr.h"
@@ -46,7 +48,7 @@ static struct by_jval f_lower(struct by_jrun *r, const struct by_jval *v,
 static struct by_jval f_title(struct by_jrun *r, const struct by_jval *v,
                               const struct by_jval *arg) {
     (void)arg;
-    return by_jstr_case(r, by_jtext_to_str(r, *v), BY_JSTR_TITLE);
+    return by_jstr_case(r, by_jtext_to_str(r, *v), BY_JSTR_WORDS);
 }
 
 static struct by_jval f_capitalize(struct by_jrun *r, const struct by_jval *v,
@@ -98,7 +100,19 @@ static struct by_jval f_escape(struct by_jrun *r, const struct by_jval *v,
     return b ? by_jrun_built(r, b) : (struct by_jval){0};
 }
 
-/* indent(width=4, first=False, blank=False): every line but the first, but for empty ones. */
+/* The end of the line that begins at from; len: bytes of what ends it, 0 at the end of the text. */
+static uint32_t line_end(const struct by_jval *s, uint32_t from, size_t *len) {
+    for (uint32_t at = from; at < s->n; at += (uint32_t)*len) {
+        uint32_t cp = by_utf8_decode(s->s + at, s->n - at, len);
+        if (!by_jchar_is_line_end(cp)) continue;
+        if (cp == '\r' && at + 1 < s->n && s->s[at + 1] == '\n') *len = 2;
+        return at;
+    }
+    *len = 0;
+    return s->n;
+}
+
+/* indent(width=4, first=False, blank=False): every line but the first, but for empty ones. Whatever ended a line, \n does. */
 static struct by_jval f_indent(struct by_jrun *r, const struct by_jval *v,
                                const struct by_jval *arg) {
     struct by_jval s = by_jtext_to_str(r, *v), pad;
@@ -115,14 +129,17 @@ static struct by_jval f_indent(struct by_jrun *r, const struct by_jval *v,
         pad = by_jval_str((struct by_str){blanks, (size_t)width}, false);
     }
     struct by_jbuild *b = by_jrun_build(r);
+    by_jrun_charge(r, 1 + s.n / 16);
     for (uint32_t from = 0, line = 0; b && !r->code; line++) {
-        uint32_t to = from;
-        while (to < s.n && s.s[to] != '\n')
-            to++;
+        size_t len;
+        uint32_t to = line_end(&s, from, &len);
         if ((line ? to > from || blank : first)) by_jbuild_add(b, pad);
-        by_jbuild_add(b, by_jval_cut(s, from, to < s.n ? to + 1 : to));
-        if (to >= s.n) break;
-        from = to + 1;
+        by_jbuild_add(b, by_jval_cut(s, from, to));
+        from = to + (uint32_t)len;
+        /* jinja2 puts \n behind the text, and a \r there is half of that */
+        if (!len || (from == s.n && s.s[to] == '\r' && len == 1)) break;
+        struct by_jval end = by_jval_cut(s, to, to + 1);
+        by_jbuild_bytes(b, "\n", 1, end.marks ? end.marks[0] : end.is_user);
     }
     return b ? by_jrun_built(r, b) : (struct by_jval){0};
 }
@@ -143,10 +160,9 @@ static struct by_jval f_wordcount(struct by_jrun *r, const struct by_jval *v,
     int64_t n = 0;
     bool in_word = false;
     by_jrun_charge_bytes(r, s.n);
-    for (uint32_t i = 0; i < s.n; i++) {
-        unsigned char c = (unsigned char)s.s[i];
-        bool is_word =
-            c >= 0x80 || c == '_' || (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z');
+    for (size_t i = 0, len; i < s.n; i += len) {
+        uint32_t cp = by_utf8_decode(s.s + i, s.n - i, &len);
+        bool is_word = cp == '_' || by_jchar_is_alnum(cp);
         n += is_word && !in_word;
         in_word = is_word;
     }
@@ -230,6 +246,21 @@ static struct by_jval f_abs(struct by_jrun *r, const struct by_jval *v, const st
     return by_jval_int(i < 0 && i != INT64_MIN ? -i : i);
 }
 
+/* As Python's float() reads it: decimal, inf or nan. */
+static bool read_float(const char *text, double *f) {
+    char *end;
+    *f = strtod(text, &end);
+    return !*end && !strpbrk(text, "xX(");
+}
+
+/* As Python's int(): a base that there is not reads nothing. */
+static bool read_int(const char *text, int64_t base, int64_t *i) {
+    char *end;
+    if (base != 0 && (base < 2 || base > 36)) return false; /* strtoll would leave end as it is */
+    *i = strtoll(text, &end, (int)base);
+    return !*end;
+}
+
 static struct by_jval f_int(struct by_jrun *r, const struct by_jval *v, const struct by_jval *arg) {
     struct by_jval otherwise = arg[0].type == BY_J_ABSENT ? by_jval_int(0) : arg[0];
     if (v->type == BY_J_INT || v->type == BY_J_BOOL)
@@ -238,14 +269,15 @@ static struct by_jval f_int(struct by_jrun *r, const struct by_jval *v, const st
         return isfinite(v->f) && fabs(v->f) < 9e18 ? by_jval_int((int64_t)v->f) : otherwise;
     if (v->type != BY_J_STR) return otherwise;
     struct by_jval s = by_jstr_strip(r, *v, NULL, 3);
-    char text[64], *end;
+    char text[64];
+    int64_t i, base = by_jfilter_whole(r, &arg[1], 10);
+    double f;
     if (r->code || !s.n || s.n >= sizeof text) return otherwise;
     memcpy(text, s.s, s.n);
     text[s.n] = '\0';
-    long long i = strtoll(text, &end, (int)by_jfilter_whole(r, &arg[1], 10));
-    if (!*end) return by_jval_int(i);
-    double f = strtod(text, &end);
-    return !*end && isfinite(f) && fabs(f) < 9e18 ? by_jval_int((int64_t)f) : otherwise;
+    if (read_int(text, base, &i)) return by_jval_int(i);
+    return read_float(text, &f) && isfinite(f) && fabs(f) < 9e18 ? by_jval_int((int64_t)f)
+                                                                 : otherwise;
 }
 
 static struct by_jval f_float(struct by_jrun *r, const struct by_jval *v,
@@ -254,12 +286,12 @@ static struct by_jval f_float(struct by_jrun *r, const struct by_jval *v,
     if (by_jops_is_number(v)) return by_jval_float(by_jops_number(v));
     if (v->type != BY_J_STR) return otherwise;
     struct by_jval s = by_jstr_strip(r, *v, NULL, 3);
-    char text[64], *end;
+    char text[64];
+    double f;
     if (r->code || !s.n || s.n >= sizeof text) return otherwise;
     memcpy(text, s.s, s.n);
     text[s.n] = '\0';
-    double f = strtod(text, &end);
-    return *end ? otherwise : by_jval_float(f);
+    return read_float(text, &f) ? by_jval_float(f) : otherwise;
 }
 
 static struct by_jval f_round(struct by_jrun *r, const struct by_jval *v,

@@ -128,6 +128,11 @@ static bool map_ascii(struct by_jrun *r, struct by_jval *str, bool is_upper) {
     return true;
 }
 
+/* What the filter title splits at: they're is one word to it, foo-bar two. */
+static bool is_between_words(uint32_t cp) {
+    return by_jchar_is_space(cp) || (cp < 0x80 && cp && strchr("-({[<", (int)cp));
+}
+
 struct by_jval by_jstr_case(struct by_jrun *r, struct by_jval str, enum by_jstr_case to) {
     bool is_plain = to == BY_JSTR_UPPER || to == BY_JSTR_LOWER;
     if (is_plain && map_ascii(r, &str, to == BY_JSTR_UPPER)) {
@@ -142,6 +147,7 @@ struct by_jval by_jstr_case(struct by_jrun *r, struct by_jval str, enum by_jstr_
         bool is_cased = by_jchar_is_upper(cp) || by_jchar_is_lower(cp);
         enum by_jchar_case how = to == BY_JSTR_UPPER ? BY_JCHAR_UPPER : BY_JCHAR_LOWER;
         if (to == BY_JSTR_TITLE && !in_word) how = BY_JCHAR_TITLE;
+        if (to == BY_JSTR_WORDS && !in_word) how = BY_JCHAR_UPPER;
         if (to == BY_JSTR_CAPITALIZE && is_first) how = BY_JCHAR_TITLE;
         if (to == BY_JSTR_SWAP) how = by_jchar_is_upper(cp) ? BY_JCHAR_LOWER : BY_JCHAR_UPPER;
         size_t n = by_jchar_map(cp, how, out);
@@ -150,7 +156,7 @@ struct by_jval by_jstr_case(struct by_jrun *r, struct by_jval str, enum by_jstr_
             by_jbuild_bytes(b, utf8, by_utf8_encode(out[k], utf8),
                             str.marks ? str.marks[i] : str.is_user);
         }
-        in_word = is_cased;
+        in_word = to == BY_JSTR_WORDS ? !is_between_words(cp) : is_cased;
         is_first = false;
     }
     return by_jrun_built(r, b);
@@ -179,7 +185,7 @@ static struct by_jval str_swapcase(struct by_jrun *r, struct by_jval self,
     return by_jstr_case(r, self, BY_JSTR_SWAP);
 }
 
-/* Words between blanks; at most `max` cuts, the rest stays whole. */
+/* Words between blanks; at most `max` cuts, the rest stays whole, blanks at its end too. */
 static struct by_jval split_blanks(struct by_jrun *r, struct by_jval self, int64_t max,
                                    struct by_jval out) {
     struct by_str s = by_jval_bytes(&self);
@@ -187,7 +193,7 @@ static struct by_jval split_blanks(struct by_jrun *r, struct by_jval self, int64
         by_jrun_charge(r, 1);
         size_t end = at, len = 0;
         if (max-- <= 0) {
-            by_jval_push(r, out.list, by_jval_cut(self, at, by_jchar_drop_space(s, s.n)));
+            by_jval_push(r, out.list, by_jval_cut(self, at, s.n));
             break;
         }
         for (; end < s.n; end += len)
@@ -240,8 +246,11 @@ static size_t find_last(struct by_jrun *r, struct by_str s, struct by_str needle
 static struct by_jval str_rsplit(struct by_jrun *r, struct by_jval self,
                                  const struct by_jval v[V]) {
     int64_t max = int_or(r, &v[1], -1);
-    if (max < 0) return str_split(r, self, v);
-    if (v[0].type != BY_J_STR)
+    bool at_blanks = v[0].type == BY_J_ABSENT || v[0].type == BY_J_NONE;
+    if (at_blanks && max < 0) return str_split(r, self, v);
+    if (max < 0) max = INT64_MAX;
+    if (!at_blanks && !need_str(r, &v[0], "rsplit")) return (struct by_jval){0};
+    if (at_blanks)
         return by_jrun_fail(r, BY_EUNSUPPORTED,
                             "rsplit at blanks with a count is not supported: name a separator");
     if (v[0].n == 0) return by_jrun_fail(r, BY_EINVAL, "empty separator");
@@ -252,6 +261,7 @@ static struct by_jval str_rsplit(struct by_jrun *r, struct by_jval self,
     while (max-- > 0 && !r->code) {
         at = find_last(r, s, sep, to);
         if (at == SIZE_MAX) break;
+        by_jrun_charge(r, 1);
         by_jval_push(r, back.list, by_jval_cut(self, at + sep.n, to));
         to = at;
     }
@@ -262,11 +272,6 @@ static struct by_jval str_rsplit(struct by_jrun *r, struct by_jval self,
     return out;
 }
 
-static bool is_line_end(uint32_t cp) {
-    return (cp >= 10 && cp <= 13) || (cp >= 0x1c && cp <= 0x1e) || cp == 0x85 || cp == 0x2028 ||
-           cp == 0x2029;
-}
-
 static struct by_jval str_splitlines(struct by_jrun *r, struct by_jval self,
                                      const struct by_jval v[V]) {
     bool keeps = by_jops_truth(&v[0]);
@@ -275,7 +280,7 @@ static struct by_jval str_splitlines(struct by_jrun *r, struct by_jval self,
     by_jrun_charge(r, 1 + self.n / 16);
     for (size_t i = 0; i < self.n && !r->code; i += len) {
         uint32_t cp = by_utf8_decode(self.s + i, self.n - i, &len);
-        if (!is_line_end(cp)) continue;
+        if (!by_jchar_is_line_end(cp)) continue;
         size_t end = i;
         if (cp == '\r' && i + 1 < self.n && self.s[i + 1] == '\n') len++;
         by_jval_push(r, out.list, by_jval_cut(self, from, keeps ? i + len : end));
@@ -403,9 +408,6 @@ static bool is_all(struct by_jval str, bool (*is)(uint32_t cp)) {
     return str.n > 0;
 }
 
-static bool is_alnum(uint32_t cp) {
-    return by_jchar_is_alpha(cp) || by_jchar_is_digit(cp);
-}
 static struct by_jval str_isdigit(struct by_jrun *r, struct by_jval self,
                                   const struct by_jval v[V]) {
     (void)v;
@@ -422,7 +424,7 @@ static struct by_jval str_isalnum(struct by_jrun *r, struct by_jval self,
                                   const struct by_jval v[V]) {
     (void)v;
     by_jrun_charge(r, self.n / 16);
-    return by_jval_bool(is_all(self, is_alnum));
+    return by_jval_bool(is_all(self, by_jchar_is_alnum));
 }
 static struct by_jval str_isspace(struct by_jrun *r, struct by_jval self,
                                   const struct by_jval v[V]) {

@@ -15,7 +15,15 @@ struct by_jval by_jstr_strip(struct by_jrun *r, struct by_jval str, const struct
                              int sides); /* 1 left, 2 right */
 struct by_jval by_jstr_replace(struct by_jrun *r, struct by_jval str, struct by_jval old,
                                struct by_jval new_, int64_t count);
-enum by_jstr_case { BY_JSTR_UPPER, BY_JSTR_LOWER, BY_JSTR_TITLE, BY_JSTR_CAPITALIZE, BY_JSTR_SWAP };
+/* TITLE is str.title, WORDS the filter title. */
+enum by_jstr_case {
+    BY_JSTR_UPPER,
+    BY_JSTR_LOWER,
+    BY_JSTR_TITLE,
+    BY_JSTR_WORDS,
+    BY_JSTR_CAPITALIZE,
+    BY_JSTR_SWAP
+};
 struct by_jval by_jstr_case(struct by_jrun *r, struct by_jval str, enum by_jstr_case to);
 struct by_jval by_jstr_pad(struct by_jrun *r, struct by_jval str, int64_t left, int64_t right,
                            struct by_jval fill);

@@ -49,7 +49,8 @@ class Maker:
             f"({t})[{self.pick('1:', ':-1', '::2', '::-1', ':3', '-2:')}]", f"({t}) if {self.truth(d - 1)} else {self.text(d - 1)}",
             f"({t}) | default('none')", f"({t}) | capitalize", f"({t}).title()", f"({t}).lstrip()", f"({t}).rstrip('d')",
             f"({self.list(d - 1)}) | join(', ')", f"({t}) | tojson", f"({self.list(d - 1)}) | tojson", f"[{t}, 'z'] | first", f"['y', {t}] | last",
-            f"({t}).split('</s>')[-1]", f"({self.number(d - 1)}) | string", f"({t}) * 2", f"m.get('content', 'none')", f"({t}) | length | string")
+            f"({t}).split('</s>')[-1]", f"({t}) | title", f"({t}) | indent(2)", f"({t}).split(none, 1) | join('/')", f"({t}).rsplit('ll') | join('/')",
+             f"({self.number(d - 1)}) | string", f"({t}) * 2", f"m.get('content', 'none')", f"({t}) | length | string")
 
     def number(self, d):
         n = self.pick("0", "1", "7", "loop_i", "messages | length", "m.content | length", "-2")
@@ -57,7 +58,7 @@ class Maker:
             return n
         return self.pick(f"({n}) + ({self.number(d - 1)})", f"({n}) - ({self.number(d - 1)})", f"({n}) * 3", f"({n}) // 2", f"({n}) % 5",
                          f"({self.text(d - 1)}) | length", f"({n}) | abs", f"[{n}, 4] | max", f"[{n}, 4] | min", f"({self.text(d - 1)}).count('a')",
-                         f"({self.text(d - 1)}).find('o')")
+                         f"({self.text(d - 1)}).find('o')", f"({self.text(d - 1)}) | wordcount", f"({self.text(d - 1)}) | int")
 
     def list(self, d):
         plain = self.pick("['a', 'b']", "[m.role, 'c']", "messages | map(attribute='role') | list", "m.content.split()", "[]", "['b', 'a', 'b']")

@@ -146,6 +146,31 @@ static struct by_buf shown(const char *source) {
     return out;
 }
 
+/* Each differed: split cut the rest's blanks, rsplit began at the left, title was str.title, indent knew no line end but \n,
+ * wordcount no blank but ASCII's, and int took a base that strtoll answers without saying where it stopped. */
+TEST(texts_are_cut_and_counted_as_in_python) {
+    UNUSED_STATE;
+    static const char *const rows[][2] = {
+        {"{{ ' a  b c '.split(none, 1) }}", "['a', 'b c ']"},
+        {"{{ '  a b '.split(none, 0) }}", "['a b ']"},
+        {"{{ 'aaa'.rsplit('aa') }}{{ ' a b '.rsplit() }}", "['a', '']['a', 'b']"},
+        {"{{ \"they're foo_bar-baz [qux] 2ND\" | title }}", "They're Foo_bar-Baz [Qux] 2nd"},
+        {"{{ \"they're 2ND\".title() }}", "They'Re 2Nd"},
+        {"{{ 'a\\r\\nb\xC2\x85' | indent(2) | list }}", "['a', '\\n', ' ', ' ', 'b', '\\n']"},
+        {"{{ 'a\\r\\nb\\r' | indent(1, true) | tojson }}", "\" a\\n b\""},
+        {"{{ '\xE6\x97\xA5\xC2\xA0x.y' | wordcount }}", "3"},
+        {"{{ '5' | int(0, 1) }}{{ '1a' | int(7, 16) }}{{ '5' | int(0, 4294967306) }}", "5265"},
+        {"{{ '0x10' | int }}{{ '0x10' | float }}{{ '-inf' | float }}{{ '12.7' | int }}",
+         "00.0-inf12"},
+    };
+    for (size_t i = 0; i < BY_COUNTOF(rows); i++) {
+        struct by_buf got = shown(rows[i][0]);
+        if (!by_str_starts(by_buf_str(&got), by_str_of(rows[i][1])))
+            fail_msg("%s gave %s", rows[i][0], got.p);
+        by_buf_release(&got);
+    }
+}
+
 TEST(sums_go_left_to_right_and_say_what_cannot_be_added) {
     UNUSED_STATE;
     static const struct {
@@ -203,6 +228,7 @@ TEST(a_chat_that_was_read_renders_again_and_again_in_the_same_memory) {
 
 TESTS(RUN(every_vector_renders_as_transformers_does),
       RUN(sums_go_left_to_right_and_say_what_cannot_be_added),
+      RUN(texts_are_cut_and_counted_as_in_python),
       RUN(a_chat_that_was_read_renders_again_and_again_in_the_same_memory),
       RUN(what_a_user_wrote_is_marked_whatever_filters_it_went_through),
       RUN(a_template_that_does_not_end_is_ended), RUN(a_template_that_looks_at_much_is_ended_too),
