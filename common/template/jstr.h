@@ -1,6 +1,7 @@
-/* jstr.h - the methods of str, and those of them that are filters too.
+/* jstr.h - what is made of a text: the methods of str, and those of them that are filters too.
  *
- *     "a,b".split(",")     "name" | title
+ *     jstr.c            "name" | title, "name".title()      what methods and filters share
+ *     jstr_methods.c    "a,b".split(",")                    all methods, by name
  *
  * Always: characters are counted, never bytes; what a user wrote keeps its mark in what is made of it.
  * Owner: the run; the table is constant. */
@@ -9,8 +10,10 @@
 
 #include "common/template/jmethod.h"
 
-extern const struct by_jmethod by_jstr_methods[]; /* the last has no name */
+extern const struct by_jmethod by_jstr_methods[]; /* jstr_methods.c; the last has no name */
 
+/* Is it a str? Else the run fails in the name of who. */
+bool by_jstr_need(struct by_jrun *r, const struct by_jval *v, const char *who);
 struct by_jval by_jstr_strip(struct by_jrun *r, struct by_jval str, const struct by_jval *chars,
                              int sides); /* 1 left, 2 right */
 struct by_jval by_jstr_replace(struct by_jrun *r, struct by_jval str, struct by_jval old,
