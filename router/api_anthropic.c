@@ -179,8 +179,13 @@ void api_anthropic_write_error(struct by_buf *out, int code, const char *text) {
                        : status == 503 ? "overloaded_error"
                        : status >= 500 ? "api_error"
                                        : by_err_type(code);
-    by_buf_addf(out, "{\"type\":\"error\",\"error\":{\"type\":\"%s\"", type);
-    api_add_str(out, "message", by_str_of(text));
+    by_buf_addf(out, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":", type);
+    struct by_buf told;
+    by_buf_init(&told, 65536);
+    if (code == BY_ETOOLONG) by_buf_addz(&told, "prompt is too long: "); /* what clients look for */
+    by_buf_addz(&told, text);
+    by_buf_add_json_str(out, by_buf_str(&told));
+    by_buf_release(&told);
     by_buf_addz(out, "}}");
 }
 

@@ -25,8 +25,12 @@ void api_error_write(struct by_buf *out, int code, const char *text) {
         by_buf_add_json_str(out, param);
     else
         by_buf_addz(out, "null");
-    if (code == BY_ENOMODEL) /* the one that OpenAI's clients know by a word */
-        by_buf_addz(out, ",\"code\":\"model_not_found\"}}");
+    /* those that OpenAI's clients know by a word: who is told of a context goes on with a shorter one */
+    const char *word = code == BY_ENOMODEL   ? "model_not_found"
+                       : code == BY_ETOOLONG ? "context_length_exceeded"
+                                             : NULL;
+    if (word)
+        by_buf_addf(out, ",\"code\":\"%s\"}}", word);
     else
         by_buf_addf(out, ",\"code\":%d}}", by_err_http(code));
 }

@@ -148,7 +148,7 @@ void openapi_write(struct by_buf *out) {
         "'#/components/schemas/Error'}}}}},'schemas':{'Error':{'type':'object','required':"
         "['error'],'properties':{'error':{'anyOf':[{'type':'string'},{'type':'object',"
         "'required':['message','type'],'properties':{'message':{'type':'string'},'type':{'type':"
-        "'string'},'param':{'type':['string','null']},'code':{'type':'integer'}}}]}}},");
+        "'string'},'param':{'type':['string','null']},'code':{'type':['integer','string']}}}]}}},");
     write_schemas(out);
     by_buf_addz(out, "}}}");
 }

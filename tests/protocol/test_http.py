@@ -177,6 +177,15 @@ def test_a_prompt_over_the_context(server):
         assert answer.status == 400 and "longer than the model's context length" in answer.json["error"]["message"], answer
 
 
+def test_a_prompt_over_the_context_is_known_by_the_words_that_clients_look_for(server):
+    """Agents shorten what they send when they see these; the code was 400, and Anthropic's words were nowhere."""
+    messages = [{"role": "user", "content": "many words " * 20000}]
+    error = server.post("/v1/chat/completions", {"messages": messages}).json["error"]
+    assert error["code"] == "context_length_exceeded" and error["type"] == "invalid_request_error"
+    error = server.post("/v1/messages", {"messages": messages, "max_tokens": 1}).json["error"]
+    assert error["message"].startswith("prompt is too long: the input ("), error
+
+
 def test_text_of_every_kind_is_taken(server):
     for text in ("\0", "a\0b", "\ud7ff\ue000", "😀" * 100, "\u202e\ufeff", "<|im_end|>", " " * 5000, "\U0010ffff"):
         assert server.post("/generate", {"text": text, "sampling_params": {"max_new_tokens": 2}}).status == 200, repr(text)
