@@ -6,10 +6,12 @@
 
 #include <string.h>
 
-/* Fields that change the answer and that we do not have yet: OpenAI's, SGLang's, vLLM's. */
+/* Fields that change the answer and that we do not have yet: OpenAI's, SGLang's, vLLM's, llama.cpp's. */
 static const char *const refused[] = {"beam_width",
                                       "use_beam_search",
                                       "lora_path",
+                                      "lora",
+                                      "grammar",
                                       "prediction",
                                       "audio",
                                       "suffix",

@@ -159,7 +159,8 @@ def test_too_long_a_prompt(client):
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 @pytest.mark.parametrize("field, value", [("guided_json", {"type": "object"}), ("guided_regex", "a+"), ("structured_outputs", {"regex": "a"}),
                                           ("bad_words", ["x"]), ("prompt_logprobs", 1), ("chat_template", "{{ 1 }}"), ("regex", "a+"),
-                                          ("suffix", "x"), ("lora_path", "x"), ("modalities", ["text", "audio"])])
+                                          ("suffix", "x"), ("lora_path", "x"), ("lora", [{"id": 0}]), ("grammar", "root ::= x"),
+                                          ("modalities", ["text", "audio"])])
 def test_what_would_change_the_answer_is_refused_by_name(server, path, field, value):
     """vLLM's names for constrained output were passed over, and the answer looked as if it had been constrained."""
     body = {"messages": HELLO, "prompt": "hello", "max_tokens": 1}
