@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 enum kind { F32, U32, I32, BOOL, SEED, STOP, STOP_REGEX, IDS, BIAS, NEVER };
@@ -250,6 +251,24 @@ bool params_is_native(struct by_str key) {
     return by_str_eqz(key, "max_new_tokens") || native_row(key);
 }
 
+/* max_new_token: max_new_tokens; NULL: none is near. */
+static const char *nearest(struct by_str key) {
+    char text[64];
+    const char *best = NULL;
+    if (key.n >= sizeof text) return NULL;
+    snprintf(text, sizeof text, BY_STR_FMT, BY_STR_ARG(key));
+    unsigned least = (unsigned)BY_MIN(key.n / 4, (size_t)3) + 1;
+    for (size_t i = 0; i <= BY_COUNTOF(rows); i++) {
+        const char *name = i < BY_COUNTOF(rows) ? rows[i].native : "max_new_tokens";
+        if (i < BY_COUNTOF(rows) && rows[i].kind == NEVER) continue;
+        unsigned d = by_str_distance(text, name);
+        if (d >= least) continue;
+        least = d;
+        best = name;
+    }
+    return best;
+}
+
 /* Who comes from OpenAI's API knows some of them by other names. */
 static int refuse_unknown(struct by_str key, struct by_err *err) {
     const char *meant = NULL;
@@ -259,6 +278,10 @@ static int refuse_unknown(struct by_str key, struct by_err *err) {
         if (rows[i].openai && by_str_eqz(key, rows[i].openai)) meant = rows[i].native;
     }
     int n = (int)BY_MIN(key.n, (size_t)80);
+    const char *near = meant ? NULL : nearest(key);
+    if (near)
+        return by_fail(err, BY_EINVAL, "sampling_params: unknown field '%.*s' (did you mean %s?)",
+                       n, key.p, near);
     if (meant)
         return by_fail(err, BY_EINVAL, "sampling_params: unknown field '%.*s'; here it is %s", n,
                        key.p, meant);

@@ -63,6 +63,8 @@ def test_refused_by_name(server, name, value):
     ({"text": "a", "temperature": 0, "sampling_params": {}}, "temperature: it belongs into sampling_params"),
     ({"text": []}, "text: the list is empty"), ({"text": "a", "sampling_params": {"max_tokens": 3}}, "here it is max_new_tokens"),
     ({"text": "a", "sampling_params": {"min_tokens": 3}}, "here it is min_new_tokens"), ({"text": "a", "sampling_params": {"tmp": 0}}, "/openapi.json"),
+    ({"text": "a", "sampling_params": {"max_new_token": 3}}, "'max_new_token' (did you mean max_new_tokens?)"),
+    ({"text": "a", "sampling_params": {"temprature": 0}}, "(did you mean temperature?)"),
     ({"text": "a", "sampling_params": {"max_new_tokens": 1000000000}}, "1000000000 is not a whole number from 0 to 16777216"),
     ({"text": "a", "sampling_params": {"top_p": 0}}, "top_p: 0 is not a number above 0 and up to 1"),
     ({"text": "a", "sampling_params": {"temperature": -0.1}}, "temperature: -0.1 is not a number from 0 to 1000000"),
