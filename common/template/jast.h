@@ -30,7 +30,7 @@ enum by_jkind {
     BY_JK_ATTR,   /* a.val */
     BY_JK_NAMED,  /* a[val], val a text */
     BY_JK_ITEM,   /* a[b] */
-    BY_JK_SLICE,  /* kids: start, stop, step; each may be NULL. Only as b of ITEM */
+    BY_JK_SLICE,  /* a:b:c, each may be NULL. Only as b of ITEM */
     BY_JK_CALL,   /* a(args) */
     BY_JK_FILTER, /* a|builtin(args); a is NULL in a filter block */
     BY_JK_TEST,   /* a is builtin(args) */

@@ -45,6 +45,49 @@ struct by_jnode *by_jparse_done(struct by_jparse *p, struct by_jnode *n) {
     return n;
 }
 
+struct by_jnode *by_jparse_unexpected(struct by_jparse *p) {
+    static const char *const names[] = {
+        [BY_JTOK_EOF] = "the end of the template",
+        [BY_JTOK_DATA] = "text",
+        [BY_JTOK_VAR_BEGIN] = "{{",
+        [BY_JTOK_VAR_END] = "}}",
+        [BY_JTOK_BLOCK_BEGIN] = "{%",
+        [BY_JTOK_BLOCK_END] = "%}",
+    };
+    if (p->tok->type <= BY_JTOK_BLOCK_END)
+        return by_jparse_fail(p, BY_EFORMAT, "unexpected %s", names[p->tok->type]);
+    struct by_str shown = by_str_sub(p->tok->text, 0, 40);
+    return by_jparse_fail(p, BY_EFORMAT, "unexpected '" BY_STR_FMT "'", BY_STR_ARG(shown));
+}
+
+struct by_jnode *by_jparse_two(struct by_jparse *p, enum by_jkind kind, struct by_jnode *a,
+                               struct by_jnode *b) {
+    if (!a || !b) return NULL;
+    struct by_jnode *n = by_jparse_node(p, kind);
+    n->line = a->line;
+    n->a = a;
+    n->b = b;
+    return by_jparse_done(p, n);
+}
+
+struct by_jnode *by_jparse_one(struct by_jparse *p, enum by_jkind kind, struct by_jnode *a) {
+    if (!a) return NULL;
+    struct by_jnode *n = by_jparse_node(p, kind);
+    n->line = a->line;
+    n->a = a;
+    return by_jparse_done(p, n);
+}
+
+struct by_jnode *by_jparse_constant(struct by_jparse *p, struct by_jval v) {
+    struct by_jnode *n = by_jparse_node(p, BY_JK_CONST);
+    n->val = v;
+    return by_jparse_done(p, n);
+}
+
+bool by_jparse_is_text(const struct by_jnode *n) {
+    return n->kind == BY_JK_CONST && n->val.type == BY_J_STR;
+}
+
 void by_jparse_kid(struct by_jparse *p, struct by_jnodes *kids, struct by_jnode *n) {
     if (!n) return; /* the failure is noted in p */
     if (kids->n == kids->cap) {
