@@ -24,12 +24,25 @@ static uint32_t way_of(struct by_str name) {
     return bits;
 }
 
-/* Lines of a way's name, a blank, a card's name. What is no such line is passed over. */
+const char *const proven_versions = BANYAN_PROVEN_WAYS;
+
+static bool is_version_of(struct by_str version, struct by_str name) {
+    struct by_str rest = by_str_of(proven_versions), way, of;
+    for (bool has_more = true; has_more;) {
+        has_more = by_str_split(&rest, ',', &way);
+        if (by_str_split(&way, ' ', &of) && by_str_eq(of, name)) return by_str_eq(way, version);
+    }
+    return false;
+}
+
+/* Lines of a way's name, its version, a card's name. What is no such line is passed over. */
 static uint32_t ways_in(struct by_str text, const char *device) {
-    struct by_str line, name;
+    struct by_str line, name, version;
     uint32_t bits = 0;
     while (by_str_split(&text, '\n', &line)) /* a line without an end is torn */
-        if (by_str_split(&line, ' ', &name) && by_str_eqz(line, device)) bits |= way_of(name);
+        if (by_str_split(&line, ' ', &name) && by_str_split(&line, ' ', &version) &&
+            by_str_eqz(line, device) && is_version_of(version, name))
+            bits |= way_of(name);
     return bits;
 }
 

@@ -1,9 +1,10 @@
 /* proven.h - ways of computing that a kind of card must have shown to be right before they are taken on it.
  *
- *     tests/gpu/check.sh ─its tests pass─▶ $BANYAN_CACHE/cuda-proven:  "windows NVIDIA H100 80GB HBM3"
- *     open of the backend ─▶ the ways that stand there for this card, and no other
+ *     tests/gpu/check.sh ─its tests pass─▶ $BANYAN_CACHE/cuda-proven:  "windows 5c27f0a19d3b NVIDIA H100 80GB HBM3"
+ *     open of the backend ─▶ the ways that stand there for this card in this version, and no other
  *
- * Always: without the file there is none. BANYAN_TEST_CUDA_WAYS, a list of names or "all", takes its place: for tests.
+ * Always: without the file there is none; a change of a way's sources is another version (cmake/ProvenWays.cmake).
+ * BANYAN_TEST_CUDA_WAYS, a list of names or "all", takes its place: for tests.
  * Owner: cuda_backend.c, once. */
 #ifndef GPU_WORKER_CUDA_PROVEN_H
 #define GPU_WORKER_CUDA_PROVEN_H
@@ -18,5 +19,7 @@ enum proven_way {
 };
 
 uint32_t proven_ways(const char *device); /* bits of enum proven_way */
+/* "windows 5c27f0a19d3b,…": the ways of this build and their versions. */
+extern const char *const proven_versions;
 
 #endif

@@ -108,9 +108,12 @@ TEST(ranks_put_their_columns_together) {
     gpu->close(gpu);
 }
 
-TEST(ways_are_proven_for_one_card_each) {
+TEST(ways_are_proven_for_one_card_each_in_one_version) {
     UNUSED_STATE;
     char folder[] = "/tmp/by-proven-XXXXXX", path[64];
+    struct by_str rest = by_str_of(proven_versions), windows;
+    by_str_split(&rest, ',', &windows);
+    assert_true(by_str_starts(windows, BY_STR("windows ")) && windows.n == strlen("windows ") + 12);
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/cuda-proven", folder);
     setenv("BANYAN_CACHE", folder, 1);
@@ -118,7 +121,9 @@ TEST(ways_are_proven_for_one_card_each) {
     assert_int_equal(proven_ways("Card 9000"), 0);
     FILE *f = fopen(path, "w");
     assert_non_null(f);
-    fputs("nonsense\nsomething Card 9000\nwindows Card 9000\nall Torn", f);
+    fprintf(f, "nonsense\nsomething 1a Card 9000\n%.*s Card 9000\nwgmma 1a Card 9000\n",
+            (int)windows.n, windows.p);
+    fprintf(f, "%.*s Torn", (int)windows.n, windows.p);
     fclose(f);
     assert_int_equal(proven_ways("Card 9000"), PROVEN_WINDOWS);
     assert_int_equal(proven_ways("Card 900"), 0);
@@ -135,6 +140,6 @@ TEST(ways_are_proven_for_one_card_each) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {RUN(ranks_put_their_columns_together),
-                                       RUN(ways_are_proven_for_one_card_each)};
+                                       RUN(ways_are_proven_for_one_card_each_in_one_version)};
     return WORLD_TESTS("ranks", tests, NULL, NULL);
 }

@@ -16,7 +16,8 @@ case $* in
 esac
 """
 BUILD_SH = """#!/bin/sh
-mkdir -p build-gpu/tests build-gpu/bench build-gpu/bin
+mkdir -p build-gpu/tests build-gpu/bench build-gpu/bin build-gpu/gpu_worker/cuda
+printf '%s\\n' 'windows 1a' 'fp8 2b' 'fp8-blocks 3c' 'wgmma 4d' >build-gpu/gpu_worker/cuda/proven-ways
 all="tests/gpu_sample bin/banyan bin/banyan-gpu-worker"
 [ "$TARGET" != gpu_kernels ] || all=
 for p in bench/bench_gpu bench/bench_ops tests/gpu_ops tests/gpu_attention tests/gpu_fp8 $all; do
@@ -63,15 +64,15 @@ def test_all_that_passes_is_reported_and_proven(check):
     assert "tests/gpu_ops was run, few\n" in report and "tests/gpu_ops was run,\n" in report.replace("run, \n", "run,\n")
     assert "## Products in FP8: fp8\n```\ntests/gpu_fp8 was run, fp8\n" in report and "Against the CPU: gpu_fp8" not in report
     assert "## Prompts' attention by warpgroups\n```\ntests/gpu_attention was run, wgmma\n" in report
-    assert proven == "fp8 Card 9000\nfp8-blocks Card 9000\nwgmma Card 9000\nwindows Card 9000\n"
+    assert proven == "fp8 2b Card 9000\nfp8-blocks 3c Card 9000\nwgmma 4d Card 9000\nwindows 1a Card 9000\n"
 
 
 def test_other_cards_have_fewer_ways(check):
-    for capability, ways in (("8.0", []), ("8.9", ["fp8"]), ("12.0", ["fp8"])):
+    for capability, ways in (("8.0", []), ("8.9", ["fp8 2b"]), ("12.0", ["fp8 2b"])):
         put(check.tree / "bin/nvidia-smi", NVIDIA_SMI.replace("9.0", capability))
         (check.tree / "cache/cuda-proven").unlink(missing_ok=True)
         rc, report, proven = check()
-        assert rc == 0 and proven.split() == " ".join([f"{way} Card 9000" for way in [*ways, "windows"]]).split(), report
+        assert rc == 0 and proven.split() == " ".join([f"{way} Card 9000" for way in [*ways, "windows 1a"]]).split(), report
 
 
 def test_without_libzmq_the_kernels_are_checked(check):

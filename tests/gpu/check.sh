@@ -61,7 +61,8 @@ part() { # part SECONDS TITLE COMMAND…: its output under a title, whether it f
 
 proven() { # proven WAY: the part before this one shows it right on this card
     [ "$last" -eq 0 ] || return 0
-    mkdir -p "$cache" && printf '%s %s\n' "$1" "$card" >>"$cache/cuda-proven"
+    version=$(sed -n "s/^$1 //p" "$build/gpu_worker/cuda/proven-ways")
+    mkdir -p "$cache" && printf '%s %s %s\n' "$1" "$version" "$card" >>"$cache/cuda-proven"
 }
 
 measure() { # measure MODEL FLAGS…: steps of decode and prompts
