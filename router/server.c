@@ -1,5 +1,6 @@
 #include "router/server.h"
 
+#include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 
@@ -48,9 +49,14 @@ static int bind_tcp(struct server *s, struct by_err *err) {
     rc = uv_tcp_bind(&s->tcp, (const struct sockaddr *)&a, 0);
     if (!rc) rc = uv_listen(&s->stream, BACKLOG, on_connection);
     if (!rc) return 0;
-    return by_fail(
-        err, BY_EIO, "cannot listen on %s port %d: %s%s", s->o.host, s->o.port, uv_strerror(rc),
-        rc == UV_EADDRINUSE ? "; another program has it: stop that, or choose one by --port" : "");
+    const char *remedy =
+        rc == UV_EADDRINUSE ? "; another program has it: stop that, or choose one by --port"
+        : rc == UV_EACCES
+            ? "; low ports take CAP_NET_BIND_SERVICE: choose one from 1024 on by --port"
+        : rc == UV_EADDRNOTAVAIL ? "; it is no address of this machine: see --host"
+                                 : "";
+    return by_fail(err, BY_EIO, "cannot listen on %s port %d: %s%s", s->o.host, s->o.port,
+                   uv_strerror(rc), remedy);
 }
 
 /* A socket that nobody listens on: who made it was killed. */
@@ -75,10 +81,16 @@ static int bind_unix(struct server *s, struct by_err *err) {
     if (!rc && s->o.is_private && chmod(path, S_IRUSR | S_IWUSR))
         rc = uv_translate_sys_error(errno);
     if (!rc) rc = uv_listen(&s->stream, BACKLOG, on_connection);
-    return rc ? by_fail(err, BY_EIO, "cannot listen on %s: %s%s", path, uv_strerror(rc),
-                        rc == UV_EADDRINUSE ? "; another program has it, or the file is no socket"
-                                            : "")
-              : 0;
+    if (!rc) return 0;
+    char *dir = by_path_dir(path);
+    if (rc == UV_EACCES && !by_file_is_dir(dir)) /* libuv's word for ENOENT as well */
+        rc = by_fail(err, BY_EIO, "cannot listen on %s: there is no folder %s", path, dir);
+    else
+        rc = by_fail(err, BY_EIO, "cannot listen on %s: %s%s", path, uv_strerror(rc),
+                     rc == UV_EADDRINUSE ? "; another program has it, or the file is no socket"
+                                         : "");
+    by_free(dir);
+    return rc;
 }
 
 int server_open(struct server **out, uv_loop_t *loop, const struct server_options *o,

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/statvfs.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /* banyan doctor: what would stop this machine from serving with these options. One line a subject: ok, note or BAD; the exit
@@ -131,11 +132,27 @@ static void look_at_limits(void) {
 
 /* ---- what the server needs of it ---- */
 
+static void look_at_socket(const char *path) {
+    char *dir = by_path_dir(path);
+    size_t most = sizeof((struct sockaddr_un *)0)->sun_path - 1;
+    if (strlen(path) > most)
+        say(BAD, "socket", "--uds %s: its name has %zu bytes, %zu are possible", path, strlen(path),
+            most);
+    else if (access(dir, W_OK | X_OK))
+        say(BAD, "socket", "--uds %s: %s: %s", path, dir, strerror(errno));
+    else
+        say(GOOD, "socket", "%s", path);
+    by_free(dir);
+}
+
 static void look_at_port(void) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *a = NULL;
     char port[16];
     int one = 1;
-    if (doctor.o.uds) return;
+    if (doctor.o.uds) {
+        look_at_socket(doctor.o.uds);
+        return;
+    }
     snprintf(port, sizeof port, "%d", (int)doctor.o.port);
     int rc = getaddrinfo(doctor.o.host, port, &hints, &a);
     if (rc) {
@@ -148,8 +165,10 @@ static void look_at_port(void) {
     if (is_free)
         say(GOOD, "port", "%s port %s is free", doctor.o.host, port);
     else
-        say(BAD, "port", "%s port %s: %s; stop what has it, or choose one by --port", doctor.o.host,
-            port, strerror(errno));
+        say(BAD, "port", "%s port %s: %s; %s", doctor.o.host, port, strerror(errno),
+            errno == EACCES          ? "choose one from 1024 on by --port"
+            : errno == EADDRNOTAVAIL ? "it is no address of this machine: see --host"
+                                     : "stop what has it, or choose one by --port");
     if (fd >= 0) close(fd);
     freeaddrinfo(a);
 }
@@ -248,12 +267,19 @@ int cmd_doctor(int argc, char **argv) {
     static const struct by_options_program program = {
         .name = "banyan doctor",
         .who = BY_FOR_SERVE | BY_FOR_DAEMONS,
+        .usage = "[MODEL-PATH] [options]",
+        .n_words = 1,
         .summary = "says what would stop this machine from serving with these options"};
     struct by_err err = {0};
     if (by_options_parse(&doctor.o, &program, argc, argv, &err)) {
         say(BAD, "options", "%s", err.text);
         return 1;
     }
+    if (doctor.o.n_rest && !doctor.o.model_path) /* as serve takes it */
+        doctor.o.model_path = by_strdup(doctor.o.rest[0]);
+    else if (doctor.o.n_rest)
+        say(BAD, "options", "two models are named: %s, and --model-path %s", doctor.o.rest[0],
+            doctor.o.model_path);
     say(GOOD, "options", "%s", doctor.o.config ? doctor.o.config : "understood");
     by_options_strange_env(tell_variable);
     look_at_programs();

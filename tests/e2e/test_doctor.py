@@ -115,6 +115,18 @@ def test_a_port_in_use_is_named(whole):
     assert rc == 1 and v["port"] == "BAD" and "stop what has it" in said
 
 
+def test_the_remedy_is_that_of_the_fault(whole, tmp_path):
+    """A port that needs a right was to be freed of what has it; a socket's folder was not looked at; MODEL alone was one word too many."""
+    rc, said, v = doctor(whole, "--host", "192.0.2.1")
+    assert rc == 1 and v["port"] == "BAD" and "no address of this machine" in said, said
+    rc, said, v = doctor(whole, "--uds", tmp_path / "no/x.sock")
+    assert rc == 1 and v["socket"] == "BAD" and f"{tmp_path}/no: No such file" in said, said
+    assert doctor(whole, "--uds", tmp_path / "x.sock")[2]["socket"] == "ok"
+    rc, said, v = doctor(whole, "/nowhere/model")
+    assert rc == 1 and v["model"] == "BAD" and "/nowhere/model" in said, said
+    assert "two models" in doctor(whole, "/nowhere/a", "--model-path", "/nowhere/b")[1]
+
+
 def test_a_missing_program_is_named(whole):
     (whole / "banyan-detokenizer").unlink()
     rc, said, v = doctor(whole)

@@ -221,6 +221,8 @@ def test_a_poisonous_request_is_found_and_refused(tmp_path):
     (["--schedule-policy", "best"], "--schedule-policy: 'best' is not one of"),
     (["--chat-template", "/nowhere.jinja"], "/nowhere.jinja"),
     (["--host", "nobody.invalid"], "--host"),
+    (["--uds", "/nowhere/x.sock"], "there is no folder /nowhere"),  # it was "permission denied", for root as well
+    (["--host", "192.0.2.1"], "it is no address of this machine"),
     (["--run-dir", "/tmp/" + 100 * "a"], "it has 105 bytes; 80 at most"),  # it was "No such file or directory", of a path cut short
     (["--api-key", ""], "--api-key: its value is empty"),
     (["/nowhere/a", "/nowhere/b"], "'/nowhere/b' is one word too many"),
