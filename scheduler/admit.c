@@ -107,19 +107,41 @@ uint32_t admit_n_cached(const struct core *c, const struct replica *r, const str
     return held[r->index].n_pages * c->page_size;
 }
 
-/* Is a running one computing a prefix of s right now that s would find in the tree a little later? */
-static bool is_being_computed(const struct core *c, const struct replica *r, const struct seq *s,
-                              uint32_t n_pages, uint32_t n_pages_max) {
+/* Is o computing more of the n_common ids that s shares with it than the n_pages which are in the tree? Then s would find
+ * that there a little later. */
+static bool leads(const struct core *c, const struct seq *o, const struct seq *s, uint32_t n_common,
+                  uint32_t n_pages) {
+    if (o->state != SEQ_PREFILL && o->state != SEQ_DECODE) return false;
+    if (o->n_done >= o->req->n_prompt || o->is_void) return false;
+    uint32_t gain = n_common / c->page_size;
+    gain = gain > n_pages ? (gain - n_pages) * c->page_size : 0;
+    return gain >= SHARE_LEAST || (gain > 0 && o->req == s->req);
+}
+
+/* The leader that was found for s the last time is still at it. */
+static bool is_still_led(const struct core *c, const struct replica *r, const struct seq *s) {
+    const struct seq_leader *l = &s->leader;
+    const struct seq *o = l->slot < r->n_slots ? r->slots[l->slot] : NULL;
+    return o && o->req->order == l->order && o->sample == l->sample &&
+           leads(c, o, s, l->n_common, o->n_done / c->page_size);
+}
+
+static bool find_leader(const struct core *c, const struct replica *r, struct seq *s,
+                        uint32_t n_pages, uint32_t n_pages_max) {
     const struct by_list *lists[] = {&r->prefill, &r->decode};
+    size_t at = (size_t)n_pages * c->page_size;
     for (uint32_t i = 0; i < BY_COUNTOF(lists); i++) {
         for (BY_LIST_EACH(it, lists[i])) {
             const struct seq *o = BY_CONTAINER_OF(it, struct seq, link);
-            if (o->n_done >= o->req->n_prompt || o->is_void) continue;
-            if (!by_str_eq(o->req->routing.extra_key, s->req->routing.extra_key)) continue;
             uint32_t n = BY_MIN(n_pages_max * c->page_size, o->req->n_prompt);
-            uint32_t gain = common_ids(o, s, n) / c->page_size;
-            gain = gain > n_pages ? (gain - n_pages) * c->page_size : 0;
-            if (gain >= SHARE_LEAST || (gain > 0 && o->req == s->req)) return true;
+            if (!leads(c, o, s, n, n_pages)) continue; /* whatever they share */
+            /* Most share what is in the tree and nothing behind it: look there first. */
+            if (memcmp(o->ids + at, s->ids + at, c->page_size * sizeof *s->ids) != 0) continue;
+            if (!by_str_eq(o->req->routing.extra_key, s->req->routing.extra_key)) continue;
+            n = common_ids(o, s, n);
+            if (!leads(c, o, s, n, n_pages)) continue;
+            s->leader = (struct seq_leader){o->req->order, o->sample, o->slot, n};
+            return true;
         }
     }
     return false;
@@ -291,10 +313,11 @@ static enum verdict consider(struct core *c, struct replica *r, struct seq *s, s
         return FAILED;
     }
     s->n_max = (uint32_t)BY_MIN((uint64_t)s->n_max, kv_tokens + 1); /* the last token needs no KV */
+    if (is_still_led(c, r, s)) return LATER;
     struct radix_held held[RADIX_REPLICAS_MAX] = {0};
     uint32_t n_pages_max = peek(c, r, s, held), n_hit = held[r->index].n_pages;
     if (is_better_elsewhere(c, r, s, held, room)) return LATER;
-    if (n_hit < n_pages_max && is_being_computed(c, r, s, n_hit, n_pages_max)) return LATER;
+    if (n_hit < n_pages_max && find_leader(c, r, s, n_hit, n_pages_max)) return LATER;
     /* Room comes last: nobody is to give his place for one who would wait all the same. */
     if (r->n_free_slots == 0) return NO_ROOM;
     if (!has_room(c, r, s, held[r->index], room) || !find_place(c, r, s, n_pages_max))

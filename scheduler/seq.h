@@ -36,6 +36,13 @@ enum seq_state {
 };
 enum { SEQ_NO_SLOT = UINT32_MAX };
 
+/* Who was computing the prefix of one that waits when that one was asked last, and how many ids both begin with: as long as
+ * it is at it, nobody compares them again. It may be gone: the place tells by order and sample. */
+struct seq_leader {
+    uint64_t order; /* of its request */
+    uint32_t sample, slot, n_common;
+};
+
 struct replica;
 struct seq {
     struct by_list link; /* in the list of its state */
@@ -43,6 +50,7 @@ struct seq {
     struct by_list in_tenant;        /* while WAITING */
     struct by_heap_node in_priority; /* while WAITING, under that policy */
     uint64_t asked_round;            /* of the policy */
+    struct seq_leader leader;        /* while WAITING (admit.c) */
     enum seq_state state;
     enum seq_state leave_to;    /* LEAVING: WAITING, PAUSED or DONE */
     enum seq_state paused_from; /* PAUSED with a slot: PREFILL or DECODE */

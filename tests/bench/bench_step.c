@@ -1,4 +1,5 @@
-/* bench_step.c - what one step costs the scheduler: 256 running requests, and with 100,000 waiting behind them.
+/* bench_step.c - what one step costs the scheduler: 256 running requests, and with 100,000 waiting behind them; and one that
+ * computes a long prompt which others, of 64 tenants, begin with, too, and wait for.
  *
  * A step is: the result of one comes in, its tokens go out, the next one is built. Measured without and with encoding the
  * frames, and without the worker's work. */
@@ -15,7 +16,11 @@ enum {
     WARM = 300,
     PAGE = 16,
     VOCAB = 32000,
-    MAX_NEW = 4000
+    MAX_NEW = 4000,
+    LONG_PROMPT = 100000,
+    FOLLOWERS = 255,
+    TENANTS = 64,
+    CHUNK = 512
 };
 
 struct world {
@@ -60,13 +65,16 @@ static void up(struct world *w, uint32_t peer, enum role role) {
     core_on_up(w->core, w->now, peer, &h);
 }
 
-static void submit(struct world *w, uint64_t rid) {
-    uint32_t ids[PROMPT];
-    for (uint32_t i = 0; i < PROMPT; i++)
-        ids[i] = (uint32_t)(rid * 31 + i) % VOCAB;
+/* The first n_shared ids are those of everybody. */
+static void submit(struct world *w, uint64_t rid, uint32_t n_shared, struct by_str tenant) {
+    static uint32_t ids[LONG_PROMPT + PROMPT];
+    uint32_t n = n_shared + PROMPT;
+    for (uint32_t i = 0; i < n; i++)
+        ids[i] = (uint32_t)((i < n_shared ? 0 : rid * 31) + i) % VOCAB;
     struct msg m = {.kind = MSG_tokenized,
                     .tokenized = {.name = {1, rid},
-                                  .ids = {ids, PROMPT},
+                                  .ids = {ids, n},
+                                  .routing.tenant = tenant,
                                   .sampling = {.n = 1,
                                                .max_new_tokens = MAX_NEW,
                                                .logprob_start = -1,
@@ -86,6 +94,16 @@ static double step(struct world *w) {
     return (double)(by_now_ns() - from) / 1e3;
 }
 
+static void start(struct world *w, const struct core_options *o) {
+    struct core_sink sink = {.send = on_send, .end = on_end, .ctx = w};
+    by_buf_init(&w->frame, LIMIT_FRAME_BYTES);
+    w->core = core_new(o, &sink);
+    up(w, 1, ROLE_ROUTER);
+    up(w, 2, ROLE_TOKENIZER_WORKER);
+    up(w, 3, ROLE_DETOKENIZER);
+    up(w, 4, ROLE_GPU_WORKER);
+}
+
 static double run(const char *name, uint32_t n_waiting, bool does_encode, enum policy_kind policy) {
     struct core_options o = {.n_replicas = 1,
                              .max_running = RUNNING,
@@ -95,15 +113,9 @@ static double run(const char *name, uint32_t n_waiting, bool does_encode, enum p
                              .conservativeness = 0.01,
                              .policy = policy};
     struct world w = {.does_encode = does_encode, .now = 1};
-    struct core_sink sink = {.send = on_send, .end = on_end, .ctx = &w};
-    by_buf_init(&w.frame, LIMIT_FRAME_BYTES);
-    w.core = core_new(&o, &sink);
-    up(&w, 1, ROLE_ROUTER);
-    up(&w, 2, ROLE_TOKENIZER_WORKER);
-    up(&w, 3, ROLE_DETOKENIZER);
-    up(&w, 4, ROLE_GPU_WORKER);
+    start(&w, &o);
     for (uint32_t i = 0; i < RUNNING + n_waiting; i++)
-        submit(&w, i + 1);
+        submit(&w, i + 1, 0, BY_STR(""));
     while (core_next_step(w.core, w.now))
         ;
     for (uint32_t i = 0; i < WARM; i++)
@@ -124,6 +136,34 @@ static double run(const char *name, uint32_t n_waiting, bool does_encode, enum p
     return p50;
 }
 
+static void run_followed(void) {
+    struct core_options o = {.n_replicas = 1,
+                             .max_running = RUNNING,
+                             .max_queued = 1 << 20,
+                             .chunked_prefill_size = CHUNK,
+                             .depth = 1,
+                             .conservativeness = 1,
+                             .policy = POLICY_FAIR};
+    struct world w = {.now = 1};
+    double us[LONG_PROMPT / CHUNK];
+    start(&w, &o);
+    for (uint32_t i = 0; i <= FOLLOWERS; i++) {
+        char tenant[16];
+        snprintf(tenant, sizeof tenant, "t%u", i % TENANTS);
+        submit(&w, i + 1, LONG_PROMPT, by_str_of(tenant));
+    }
+    while (core_next_step(w.core, w.now))
+        ;
+    for (uint32_t i = 0; i < BY_COUNTOF(us); i++)
+        us[i] = step(&w);
+    bench_row("step of a prompt that 255 wait for", "p50", bench_quantile(us, BY_COUNTOF(us), 0.5),
+              "us");
+    bench_row("step of a prompt that 255 wait for", "p99", bench_quantile(us, BY_COUNTOF(us), 0.99),
+              "us");
+    core_free(w.core);
+    by_buf_release(&w.frame);
+}
+
 int main(void) {
     by_log_init(&(struct by_log_options){.process = "bench", .level = BY_LOG_ERROR});
     double alone = run("step of 256", 0, false, POLICY_FAIR);
@@ -135,5 +175,6 @@ int main(void) {
         double p50 = run(name, 100000, false, kinds[i]);
         bench_row(name, "of the step without", p50 / alone, "x");
     }
+    run_followed();
     return 0;
 }

@@ -39,6 +39,28 @@ TEST(two_prompts_at_once_compute_their_prefix_once) {
     world_stop(&w);
 }
 
+/* Whoever waits for a prefix that another one computes is not compared with it in every step. But it must see that one go. */
+TEST(who_waits_for_a_prefix_goes_on_when_its_leader_leaves) {
+    UNUSED_STATE;
+    struct world w = {.opt = {.chunked_prefill_size = 16, .policy = POLICY_FAIR}};
+    world_start(&w);
+    for (uint32_t rid = 1; rid <= 3; rid++) {
+        static const char *const tenants[] = {"a", "b", "c"};
+        w_prepare(&w, rid, 200, 4, 4)->routing.tenant = by_str_of(tenants[rid - 1]);
+        w_tokenized(&w, rid, NULL, 0);
+        w_step(&w);
+        w_work(&w, 0, 0);
+    }
+    w_step(&w);
+    assert_true(w.n_prefill_tokens < 64); /* the first one's alone */
+    w_router_says(&w, MSG_cancel, 1, 0, 0, false);
+    w_run(&w);
+    w_assert_whole(&w, 2);
+    w_assert_whole(&w, 3);
+    assert_true(w.n_prefill_tokens < 64 + 204 + 48); /* and the third found the second's */
+    world_stop(&w);
+}
+
 TEST(samples_share_the_prompts_whole_pages) {
     UNUSED_STATE;
     struct world w = {0};
@@ -218,6 +240,7 @@ TEST(a_pin_gives_way_to_one_who_runs_alone) {
 }
 
 TESTS(RUN(cached_tokens_tell_the_truth), RUN(two_prompts_at_once_compute_their_prefix_once),
+      RUN(who_waits_for_a_prefix_goes_on_when_its_leader_leaves),
       RUN(samples_share_the_prompts_whole_pages), RUN(a_prompt_beyond_the_cache_is_refused),
       RUN(a_prefix_that_is_in_use_costs_a_newcomer_nothing),
       RUN(memory_pressure_retracts_and_nobody_notices), RUN(a_copy_of_a_run_does_not_hold_its_twin),
