@@ -104,8 +104,9 @@ void replica_generated(struct replica *r, uint64_t now_ns, uint32_t n_tokens) {
 }
 
 double replica_rate(const struct replica *r, uint64_t now_ns) {
-    bool is_late = now_ns - r->rate_from_ns > 2 * BY_NS_PER_S; /* the last second is long ago */
-    return is_late ? rate_since(r, now_ns) : r->tokens_per_s;
+    /* A step may take long; but with none in flight nothing is generated. */
+    bool is_at_rest = r->n_flights == 0 && now_ns - r->rate_from_ns > 2 * BY_NS_PER_S;
+    return is_at_rest ? rate_since(r, now_ns) : r->tokens_per_s;
 }
 
 bool replica_check(const struct replica *r) {
