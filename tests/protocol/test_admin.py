@@ -250,7 +250,7 @@ def test_who_asked_for_a_flush_and_left_wants_none():
             if not asked:
                 asked.append(socket.create_connection(("127.0.0.1", d.port)))
                 asked[0].sendall(b"POST /flush_cache?timeout=60 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-            elif event["meta_info"]["completion_tokens"] == 50:
+            elif event["meta_info"]["completion_tokens"] >= 50:  # a router that lags merges events
                 asked[0].close()
 
         asked, seen = [], {"input_ids": [77] * 64, "sampling_params": {"max_new_tokens": 1}}
