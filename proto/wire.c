@@ -1,10 +1,7 @@
 #include "proto/wire.h"
 
-#include "common/base/arena.h"
-#include "common/base/buf.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
-#include "common/base/list.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/metrics.h"
@@ -13,6 +10,7 @@
 #include "common/net/loop.h"
 #include "proto/greet.h"
 #include "proto/limits.h"
+#include "proto/wire_parts.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -21,189 +19,40 @@
 #include <unistd.h>
 
 enum {
-    IDENTITY_MAX = 200,
     HELLO_AGAIN_MS = 1000,                /* a hello that nobody answered is said again */
-    RETRY_MS = 5,                         /* a socket that took nothing is tried again */
     CREDIT_STEP = LIMIT_CREDIT_BYTES / 4, /* consumed bytes are given back in such steps */
     REST_MS = 1000, /* after a session's begin or end, what the peak has left is given back */
     PUMP_MS = 5,    /* of frames at once: then the loop sees to others, and comes back */
-    /* more waiting than this: the peer is not keeping up, start over */
-    QUEUE_BYTES_MAX = 512 * 1024 * 1024,
     ARENA_BYTES_MAX = 2 * LIMIT_FRAME_BYTES, /* decoded lists of one frame */
 };
 
-/* A frame that waits for credit or for the socket. */
-struct waiting {
-    struct by_list node;
-    size_t n;
-    enum msg_kind kind;
-    char bytes[];
-};
-
-struct peer {
-    struct wire_peer face; /* first: a wire_peer is a peer */
-    struct by_list node;   /* binder: in wire.peers */
-    char identity[IDENTITY_MAX];
-    size_t identity_n;
-    int connection; /* binder: by_channel_connection of its hello */
-    bool is_up;
-    bool is_ending; /* down is due at the next pump */
-    char why[BY_ERR_TEXT_MAX];
-    uint32_t attempt; /* of the hello that made the session */
-    uint64_t seq_in, seq_out;
-    uint64_t credit;     /* bytes of data frames that may still go out */
-    uint64_t n_consumed; /* bytes of data frames taken in and not yet given back */
-    struct by_list queue;
-    size_t queue_bytes;
-    struct by_arena life; /* model and capacity of hello */
-};
-
-struct wire {
-    struct wire_options o; /* its texts are those of the next line */
-    char endpoint[256], my_endpoint[256], instance[64], identity[IDENTITY_MAX];
-    struct by_channel *channel;
-    struct by_list peers; /* of peer.node; a connector has exactly one */
-    size_t n_peers;
-    uint64_t next_session;
-    bool is_connected; /* connector: somebody is there */
-    uint64_t hello_due_ns;
-    uint64_t retry_due_ns;
-    uint64_t rest_due_ns; /* by_mem_give_back */
-    bool is_pumping;
-    int wake_fd; /* eventfd: there is something to do */
-    struct by_buf out;
-    struct by_arena arena; /* decoded lists of the frame in hand */
-    struct by_loop *loop;
-};
-
-static struct peer *peer_of(struct wire_peer *face) {
-    return BY_CONTAINER_OF(face, struct peer, face);
-}
-
-static struct by_str identity_of(const struct peer *p) {
-    return (struct by_str){p->identity, p->identity_n};
-}
+/* What is consumed and not yet given back must leave room for the largest frame, or that would wait for ever. */
+static_assert(LIMIT_FRAME_BYTES <= LIMIT_CREDIT_BYTES - CREDIT_STEP, "the window holds any frame");
 
 /* A connector's one peer, from wire_open to wire_close. */
 static struct peer *binder_of(const struct wire *w) {
     return BY_CONTAINER_OF(by_list_first(&w->peers), struct peer, node);
 }
 
-static void wake(struct wire *w) {
+/* ---- sessions ---- */
+
+void wire_wake(struct wire *w) {
     uint64_t one = 1;
     if (!w->is_pumping && write(w->wake_fd, &one, sizeof one) < 0 && errno != EAGAIN)
         by_die("eventfd: %m");
 }
 
-/* ---- sending ---- */
-
-static void end_session(struct peer *p, const char *why) {
+void wire_end_session(struct peer *p, const char *why) {
     if (!p->is_up || p->is_ending) return;
     p->is_ending = true;
     snprintf(p->why, sizeof p->why, "%s", why);
-    wake(p->face.wire);
+    wire_wake(p->face.wire);
 }
 
-static void lose_peer(struct peer *p, const char *why) {
+void wire_lose(struct peer *p, const char *why) {
     if (p->is_up && !p->is_ending) p->face.is_gone = true;
-    end_session(p, why);
+    wire_end_session(p, why);
 }
-
-/* 0, or BY_EAGAIN: the socket is full. A peer that is gone ends its session. */
-static int put_on_socket(struct peer *p, enum msg_kind kind, char *frame, size_t n) {
-    struct wire *w = p->face.wire;
-    msg_stamp_seq(frame, p->seq_out + 1);
-    int rc = by_channel_send(w->channel, identity_of(p), (struct by_str){frame, n});
-    if (rc == BY_ENOTFOUND) {
-        lose_peer(p, "it is gone");
-        return 0;
-    }
-    if (rc) {
-        /* DISCONNECTED is on its way; down will tell */
-        if (!w->is_connected && !w->o.is_bind) return 0;
-        return rc;
-    }
-    p->seq_out++;
-    if (msg_is_data(kind)) p->credit -= n;
-    by_count(BY_M_FRAMES_OUT, 1);
-    return 0;
-}
-
-static bool may_go(const struct peer *p, enum msg_kind kind, size_t n) {
-    return !msg_is_data(kind) || p->credit >= n;
-}
-
-static void drop_queue(struct peer *p) {
-    for (struct by_list *node; (node = by_list_first(&p->queue)) != NULL;) {
-        by_list_remove(node);
-        by_free(BY_CONTAINER_OF(node, struct waiting, node));
-    }
-    p->queue_bytes = 0;
-}
-
-static void flush_queue(struct peer *p, uint64_t now) {
-    for (struct by_list *node; !p->is_ending && (node = by_list_first(&p->queue)) != NULL;) {
-        struct waiting *f = BY_CONTAINER_OF(node, struct waiting, node);
-        if (!may_go(p, f->kind, f->n)) return;
-        if (put_on_socket(p, f->kind, f->bytes, f->n)) {
-            p->face.wire->retry_due_ns = now + RETRY_MS * BY_NS_PER_MS;
-            return;
-        }
-        by_list_remove(node);
-        p->queue_bytes -= f->n;
-        by_free(f);
-    }
-}
-
-static void enqueue(struct peer *p, enum msg_kind kind, struct by_str frame) {
-    if (p->queue_bytes + frame.n > QUEUE_BYTES_MAX) {
-        end_session(p, "it takes nothing and its queue is full");
-        return;
-    }
-    struct waiting *f = by_alloc(sizeof *f + frame.n);
-    f->n = frame.n;
-    f->kind = kind;
-    memcpy(f->bytes, frame.p, frame.n);
-    by_list_push(&p->queue, &f->node);
-    p->queue_bytes += f->n;
-    p->face.wire->retry_due_ns = by_now_ns() + RETRY_MS * BY_NS_PER_MS;
-    wake(p->face.wire);
-}
-
-static bool encode(struct wire *w, const struct msg *m) {
-    by_buf_clear(&w->out);
-    msg_encode(m, &w->out);
-    if (w->out.is_full)
-        by_error("a %s frame is over the limit and was not sent", msg_kind_name(m->kind));
-    return !w->out.is_full;
-}
-
-/* Frames keep their order; only credit overtakes, or two full queues would wait for each other. */
-void wire_send(struct wire_peer *face, const struct msg *m) {
-    struct peer *p = peer_of(face);
-    struct wire *w = face->wire;
-    if (!p->is_up || p->is_ending) return;
-    struct msg stamped = *m;
-    stamped.session = face->session;
-    if (!encode(w, &stamped)) {
-        end_session(p, "a frame was over the limit");
-        return;
-    }
-    bool must_wait = !by_list_empty(&p->queue) && m->kind != MSG_credit;
-    if (must_wait || !may_go(p, m->kind, w->out.n) ||
-        put_on_socket(p, m->kind, w->out.p, w->out.n)) {
-        enqueue(p, m->kind, by_buf_str(&w->out));
-    }
-    if (!w->is_pumping && by_channel_has_input(w->channel)) wake(w);
-}
-
-/* hello and welcome stand outside of sessions: seq 0. */
-static int send_plain(struct wire *w, struct by_str identity, const struct msg *m) {
-    if (!encode(w, m)) return BY_ELIMIT;
-    return by_channel_send(w->channel, identity, by_buf_str(&w->out));
-}
-
-/* ---- sessions ---- */
 
 /* A lost peer makes everybody hold what is under way, and a new one takes all of it at once. glibc would keep the pages of
  * each such peak: every kill in a hundred that is worse than those before it would stay in the resident memory of all. */
@@ -229,8 +78,8 @@ static void start_session(struct peer *p, uint64_t session, uint64_t credit) {
 
 static void say_hello(struct wire *w, uint64_t now) {
     struct msg m = greet_hello(&w->o, ++binder_of(w)->attempt);
-    int rc = send_plain(w, (struct by_str){0}, &m);
-    w->hello_due_ns = now + (rc ? RETRY_MS : HELLO_AGAIN_MS) * BY_NS_PER_MS;
+    int rc = wire_send_plain(w, (struct by_str){0}, &m);
+    w->hello_due_ns = now + (rc ? WIRE_RETRY_MS : HELLO_AGAIN_MS) * BY_NS_PER_MS;
 }
 
 static struct peer *new_peer(struct wire *w) {
@@ -244,7 +93,7 @@ static struct peer *new_peer(struct wire *w) {
 }
 
 static void free_peer(struct peer *p) {
-    drop_queue(p);
+    wire_drop_queue(p);
     by_list_remove(&p->node);
     p->face.wire->n_peers--;
     by_arena_release(&p->life);
@@ -254,7 +103,7 @@ static void free_peer(struct peer *p) {
 /* down, and for a binder the end of the peer. A connector says hello again at once if somebody is there. */
 static void finish_session(struct wire *w, struct peer *p, uint64_t now) {
     p->is_up = p->is_ending = false;
-    drop_queue(p);
+    wire_drop_queue(p);
     w->o.down(w->o.ctx, &p->face, p->why);
     expect_rest(w);
     if (w->o.is_bind) {
@@ -270,14 +119,14 @@ static void send_no_session(struct wire *w, struct by_str identity, uint32_t att
                             const char *refused) {
     struct msg m = greet_welcome(&w->o, attempt);
     m.welcome.refused = by_str_of(refused);
-    (void)send_plain(w, identity, &m); /* if it is gone, it knows */
+    (void)wire_send_plain(w, identity, &m); /* if it is gone, it knows */
 }
 
 static void end_marked(struct wire *w, uint64_t now) {
     for (BY_LIST_EACH_SAFE(node, next, &w->peers)) {
         struct peer *p = BY_CONTAINER_OF(node, struct peer, node);
         if (!p->is_ending) continue;
-        if (w->o.is_bind) send_no_session(w, identity_of(p), p->attempt, "");
+        if (w->o.is_bind) send_no_session(w, wire_identity_of(p), p->attempt, "");
         finish_session(w, p, now);
     }
 }
@@ -287,14 +136,14 @@ static void end_marked(struct wire *w, uint64_t now) {
 static struct peer *find_peer(struct wire *w, struct by_str identity) {
     for (BY_LIST_EACH(node, &w->peers)) {
         struct peer *p = BY_CONTAINER_OF(node, struct peer, node);
-        if (by_str_eq(identity_of(p), identity)) return p;
+        if (by_str_eq(wire_identity_of(p), identity)) return p;
     }
     return NULL;
 }
 
 static int check_hello(struct wire *w, struct by_str identity, const struct msg_hello *h,
                        struct by_err *err) {
-    if (identity.n > IDENTITY_MAX) return by_fail(err, BY_ELIMIT, "its identity is too long");
+    if (identity.n > WIRE_IDENTITY_MAX) return by_fail(err, BY_ELIMIT, "its identity is too long");
     if (w->n_peers >= LIMIT_PEERS)
         return by_fail(err, BY_EFULL, "%d peers are here already", LIMIT_PEERS);
     return greet_check_hello(&w->o, h, err);
@@ -333,7 +182,7 @@ static void on_hello(struct wire *w, struct by_str identity, const struct msg_he
     struct msg m = greet_welcome(&w->o, h->attempt);
     m.welcome.session = p->face.session;
     m.welcome.credit = LIMIT_CREDIT_BYTES;
-    if (send_plain(w, identity, &m)) { /* gone again: nobody has heard of it */
+    if (wire_send_plain(w, identity, &m)) { /* gone again: nobody has heard of it */
         free_peer(p);
         return;
     }
@@ -357,7 +206,7 @@ static void on_welcome(struct wire *w, const struct msg_welcome *m, uint64_t now
     /* of an older hello; 0: frames came without a session */
     if (m->attempt && m->attempt != p->attempt) return;
     if (p->is_up) {
-        if (!m->session) end_session(p, "it ended the session");
+        if (!m->session) wire_end_session(p, "it ended the session");
         return;
     }
     if (greet_check_welcome(&w->o, m, &err)) {
@@ -401,7 +250,7 @@ static void on_session_frame(struct wire *w, struct peer *p, const struct msg *m
     if (m->seq != p->seq_in + 1) {
         snprintf(why, sizeof why, "frame %llu came after %llu", (unsigned long long)m->seq,
                  (unsigned long long)p->seq_in);
-        end_session(p, why);
+        wire_end_session(p, why);
         return;
     }
     p->seq_in++;
@@ -424,7 +273,7 @@ static void on_frame(struct wire *w, struct by_str identity, struct by_str frame
         by_count(BY_M_FRAMES_BAD, 1);
         by_warn_limited("a broken frame: %s from=%s", err.text,
                         p && p->is_up ? role_text(p->face.role) : "a stranger");
-        if (p && p->is_up) end_session(p, err.text);
+        if (p && p->is_up) wire_end_session(p, err.text);
         return;
     }
     if (m.kind == MSG_hello) {
@@ -443,19 +292,19 @@ static void on_connected(struct wire *w, uint64_t now) {
     if (w->o.is_bind) return; /* who it is, its hello says */
     struct peer *p = binder_of(w);
     w->is_connected = true;
-    lose_peer(p, "the connection was made anew");
+    wire_lose(p, "the connection was made anew");
     if (!p->is_up) w->hello_due_ns = now;
 }
 
 static void on_disconnected(struct wire *w) {
     if (w->o.is_bind) {
         struct peer *p = find_connection(w, by_channel_connection(w->channel));
-        if (p) lose_peer(p, "it is gone");
+        if (p) wire_lose(p, "it is gone");
         return;
     }
     w->is_connected = false;
     w->hello_due_ns = 0;
-    lose_peer(binder_of(w), "the connection is gone");
+    wire_lose(binder_of(w), "the connection is gone");
 }
 
 /* False: there may be more. */
@@ -484,7 +333,7 @@ uint64_t wire_pump(struct wire *w, uint64_t now) {
         is_empty = take_some(w, now, until_ns);
         for (BY_LIST_EACH(node, &w->peers)) {
             struct peer *p = BY_CONTAINER_OF(node, struct peer, node);
-            if (p->is_up) flush_queue(p, now);
+            if (p->is_up) wire_flush(p, now);
         }
         end_marked(w, now);
         if (w->hello_due_ns && w->hello_due_ns <= now) say_hello(w, now);
@@ -557,7 +406,7 @@ struct wire_peer *wire_peer_only(struct wire *w) {
 }
 
 void wire_end(struct wire_peer *peer, const char *why) {
-    end_session(peer_of(peer), why);
+    wire_end_session(wire_peer_of(peer), why);
 }
 
 void wire_set_my_endpoint(struct wire *w, const char *endpoint) {
