@@ -6,6 +6,7 @@
 #include "common/base/mem.h"
 #include "common/modelfile/gguf_config.h"
 #include "common/modelfile/hf_config.h"
+#include "common/modelfile/lfs_pointer.h"
 #include "common/modelfile/safetensors.h"
 
 #include <dirent.h>
@@ -123,6 +124,7 @@ static int open_any(struct by_model_dir **out, const char *path, bool with_weigh
                     struct by_err *err) {
     struct by_model_dir *d = by_alloc(sizeof *d);
     int rc = find_path(d, path, err);
+    if (!rc) rc = by_lfs_pointer_refuse(d->path, with_weights, err);
     if (rc) goto done;
     if (!by_file_is_dir(d->path)) {
         rc = open_gguf(d, err);

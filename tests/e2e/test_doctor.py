@@ -4,9 +4,11 @@ import re
 import shutil
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
+import tiny_llama
 from harness import BIN, TINY, environment
 
 
@@ -136,6 +138,22 @@ def test_a_missing_program_is_named(whole):
 def test_a_model_that_is_none_is_named(whole):
     rc, said, v = doctor(whole, "--model-path", TINY)  # a tokenizer without weights
     assert rc == 1 and v["model"] == "BAD" and str(TINY) in said
+
+
+def test_a_file_that_git_lfs_left_out_is_named(whole, tmp_path):
+    """"no safetensors file (its header would have 2336927755350992246 bytes)": a clone without git-lfs holds texts in place of large files."""
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "4" + "\nsize 12345\n"
+    model = tiny_llama.write(tmp_path / "model", 1)
+    for name in ("model.safetensors", "tokenizer.json"):
+        file = Path(model) / name
+        before = file.read_bytes()
+        file.write_text(pointer)
+        rc, said, v = doctor(whole, model)
+        assert rc == 1 and v["model"] == "BAD" and f"{name}: it is a Git LFS pointer" in said and "git lfs pull" in said, said
+        file.write_bytes(before)
+    assert doctor(whole, model)[2]["model"] == "ok"
+    (tmp_path / "x.gguf").write_text(pointer)
+    assert "x.gguf: it is a Git LFS pointer" in doctor(whole, tmp_path / "x.gguf")[1]
 
 
 def test_a_run_directory_that_cannot_be_is_named(whole):
