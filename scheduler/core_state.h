@@ -59,8 +59,7 @@ struct core {
     bool peers_changed; /* routers are told at the end of the round */
     bool is_draining;
 
-    struct msg_model
-        model; /* of the first replica since there was none; strings owned by model_arena */
+    struct msg_model model; /* of the first replica since there was none; strings: model_arena's */
     struct by_arena model_arena;
 
     struct book book;
