@@ -2,8 +2,9 @@
  *
  *     spans   a block: one row, one kv head, up to 8 of its query heads, keys of one span of 256 positions; f32. Decode.
  *             parts of a row's spans are merged in their order
- *     tiles   a block: 64 rows of one sequence, one query head; mma. Prompts
- *     wgmma   a block: 128 rows of one sequence, one query head. The same on sm_90a, with caches that need no unpacking
+ *     tiles   a block: 64 rows of one sequence, one query head of up to 256 columns; mma. Prompts
+ *     wgmma   a block: 128 rows of one sequence, one query head of up to 128. The same on sm_90a, with caches that need no
+ *             unpacking
  *
  * Always: spans lie on a fixed grid of positions, so that a row's bits do not depend on what else is in the step.
  * Owner: the gpu worker's main thread. Compiles as C++. */

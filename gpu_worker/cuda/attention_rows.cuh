@@ -25,18 +25,25 @@ static __device__ __forceinline__ uint32_t row_of(int h) {
     return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + 8 * h;
 }
 
-/* The warp's 16 queries as fragments. */
+/* Columns 16 d … of the warp's 16 queries as a fragment. */
+template <int T>
+static __device__ __forceinline__ void load_query(const struct attend &a,
+                                                  const struct attend_tile &t, uint32_t head,
+                                                  uint32_t d, uint32_t (&q)[4]) {
+    for (uint32_t i = 0; i < 4; i++) {
+        uint32_t r = BY_MIN(row_of(i & 1), t.n - 1),
+                 c = 16 * d + threadIdx.x % 4 * 2 + 8 * (i >> 1);
+        const float *x = a.q + (size_t)(t.row + r) * a.q_ld + a.q_col + (size_t)head * a.k_dim;
+        q[i] = pack2<T>(c < a.k_dim ? x[c] : 0, c + 1 < a.k_dim ? x[c + 1] : 0);
+    }
+}
+
 template <int T, int D>
 static __device__ __forceinline__ void load_queries(const struct attend &a,
                                                     const struct attend_tile &t, uint32_t head,
                                                     uint32_t (&q)[D / 16][4]) {
     for (uint32_t d = 0; d < D / 16; d++)
-        for (uint32_t i = 0; i < 4; i++) {
-            uint32_t r = BY_MIN(row_of(i & 1), t.n - 1),
-                     c = 16 * d + threadIdx.x % 4 * 2 + 8 * (i >> 1);
-            const float *x = a.q + (size_t)(t.row + r) * a.q_ld + a.q_col + (size_t)head * a.k_dim;
-            q[d][i] = pack2<T>(c < a.k_dim ? x[c] : 0, c + 1 < a.k_dim ? x[c + 1] : 0);
-        }
+        load_query<T>(a, t, head, d, q[d]);
 }
 
 struct carried {

@@ -21,6 +21,7 @@ enum {
     SLOTS = 4,
     LATE = 2,   /* so many items are under way before the first of them is waited for */
     STRIP = 16, /* keys that lie in one page */
+    COLUMNS_MAX = 128,
     ROW_BYTES = 128,
     PANEL = KEYS * ROW_BYTES,
     ALIGN = 1024,
@@ -227,7 +228,8 @@ static const bool is_compiled = false;
 extern "C" bool attention_fits_wgmma(const struct cuda *c, const struct op_attention *o) {
     return is_compiled && c->proven & PROVEN_WGMMA && c->device.major == 9 &&
            c->device.minor == 0 && (o->kv.dtype == KV_BF16 || o->kv.dtype == KV_F16) &&
-           o->kv.page_size % STRIP == 0 && attention_fits_tiles(o);
+           BY_MAX(o->kv.k_dim, o->kv.v_dim) <= COLUMNS_MAX && o->kv.page_size % STRIP == 0 &&
+           attention_fits_tiles(o);
 }
 
 extern "C" void attention_wgmma(struct cuda *c, const struct op_attention *o,

@@ -384,16 +384,51 @@ static const struct attention_case prompts[] = {
      .n = {65, 0, 0},
      .has_sinks = true}};
 
+/* Heads that warpgroups do not take: blocks of 32 keys, queries in shared memory. */
+static const struct attention_case wide_prompts[] = {{.n_heads = 4,
+                                                      .n_kv_heads = 2,
+                                                      .k_dim = 256,
+                                                      .v_dim = 256,
+                                                      .page_size = 16,
+                                                      .done = {0, 45, 3},
+                                                      .n = {17, 70, 1},
+                                                      .softcap = 2},
+                                                     {.n_heads = 1,
+                                                      .n_kv_heads = 1,
+                                                      .k_dim = 192,
+                                                      .v_dim = 128,
+                                                      .page_size = 16,
+                                                      .done = {100, 0, 5},
+                                                      .n = {66, 0, 33},
+                                                      .window = 40},
+                                                     {.n_heads = 2,
+                                                      .n_kv_heads = 1,
+                                                      .k_dim = 136,
+                                                      .v_dim = 200,
+                                                      .page_size = 48,
+                                                      .n = {33, 16, 0},
+                                                      .is_full = true,
+                                                      .has_sinks = true}};
+
+static void check_by_tiles(struct attention_case k) {
+    for (int t = KV_BF16; t <= KV_FP8; t++) {
+        k.dtype = (enum kv_dtype)t;
+        k.tolerance = t == KV_INT8 ? 0.1 : 6e-2; /* int8 becomes bf16 first */
+        k.is_on_grid = t == KV_FP8;
+        check_attention(&k);
+    }
+}
+
 TEST(attention_of_prompts_by_tiles) {
     UNUSED_STATE;
-    for (size_t i = 0; i < BY_COUNTOF(prompts); i++) {
-        for (int t = KV_BF16; t <= KV_FP8; t++) {
-            struct attention_case k = prompts[i];
-            k.dtype = (enum kv_dtype)t;
-            k.tolerance = t == KV_INT8 ? 0.1 : 6e-2; /* int8 becomes bf16 first */
-            k.is_on_grid = t == KV_FP8;
-            check_attention(&k);
-        }
+    for (size_t i = 0; i < BY_COUNTOF(prompts); i++)
+        check_by_tiles(prompts[i]);
+    for (size_t i = 0; i < BY_COUNTOF(wide_prompts); i++) {
+        const struct attention_case *k = &wide_prompts[i];
+        struct op_attention op = {.scale = 1, .kv = {.dtype = KV_BF16}};
+        op.kv.k_dim = k->k_dim, op.kv.v_dim = k->v_dim, op.kv.page_size = k->page_size;
+        assert_true(attention_fits_tiles(&op) && !attention_fits_wgmma(cuda_of(gpu), &op));
+        check_by_tiles(*k);
     }
 }
 
@@ -425,6 +460,8 @@ TEST(other_attention_goes_by_tiles) {
     assert_false(attention_fits_wgmma(c, &o));
     o = fits, o.kv.k_dim = 136;
     assert_false(attention_fits_wgmma(c, &o));
+    o = fits, o.kv.v_dim = 264; /* by spans */
+    assert_false(attention_fits_tiles(&o));
     c->device.minor = 1;
     assert_false(attention_fits_wgmma(c, &fits));
     c->device.minor = 0, c->device.major = 10;
