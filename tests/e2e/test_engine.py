@@ -127,6 +127,9 @@ def test_the_cache_and_its_flush(engine):
 def test_info(engine):
     assert engine.get_server_info()["model_path"] == engine.get_model_info()["model_path"]
     assert engine.tokenize("hello")
+    texts = ["hello world", "a"]  # there was a way in, and none out
+    assert engine.detokenize(engine.tokenize(texts[0])) == texts[0] and engine.detokenize(engine.tokenize(texts)) == texts
+    assert engine.detokenize([0, *engine.tokenize("a")], skip_special_tokens=False).endswith("a")
 
 
 def test_abort_by_rid(engine):

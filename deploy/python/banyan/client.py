@@ -311,5 +311,10 @@ class Client:
     abort_request = abort
 
     def tokenize(self, text):
-        """Token ids of a text."""
+        """Token ids of a text, or lists of them of a list of texts."""
         return json.loads(self._run(wire.ask(self.address, "POST", "/tokenize", {"prompt": text})))["tokens"]
+
+    def detokenize(self, ids, skip_special_tokens=True):
+        """The text of token ids, or a list of texts of a list of such lists."""
+        body = {"tokens": ids, "skip_special_tokens": skip_special_tokens}
+        return json.loads(self._run(wire.ask(self.address, "POST", "/detokenize", body)))["text"]
