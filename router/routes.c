@@ -154,20 +154,39 @@ static bool is_path(struct by_str path) {
     return false;
 }
 
+/* What it is called elsewhere: by Kubernetes' own servers, vLLM, llama.cpp, FastAPI. */
+static struct by_str path_here(struct by_str path) {
+    static const char *const foreign[][2] = {
+        {"/healthz", "/health"}, {"/livez", "/health"},          {"/ping", "/health"},
+        {"/readyz", "/ready"},   {"/docs", "/openapi.json"},     {"/version", "/get_server_info"},
+        {"/load", "/v1/loads"},  {"/props", "/get_server_info"}, {"/slots", "/v1/loads"},
+        {"/v1", "/v1/models"},   {"/v1/", "/v1/models"},         {"/completion", "/v1/completions"},
+    };
+    for (size_t i = 0; i < BY_COUNTOF(foreign); i++) {
+        if (by_str_eqz(path, foreign[i][0])) return by_str_of(foreign[i][1]);
+    }
+    return (struct by_str){0};
+}
+
 /* Clients differ in whether their base URL ends in /v1: it is missing, or there twice. */
 static void refuse_path(struct conn *c, const struct http1_request *req) {
     enum { PATH_MAX_SHOWN = 200 };
     const struct by_str v1 = BY_STR("/v1");
     char text[512], longer[PATH_MAX_SHOWN + 8];
-    struct by_str path = by_str_sub(req->path, 0, PATH_MAX_SHOWN), meant = {0};
+    struct by_str path = by_str_sub(req->path, 0, PATH_MAX_SHOWN), meant = {0},
+                  here = path_here(path);
     snprintf(longer, sizeof longer, "/v1" BY_STR_FMT, BY_STR_ARG(path));
     if (is_path(by_str_of(longer)))
         meant = by_str_of(longer);
     else if (by_str_starts(path, v1) && is_path(by_str_sub(path, v1.n, path.n)))
         meant = by_str_sub(path, v1.n, path.n);
-    snprintf(text, sizeof text, "there is no " BY_STR_FMT " here%s" BY_STR_FMT "%s",
-             BY_STR_ARG(path), meant.n ? "; did you mean " : "", BY_STR_ARG(meant),
-             meant.n ? "? See the client's base URL" : "");
+    if (here.n)
+        snprintf(text, sizeof text, "there is no " BY_STR_FMT " here; see " BY_STR_FMT,
+                 BY_STR_ARG(path), BY_STR_ARG(here));
+    else
+        snprintf(text, sizeof text, "there is no " BY_STR_FMT " here%s" BY_STR_FMT "%s",
+                 BY_STR_ARG(path), meant.n ? "; did you mean " : "", BY_STR_ARG(meant),
+                 meant.n ? "? See the client's base URL" : "");
     refuse(c, req, BY_ENOTFOUND, text);
 }
 

@@ -83,6 +83,14 @@ def test_404(server, path):
     check(path, server.get(path), 404)
 
 
+@pytest.mark.parametrize("path, here", [("/healthz", "/health"), ("/livez", "/health"), ("/readyz", "/ready"), ("/completion", "/v1/completions"),
+                                        ("/v1", "/v1/models"), ("/docs", "/openapi.json"), ("/version", "/get_server_info"), ("/slots", "/v1/loads")])
+def test_what_another_server_calls_it_is_told(server, path, here):
+    """A probe of /healthz was a bare 404."""
+    assert check(path, server.get(path), 404) == f"there is no {path} here; see {here}"
+    assert server.get(here).status != 404
+
+
 @pytest.mark.parametrize("path, meant", [("/chat/completions", "/v1/chat/completions"), ("/v1/v1/chat/completions", "/v1/chat/completions"),
                                          ("/v1/generate", "/generate"), ("/v1/api/chat", "/api/chat")])
 def test_a_base_url_that_is_one_v1_off_is_told(server, path, meant):
