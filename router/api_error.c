@@ -50,6 +50,8 @@ void api_error_send(struct outlet *to, api_error_writer *write, int code, const 
     if (retry_after_ms)
         snprintf(extra, sizeof extra, "Retry-After: %u\r\nretry-after-ms: %u\r\n",
                  BY_DIV_UP(retry_after_ms, 1000), retry_after_ms);
+    else if (status == 401) /* which has to say how (RFC 9110, 15.5.2) */
+        snprintf(extra, sizeof extra, "WWW-Authenticate: Bearer\r\n");
     by_buf_init(&body, ERROR_BYTES_MAX);
     (write ? write : api_error_write)(&body, code, text);
     outlet_respond(to, status, "application/json", by_buf_str(&body), extra);

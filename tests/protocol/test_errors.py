@@ -67,7 +67,8 @@ def test_400(server, path):
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_401_and_413(closed, path):
-    assert "key" in check(path, closed.post(path, ROUTES[path]), 401)
+    answer = closed.post(path, ROUTES[path])
+    assert "key" in check(path, answer, 401) and answer.headers["WWW-Authenticate"] == "Bearer"  # which was missing
     assert closed.post(path, ROUTES[path], headers=bearer("user")).status == 200
     answer = closed.post(path, {**ROUTES[path], "rid": "x" * 5000}, headers=bearer("user"))
     assert answer.status == 413 and "--max-body-bytes" in json.dumps(answer.json)
