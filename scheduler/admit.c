@@ -337,11 +337,11 @@ static bool preempt(struct core *c, struct replica *r, const struct seq *s) {
     return !seq_has_slot(victim);
 }
 
-uint32_t admit_waiting(struct core *c, struct replica *r, uint32_t budget) {
+uint32_t admit_waiting(struct core *c, struct replica *r, uint32_t *budget) {
     bool may_preempt = c->policy.kind == POLICY_FAIR || c->policy.kind == POLICY_PRIORITY;
-    if (by_list_empty(&c->waiting) || budget == 0) return 0;
+    if (by_list_empty(&c->waiting) || *budget == 0) return 0;
     if (r->n_free_slots == 0 && !may_preempt && !retract_has_paused(r)) return 0;
-    struct room room = room_of(c, r, budget);
+    struct room room = room_of(c, r, *budget);
     uint32_t n = 0;
     policy_begin(c, r);
     while (room.budget > 0) {
@@ -360,6 +360,7 @@ uint32_t admit_waiting(struct core *c, struct replica *r, uint32_t budget) {
         if (v == NO_ROOM) break; /* whoever comes first has the first claim on what comes free */
     }
     policy_end(c);
+    *budget = room.budget;
     return n;
 }
 

@@ -3,7 +3,7 @@
  *     budget: step_tokens_max rows   [ decodes, one each | prefill chunks, chunked_prefill_size in all ]
  *
  * Decodes first: a stream that runs is not slowed by a prompt that comes; chunks of running prompts next, in the order
- * of admission; then whoever may enter. */
+ * of admission; then whoever may enter. Who is behind its fair share, or more urgent, enters before the chunks. */
 #include "common/base/check.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
@@ -150,7 +150,7 @@ static void build_prefills(struct core *c, struct replica *r, uint32_t *budget) 
     while (*budget > 0) {
         struct seq *s = policy_next_prefill(c, r, round);
         if (!s) return;
-        if (!may_run(r, s)) continue;
+        if (!may_run(r, s) || s->is_entering) continue; /* it has its row already */
         uint32_t n = batch_prefill(c, r, s, *budget);
         while (n == 0 && retract_one(c, r) && s->state == SEQ_PREFILL)
             n = batch_prefill(c, r, s, *budget);
@@ -214,12 +214,10 @@ bool batch_build(struct core *c, struct replica *r) {
     if (!admit_suspect(c, r, budget)) {
         build_decodes(c, r);
         budget = BY_MIN(budget, r->capacity.step_tokens_max - b->n_tokens);
-        /* Who is behind its fair share, or more urgent, gets its prompt in before the chunks of others go on. */
-        bool is_ahead = !r->solo && policy_is_ahead(c, r) && admit_waiting(c, r, budget) > 0;
-        if (!is_ahead) {
-            build_prefills(c, r, &budget);
-            if (!r->solo) admit_waiting(c, r, budget);
-        }
+        /* Newcomers go first if they may, or take what the chunks leave. */
+        bool is_ahead = !r->solo && policy_is_ahead(c, r) && admit_waiting(c, r, &budget) > 0;
+        build_prefills(c, r, &budget);
+        if (!r->solo && !is_ahead) admit_waiting(c, r, &budget);
     }
     if (b->flight->n_rows == 0) return false;
     send(c, r);

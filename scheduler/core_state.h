@@ -123,9 +123,9 @@ void intake_pause(struct core *c, const struct msg_name *name, bool is_paused);
 BY_MUST_USE int intake_check(struct core *c, struct req *req, struct by_err *err);
 
 /* admit.c */
-/* Takes waiting sequences into the step that is being built, while there is room for `budget` prompt tokens; returns how
- * many. */
-uint32_t admit_waiting(struct core *c, struct replica *r, uint32_t budget);
+/* Takes waiting sequences into the step that is being built, while there is room for `*budget` prompt tokens, which falls by
+ * what they take; returns how many. */
+uint32_t admit_waiting(struct core *c, struct replica *r, uint32_t *budget);
 /* If a suspect waits: lets it in alone as soon as nothing is in flight. True: nobody else may join this step. */
 bool admit_suspect(struct core *c, struct replica *r, uint32_t budget);
 void admit_enqueue(struct core *c, struct seq *s); /* to WAITING, in order of arrival */

@@ -257,6 +257,32 @@ TEST(a_newcomer_is_in_the_next_step_whatever_its_name) {
     }
 }
 
+/* Each new tenant goes before the chunks of a long prompt, and the rest of its step stayed empty: while one came a step, the long
+ * prompt stood still. */
+TEST(a_long_prompt_goes_on_behind_newcomers) {
+    UNUSED_STATE;
+    enum { CHUNK = 64, LONG = 1000, STEPS = 30 };
+    struct world w = {.n_pages = 1024,
+                      .opt = {.policy = POLICY_FAIR, .chunked_prefill_size = CHUNK, .depth = 1}};
+    char name[STEPS + 2][8];
+    world_start(&w);
+    put(&w, 1, 0, LONG, 4, "long", 0);
+    w_step(&w);
+    w_work(&w, 0, 0);
+    for (uint32_t rid = 2; rid < STEPS + 2; rid++) {
+        snprintf(name[rid], sizeof name[rid], "t%u", rid);
+        put(&w, rid, 0, 8, 1, name[rid], 0);
+        w_step(&w);
+        w_work(&w, 0, 0);
+        assert_int_equal(w.req[rid].sample[0].n, 1); /* none of them waits for it */
+        assert_true(w.tokens_max <= CHUNK + 1);
+    }
+    assert_true(w.req[1].sample[0].n > 0);
+    w_run(&w);
+    w_assert_whole(&w, 1);
+    world_stop(&w);
+}
+
 TEST(the_gap_between_busy_tenants_is_bounded) {
     UNUSED_STATE;
     struct world w = {.n_slots = 4, .n_pages = 2048, .opt = {.policy = POLICY_FAIR}};
@@ -408,7 +434,7 @@ TESTS(RUN(fcfs_goes_by_arrival), RUN(lpm_takes_the_longest_match_first),
       RUN(nobody_gives_way_for_one_who_would_wait_all_the_same),
       RUN(fair_takes_turns_between_tenants), RUN(a_flood_does_not_drown_the_other_tenant),
       RUN(a_newcomer_is_in_the_next_step_whatever_its_name),
-      RUN(the_gap_between_busy_tenants_is_bounded), RUN(being_alone_earns_no_credit),
-      RUN(a_long_stream_earns_no_credit), RUN(a_request_goes_where_its_prefix_is),
-      RUN(a_hot_prefix_spreads_to_the_idle_replica), RUN(a_lost_replicas_requests_move),
-      RUN(a_tenant_with_a_name_leaves_room_for_others));
+      RUN(a_long_prompt_goes_on_behind_newcomers), RUN(the_gap_between_busy_tenants_is_bounded),
+      RUN(being_alone_earns_no_credit), RUN(a_long_stream_earns_no_credit),
+      RUN(a_request_goes_where_its_prefix_is), RUN(a_hot_prefix_spreads_to_the_idle_replica),
+      RUN(a_lost_replicas_requests_move), RUN(a_tenant_with_a_name_leaves_room_for_others));
