@@ -1,6 +1,6 @@
 #include "deploy/cli/banyan.h"
 
-#include "common/base/base.h"
+#include "common/base/mem.h"
 #include "common/base/str.h"
 #include "deploy/cli/cmd.h"
 
@@ -33,6 +33,22 @@ bool cmd_take_word(int *argc, char **argv, const char *word) {
         return true;
     }
     return false;
+}
+
+int cmd_take_model(struct by_options *o, struct by_err *err) {
+    if (!o->n_rest) return 0;
+    if (o->model_path)
+        return by_fail(err, BY_EINVAL, "two models are named: %s, and --model-path %s", o->rest[0],
+                       o->model_path);
+    o->model_path = by_strdup(o->rest[0]);
+    return 0;
+}
+
+int cmd_fail(const char *command, const char *why) {
+    bool is_named = by_str_starts(by_str_of(why), BY_STR("banyan "));
+    fprintf(stderr, "%s%s%s%s\n", is_named ? "" : "banyan ", is_named ? "" : command,
+            is_named ? "" : ": ", why);
+    return 1;
 }
 
 static int help(FILE *to) {

@@ -28,10 +28,7 @@ static int one_batch(int argc, char **argv) {
     char *path = NULL;
     int rc = by_options_parse(&o, &program, argc, argv, &err);
     if (!rc) rc = fetch_model(o.model_path, &o, FETCH_ALL, &path, &err);
-    if (rc) {
-        fprintf(stderr, "banyan bench: %s\n", err.text);
-        return 1;
-    }
+    if (rc) return cmd_fail("bench", err.text);
     by_free(o.model_path);
     o.model_path = path;
     if (!o.one_batch) o.one_batch = by_strdup(SHAPES);

@@ -55,7 +55,8 @@ int cmd_chat_template(int argc, char **argv) {
         .summary = "reads JSON lines {\"messages\", \"tools\"?, \"add_generation_prompt\"?, …} and "
                    "writes {\"prompt\"} or {\"error\"}; "
                    "--now SECONDS fixes the clock",
-        .usage = "--model-path DIR [--now SECONDS] < LINES"};
+        .usage = "[MODEL-PATH] [--now SECONDS] < LINES",
+        .n_words = 1};
     struct by_options o;
     struct by_err err = {0};
     struct by_model_dir *dir = NULL;
@@ -63,6 +64,7 @@ int cmd_chat_template(int argc, char **argv) {
     int rc = take_now(&argc, argv, &t.now_s, &err);
     if (!rc) rc = by_options_parse(&o, &program, argc, argv, &err);
     char *path = NULL;
+    if (!rc) rc = cmd_take_model(&o, &err);
     if (!rc)
         rc = fetch_model(o.tokenizer_path ? o.tokenizer_path : o.model_path, &o, FETCH_TEXT, &path,
                          &err);
@@ -70,10 +72,7 @@ int cmd_chat_template(int argc, char **argv) {
     by_free(path);
     if (!rc) rc = by_chat_template_open(&t.template, dir, o.chat_template, &err);
     by_model_dir_close(dir);
-    if (rc) {
-        fprintf(stderr, "banyan chat-template: %s\n", err.text);
-        return 1;
-    }
+    if (rc) return cmd_fail("chat-template", err.text);
     by_chat_prompt_init(&t.prompt);
     int status = json_lines_run(render, &t);
     by_chat_prompt_release(&t.prompt);

@@ -77,11 +77,7 @@ static int check(int argc, char **argv) {
     }
     if (!rc && o.n_rest) rc = by_fail(&err, BY_EINVAL, "'%s' is no option", o.rest[0]);
     if (!rc) rc = check_files(&o, &err);
-    if (rc) {
-        fprintf(stderr, "%s%s\n",
-                strstr(err.text, program.name) ? "" : "banyan config check: ", err.text);
-        return 1;
-    }
+    if (rc) return cmd_fail("config check", err.text);
     show(&o);
     by_options_strange_env(tell);
     by_options_release(&o);

@@ -275,11 +275,7 @@ int cmd_doctor(int argc, char **argv) {
         say(BAD, "options", "%s", err.text);
         return 1;
     }
-    if (doctor.o.n_rest && !doctor.o.model_path) /* as serve takes it */
-        doctor.o.model_path = by_strdup(doctor.o.rest[0]);
-    else if (doctor.o.n_rest)
-        say(BAD, "options", "two models are named: %s, and --model-path %s", doctor.o.rest[0],
-            doctor.o.model_path);
+    if (cmd_take_model(&doctor.o, &err)) say(BAD, "options", "%s", err.text);
     say(GOOD, "options", "%s", doctor.o.config ? doctor.o.config : "understood");
     by_options_strange_env(tell_variable);
     look_at_programs();

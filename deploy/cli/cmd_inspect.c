@@ -273,7 +273,7 @@ int cmd_inspect(int argc, char **argv) {
     if (!rc && !as_json) rc = draw(&err);
     by_options_release(&o);
 done:
-    if (rc) fprintf(stderr, "banyan inspect: %s\n", err.text);
+    if (rc) cmd_fail("inspect", err.text);
     wire_close(inspect.wire);
     by_loop_free(inspect.loop);
     by_buf_release(&inspect.json);

@@ -41,10 +41,7 @@ int cmd_keys(int argc, char **argv) {
         if (!rc) memcpy(keys.server_key, servers.public_key, sizeof keys.server_key);
     }
     if (!rc) rc = write_keys(&keys, o.rest[0], &err);
-    if (rc) {
-        fprintf(stderr, "banyan keys: %s\n", err.text);
-        return 1;
-    }
+    if (rc) return cmd_fail("keys", err.text);
     if (is_guest)
         printf(
             "%s: for routers and gpu workers of another host; add this line to %s wherever it is:\n"

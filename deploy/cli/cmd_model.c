@@ -97,21 +97,18 @@ int cmd_model(int argc, char **argv) {
                                                       .who = BY_FOR_TOOL,
                                                       .summary =
                                                           "says what is in a model file or folder",
-                                                      .usage = "[PATH]",
+                                                      .usage = "[MODEL-PATH]",
                                                       .n_words = 1};
     struct by_options o;
     struct by_err err = {0};
     struct by_model_dir *d = NULL;
     int rc = by_options_parse(&o, &program, argc, argv, &err);
-    const char *name = rc ? NULL : o.n_rest ? o.rest[0] : o.model_path;
     char *path = NULL;
-    if (!rc) rc = fetch_model(name, &o, FETCH_ALL, &path, &err);
+    if (!rc) rc = cmd_take_model(&o, &err);
+    if (!rc) rc = fetch_model(o.model_path, &o, FETCH_ALL, &path, &err);
     if (!rc) rc = open_model(&d, path, &err);
     by_free(path);
-    if (rc) {
-        fprintf(stderr, "banyan model: %s\n", err.text);
-        return 1;
-    }
+    if (rc) return cmd_fail("model", err.text);
     static const char *const kinds[] = {"GGUF file", "Hugging Face folder", "text only"};
     printf("%s\nkind              %s\n", by_model_dir_path(d), kinds[by_model_dir_kind(d)]);
     if (by_model_dir_info(d)) {

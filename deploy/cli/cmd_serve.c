@@ -283,11 +283,8 @@ static int prepare(int argc, char **argv, struct by_err *err) {
         .n_words = 1,
     };
     int rc = by_options_parse(&serve.o, &program, argc, argv, err);
-    if (!rc && serve.o.n_rest && serve.o.model_path)
-        rc = by_fail(err, BY_EINVAL, "two models are named: %s, and --model-path %s",
-                     serve.o.rest[0], serve.o.model_path);
+    if (!rc) rc = cmd_take_model(&serve.o, err);
     if (rc) return rc;
-    if (serve.o.n_rest) serve.o.model_path = by_strdup(serve.o.rest[0]);
     struct by_log_options log = {.process = "serve", .json = serve.o.log_json};
     if (!by_log_level_parse(serve.o.log_level, &log.level)) log.level = BY_LOG_INFO;
     by_log_init(&log);

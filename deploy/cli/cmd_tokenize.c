@@ -114,7 +114,8 @@ int cmd_tokenize(int argc, char **argv) {
             "reads JSON lines {\"text\", \"text_pair\"?, \"add_special_tokens\"?} and writes "
             "{\"ids\"}; with --decode "
             "{\"ids\", \"skip_special_tokens\"?, \"stream\"?} to {\"text\"}",
-        .usage = "--model-path DIR [--decode] < LINES | --bench [< TEXT]"};
+        .usage = "[MODEL-PATH] [--decode] < LINES | --bench [< TEXT]",
+        .n_words = 1};
     struct by_options o;
     struct by_err err = {0};
     struct by_model_dir *dir = NULL;
@@ -123,6 +124,7 @@ int cmd_tokenize(int argc, char **argv) {
     bool is_bench = cmd_take_word(&argc, argv, "--bench");
     int rc = by_options_parse(&o, &program, argc, argv, &err);
     char *path = NULL;
+    if (!rc) rc = cmd_take_model(&o, &err);
     if (!rc)
         rc = fetch_model(o.tokenizer_path ? o.tokenizer_path : o.model_path, &o, FETCH_TEXT, &path,
                          &err);
@@ -130,10 +132,7 @@ int cmd_tokenize(int argc, char **argv) {
     by_free(path);
     if (!rc) rc = is_bench ? bench(dir, &err) : by_tokenizer_open_cached(&t.tokenizer, dir, &err);
     by_model_dir_close(dir);
-    if (rc) {
-        fprintf(stderr, "banyan tokenize: %s\n", err.text);
-        return 1;
-    }
+    if (rc) return cmd_fail("tokenize", err.text);
     if (is_bench) {
         by_options_release(&o);
         return 0;

@@ -129,6 +129,16 @@ def test_every_command_helps(command):
     assert subprocess.run([BIN / "banyan", "help", command], capture_output=True, text=True).stdout == done.stdout
 
 
+@pytest.mark.parametrize("command, line", [("tokenize", {"text": "x"}), ("chat-template", {"messages": []}), ("model", {})])
+def test_the_model_may_be_a_bare_word(command, line, tmp_path):
+    """serve and model took it; tokenize and chat-template said that it was one word too many, and their name twice."""
+    words = [BIN / "banyan", command, "/nowhere/m"]
+    for more, said in (([], "/nowhere/m: there is no such file"), (["--model-path", "/nowhere/n"], "two models are named: /nowhere/m, and"),
+                       (["more"], "'more' is one word too many")):
+        done = subprocess.run([*words, *more], capture_output=True, text=True, input=json.dumps(line) + "\n")
+        assert done.returncode == 1 and said in done.stderr and f"banyan {command}: banyan" not in done.stderr, done
+
+
 @pytest.mark.parametrize("command, has, has_not", [("keys", "SERVERS-FILE", "--model-path"), ("inspect", "--run-dir", "--model-path"),
                                                    ("tokenize", "--tokenizer-path", "--run-dir")])
 def test_help_shows_what_the_command_reads(command, has, has_not):
