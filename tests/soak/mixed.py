@@ -67,7 +67,7 @@ def stream(server, body, h, take=None, headers=None):
 
 @check
 def mixed(scale):
-    """F11: half an hour of mixed load, one client in a hundred hangs up, a process is killed each minute; first the worker and the scheduler, then the worker alone, then the others, so that each lives long enough for its memory to be seen."""
+    """F11: half an hour of mixed load, 16 requests a second; one client in a hundred hangs up, a process is killed each minute; first the worker and the scheduler, then the worker alone, then the others, so that each lives long enough for its memory to be seen."""
     seconds, rng = max(20.0, 1800 * scale), random.Random(2)
     period = min(60, seconds / 8)
     with Daemons(gpu_worker=["--step-us", "4000"]) as d:
@@ -75,8 +75,10 @@ def mixed(scale):
         over, errors, n, n_left, watch, n_kills = threading.Event(), [], [0], [0], Watch(d), [0]
 
         def client(seed):
-            mine, bodies = random.Random(seed), list(zip(kinds(), whole))
-            while not over.is_set():
+            mine, bodies, due = random.Random(seed), list(zip(kinds(), whole)), time.monotonic()
+            # One a second, whatever else the machine does: ended requests are remembered for a minute or ten, so memory follows their rate.
+            while not over.wait(max(0, due - time.monotonic())):
+                due += 1
                 body, expected = mine.choice(bodies)
                 try:
                     if mine.random() < 0.01:
