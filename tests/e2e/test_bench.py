@@ -80,7 +80,14 @@ def test_beside_another_server(server, tmp_path):
 
 def test_a_server_that_is_not_there_is_said(server):
     done = bench("serve", "--url", "http://127.0.0.1:1", "--requests", 2, rc=1)
-    assert "no server answers there" in done.stderr
+    assert done.stderr == "banyan bench: http://127.0.0.1:1: no server answers there (Connect call failed ('127.0.0.1', 1))\n"
+    assert done.stdout == ""  # it was a table of nothing, and the sentence below it
+
+
+def test_the_server_is_found_as_serve_was_told(server):
+    words = ["serve", "--requests", 2, "--input-tokens", 4, "--output-tokens", 2]
+    for more, env in ((["--port", server.port], {}), ([], {"BANYAN_PORT": str(server.port)})):
+        assert server.url in bench(*words, *more, **env).stdout
 
 
 def test_offline(tmp_path):

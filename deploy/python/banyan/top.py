@@ -6,7 +6,6 @@ Rates and latencies are of the time between two looks: counters and histograms a
 import argparse
 import asyncio
 import json
-import os
 import re
 import sys
 import time
@@ -90,7 +89,7 @@ def draw(address, now, before):
 
 
 async def run(o):
-    address, before = wire.parse(url_of(o, os.environ), o.api_key), None
+    address, before = wire.parse(wire.url_of(o), o.api_key), None
     while True:
         now = await look(address)
         text = "\n".join(draw(address, now, before))
@@ -103,26 +102,9 @@ async def run(o):
         await asyncio.sleep(o.interval)
 
 
-def url_of(o, environment):
-    """The server that is meant: as --url says, else by what `banyan serve` is given, flags before BANYAN_… of the environment."""
-    if o.url:
-        return o.url
-    uds = o.uds or (None if o.host or o.port else environment.get("BANYAN_UDS"))
-    if uds:
-        return f"unix:{uds}"
-    host, port = o.host or environment.get("BANYAN_HOST") or "127.0.0.1", o.port or environment.get("BANYAN_PORT") or "30000"
-    if not str(port).isdecimal():  # Kubernetes' tcp://… of a Service called banyan
-        port = "30000"
-    return f"http://[{host.strip('[]')}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def main():
     p = argparse.ArgumentParser(prog="banyan top", description="A live view of a server: load, rates, latencies.")
-    p.add_argument("--url", help="the server: http://host:port or unix:/path (default http://127.0.0.1:30000)")
-    p.add_argument("--host", help="or as `banyan serve` is told")
-    p.add_argument("--port", type=int, metavar="N", help="the same; BANYAN_HOST, BANYAN_PORT, BANYAN_UDS and BANYAN_API_KEY hold, too")
-    p.add_argument("--uds", metavar="PATH", help="its Unix socket")
-    p.add_argument("--api-key", default=os.environ.get("BANYAN_API_KEY"), help="when it asks for one")
+    wire.add_server(p)
     p.add_argument("--interval", type=float, default=1.0, metavar="S", help="seconds between two looks (default 1)")
     p.add_argument("--once", action="store_true", help="one look, rates since the server's start, and end")
     try:

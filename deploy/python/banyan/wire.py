@@ -9,6 +9,7 @@ A cancelled task closes its connection, and the router aborts the request.
 
 import asyncio
 import json
+import os
 from urllib.parse import urlsplit
 
 LINE_MAX = 256 << 20  # a cumulative event holds all the text so far
@@ -61,6 +62,29 @@ def parse(url, key=None):
     if parts.scheme != "http" or not parts.hostname:
         raise ValueError(f"{url}: a server is named http://host:port or unix:/path of its socket")
     return Address(host=parts.hostname, port=parts.port or 30000, key=key)
+
+
+def add_server(p):
+    """The flags of a command that asks a server; url_of reads them."""
+    p.add_argument("--url", help="the server: http://host:port or unix:/path (default http://127.0.0.1:30000)")
+    p.add_argument("--host", help="or as `banyan serve` is told")
+    p.add_argument("--port", type=int, metavar="N", help="the same; BANYAN_HOST, BANYAN_PORT, BANYAN_UDS and BANYAN_API_KEY hold, too")
+    p.add_argument("--uds", metavar="PATH", help="its Unix socket")
+    p.add_argument("--api-key", default=os.environ.get("BANYAN_API_KEY"), help="when it asks for one")
+
+
+def url_of(o):
+    """The server that is meant: as --url says, else by what `banyan serve` is given, flags before BANYAN_… of the environment."""
+    said = os.environ.get
+    if o.url:
+        return o.url
+    uds = o.uds or (None if o.host or o.port else said("BANYAN_UDS"))
+    if uds:
+        return f"unix:{uds}"
+    host, port = o.host or said("BANYAN_HOST") or "127.0.0.1", o.port or said("BANYAN_PORT") or "30000"
+    if not str(port).isdecimal():  # Kubernetes' tcp://… of a Service called banyan
+        port = "30000"
+    return f"http://[{host.strip('[]')}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def error_of(status, body):

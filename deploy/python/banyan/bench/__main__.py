@@ -63,12 +63,11 @@ def parser():
     top = argparse.ArgumentParser(prog="banyan bench", description="load on a server, and what came of it")
     kinds = top.add_subparsers(dest="kind", required=True)
     p = kinds.add_parser("serve", help="a server that runs, over HTTP", description="Streams requests from a server and times each.")
-    p.add_argument("--url", default="http://127.0.0.1:30000", help="the server (default %(default)s)")
-    p.add_argument("--against", metavar="URL", help="another server: rounds alternate between the two, and ratios are told")
+    wire.add_server(p)
+    p.add_argument("--against", metavar="URL", help="another server, with the same key: rounds alternate between the two, and ratios are told")
     p.add_argument("--rounds", type=at_least(1), default=1, help="of all requests on each server (default 1)")
     p.add_argument("--rate", type=at_least(0.001, float), help="requests a second, arriving at random (default: all at once)")
     p.add_argument("--api", choices=("openai", "native"), default="openai", help="/v1/completions, or SGLang's /generate")
-    p.add_argument("--api-key", help="sent to both")
     add_common(p)
     p = kinds.add_parser("offline", help="the Engine: all requests at once, no network",
                          description="Starts a private server for a model and gives it all requests at once. Options of `banyan serve` "
@@ -113,9 +112,18 @@ def tell(targets, seconds, o):
     return 0 if all(s["completed"] and not s["failed"] for s in summaries) else 1
 
 
+async def reach(targets):
+    """Before anything is measured: a server that is not there is a sentence, not a table of nothing."""
+    for target in targets:
+        _, writer = await target.address.open()
+        writer.close()
+
+
 def serve(o):
+    o.url = wire.url_of(o)
     urls = [o.url] + ([o.against] if o.against else [])
     targets = [load.Target(url, wire.parse(url, o.api_key), o.api) for url in urls]
+    asyncio.run(reach(targets))
     return tell(targets, asyncio.run(measure(targets, o, o.rounds, o.rate)), o)
 
 
