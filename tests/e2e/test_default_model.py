@@ -72,6 +72,18 @@ def test_without_pip_the_remedy_is_named(world):
     assert left(world) == []
 
 
+def test_a_disk_without_room_is_told_before_the_download(world, tmp_path):
+    """A traceback of pip's, and the advice to see that it reaches an index."""
+    shell = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=1m none "$0" && exec "$@"', tmp_path]
+    if not shutil.which("unshare") or subprocess.run([*shell, "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespaces here")
+    Path(world["BANYAN_CACHE"]).mkdir()
+    shell[-1] = world["BANYAN_CACHE"]
+    done = subprocess.run([*shell, BIN / "banyan", "tokenize"], env=world, input="", capture_output=True, text=True, timeout=120)
+    fails(done, "needs 196 MB for a moment", world["BANYAN_CACHE"], "XDG_CACHE_HOME")
+    assert not os.path.exists(world["FAKE_LOG"]), "pip was asked"
+
+
 def test_without_python_too(world, tmp_path):
     fails(start({**world, "PATH": str(tmp_path)}), "pip", "install")
 
