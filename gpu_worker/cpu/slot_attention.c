@@ -14,6 +14,7 @@ enum {
     ROWS = 16,  /* query rows of one task share the keys they load */
     LANES = 16, /* partial sums of a dot product, and dot products made at once */
     HALF = LANES / 2,
+    WIDE = 4, /* vectors of a value summed at once, in registers */
     DIM_MAX = 1024,
     LD_MAX = DIM_MAX + LANES,
     THREADS_MAX = 64,
@@ -27,6 +28,8 @@ enum {
 
 typedef float sums __attribute__((vector_size(LANES * sizeof(float))));
 typedef int ints __attribute__((vector_size(LANES * sizeof(int))));
+typedef uint16_t halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
+typedef unsigned words __attribute__((vector_size(LANES * sizeof(unsigned))));
 
 /* Rows that are used together lie close, at a distance that is no multiple of 4 KB: all rows at one place of the first cache
  * cost half of the time. */
@@ -44,9 +47,6 @@ struct scratch {
     int own[ROWS];        /* position of each query */
     int first_seen[ROWS]; /* first position it may see */
 };
-
-typedef uint16_t halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
-typedef unsigned words __attribute__((vector_size(LANES * sizeof(unsigned))));
 
 INLINE void widen(const uint16_t *from, float *to, int n) {
     int d = 0;
@@ -292,8 +292,6 @@ FOR_EACH_ISA static void weigh_block(const struct banyan_attention *a, struct sc
     s->max[i] = max;
 }
 
-enum { WIDE = 4 }; /* vectors of a value summed at once, in registers */
-
 /* acc += weights · rows, in the order of rows. A weight of 0 must not meet a NaN in a slot that is not seen. */
 INLINE void add_rows(float *acc, sums weights, const float *const *rows, int dim) {
     int d = 0;
@@ -414,11 +412,10 @@ struct job {
 
 /* Task number i, counted over sequences, their kv heads and blocks of query rows. */
 static struct task task_at(const struct banyan_attention *a, int i) {
-    int seq = 0, blocks = BY_DIV_UP(n_queries(a, seq), ROWS);
-    while (i >= blocks * a->n_kv_heads) {
-        i -= blocks * a->n_kv_heads;
-        seq++;
+    int seq = 0, blocks;
+    for (;; i -= blocks * a->n_kv_heads, seq++) {
         blocks = BY_DIV_UP(n_queries(a, seq), ROWS);
+        if (i < blocks * a->n_kv_heads) break;
     }
     int first = i % blocks * ROWS;
     return (struct task){seq, i / blocks, first, BY_MIN((int)ROWS, n_queries(a, seq) - first)};
