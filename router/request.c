@@ -111,7 +111,7 @@ static void mark_caller(struct request *q, struct msg_routing *routing) {
     routing->tenant = by_str_of(q->caller->name);
     routing->priority = BY_MIN(routing->priority, q->caller->priority_max);
     if (!q->router->isolates_cache) return;
-    by_buf_init(&key, LIMIT_CONTROL_STR_BYTES);
+    by_buf_init(&key, 3 * LIMIT_CONTROL_STR_BYTES); /* a name and the longest extra_key */
     /* no name has a line's end, no key's prefix is another's */
     by_buf_addf(&key, "%s\n", q->caller->name);
     by_buf_add_str(&key, routing->extra_key);

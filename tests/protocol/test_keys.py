@@ -159,6 +159,14 @@ def test_each_key_has_a_cache_of_its_own(keyed):
     assert cached(generate(keyed, ERIN, **prompt)) > 0
 
 
+def test_the_longest_extra_keys_are_kept_apart(keyed):
+    """Behind the key's name there was no room for them, and a cache for all that long was shared."""
+    prompt = {"input_ids": list(range(300, 364))}
+    for letter in "ab":
+        assert cached(generate(keyed, ALICE, extra_key=letter * 65536, **prompt)) == 0
+    assert cached(generate(keyed, ALICE, extra_key="b" * 65536, **prompt)) > 0
+
+
 def test_nobody_ends_the_requests_of_others(keyed):
     c = keyed.client._open("POST", "/generate", {**body(), "stream": True, "rid": "mine", "sampling_params": {"max_new_tokens": 3000, "ignore_eos": True}},
                            bearer(ALICE))
