@@ -3,7 +3,7 @@
  *     request_new ─ request_add_prompt … ─ request_start ─▶ news … ─▶ whole answer, or events as they come
  *                                                   any time: the client leaves, or a prompt fails ─▶ all are cancelled
  *
- * What an answer looks like is the dialect's: a table of writers. request.c knows when to write, never what.
+ * What an answer looks like is the dialect's: a table of writers. request_answer.c knows when, never what.
  * Always: a request answers exactly once, then frees itself; a slow client pauses its prompts (256 KiB wait for it). The
  * answer of one with an Idempotency-Key may outlive its connection (resume.h).
  * Owner: the loop's thread. */
