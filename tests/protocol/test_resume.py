@@ -205,7 +205,7 @@ def test_an_event_of_the_future_is_refused(server):
 
 def test_only_the_newest_events_are_kept(small):
     """Those that fell out are named, and what is there can be had."""
-    body = long_events(400, 10)
+    body = long_events(800, 10)
     s = Stream(small, body, "ring")
     events = s.rest()
     assert sum(len(data) for _, data in events) > 2 << 20
