@@ -84,6 +84,24 @@ static void flag_of(struct by_str name, char out[FLAG_MAX]) {
     }
 }
 
+/* A letter more, less or another, or letters that changed places; of a long name any two. Words of their own stay anybody's:
+ * BANYAN_BUILD is not BANYAN_BIND, nor BANYAN_VERSION BANYAN_REVISION. */
+static bool is_slip(const char *typed, const char *name) {
+    enum { LONG = 10 };
+    int n_more[256] = {0};
+    char flag[FLAG_MAX];
+    bool has_same_letters = true;
+    by_options_row_flag(name, flag);
+    unsigned d = by_str_distance(typed, flag);
+    for (const char *p = typed; *p; p++)
+        n_more[(unsigned char)*p]++;
+    for (const char *p = flag; *p; p++)
+        n_more[(unsigned char)*p]--;
+    for (size_t i = 0; i < BY_COUNTOF(n_more); i++)
+        has_same_letters &= n_more[i] == 0;
+    return d <= 1 || has_same_letters || (d == 2 && strlen(typed) >= LONG);
+}
+
 static void tell_of(struct by_str name, void (*tell)(const char *text)) {
     char flag[FLAG_MAX], as[FLAG_MAX], text[256];
     if (name.n + 3 > FLAG_MAX) return;
@@ -92,6 +110,7 @@ static void tell_of(struct by_str name, void (*tell)(const char *text)) {
     if (r && strlen(r->name) == name.n) return; /* it is one; an alias is for flags alone */
     struct by_options_meant meant = {.row = r};
     if (!r) meant = by_options_meant(flag, BY_FOR_ALL);
+    if (!r && meant.row && !is_slip(flag, meant.row->name)) meant.row = NULL;
     if (meant.row && meant.row->kind == KIND_ALIAS)
         meant.row = by_options_row_find(by_str_of(meant.row->name), BY_FOR_ALL);
     if (meant.row) by_options_env_name(meant.row->name, as);

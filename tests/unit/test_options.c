@@ -211,8 +211,9 @@ static void take(const char *text) {
 TEST(a_variable_that_is_nearly_an_option_is_told) {
     UNUSED_STATE;
     static const char *const strange[] = {"BANYAN_PROT", "BANYAN_MAX_MODEL_LEN", "BANYAN_TP"};
-    static const char *const quiet[] = {"BANYAN_PORT", "BANYAN_BIN",       "BANYAN_TEST_LONG",
-                                        "BANYAN_",     "BANYAN_IMAGE_TAG", "MY_BANYAN_PROT"};
+    static const char *const quiet[] = {
+        "BANYAN_PORT",  "BANYAN_BIN",  "BANYAN_TEST_LONG", "BANYAN_",     "BANYAN_IMAGE_TAG",
+        "BANYAN_BUILD", "BANYAN_CUDA", "BANYAN_VERSION",   "BANYAN_HOME", "MY_BANYAN_PROT"};
     for (size_t i = 0; i < BY_COUNTOF(strange); i++)
         setenv(strange[i], "1", 1);
     for (size_t i = 0; i < BY_COUNTOF(quiet); i++)
