@@ -210,3 +210,33 @@ int world_main(int argc, char **argv, const struct CMUnitTest *tests, size_t n) 
     world.b->close(world.b);
     return rc;
 }
+
+double world_norm_of(const struct norm *n, const float *x, uint32_t width, uint32_t i) {
+    double mean = 0, square = 0;
+    for (uint32_t k = 0; k < width && n->kind == NORM_LAYER; k++)
+        mean += (double)x[k] / width;
+    for (uint32_t k = 0; k < width; k++)
+        square += ((double)x[k] - mean) * ((double)x[k] - mean) / width;
+    double v = ((double)x[i] - mean) / sqrt(square + (double)n->eps) * (double)n->w[i];
+    return n->b ? v + (double)n->b[i] : v;
+}
+
+struct norm world_norm_new(enum norm_kind kind, uint32_t width, bool has_bias) {
+    float w[WORLD_NORM_MAX], b[WORLD_NORM_MAX];
+    world_floats(w, WORLD_NORM_MAX, 1);
+    world_floats(b, WORLD_NORM_MAX, 1);
+    return (struct norm){kind, 1e-5f, world.b->put(world.b, w, width),
+                         has_bias ? world.b->put(world.b, b, width) : NULL};
+}
+
+void world_norm_free(struct norm *n) {
+    world.b->free(world.b, (void *)n->w);
+    world.b->free(world.b, (void *)n->b);
+}
+
+double world_product_of(const struct sample *m, const double *x, uint32_t o) {
+    double v = m->src.bias ? (double)m->src.bias[o] : 0;
+    for (uint32_t k = 0; k < m->src.n_in; k++)
+        v += x[k] * (double)m->values[(size_t)o * m->src.n_in + k];
+    return v;
+}

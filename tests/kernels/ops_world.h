@@ -48,6 +48,13 @@ float *world_room(struct backend *b, size_t n, float fill);
 /* x as the int8 path sees it: every 32 columns rounded to s * (-127 … 127), in double. */
 void int8_values(const float *x, uint32_t n, double *out);
 double act_of(enum act_kind act, double x);
+/* A norm of random numbers of up to WORLD_NORM_MAX columns; number i of x, normed. */
+enum { WORLD_NORM_MAX = 150 };
+struct norm world_norm_new(enum norm_kind kind, uint32_t width, bool has_bias);
+void world_norm_free(struct norm *n);
+double world_norm_of(const struct norm *n, const float *x, uint32_t width, uint32_t i);
+/* Output o of m · x, bias added. */
+double world_product_of(const struct sample *m, const double *x, uint32_t o);
 
 /* Runs an op on all lanes of b: world_run(b, offsetof(struct backend, linear), &op). */
 void world_run(struct backend *b, size_t member, const void *op);

@@ -1,4 +1,4 @@
-/* The ops around the products: norms, activations, embeddings, rotation, routing, experts: against double precision, on all
+/* The ops around the products: norms, activations, embeddings, rotation, gates: against double precision, on all
  * lanes and solo, with NaN around whatever is read. */
 #include <math.h>
 #include <string.h>
@@ -16,31 +16,8 @@ static float *rows_new(uint32_t width, float size) {
     return x;
 }
 
-static double norm_of(const struct norm *n, const float *x, uint32_t width, uint32_t i) {
-    double mean = 0, square = 0;
-    for (uint32_t k = 0; k < width && n->kind == NORM_LAYER; k++)
-        mean += (double)x[k] / width;
-    for (uint32_t k = 0; k < width; k++)
-        square += ((double)x[k] - mean) * ((double)x[k] - mean) / width;
-    double v = ((double)x[i] - mean) / sqrt(square + (double)n->eps) * (double)n->w[i];
-    return n->b ? v + (double)n->b[i] : v;
-}
-
-static struct norm norm_new(enum norm_kind kind, uint32_t width, bool has_bias) {
-    float w[LD], b[LD];
-    world_floats(w, LD, 1);
-    world_floats(b, LD, 1);
-    return (struct norm){kind, 1e-5f, world.b->put(world.b, w, width),
-                         has_bias ? world.b->put(world.b, b, width) : NULL};
-}
-
-static void norm_free(struct norm *n) {
-    world.b->free(world.b, (void *)n->w);
-    world.b->free(world.b, (void *)n->b);
-}
-
 static void check_norm(enum norm_kind kind, uint32_t width, bool has_bias, bool is_add) {
-    struct norm n = norm_new(kind, width, has_bias);
+    struct norm n = world_norm_new(kind, width, has_bias);
     float *x = rows_new(width, 3), *y = rows_new(width, 1),
           *before = by_memdup(y, sizeof(float) * N * LD);
     struct op_norm op = {.x = x,
@@ -59,7 +36,7 @@ static void check_norm(enum norm_kind kind, uint32_t width, bool has_bias, bool 
     for (uint32_t r = 0; r < N; r++) {
         for (uint32_t c = 0; c < width; c++) {
             double old = (double)before[r * LD + COL + c],
-                   want = 0.5 * norm_of(&n, x + r * LD + COL, width, c);
+                   want = 0.5 * world_norm_of(&n, x + r * LD + COL, width, c);
             if (is_add) want += old;
             if (r < 2 || r >= N - 2) want = old;
             assert_near((double)y[r * LD + COL + c], want, 2e-6, 4, "norm");
@@ -75,7 +52,7 @@ static void check_norm(enum norm_kind kind, uint32_t width, bool has_bias, bool 
     by_free(before);
     world.b->free(world.b, x);
     world.b->free(world.b, y);
-    norm_free(&n);
+    world_norm_free(&n);
 }
 
 TEST(norms_equal_double_precision) {
@@ -106,13 +83,6 @@ struct carried {
     float scale, softcap;
 };
 
-static double product_of(const struct sample *m, const double *x, uint32_t o) {
-    double v = m->src.bias ? (double)m->src.bias[o] : 0;
-    for (uint32_t k = 0; k < m->src.n_in; k++)
-        v += x[k] * (double)m->values[(size_t)o * m->src.n_in + k];
-    return v;
-}
-
 static void check_carried(const struct carried *c) {
     enum { IN = 100, OUT = 58 };
     struct sample *m = sample_new(BY_DTYPE_F32, OUT, IN);
@@ -124,7 +94,7 @@ static void check_carried(const struct carried *c) {
     m->src.bias = c->has_bias ? bias : NULL;
     m->src.is_gated = c->is_gated;
     struct weight *w = sample_weight(world.b, m);
-    struct norm n = norm_new(NORM_RMS, IN, false);
+    struct norm n = world_norm_new(NORM_RMS, IN, false);
     float *x = rows_new(IN, 4), *y = rows_new(n_cols, 1),
           *before = by_memdup(y, sizeof(float) * N * LD);
     struct op_linear op = {.w = w,
@@ -147,10 +117,10 @@ static void check_carried(const struct carried *c) {
         const float *row = x + (c->has_rows ? rows[r] : r) * LD + COL;
         double in[IN];
         for (uint32_t k = 0; k < IN; k++)
-            in[k] = c->has_norm ? norm_of(&n, row, IN, k) : (double)row[k];
+            in[k] = c->has_norm ? world_norm_of(&n, row, IN, k) : (double)row[k];
         for (uint32_t o = 0; o < n_cols; o++) {
-            double up = c->is_gated ? product_of(m, in, n_cols + o) : 0;
-            double want = finished(&op, product_of(m, in, o), up, c->is_gated,
+            double up = c->is_gated ? world_product_of(m, in, n_cols + o) : 0;
+            double want = finished(&op, world_product_of(m, in, o), up, c->is_gated,
                                    (double)before[r * LD + COL + o]);
             assert_near((double)y[r * LD + COL + o], want, 1e-5, 1 + fabs(want),
                         "a product and what follows");
@@ -160,7 +130,7 @@ static void check_carried(const struct carried *c) {
     by_free(before);
     world.b->free(world.b, x);
     world.b->free(world.b, y);
-    norm_free(&n);
+    world_norm_free(&n);
     world.b->weight_free(world.b, w);
     sample_free(m);
 }
@@ -247,7 +217,7 @@ TEST(heads_have_products_of_their_own) {
             for (int k = 0; k < IN; k++)
                 v[k] = (double)in[k];
             for (uint32_t o = 0; o < OUT; o++)
-                assert_near((double)out[o], product_of(m[h], v, o), 1e-5, 1, "a head");
+                assert_near((double)out[o], world_product_of(m[h], v, o), 1e-5, 1, "a head");
             assert_same_bits(out + OUT + 1, in + IN, COPY, "copied columns");
         }
     }
@@ -317,8 +287,8 @@ static void check_rotation(bool is_interleaved, uint32_t n_rot, uint32_t rot_col
         freq[i] = powf(100, -2 * (float)i / (float)n_rot);
     struct rope_table *rope =
         world.b->rope_new(world.b, &(struct rope_source){n_rot, freq, 1.5f, 1000});
-    struct norm qn = norm_new(NORM_RMS, qk_whole ? HEADS * DIM : DIM, false),
-                kn = norm_new(NORM_RMS, DIM, false);
+    struct norm qn = world_norm_new(NORM_RMS, qk_whole ? HEADS * DIM : DIM, false),
+                kn = world_norm_new(NORM_RMS, DIM, false);
     float *x = rows_new((HEADS + 2 * KV) * DIM, 1), *before = by_memdup(x, sizeof(float) * N * LD);
     struct kv_shape kv = {KV, DIM, DIM, 16, KV_F32, false};
     void *pool = world.b->kv_new(world.b, &kv, 70);
@@ -354,8 +324,8 @@ static void check_rotation(bool is_interleaved, uint32_t n_rot, uint32_t rot_col
             double v[DIM];
             const float *whole = before + r * LD + COL, *head = whole + h * DIM;
             for (uint32_t d = 0; d < DIM; d++)
-                v[d] = qk_whole ? norm_of(&qn, whole, HEADS * DIM, h * DIM + d)
-                                : norm_of(&qn, head, DIM, d);
+                v[d] = qk_whole ? world_norm_of(&qn, whole, HEADS * DIM, h * DIM + d)
+                                : world_norm_of(&qn, head, DIM, d);
             for (uint32_t i = 0; i < n_rot / 2; i++) {
                 uint32_t a = rot_col + (is_interleaved ? 2 * i : i),
                          b = is_interleaved ? a + 1 : a + n_rot / 2;
@@ -372,8 +342,8 @@ static void check_rotation(bool is_interleaved, uint32_t n_rot, uint32_t rot_col
     by_free(before);
     world.b->kv_free(world.b, pool);
     world.b->rope_free(world.b, rope);
-    norm_free(&qn);
-    norm_free(&kn);
+    world_norm_free(&qn);
+    world_norm_free(&kn);
     world.b->free(world.b, x);
 }
 
@@ -386,168 +356,7 @@ TEST(heads_are_normed_and_turned) {
     }
 }
 
-/* ---- experts ---- */
-
-TEST(routing_picks_the_best_and_weighs_them) {
-    UNUSED_STATE;
-    float logits[3][8] = {
-        {0, 3, 1, 3, -1, 2, 0, 0}, {5, 5, 5, 5, 5, 5, 5, 5}, {-9, -8, 9, 0, 0, 0, 0, 8}};
-    float bias[8] = {10, 0, 0, 0, 0, 0, 0, 0};
-    uint32_t experts[9];
-    float weights[9];
-    struct op_route op = {.logits = logits[0],
-                          .logits_ld = 8,
-                          .n_experts = 8,
-                          .n_used = 3,
-                          .n_groups = 1,
-                          .n_groups_used = 1,
-                          .scale = 1,
-                          .experts = experts,
-                          .weights = weights,
-                          .n = 3};
-    RUN_OP(world.b, route, &op);
-    static const uint32_t want[9] = {1, 3, 5, 0, 1, 2, 2, 7, 3};
-    for (int i = 0; i < 9; i++)
-        assert_int_equal(experts[i], want[i]);
-    double sum = 4 * exp(0) - 1 + 2 * exp(3) + exp(1) + exp(-1) + exp(2);
-    assert_near((double)weights[0], exp(3) / sum, 1e-6, 1, "softmax over all");
-    assert_near((double)weights[2], exp(2) / sum, 1e-6, 1, "softmax over all");
-    op.norm_topk = true;
-    op.scale = 2;
-    RUN_OP(world.b, route, &op);
-    assert_near((double)weights[2], 2 * exp(2) / (2 * exp(3) + exp(2)), 1e-6, 1,
-                "made to sum to 1, times scale");
-    op.is_softmax_of_chosen = true;
-    op.norm_topk = false;
-    op.scale = 1;
-    RUN_OP(world.b, route, &op);
-    assert_near((double)weights[0], exp(3) / (2 * exp(3) + exp(2)), 1e-6, 1,
-                "softmax of the chosen");
-    op.is_softmax_of_chosen = false;
-    op.is_sigmoid = true;
-    op.choice_bias = bias;
-    RUN_OP(world.b, route, &op);
-    assert_int_equal(experts[0], 0);
-    assert_near((double)weights[0], 0.5, 1e-6, 1, "the bias is for the choice only");
-    op.choice_bias = NULL;
-    op.n_groups = 4; /* {0 3} {1 3} {-1 2} {0 0}: groups 0 and 1 are best */
-    op.n_groups_used = 2;
-    RUN_OP(world.b, route, &op);
-    assert_int_equal(experts[0], 1);
-    assert_int_equal(experts[1], 3);
-    assert_int_equal(experts[2], 2);
-}
-
-enum { E = 6, USED = 2, HIDDEN = 64, FFN = 32 };
-
-/* A few experts and an op over rows 1 … n. */
-struct mixture {
-    struct sample *up[E], *down[E];
-    struct weight *wu[E], *wd[E];
-    struct norm norm;
-    uint32_t *experts;
-    float *weights, *x, *y, *scratch;
-    struct op_experts op;
-};
-
-static void mixture_new(struct mixture *m, uint32_t n, enum by_dtype t) {
-    for (int e = 0; e < E; e++) {
-        m->up[e] = sample_new(t, 2 * FFN, HIDDEN);
-        m->up[e]->src.is_gated = true;
-        m->down[e] = sample_new(t, HIDDEN, FFN);
-        m->wu[e] = sample_weight(world.b, m->up[e]);
-        m->wd[e] = sample_weight(world.b, m->down[e]);
-    }
-    m->norm = norm_new(NORM_RMS, HIDDEN, false);
-    m->experts = world.b->alloc(world.b, (n + 1) * USED * sizeof *m->experts);
-    m->weights = world_room(world.b, (n + 1) * USED, 0);
-    m->x = world_room(world.b, (n + 1) * HIDDEN, NAN);
-    m->y = world_room(world.b, (n + 1) * HIDDEN, 1);
-    m->scratch = world_room(world.b, (n + 1) * USED * (FFN + HIDDEN), NAN);
-    world_floats(m->x + HIDDEN, n * HIDDEN, 1);
-    world_floats(m->weights, (n + 1) * USED, 1);
-    for (uint32_t i = 0; i < (n + 1) * USED; i++)
-        m->experts[i] = (i / USED + i % USED * (1 + world_below(E - 1))) % E;
-    m->op = (struct op_experts){.gate_up = (const struct weight *const *)m->wu,
-                                .down = (const struct weight *const *)m->wd,
-                                .n_experts = E,
-                                .n_used = USED,
-                                .experts = m->experts,
-                                .weights = m->weights,
-                                .x = m->x,
-                                .x_ld = HIDDEN,
-                                .norm = &m->norm,
-                                .act = ACT_SILU,
-                                .y = m->y,
-                                .y_ld = HIDDEN,
-                                .scale = 0.5f,
-                                .scratch = m->scratch,
-                                .first = 1,
-                                .n = n};
-}
-
-static void mixture_free(struct mixture *m) {
-    void *rooms[] = {m->experts, m->weights, m->x, m->y, m->scratch};
-    for (size_t i = 0; i < BY_COUNTOF(rooms); i++)
-        world.b->free(world.b, rooms[i]);
-    norm_free(&m->norm);
-    for (int e = 0; e < E; e++) {
-        world.b->weight_free(world.b, m->wu[e]);
-        world.b->weight_free(world.b, m->wd[e]);
-        sample_free(m->up[e]);
-        sample_free(m->down[e]);
-    }
-}
-
-static void check_mixed_row(const struct mixture *m, uint32_t r, double tolerance) {
-    double in[HIDDEN], mid[FFN], want[HIDDEN], off = 0, size = 0;
-    for (uint32_t k = 0; k < HIDDEN; k++) {
-        in[k] = norm_of(&m->norm, m->x + r * HIDDEN, HIDDEN, k);
-        want[k] = 1;
-    }
-    for (uint32_t u = 0; u < USED; u++) {
-        uint32_t e = m->experts[r * USED + u];
-        for (uint32_t i = 0; i < FFN; i++)
-            mid[i] =
-                act_of(ACT_SILU, product_of(m->up[e], in, i)) * product_of(m->up[e], in, FFN + i);
-        for (uint32_t k = 0; k < HIDDEN; k++)
-            want[k] += 0.5 * (double)m->weights[r * USED + u] * product_of(m->down[e], mid, k);
-    }
-    for (uint32_t k = 0; k < HIDDEN; k++) {
-        double d = (double)m->y[r * HIDDEN + k] - want[k];
-        off += d * d;
-        size += want[k] * want[k];
-    }
-    assert_near(sqrt(off), 0, tolerance, sqrt(size), "a row of experts, as a whole");
-}
-
-static void check_experts(uint32_t n, enum by_dtype t, double tolerance) {
-    struct mixture m;
-    mixture_new(&m, n, t);
-    RUN_OP(world.b, experts, &m.op);
-    for (uint32_t r = 1; r <= n; r++)
-        check_mixed_row(&m, r, tolerance);
-    float *all = by_memdup(m.y, (n + 1) * HIDDEN * sizeof *all);
-    for (uint32_t r = 1; r <= n; r++) { /* each row alone, solo */
-        for (uint32_t k = 0; k < HIDDEN; k++)
-            m.y[r * HIDDEN + k] = 1;
-        m.op.first = r;
-        m.op.n = 1;
-        RUN_OP_SOLO(world.b, experts, &m.op);
-    }
-    assert_same_bits(m.y, all, (n + 1) * HIDDEN, "experts, one row at a time");
-    by_free(all);
-    mixture_free(&m);
-}
-
-TEST(experts_take_their_rows) {
-    UNUSED_STATE;
-    check_experts(1, BY_DTYPE_F32, 1e-5);
-    check_experts(3, BY_DTYPE_F32, 1e-5);
-    check_experts(200, BY_DTYPE_F32, 1e-5);
-    /* int8 activations, thrice in a product: at most 0.041 with 24 seeds */
-    check_experts(70, BY_DTYPE_Q8_0, 0.08);
-}
+/* ---- gates ---- */
 
 TEST(a_gate_scales_rows) {
     UNUSED_STATE;
@@ -577,8 +386,6 @@ int main(int argc, char **argv) {
         RUN(heads_have_products_of_their_own),
         RUN(embeddings_are_the_rows_of_the_file),
         RUN(heads_are_normed_and_turned),
-        RUN(routing_picks_the_best_and_weighs_them),
-        RUN(experts_take_their_rows),
         RUN(a_gate_scales_rows),
     };
     return world_main(argc, argv, tests, BY_COUNTOF(tests));
