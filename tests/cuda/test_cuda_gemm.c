@@ -1,197 +1,17 @@
-/* gemm_lt.c, which is made for cuBLASLt, over a library of this file: the calls and structs are the real header's, the products
- * are loops, and the time of an algorithm is the number of commands that it gives to the emulated device. */
+/* gemm_lt.c, which is made for cuBLASLt, over a library of loops (lt_loops.h). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cublasLt.h>
-
 #include "common/base/file.h"
 #include "common/modelfile/dtype.h"
 #include "gpu_worker/cuda/gemm.h"
 #include "gpu_worker/cuda/gemm_choices.h"
+#include "tests/cuda/lt_loops.h"
 #include "tests/unit/test.h"
 
-enum { GUESSES = 4, M = 40, N_OUT = 24, N_IN = 16 };
-
-/* The library: what it offers, what it was asked for. */
-static struct {
-    uint32_t cost[GUESSES]; /* commands; 0: it is offered and cannot be carried out */
-    uint32_t n_guesses, n_asked, n_run, last;
-    uint64_t refuses; /* rows for which no algorithm serves but one that was asked for with them */
-    struct port *port;
-    uint8_t *scratch;
-    size_t version;
-} lib;
-
-struct layout {
-    uint64_t rows, cols;
-    int64_t ld;
-    cudaDataType type;
-};
-
-/* What a description says, in the real one's place. */
-struct desc {
-    cublasOperation_t turned;
-    int32_t modes[2];
-    const float *scales[2];
-};
-
-static struct desc desc_of(const cublasLtMatmulDescOpaque_t *o) {
-    struct desc d;
-    static_assert(sizeof d <= sizeof *o, "it lies in the real one");
-    memcpy(&d, o, sizeof d);
-    return d;
-}
-
-static struct layout layout_of(const cublasLtMatrixLayoutOpaque_t *o) {
-    struct layout y;
-    static_assert(sizeof y <= sizeof *o, "it lies in the real one");
-    memcpy(&y, o, sizeof y);
-    return y;
-}
-
-cublasStatus_t cublasLtMatrixLayoutInit_internal(cublasLtMatrixLayout_t o, size_t size,
-                                                 cudaDataType type, uint64_t rows, uint64_t cols,
-                                                 int64_t ld) {
-    struct layout y = {rows, cols, ld, type};
-    assert_int_equal(size, sizeof *o);
-    memcpy(o, &y, sizeof y);
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t o, size_t size,
-                                               cublasComputeType_t compute, cudaDataType_t scale) {
-    assert_int_equal(size, sizeof *o);
-    assert_true(compute == CUBLAS_COMPUTE_32F && scale == CUDA_R_32F);
-    memset(o, 0, sizeof *o);
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t o,
-                                              cublasLtMatmulDescAttributes_t what,
-                                              const void *value, size_t n) {
-    struct desc d = desc_of(o);
-    const struct {
-        cublasLtMatmulDescAttributes_t what;
-        void *at;
-        size_t n;
-    } known[] = {{CUBLASLT_MATMUL_DESC_TRANSA, &d.turned, sizeof d.turned},
-                 {CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &d.modes[0], sizeof d.modes[0]},
-                 {CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &d.modes[1], sizeof d.modes[1]},
-                 {CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, (void *)&d.scales[0], sizeof d.scales[0]},
-                 {CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, (void *)&d.scales[1], sizeof d.scales[1]}};
-    size_t i = 0;
-    while (i < BY_COUNTOF(known) && known[i].what != what)
-        i++;
-    assert_true(i < BY_COUNTOF(known) && n == known[i].n);
-    memcpy(known[i].at, value, n);
-    memcpy(o, &d, sizeof d);
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-/* The scale of the block that column k of row i belongs to; without one 1. */
-static float scale_of(const struct desc *d, int side, uint64_t n, uint64_t i, uint64_t k) {
-    if (!d->scales[side]) return 1;
-    assert_int_equal(d->modes[side], CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F);
-    return d->scales[side][k / 128 * n + i];
-}
-
-static float number_of(cudaDataType type, const void *at, uint64_t i) {
-    return type == CUDA_R_16BF ? by_bf16_to_f32(((const uint16_t *)at)[i])
-                               : by_f8_e4m3_to_f32(((const uint8_t *)at)[i]);
-}
-
-cublasStatus_t cublasLtMatmulPreferenceInit_internal(cublasLtMatmulPreference_t o, size_t size) {
-    memset(o, 0, size);
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t o,
-                                                    cublasLtMatmulPreferenceAttributes_t what,
-                                                    const void *value, size_t n) {
-    assert_true(o && value && n && what <= CUBLASLT_MATMUL_PREF_IMPL_MASK);
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-/* An algorithm's first word is its number, its second one the rows that it was asked for. */
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t h, cublasLtMatmulDesc_t desc,
-                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                              cublasLtMatmulPreference_t preference, int n_max,
-                                              cublasLtMatmulHeuristicResult_t *out, int *n) {
-    assert_true(h && desc && a && c == d && preference);
-    lib.n_asked++;
-    *n = BY_MIN(n_max, (int)lib.n_guesses);
-    for (int i = 0; i < *n; i++) {
-        memset(&out[i], 0, sizeof out[i]);
-        out[i].algo.data[0] = (uint64_t)i;
-        out[i].algo.data[1] = layout_of(b).cols;
-    }
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t h, cublasLtMatmulDesc_t desc,
-                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                       const cublasLtMatmulAlgo_t *algo,
-                                       cublasLtMatmulHeuristicResult_t *out) {
-    uint64_t m = layout_of(b).cols;
-    assert_true(h && desc && a && c == d);
-    memset(out, 0, sizeof *out);
-    return lib.refuses == m && algo->data[1] != m ? CUBLAS_STATUS_NOT_SUPPORTED
-                                                  : CUBLAS_STATUS_SUCCESS;
-}
-
-/* d = alpha * a^T · b + beta * c, columns first. */
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t desc, const void *alpha,
-                              const void *a, cublasLtMatrixLayout_t a_of, const void *b,
-                              cublasLtMatrixLayout_t b_of, const void *beta, const void *c,
-                              cublasLtMatrixLayout_t c_of, void *d, cublasLtMatrixLayout_t d_of,
-                              const cublasLtMatmulAlgo_t *algo, void *workspace, size_t n,
-                              cudaStream_t stream) {
-    struct layout la = layout_of(a_of), lb = layout_of(b_of), ld = layout_of(d_of);
-    const struct desc s = desc_of(desc);
-    assert_true(h && s.turned == CUBLAS_OP_T && c == d && c_of == d_of && workspace && n);
-    assert_true(la.type == CUDA_R_16BF || la.type == CUDA_R_8F_E4M3);
-    assert_true(la.type == lb.type && ld.type == CUDA_R_32F);
-    assert_true(la.rows == lb.rows && la.cols == ld.rows && lb.cols == ld.cols);
-    assert_ptr_equal(stream, port_stream(lib.port));
-    lib.last = (uint32_t)algo->data[0];
-    if (!lib.cost[lib.last]) return CUBLAS_STATUS_EXECUTION_FAILED;
-    lib.n_run++;
-    for (uint32_t i = 0; i < lib.cost[lib.last]; i++)
-        assert_int_equal(port_zero(lib.port, lib.scratch, 1), 0);
-    for (uint64_t j = 0; j < ld.cols; j++)
-        for (uint64_t i = 0; i < ld.rows; i++) {
-            float sum = 0, *y = (float *)d + i + j * (uint64_t)ld.ld;
-            for (uint64_t k = 0; k < la.rows; k++)
-                sum += number_of(la.type, a, k + i * (uint64_t)la.ld) *
-                       number_of(lb.type, b, k + j * (uint64_t)lb.ld) *
-                       scale_of(&s, 0, la.cols, i, k) * scale_of(&s, 1, lb.cols, j, k);
-            const float times = *(const float *)beta; /* 0: what is there is not read */
-            *y = *(const float *)alpha * sum + (times != 0 ? times * *y : 0);
-        }
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtCreate(cublasLtHandle_t *h) {
-    *h = (cublasLtHandle_t)&lib;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasLtDestroy(cublasLtHandle_t h) {
-    return h ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_INITIALIZED;
-}
-
-size_t cublasLtGetVersion(void) {
-    return lib.version;
-}
-
-const char *cublasLtGetStatusString(cublasStatus_t s) {
-    return s == CUBLAS_STATUS_NOT_SUPPORTED ? "not supported" : "failed";
-}
+enum { M = 40, N_OUT = 24, N_IN = 16 };
 
 /* ---- a device with one product ---- */
 
@@ -205,24 +25,24 @@ static float *y;
 static void open_again(void) {
     struct by_err err;
     gemm_close(gemm);
-    const struct gemm_place at = {lib.port, lib.scratch, device_name, path};
+    const struct gemm_place at = {lt_loops.port, lt_loops.scratch, device_name, path};
     if (gemm_open(&gemm, &at, &err)) fail_msg("%s", err.text);
-    lib.n_asked = lib.n_run = 0;
+    lt_loops.n_asked = lt_loops.n_run = 0;
 }
 
 static int set_up(void **state) {
     struct port_device device;
     struct by_err err;
     (void)state;
-    memset(&lib, 0, sizeof lib);
-    lib.n_guesses = GUESSES;
-    for (uint32_t i = 0; i < GUESSES; i++)
-        lib.cost[i] = 100;
-    if (port_open(&lib.port, 0, &device, &err)) fail_msg("%s", err.text);
-    lib.scratch = port_malloc(lib.port, 64);
-    w = port_malloc(lib.port, 2 * 1200 * N_IN);
-    x = port_malloc(lib.port, 2 * 1200 * N_IN);
-    y = port_malloc(lib.port, sizeof *y * 1200 * N_OUT);
+    memset(&lt_loops, 0, sizeof lt_loops);
+    lt_loops.n_guesses = LT_LOOPS_N;
+    for (uint32_t i = 0; i < LT_LOOPS_N; i++)
+        lt_loops.cost[i] = 100;
+    if (port_open(&lt_loops.port, 0, &device, &err)) fail_msg("%s", err.text);
+    lt_loops.scratch = port_malloc(lt_loops.port, 64);
+    w = port_malloc(lt_loops.port, 2 * 1200 * N_IN);
+    x = port_malloc(lt_loops.port, 2 * 1200 * N_IN);
+    y = port_malloc(lt_loops.port, sizeof *y * 1200 * N_OUT);
     for (uint32_t i = 0; i < 1200 * N_IN; i++) {
         w[i] = by_f32_to_bf16((float)(i * 7 % 11) - 5);
         x[i] = by_f32_to_bf16((float)(i * 5 % 13) - 6);
@@ -237,11 +57,11 @@ static int tear_down(void **state) {
     gemm_close(gemm);
     gemm = NULL;
     device_name = "a device";
-    lib.version = 0;
-    void *all[] = {lib.scratch, w, x, y};
+    lt_loops.version = 0;
+    void *all[] = {lt_loops.scratch, w, x, y};
     for (size_t i = 0; i < BY_COUNTOF(all); i++)
-        port_free(lib.port, all[i]);
-    port_close(lib.port);
+        port_free(lt_loops.port, all[i]);
+    port_close(lt_loops.port);
     return 0;
 }
 
@@ -267,7 +87,7 @@ static void tune(uint32_t n_out, uint32_t m) {
 static uint32_t used(uint32_t n_out, uint32_t m) {
     struct gemm_call c = call_of(n_out, m);
     assert_int_equal(gemm_run(gemm, &c), 0);
-    return lib.last;
+    return lt_loops.last;
 }
 
 /* ---- what it chooses ---- */
@@ -318,11 +138,11 @@ TEST(a_product_of_fp8_is_what_it_says) {
         bool is_blocks = kind == GEMM_F8_BLOCKS;
         c.kind = (enum gemm_kind)kind;
         c.w_scales = is_blocks ? scales[0] : NULL, c.x_scales = is_blocks ? scales[1] : NULL;
-        uint32_t n_asked = lib.n_asked;
+        uint32_t n_asked = lt_loops.n_asked;
         assert_true(gemm_serves(gemm, &c));
         assert_int_equal(gemm_run(gemm, &c), 0);
         assert_int_equal(gemm_run(gemm, &c), 0);
-        assert_int_equal(lib.n_asked, n_asked + 2);
+        assert_int_equal(lt_loops.n_asked, n_asked + 2);
         for (uint32_t r = 0; r < F8_M; r++)
             for (uint32_t o = 0; o < F8_OUT; o++) {
                 double sum = 0, size = 0;
@@ -337,36 +157,36 @@ TEST(a_product_of_fp8_is_what_it_says) {
                 assert_true(fabs((double)y[r * F8_OUT + o] - sum) <= 1e-5 * size);
             }
     }
-    lib.n_guesses = 0;
+    lt_loops.n_guesses = 0;
     c.n_out = 16;
     assert_false(gemm_serves(gemm, &c));
 }
 
 TEST(the_quickest_guess_is_taken_and_stays) {
     UNUSED_STATE;
-    lib.cost[2] = 80;
+    lt_loops.cost[2] = 80;
     tune(N_OUT, 64);
-    assert_int_equal(lib.n_asked, 1);
-    lib.cost[2] = 300;
-    lib.cost[1] = 10;
+    assert_int_equal(lt_loops.n_asked, 1);
+    lt_loops.cost[2] = 300;
+    lt_loops.cost[1] = 10;
     for (uint32_t m = 33; m <= 64; m++)
         assert_int_equal(used(N_OUT, m), 2);
     tune(N_OUT, 64); /* weights of the same shape in the next layer */
     assert_int_equal(used(N_OUT, M), 2);
-    assert_int_equal(lib.n_asked, 1);
+    assert_int_equal(lt_loops.n_asked, 1);
 }
 
 TEST(what_may_be_noise_changes_nothing) {
     UNUSED_STATE;
-    lib.cost[3] = 98;
+    lt_loops.cost[3] = 98;
     tune(N_OUT, 64);
     assert_int_equal(used(N_OUT, 64), 0);
 }
 
 TEST(a_guess_that_cannot_be_carried_out_is_left) {
     UNUSED_STATE;
-    lib.cost[0] = lib.cost[1] = 0;
-    lib.cost[3] = 90;
+    lt_loops.cost[0] = lt_loops.cost[1] = 0;
+    lt_loops.cost[3] = 90;
     tune(N_OUT, 64);
     assert_int_equal(used(N_OUT, 64), 3);
 }
@@ -379,67 +199,68 @@ TEST(each_class_of_rows_has_its_own) {
     for (size_t i = 0; i < BY_COUNTOF(edges); i++)
         assert_int_equal(gemm_class_of(edges[i][0]), edges[i][1]);
     for (uint32_t m = gemm_class_of(1), i = 0; m <= 1024; m = gemm_class_of(m + 1), i++) {
-        for (uint32_t k = 0; k < GUESSES; k++)
-            lib.cost[k] = k == i % GUESSES ? 5 : 10;
+        for (uint32_t k = 0; k < LT_LOOPS_N; k++)
+            lt_loops.cost[k] = k == i % LT_LOOPS_N ? 5 : 10;
         tune(N_OUT, m);
     }
     for (uint32_t m = gemm_class_of(1), i = 0; m <= 1024; m = gemm_class_of(m + 1), i++)
-        assert_int_equal(used(N_OUT, m), i % GUESSES);
+        assert_int_equal(used(N_OUT, m), i % LT_LOOPS_N);
 }
 
 TEST(a_shape_that_was_not_tuned_is_asked_for_once) {
     UNUSED_STATE;
-    lib.cost[1] = 1;
+    lt_loops.cost[1] = 1;
     assert_int_equal(used(N_OUT, M), 0);
     assert_int_equal(used(N_OUT, M + 1), 0);
-    assert_int_equal(lib.n_asked, 1);
-    assert_int_equal(lib.n_run, 2);
+    assert_int_equal(lt_loops.n_asked, 1);
+    assert_int_equal(lt_loops.n_run, 2);
 }
 
 TEST(rows_that_the_algorithm_of_their_class_does_not_serve_have_one) {
     UNUSED_STATE;
-    lib.cost[2] = 50;
+    lt_loops.cost[2] = 50;
     tune(N_OUT, 64);
-    lib.refuses = 41;
+    lt_loops.refuses = 41;
     assert_int_equal(used(N_OUT, 41), 0);
     assert_int_equal(used(N_OUT, 42), 2);
-    assert_int_equal(lib.n_asked, 2);
+    assert_int_equal(lt_loops.n_asked, 2);
 }
 
 /* More shapes than are remembered: those that were tuned stay. */
 TEST(a_full_table_forgets_nothing_that_was_tuned) {
     UNUSED_STATE;
-    lib.cost[2] = 1;
+    lt_loops.cost[2] = 1;
     tune(N_OUT, 16);
-    lib.cost[2] = 9;
+    lt_loops.cost[2] = 9;
     for (uint32_t m = 1; m <= 1100; m++) { /* a shape each: the class does not serve */
-        lib.refuses = m;
+        lt_loops.refuses = m;
         (void)used(1, m);
     }
-    lib.refuses = 0;
-    uint32_t n = lib.n_asked;
+    lt_loops.refuses = 0;
+    uint32_t n = lt_loops.n_asked;
     assert_int_equal(used(N_OUT, 16), 2);
-    assert_int_equal(lib.n_asked, n);
+    assert_int_equal(lt_loops.n_asked, n);
 }
 
 TEST(a_library_that_knows_no_way_is_told_of_with_the_shape) {
     UNUSED_STATE;
-    lib.n_guesses = 0;
+    lt_loops.n_guesses = 0;
     tune(N_OUT, 64);
     struct gemm_call c = call_of(N_OUT, M);
     assert_int_not_equal(gemm_run(gemm, &c), 0);
-    assert_string_equal(port_error(lib.port), "cuBLASLt: [40, 16] times [24, 16]: not supported");
+    assert_string_equal(port_error(lt_loops.port),
+                        "cuBLASLt: [40, 16] times [24, 16]: not supported");
 }
 
 /* ---- choices of an earlier process ---- */
 
 static void tune_two(void) {
-    lib.cost[2] = 80;
+    lt_loops.cost[2] = 80;
     tune(N_OUT, 64);
-    lib.cost[2] = 100;
-    lib.cost[1] = 50;
+    lt_loops.cost[2] = 100;
+    lt_loops.cost[1] = 50;
     tune(N_OUT, 128);
-    lib.cost[1] = 100;
+    lt_loops.cost[1] = 100;
 }
 
 TEST(the_next_process_times_nothing_and_goes_the_same_way) {
@@ -447,38 +268,38 @@ TEST(the_next_process_times_nothing_and_goes_the_same_way) {
     tune_two();
     for (int i = 0; i < 2; i++) {
         open_again();
-        lib.cost[3] = 1; /* what it would choose */
+        lt_loops.cost[3] = 1; /* what it would choose */
         tune(N_OUT, 64);
         tune(N_OUT, 128);
-        assert_int_equal(lib.n_asked, 0);
-        assert_int_equal(lib.n_run, 0);
+        assert_int_equal(lt_loops.n_asked, 0);
+        assert_int_equal(lt_loops.n_run, 0);
         assert_int_equal(used(N_OUT, 64), 2);
         assert_int_equal(used(N_OUT, 128), 1);
     }
 }
 
 static void timed_anew(void) {
-    lib.cost[3] = 1;
+    lt_loops.cost[3] = 1;
     tune(N_OUT, 64);
-    assert_int_equal(lib.n_asked, 1);
+    assert_int_equal(lt_loops.n_asked, 1);
     assert_int_equal(used(N_OUT, 64), 3);
-    lib.cost[3] = 100;
+    lt_loops.cost[3] = 100;
 }
 
 TEST(another_library_or_device_chooses_for_itself) {
     UNUSED_STATE;
     tune_two();
-    lib.version = 130200;
+    lt_loops.version = 130200;
     open_again();
     timed_anew();
-    lib.version = 0;
+    lt_loops.version = 0;
     device_name = "another device";
     open_again();
     timed_anew();
     device_name = "a device"; /* all have their lines in one file */
     open_again();
     tune(N_OUT, 64);
-    assert_int_equal(lib.n_asked, 0);
+    assert_int_equal(lt_loops.n_asked, 0);
     assert_int_equal(used(N_OUT, 64), 2);
 }
 
@@ -495,10 +316,10 @@ TEST(what_the_library_no_longer_takes_is_timed_anew) {
     gemm_choices_add(c, &bad);
     gemm_choices_free(c);
     open_again();
-    lib.refuses = 128;
-    lib.cost[1] = 5;
+    lt_loops.refuses = 128;
+    lt_loops.cost[1] = 5;
     tune(N_OUT, 128);
-    assert_int_equal(lib.n_asked, 1);
+    assert_int_equal(lt_loops.n_asked, 1);
     assert_int_equal(used(N_OUT, 128), 1);
 }
 
@@ -523,16 +344,16 @@ TEST(a_damaged_file_costs_the_timing_only) {
         open_again();
         tune(N_OUT, 64);
         tune(N_OUT, 128);
-        assert_true(lib.n_asked <= 1);
+        assert_true(lt_loops.n_asked <= 1);
         assert_int_equal(by_file_write(path, (struct by_str){good.p, i}, &err), 0);
         open_again();
         tune(N_OUT, 64);
         tune(N_OUT, 128);
-        assert_true(lib.n_asked <= 2);
+        assert_true(lt_loops.n_asked <= 2);
         open_again(); /* what was lost is there again, behind the torn line */
         tune(N_OUT, 64);
         tune(N_OUT, 128);
-        assert_int_equal(lib.n_asked, 0);
+        assert_int_equal(lt_loops.n_asked, 0);
     }
     by_buf_release(&good);
     by_buf_release(&bad);
