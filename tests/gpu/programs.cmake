@@ -13,7 +13,7 @@ foreach(name test_cuda_ops test_cuda_experts test_cuda_attention test_cuda_fp8 b
   string(REPLACE test_cuda gpu program ${name})
   set(folder tests)
   set(sources ${PROJECT_SOURCE_DIR}/tests/cuda/${name}.c ${PROJECT_SOURCE_DIR}/tests/cuda/both.c
-    ${PROJECT_SOURCE_DIR}/tests/cuda/rounding.c
+    ${PROJECT_SOURCE_DIR}/tests/cuda/rounding.c ${PROJECT_SOURCE_DIR}/tests/cuda/attention_world.c
     ${PROJECT_SOURCE_DIR}/tests/kernels/ops_world.c)
   if(name STREQUAL "bench_ops")
     set(folder bench)
