@@ -32,9 +32,6 @@ static inline void by_list_insert_after(struct by_list *at, struct by_list *node
 static inline void by_list_push(struct by_list *head, struct by_list *node) { /* at the end */
     by_list_insert_after(head->prev, node);
 }
-static inline void by_list_push_front(struct by_list *head, struct by_list *node) {
-    by_list_insert_after(head, node);
-}
 static inline void by_list_remove(struct by_list *node) {
     by_assert(by_list_linked(node));
     by_assert(node->next->prev == node && node->prev->next == node);
