@@ -166,11 +166,13 @@ def outsiders(scale):
             knock_for(d.port, payload, seconds, 20)  # and nobody else: of each request the scheduler keeps the name for ten minutes
             wait_for("its sockets to be closed", lambda: n_fds(pid) <= fds + 2, 60)
             grown = rss_kib(pid) - before
-            base, _ = under(d, request, other.getsockname()[1], payload, seconds)
-            seen, n = under(d, request, d.port, payload, seconds)
-            row(f"strangers at the scheduler: {what}", f"{n} connections, {seconds:.0f} s; as many before with no request, for the memory",
-                f"memory {grown:+d} KiB, first byte p50 {seen * 1e3:.2f} ms beside {base * 1e3:.2f} ms when they knock elsewhere ({seen / base - 1:+.0%})", "+1 MiB, +10 %",
-                grown < 1024 and seen < 1.1 * base and d.pid("scheduler") == pid and d.processes["scheduler"].poll() is None)
+            # In turns, for the machine's own pace moves by more than what is looked for.
+            turns = [(under(d, request, other.getsockname()[1], payload, seconds / 5)[0], *under(d, request, d.port, payload, seconds / 5)) for _ in range(5)]
+            base, seen, n = quantile([t[0] for t in turns], 0.5), quantile([t[1] for t in turns], 0.5), sum(t[2] for t in turns)
+            more = quantile([t[1] / t[0] for t in turns], 0.5)
+            row(f"strangers at the scheduler: {what}", f"{n} connections, {seconds:.0f} s in five turns; as many before with no request, for the memory",
+                f"memory {grown:+d} KiB, first byte p50 {seen * 1e3:.2f} ms beside {base * 1e3:.2f} ms when they knock elsewhere ({more - 1:+.0%}, medians)", "+1 MiB, +10 %",
+                grown < 1024 and more < 1.1 and d.pid("scheduler") == pid and d.processes["scheduler"].poll() is None)
 
 
 # ---- text ----
