@@ -42,10 +42,7 @@ uint32_t world_below(uint32_t n) {
 }
 
 float world_float(void) {
-    float sum = 0;
-    for (int i = 0; i < 4; i++)
-        sum += (float)(world_random() >> 40) / 16777216.0f - 0.5f;
-    return sum * 1.7f;
+    return random_float(world_random);
 }
 
 void world_floats(float *out, size_t n, float size) {

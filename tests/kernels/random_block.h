@@ -10,11 +10,15 @@
 
 #include <string.h>
 
-static inline uint16_t random_scale(uint64_t (*random)(void)) {
+static inline float random_float(uint64_t (*random)(void)) { /* about normal, 0 ± 1 */
     float sum = 0;
     for (int i = 0; i < 4; i++)
         sum += (float)(random() >> 40) / 16777216.0f - 0.5f;
-    return by_f32_to_f16(sum * 1.7f * 0.02f);
+    return sum * 1.7f;
+}
+
+static inline uint16_t random_scale(uint64_t (*random)(void)) {
+    return by_f32_to_f16(random_float(random) * 0.02f);
 }
 
 /* Where f16 scales lie in a block: two offsets, or -1. */

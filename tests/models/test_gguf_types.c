@@ -1,5 +1,6 @@
 /* A small Llama as a GGUF file, its matrices of each of ggml's types with random bits: logits are those of its twin, which has
  * the same numbers as f32. So a type is read, cut into matrices, packed and multiplied as a whole model has it. */
+#include "common/base/rand.h"
 #include "tests/kernels/random_block.h"
 #include "tests/models/model_world.h"
 #include "tests/models/naive_backend.h"
@@ -29,10 +30,7 @@ static const struct {
 
 static uint64_t state;
 static uint64_t next_random(void) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return state * UINT64_C(0x2545F4914F6CDD1D);
+    return by_rand_next(&state);
 }
 
 /* ---- a GGUF file (common/modelfile/gguf.h has its layout) ---- */
@@ -120,7 +118,7 @@ static void write_files(enum by_dtype t, const char *path, const char *twin_path
         }
         pad(&files[f]);
     }
-    state = UINT64_C(0x9E3779B97F4A7C15) + (uint64_t)t;
+    state = (uint64_t)t;
     for (size_t i = 0; i < TENSORS; i++) {
         const size_t n = (size_t)BY_MAX(tensors[i].rows, 1u) * HIDDEN, bytes = bytes_of(i, t);
         uint8_t *blocks = by_alloc(bytes);

@@ -119,13 +119,18 @@ TEST(a_lost_router_takes_its_requests_along) {
     world_stop(&w);
 }
 
+/* A request whose router has no session. */
+static void start_with_orphan(struct world *w) {
+    world_start(w);
+    w->epoch = 78;
+    w_submit(w, 1, 0, 10, 4);
+    w_run(w);
+}
+
 TEST(an_orphan_waits_ten_seconds_for_its_router) {
     UNUSED_STATE;
     struct world w = {0};
-    world_start(&w);
-    w.epoch = 78;
-    w_submit(&w, 1, 0, 10, 4);
-    w_run(&w);
+    start_with_orphan(&w);
     assert_false(core_is_idle(w.core));
     w.now = core_next_timer(w.core);
     w_step(&w);
@@ -138,10 +143,7 @@ TEST(an_orphan_waits_ten_seconds_for_its_router) {
 TEST(an_orphan_is_told_again_when_its_router_comes) {
     UNUSED_STATE;
     struct world w = {0};
-    world_start(&w);
-    w.epoch = 78;
-    w_submit(&w, 1, 0, 10, 4);
-    w_run(&w);
+    start_with_orphan(&w);
     uint32_t before = w.n_tokens_frames;
     w_up(&w, 2000, ROLE_ROUTER, w.epoch);
     assert_true(w.n_tokens_frames > before);
