@@ -1,6 +1,7 @@
 #include "common/base/file.h"
 
 #include "common/base/mem.h"
+#include "common/base/rand.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -99,9 +100,10 @@ static int write_all(int fd, struct by_str s) {
 int by_file_write(const char *path, struct by_str bytes, struct by_err *err) {
     struct by_buf tmp;
     by_buf_init(&tmp, 8192);
-    by_buf_addf(&tmp, "%s.%d.tmp", path, (int)getpid()); /* another process may write it too */
+    /* another process may write it too, and in another container it may have our pid */
+    by_buf_addf(&tmp, "%s.%016llx.tmp", path, (unsigned long long)by_rand_u64());
     int rc = 0;
-    int fd = open(tmp.p, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int fd = open(tmp.p, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0) {
         rc = fail_sys(err, "create", tmp.p);
         goto done;
@@ -151,7 +153,9 @@ int by_dir_lock(const char *path, struct by_err *err) {
 }
 
 void by_dir_remove(const char *path) {
-    DIR *dir = opendir(path);
+    /* in /tmp a link of this name may be another user's, to a folder that is ours */
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     if (!dir) return;
     for (struct dirent *e = readdir(dir); e; e = readdir(dir)) {
         if (e->d_name[0] == '.') continue;

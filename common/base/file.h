@@ -19,7 +19,7 @@ void by_file_unmap(struct by_mapped *m);
 BY_MUST_USE int by_file_read(struct by_buf *out, const char *path, struct by_err *err);
 /* A file of keys: one that other users of this machine can read is refused. */
 BY_MUST_USE int by_file_read_secret(struct by_buf *out, const char *path, struct by_err *err);
-/* Writes to path.PID.tmp, fsyncs, renames: readers see the old file or the whole new one. */
+/* Writes to path.RANDOM.tmp, fsyncs, renames: readers see the old file or the whole new one. */
 BY_MUST_USE int by_file_write(const char *path, struct by_str bytes, struct by_err *err);
 bool by_file_exists(const char *path);
 bool by_file_is_dir(const char *path);
@@ -27,7 +27,7 @@ bool by_file_is_dir(const char *path);
 BY_MUST_USE int by_dir_make(const char *path, unsigned mode, struct by_err *err);
 /* For as long as this process lives, however it ends; nothing is written into it. BY_EAGAIN: another process has it. */
 BY_MUST_USE int by_dir_lock(const char *path, struct by_err *err);
-/* a run directory: its plain files and sockets, then itself; not recursive */
+/* a run directory: its plain files and sockets, then itself; not recursive, and nothing behind a link */
 void by_dir_remove(const char *path);
 BY_MUST_USE char *by_path_join(const char *dir, const char *name); /* yours */
 /* yours; "." when there is none */

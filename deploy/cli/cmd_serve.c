@@ -46,7 +46,8 @@ static struct serve {
 
 /* ---- the run directory ---- */
 
-/* banyan-UID-PID-XXXXXX of servers that are no more: what kill -9 left behind. */
+/* banyan-UID-PID-XXXXXX of servers that are no more: what kill -9 left behind. One of another container, whose processes we do
+ * not see, has its folder locked. */
 static void sweep(const char *base) {
     DIR *d = opendir(base);
     for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
@@ -56,7 +57,7 @@ static void sweep(const char *base) {
             continue;
         if (kill((pid_t)pid, 0) == 0 || errno != ESRCH) continue;
         char *path = by_path_join(base, e->d_name);
-        by_dir_remove(path);
+        if (by_dir_lock(path, NULL) == 0) by_dir_remove(path);
         by_free(path);
     }
     if (d) closedir(d);
@@ -90,7 +91,7 @@ static int make_run_dir(struct by_err *err) {
     serve.run_dir = by_strdup(path);
     serve.owns_run_dir = true;
     serve.o.run_dir = by_strdup(path);
-    return 0;
+    return by_dir_lock(path, err);
 }
 
 static void remove_socket(const char *name) {
@@ -221,7 +222,7 @@ static void on_exited(void *ctx, struct child *c, int64_t code, int sig, bool wi
 /* The router first: it finishes what runs; the others stop when it is gone. */
 static void stop_all(bool now) {
     serve.is_stopping = true;
-    supervisor_stop_restarting(serve.supervisor);
+    supervisor_stop_starting(serve.supervisor);
     if (supervisor_all_gone(serve.supervisor)) uv_stop(serve.loop);
     if (now || !serve.router || !child_pid(serve.router)) {
         on_drain_timer(&serve.timer);
@@ -266,6 +267,7 @@ static void watch_signals(void) {
         uv_signal_start(&serve.hangup, on_hangup, SIGHUP);
     }
     uv_timer_init(serve.loop, &serve.timer);
+    if (by_proc_should_stop()) on_signal(NULL, SIGTERM); /* it came before there was a loop */
     uint64_t alive_ms = by_proc_watchdog_ns() / BY_NS_PER_MS;
     uv_timer_init(serve.loop, &serve.alive);
     if (alive_ms) uv_timer_start(&serve.alive, on_alive, 0, alive_ms);

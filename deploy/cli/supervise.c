@@ -19,7 +19,7 @@ enum {
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 30000,
     YOUNG_MS = 5000,
-    ENV_MAX = 512,
+    ENV_OURS_MAX = 16,
     STATUS_MAX = 1100, /* by_proc_last_words */
 };
 
@@ -36,7 +36,7 @@ struct child {
     uint64_t started_ns;
     double seconds;
     uint64_t backoff_ms;
-    uv_process_t *process; /* one a start: libuv closes it after its exit */
+    uv_process_t *process; /* while it is_running; one a start: libuv closes it after its exit */
     bool is_running;
     uv_timer_t timer;
     uv_poll_t notify;
@@ -49,7 +49,7 @@ struct child {
 struct supervisor {
     struct supervisor_options o;
     struct by_list children;
-    bool may_restart;
+    bool may_start;
 };
 
 static void start(struct child *c);
@@ -133,17 +133,16 @@ static void take_exit(struct child *c, int64_t code, int sig) {
     take_news(c); /* its last words may still be on their way */
     c->is_running = false;
     c->state = CHILD_GONE;
-    bool may = s->may_restart;
+    bool may = s->may_start;
     if (may && !c->was_ready && !sig) may = s->o.failed(s->o.ctx, c, code);
-    s->o.exited(s->o.ctx, c, code, sig, may && s->may_restart);
-    if (may && s->may_restart) start_later(c);
+    s->o.exited(s->o.ctx, c, code, sig, may && s->may_start);
+    if (may && s->may_start) start_later(c);
 }
 
 static void on_exit_(uv_process_t *p, int64_t code, int sig) {
-    struct child *c = p->data;
+    take_exit(p->data, code,
+              sig); /* where it may still tell that it is ready, and be asked for its pid */
     uv_close((uv_handle_t *)p, on_process_closed);
-    c->process = NULL;
-    take_exit(c, code, sig);
 }
 
 /* Does this child get another value of the variable? */
@@ -156,12 +155,17 @@ static bool is_ours(const struct child *c, const char *variable) {
     return is_ours;
 }
 
-/* environ and ours, each name once: of two values a program sees the first. The strings are borrowed for the spawn. */
-static void make_env(struct child *c, char **env, char *parent, size_t parent_cap, char *notify,
-                     size_t notify_cap) {
+/* environ and ours, each name once: of two values a program sees the first. All of it, however much that is: Kubernetes brings
+ * seven variables a Service, and keys stand last. The array is yours, the strings are borrowed for the spawn. */
+static char **make_env(const struct child *c, char *parent, size_t parent_cap, char *notify,
+                       size_t notify_cap) {
     extern char **environ;
     size_t n = 0;
-    for (char **e = environ; *e && n < ENV_MAX - 16; e++) {
+    while (environ[n])
+        n++;
+    char **env = by_alloc_array(n + ENV_OURS_MAX, sizeof *env);
+    n = 0;
+    for (char **e = environ; *e; e++) {
         if (!is_ours(c, *e)) env[n++] = *e;
     }
     snprintf(parent, parent_cap, "BANYAN_PARENT=%d", (int)getpid());
@@ -170,15 +174,15 @@ static void make_env(struct child *c, char **env, char *parent, size_t parent_ca
     env[n++] = notify;
     for (size_t i = 0; i < BY_COUNTOF(c->extra_env) && c->extra_env[i]; i++)
         env[n++] = c->extra_env[i];
-    env[n] = NULL;
+    return env;
 }
 
 static void start(struct child *c) {
-    char *env[ENV_MAX], parent[64], notify[192];
+    char parent[64], notify[192];
     uv_stdio_container_t io[3] = {{.flags = UV_IGNORE},
                                   {.flags = UV_INHERIT_FD, .data.fd = 1},
                                   {.flags = UV_INHERIT_FD, .data.fd = 2}};
-    make_env(c, env, parent, sizeof parent, notify, sizeof notify);
+    char **env = make_env(c, parent, sizeof parent, notify, sizeof notify);
     uv_process_options_t o = {.file = c->argv[0],
                               .args = c->argv,
                               .env = env,
@@ -192,13 +196,13 @@ static void start(struct child *c) {
     c->has_served = c->is_ending = false;
     c->started_ns = by_now_ns();
     int rc = uv_spawn(c->supervisor->o.loop, c->process, &o);
+    by_free(env);
     if (!rc) {
         c->is_running = true;
         return;
     }
     by_error("%s cannot be started: %s file=%s", c->name, uv_strerror(rc), c->argv[0]);
     uv_close((uv_handle_t *)c->process, on_process_closed);
-    c->process = NULL;
     take_exit(c, 127, 0);
 }
 
@@ -207,7 +211,7 @@ static void start(struct child *c) {
 struct supervisor *supervisor_new(const struct supervisor_options *o) {
     struct supervisor *s = by_alloc(sizeof *s);
     s->o = *o;
-    s->may_restart = true;
+    s->may_start = true;
     by_list_init(&s->children);
     return s;
 }
@@ -251,7 +255,7 @@ struct child *supervisor_add(struct supervisor *s, const char *name, char **argv
     uv_timer_init(s->o.loop, &c->timer);
     c->timer.data = c;
     open_notify(c);
-    start(c);
+    if (s->may_start) start(c);
     return c;
 }
 
@@ -293,8 +297,8 @@ bool supervisor_all_gone(const struct supervisor *s) {
     return true;
 }
 
-void supervisor_stop_restarting(struct supervisor *s) {
-    s->may_restart = false;
+void supervisor_stop_starting(struct supervisor *s) {
+    s->may_start = false;
     for (BY_LIST_EACH(node, &s->children))
         uv_timer_stop(&BY_CONTAINER_OF(node, struct child, node)->timer);
 }

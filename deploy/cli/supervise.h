@@ -46,8 +46,8 @@ bool child_was_ready(const struct child *c);
 double child_seconds(const struct child *c); /* from its start to READY=1 */
 bool supervisor_all_ready(const struct supervisor *s);
 bool supervisor_all_gone(const struct supervisor *s);
-/* From now on nothing is started again. */
-void supervisor_stop_restarting(struct supervisor *s);
+/* From now on nothing is started. */
+void supervisor_stop_starting(struct supervisor *s);
 void child_signal(struct child *c, int signal);
 void supervisor_signal_all(struct supervisor *s, int signal);
 struct child *supervisor_find(struct supervisor *s, const char *name);
