@@ -21,7 +21,6 @@ enum { AUTH_KEYS_MAX = 4096, AUTH_NAME_MAX = 64, AUTH_KEY_BYTES_MIN = 8, AUTH_KE
 struct auth_key {
     char *key;
     bool is_of_file;          /* it goes when the file does not have it any more */
-    bool is_gone;             /* requests of it still run; nobody finds it */
     char name[AUTH_NAME_MAX]; /* the tenant; "" for --api-key and --admin-api-key */
     bool is_admin;
     double rate, tokens; /* a minute; 0: no limit */

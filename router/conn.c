@@ -70,15 +70,8 @@ static void on_closed(uv_handle_t *h) {
     by_free(c);
 }
 
-static void set_busy(struct conn *c, bool is_busy) {
-    if (c->state == CONN_CLOSING || (c->state == CONN_BUSY) == is_busy) return;
-    c->state = is_busy ? CONN_BUSY : CONN_READING;
-    c->group->n_busy += is_busy ? 1 : (uint32_t)-1;
-}
-
 static void close_conn(struct conn *c) {
     if (c->state == CONN_CLOSING) return;
-    set_busy(c, false);
     c->state = CONN_CLOSING;
     void *owner = c->owner;
     c->owner = NULL;
@@ -90,10 +83,9 @@ static void on_shut_down(uv_shutdown_t *req, int status) {
     if (status) close_conn(req->data);
 }
 
-/* Closing a socket with unread bytes resets it, and the client may lose the answer that it was sent: the refused one
- * hears our end first, and what it still sends is thrown away until it ends too. */
+/* Closing a socket with unread bytes resets it, and the client may lose the answer that it was sent: one that is refused, or has
+ * yet to take its last answer, hears our end behind it, and what it still sends is thrown away until it ends too. */
 static void linger(struct conn *c) {
-    set_busy(c, false);
     c->state = CONN_LINGERING;
     c->idle_ticks = 0;
     c->shutdown.data = c;
@@ -112,8 +104,6 @@ static void on_written(uv_write_t *req, int status) {
         close_conn(c);
     } else if (c->owner && c->drained) {
         c->drained(c->owner);
-    } else if (!c->keep_alive && c->state == CONN_READING && !conn_n_pending(c)) {
-        close_conn(c); /* the last answer is out */
     }
 }
 
@@ -158,16 +148,16 @@ static void finish_answer(struct conn *c) {
     c->is_streaming = false;
     flush(c);
     if (c->state == CONN_CLOSING) return;
-    if (c->is_refused) {
+    if (c->is_refused || (!c->keep_alive && conn_n_pending(c))) {
         linger(c);
         return;
     }
-    set_busy(c, false);
-    c->idle_ticks = 0;
     if (!c->keep_alive) {
-        if (!conn_n_pending(c)) close_conn(c);
+        close_conn(c);
         return;
     }
+    c->state = CONN_READING;
+    c->idle_ticks = 0;
     http1_clear(c->http);
     if (!c->waiting.n) return;
     size_t n;
@@ -187,24 +177,29 @@ bool conn_origin_may(const struct conn *c) {
     return cors_allows(c->group->o.origins, origin_of(c));
 }
 
+/* What any answer's head says of the connection and the request in hand. */
+static void write_head(struct conn *c, struct http_head h) {
+    if (c->group->is_last || (h.is_stream && c->is_http10)) c->keep_alive = false;
+    h.now_s = (int64_t)(by_wall_ns() / BY_NS_PER_S);
+    h.keep_alive = c->keep_alive;
+    h.is_http10 = c->is_http10;
+    h.trace = c->trace.text;
+    h.id = &c->id;
+    h.path = http1_request(c->http)->path;
+    h.origins = c->group->o.origins;
+    h.origin = origin_of(c);
+    http_write_head(&c->out, &h);
+}
+
 void conn_respond(struct conn *c, int status, const char *content_type, struct by_str body,
                   const char *extra) {
     if (c->state == CONN_CLOSING) return;
     by_assert(c->state == CONN_BUSY && !c->is_streaming);
     if (status >= 400) by_count(status >= 500 ? BY_M_HTTP_FAILED : BY_M_HTTP_REFUSED, 1);
-    struct http_head h = {.status = status,
-                          .now_s = (int64_t)(by_wall_ns() / BY_NS_PER_S),
-                          .content_type = content_type,
-                          .content_length = body.n,
-                          .keep_alive = c->keep_alive,
-                          .is_http10 = c->is_http10,
-                          .trace = c->trace.text,
-                          .id = &c->id,
-                          .path = http1_request(c->http)->path,
-                          .origins = c->group->o.origins,
-                          .origin = origin_of(c),
-                          .extra = extra};
-    http_write_head(&c->out, &h);
+    write_head(c, (struct http_head){.status = status,
+                                     .content_type = content_type,
+                                     .content_length = body.n,
+                                     .extra = extra});
     if (http1_request(c->http)->method != HTTP1_HEAD_METHOD) by_buf_add_str(&c->out, body);
     finish_answer(c);
 }
@@ -213,20 +208,10 @@ void conn_stream_begin(struct conn *c, const char *content_type) {
     if (c->state == CONN_CLOSING) return;
     by_assert(c->state == CONN_BUSY && !c->is_streaming);
     c->is_streaming = true;
-    if (c->is_http10) c->keep_alive = false;
-    struct http_head h = {.status = 200,
-                          .now_s = (int64_t)(by_wall_ns() / BY_NS_PER_S),
-                          .content_type = content_type,
-                          .is_stream = true,
-                          .keep_alive = c->keep_alive,
-                          .is_http10 = c->is_http10,
-                          .trace = c->trace.text,
-                          .id = &c->id,
-                          .path = http1_request(c->http)->path,
-                          .origins = c->group->o.origins,
-                          .origin = origin_of(c),
-                          .extra = "X-Accel-Buffering: no\r\n"};
-    http_write_head(&c->out, &h);
+    write_head(c, (struct http_head){.status = 200,
+                                     .content_type = content_type,
+                                     .is_stream = true,
+                                     .extra = "X-Accel-Buffering: no\r\n"});
 }
 
 void conn_stream_write(struct conn *c, struct by_str bytes) {
@@ -281,7 +266,7 @@ static void refuse(struct conn *c, int status, const char *text) {
     by_buf_addf(&body, ",\"type\":\"invalid_request_error\",\"param\":null,\"code\":%d}}", status);
     c->keep_alive = false;
     c->is_refused = true;
-    set_busy(c, true);
+    c->state = CONN_BUSY;
     conn_respond(c, status, "application/json", by_buf_str(&body),
                  status == 405 ? "Allow: GET, HEAD, POST, PUT, DELETE\r\n" : NULL);
     by_buf_release(&body);
@@ -289,14 +274,14 @@ static void refuse(struct conn *c, int status, const char *text) {
 
 static void handle_request(struct conn *c) {
     const struct http1_request *r = http1_request(c->http);
-    c->keep_alive = r->keep_alive && !c->group->is_last;
+    c->keep_alive = r->keep_alive;
     c->is_http10 = r->is_http10;
     struct by_str trace = {0}, id = {0};
     (void)http1_header(r, "traceparent", &trace);
     (void)http1_header(r, "x-request-id", &id);
     trace_context_follow(trace, &c->trace);
     request_id_take(id, &c->id);
-    set_busy(c, true);
+    c->state = CONN_BUSY;
     by_count(BY_M_HTTP_REQUESTS, 1);
     c->group->o.handle(c->group->o.ctx, c, r);
 }
@@ -338,11 +323,22 @@ static void on_room(uv_handle_t *h, size_t hint, uv_buf_t *b) {
     *b = uv_buf_init(c->group->room, sizeof c->group->room);
 }
 
+/* The client says no more. While it waits for its answer that means that it has left; of one that has it, only that it reads on. */
+static void on_end(struct conn *c) {
+    if (c->state == CONN_BUSY || !conn_n_pending(c))
+        close_conn(c);
+    else if (c->state == CONN_READING)
+        linger(c);
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b) {
     struct conn *c = stream->data;
     if (n == 0 || c->state == CONN_CLOSING) return;
     if (n < 0) {
-        close_conn(c);
+        if (n == UV_EOF)
+            on_end(c);
+        else
+            close_conn(c);
         return;
     }
     if (c->state == CONN_LINGERING) return;
@@ -361,6 +357,11 @@ static bool is_stalled(struct conn *c) {
     return c->group->o.stall_seconds && c->stalled_ticks > c->group->o.stall_seconds;
 }
 
+/* An answer is on its way to the client, and no next request: that takes as long as it takes. */
+static bool is_answered(const struct conn *c) {
+    return conn_n_pending(c) && (c->state == CONN_LINGERING || http1_is_fresh(c->http));
+}
+
 /* A body that flows may take longer than a head; one that drips may not. */
 static uint64_t patience(const struct conn *c) {
     if (c->state == CONN_LINGERING) return LINGER_SECONDS;
@@ -375,14 +376,16 @@ static void on_tick(uv_timer_t *t) {
     struct conn_group *g = t->data;
     for (BY_LIST_EACH_SAFE(node, next, &g->conns)) {
         struct conn *c = BY_CONTAINER_OF(node, struct conn, node);
-        if (c->state == CONN_BUSY && is_stalled(c)) {
+        if (c->state == CONN_CLOSING) continue;
+        if (is_stalled(c)) {
             by_warn_limited("a client took nothing for %u s and was cut off peer=%s "
                             "(--slow-client-timeout)",
                             c->stalled_ticks, c->peer);
             close_conn(c);
+            continue;
         }
-        if (c->state != CONN_READING && c->state != CONN_LINGERING) continue;
-        if (++c->idle_ticks <= patience(c)) continue;
+        if (is_answered(c)) c->idle_ticks = 0;
+        if (c->state == CONN_BUSY || ++c->idle_ticks <= patience(c)) continue;
         if (c->state == CONN_READING && !http1_is_fresh(c->http))
             refuse(c, 408, "the request did not come in its time (--slow-request-timeout)");
         else
@@ -435,10 +438,22 @@ void conn_group_init(struct conn_group *g, uv_loop_t *loop, const struct conn_op
     g->tick.data = g;
 }
 
+/* Of its answer the client has not taken all: closed, it would lose the rest. */
+static bool is_owed(const struct conn *c) {
+    return c->state == CONN_BUSY || (c->state != CONN_CLOSING && conn_n_pending(c));
+}
+
+uint32_t conn_group_n_busy(const struct conn_group *g) {
+    uint32_t n = 0;
+    for (BY_LIST_EACH(node, &g->conns))
+        n += is_owed(BY_CONTAINER_OF(node, struct conn, node));
+    return n;
+}
+
 void conn_group_close_idle(struct conn_group *g) {
     for (BY_LIST_EACH_SAFE(node, next, &g->conns)) {
         struct conn *c = BY_CONTAINER_OF(node, struct conn, node);
-        if (c->state == CONN_READING && !conn_n_pending(c)) close_conn(c);
+        if (c->state == CONN_READING && !is_owed(c)) close_conn(c);
     }
 }
 

@@ -2,6 +2,7 @@
  *
  *     READING ─request─▶ BUSY ─respond / stream_end─▶ READING (keep-alive)      any ─▶ CLOSING ─▶ freed
  *     READING ─not a request─▶ refused ─▶ LINGERING (reads and drops, for seconds) ─▶ CLOSING
+ *     BUSY ─respond / stream_end, the last answer─▶ LINGERING, while the client takes it
  *
  * While BUSY the socket is still read (a few pipelined bytes wait), so that a client that leaves is seen at once.
  * Always: the handler is called once a request and answers it sooner or later by conn_respond, or conn_stream_begin …
@@ -35,14 +36,16 @@ struct conn_options {
 struct conn_group {
     struct conn_options o;
     struct by_list conns;
-    uint32_t n, n_busy; /* busy: with a request in hand */
-    bool is_last;       /* set: each ends with the answer to its request in hand */
-    uv_timer_t tick;    /* while there are any: an idle server sleeps */
-    char room[65536];   /* what a socket is read into */
+    uint32_t n;
+    bool is_last;     /* set: each ends with the answer to its request in hand */
+    uv_timer_t tick;  /* while there are any: an idle server sleeps */
+    char room[65536]; /* what a socket is read into */
 };
 void conn_group_init(struct conn_group *g, uv_loop_t *loop, const struct conn_options *o);
 void conn_group_accept(struct conn_group *g, uv_stream_t *listener); /* the next one */
-void conn_group_close_idle(struct conn_group *g); /* those without a request in hand */
+/* those with a request in hand, or an answer that its client has not taken whole … */
+uint32_t conn_group_n_busy(const struct conn_group *g);
+void conn_group_close_idle(struct conn_group *g); /* … and those with neither */
 void conn_group_close_all(struct conn_group *g);
 
 /* Whole answer. extra: header lines ended by CRLF, or NULL. */

@@ -68,8 +68,8 @@ static void stop_now(struct shell *s) {
 static void on_drain_tick(uv_timer_t *t) {
     struct shell *s = t->data;
     server_close_idle(s->server);
-    if (!server_n_busy(s->server) || by_now_ns() >= s->drain_until_ns || by_proc_n_stops() > 1)
-        stop_now(s);
+    uint32_t n_busy = server_n_busy(s->server) + (s->admin ? server_n_busy(s->admin) : 0);
+    if (!n_busy || by_now_ns() >= s->drain_until_ns || by_proc_n_stops() > 1) stop_now(s);
 }
 
 /* SIGTERM: no new connection, no new request; what runs may finish within --drain-timeout. */

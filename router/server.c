@@ -127,7 +127,7 @@ void server_close_all(struct server *s) {
 }
 
 uint32_t server_n_busy(const struct server *s) {
-    return s->conns.n_busy;
+    return conn_group_n_busy(&s->conns);
 }
 
 int server_port(const struct server *s) {

@@ -22,9 +22,9 @@ struct server_options {
 BY_MUST_USE int server_open(struct server **out, uv_loop_t *loop, const struct server_options *o,
                             struct by_err *err);
 void server_stop_listening(struct server *s);
-void server_close_idle(struct server *s); /* connections without a request in hand */
+void server_close_idle(struct server *s); /* connections that nothing is owed */
 void server_close_all(struct server *s);
-uint32_t server_n_busy(const struct server *s); /* connections with one */
+uint32_t server_n_busy(const struct server *s); /* the others */
 int server_port(const struct server *s);        /* as bound; 0 for a socket file */
 
 #endif
