@@ -242,7 +242,6 @@ static void give_credit(struct peer *p, enum msg_kind kind, size_t n) {
 static void on_session_frame(struct wire *w, struct peer *p, const struct msg *m, size_t n) {
     char why[80];
     if (p->is_ending) return;
-    if (m->kind == MSG_heartbeat && !m->session) return; /* only asked whether we are there */
     if (m->session != p->face.session) {
         by_count(BY_M_FRAMES_BAD, 1);
         return;
@@ -282,7 +281,7 @@ static void on_frame(struct wire *w, struct by_str identity, struct by_str frame
         if (!w->o.is_bind) on_welcome(w, &m.welcome, now);
     } else if (p && p->is_up) {
         on_session_frame(w, p, &m, frame.n);
-    } else if (m.kind != MSG_heartbeat) {
+    } else {
         by_count(BY_M_FRAMES_BAD, 1);
         if (w->o.is_bind) send_no_session(w, identity, 0, "");
     }

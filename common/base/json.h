@@ -6,7 +6,7 @@
  *
  * Always: getters never change the tree; a wrong type is an error, a missing key is *out untouched and 0. A string value may
  * hold U+0000, a key may not.
- * Numbers: integers outside int64 or written with a fraction are refused by by_json_get_i64.
+ * Numbers are doubles: by_json_get_i64 refuses what is no whole number, and what lies beyond 2^53.
  * Owner: whoever parsed frees with by_json_free. */
 #ifndef COMMON_BASE_JSON_H
 #define COMMON_BASE_JSON_H
@@ -51,7 +51,7 @@ struct by_str by_json_key(const struct by_json *it); /* of an object's member; b
 struct by_str by_json_str(const struct by_json *j);
 double by_json_f64(const struct by_json *j);
 bool by_json_bool(const struct by_json *j);
-/* a whole number within int64 */
+/* a whole number up to 2^53, which a double holds exactly */
 BY_MUST_USE bool by_json_to_i64(const struct by_json *j, int64_t *out);
 
 /* Typed members. `path` is what the error names before the key ("" at the root). null counts as missing. */

@@ -1,6 +1,7 @@
 #include "common/base/log.h"
 
 #include "common/base/clock.h"
+#include "common/base/utf8.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -39,16 +40,17 @@ static void put_time(char *out, size_t cap) {
     snprintf(out + n, cap - n, ".%03ldZ", ts.tv_nsec / 1000000);
 }
 
-/* Escapes for JSON mode; in text mode only control characters are replaced, so that a line stays a line. */
-static size_t put_text(char *out, size_t cap, const char *text) {
+/* Escapes for JSON mode; in text mode only control characters are replaced, so that a line stays a line and a terminal does what it
+ * did. What is no UTF-8 (a file's name, a sentence that was cut) becomes U+FFFD: a line of JSON that is none is lost to who reads it. */
+static size_t put_text(char *out, size_t cap, struct by_str text) {
     size_t n = 0;
-    for (const char *p = text; *p && n + 8 < cap; p++) {
-        unsigned char c = (unsigned char)*p;
-        if (c < 0x20 || c == 0x7f) {
+    for (size_t i = 0, len; i < text.n && n + 8 < cap; i += len) {
+        uint32_t c = by_utf8_decode(text.p + i, text.n - i, &len);
+        if (c < 0x20 || (c >= 0x7f && c < 0xa0)) {
             n += (size_t)snprintf(out + n, cap - n, opt.json ? "\\u%04x" : "\\x%02x", c);
         } else {
             if (opt.json && (c == '"' || c == '\\')) out[n++] = '\\';
-            out[n++] = (char)c;
+            n += by_utf8_encode(c, out + n); /* BY_UTF8_BAD as U+FFFD */
         }
     }
     return n;
@@ -68,7 +70,7 @@ void by_log(enum by_log_level level, const char *fmt, ...) {
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
     size_t n = (size_t)snprintf(line, sizeof line, head, ts, level_names[level], opt.process);
 #pragma GCC diagnostic pop
-    n += put_text(line + n, sizeof line - n - 4, text);
+    n += put_text(line + n, sizeof line - n - 4, by_str_of(text));
     if (opt.json) {
         line[n++] = '"';
         line[n++] = '}';
