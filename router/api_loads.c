@@ -2,6 +2,7 @@
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "common/base/metrics.h"
+#include "common/base/proc.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -178,14 +179,23 @@ static void take_loads(struct by_str json) {
     by_json_free(body);
 }
 
+static void look_at_process(const struct router *r) {
+    by_gauge(BY_M_ALLOCATIONS, (double)by_mem_n_allocs());
+    by_gauge(BY_M_ALLOCATIONS_LIVE, (double)by_mem_n_live());
+    by_gauge(BY_M_CPU_SECONDS, by_proc_cpu_seconds());
+    by_gauge(BY_M_RSS, (double)by_proc_rss_bytes());
+    by_gauge(BY_M_OPEN_FDS, (double)by_proc_n_fds());
+    by_gauge(BY_M_MAX_FDS, (double)by_proc_fds_max());
+    by_gauge(BY_M_START_TIME, (double)r->started_s);
+}
+
 static void on_metrics(void *ctx, int code, struct by_str json) {
     struct api_pending *p = ctx;
     struct by_buf body;
     by_gauge(BY_M_SCHEDULER_UP, !code);
     if (!code) take_loads(json);
     if (p->conn) {
-        by_gauge(BY_M_ALLOCATIONS, (double)by_mem_n_allocs());
-        by_gauge(BY_M_ALLOCATIONS_LIVE, (double)by_mem_n_live());
+        look_at_process(p->router);
         by_buf_init(&body, 4 << 20);
         by_metrics_text(&body);
         conn_set_owner(p->conn, NULL, NULL, NULL);

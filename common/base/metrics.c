@@ -62,24 +62,25 @@ static void histogram_text(struct by_buf *out, size_t m) {
     uint64_t n = 0;
     for (size_t i = 0; i < BUCKETS_MAX && r->bounds[i] > 0; i++) {
         n += atomic_load(&buckets[m][i]);
-        by_buf_addf(out, "banyan:%s_bucket{le=\"%g\"} %lu\n", r->name, r->bounds[i],
-                    (unsigned long)n);
+        by_buf_addf(out, "%s_bucket{le=\"%g\"} %lu\n", r->name, r->bounds[i], (unsigned long)n);
     }
     n += atomic_load(&buckets[m][BUCKETS_MAX]);
-    by_buf_addf(out, "banyan:%s_bucket{le=\"+Inf\"} %lu\n", r->name, (unsigned long)n);
-    by_buf_addf(out, "banyan:%s_sum %.17g\nbanyan:%s_count %lu\n", r->name, atomic_load(&values[m]),
-                r->name, (unsigned long)n);
+    by_buf_addf(out, "%s_bucket{le=\"+Inf\"} %lu\n", r->name, (unsigned long)n);
+    by_buf_addf(out, "%s_sum %.17g\n%s_count %lu\n", r->name, atomic_load(&values[m]), r->name,
+                (unsigned long)n);
 }
 
 void by_metrics_text(struct by_buf *out) {
     static const char *const kinds[] = {"counter", "gauge", "histogram"};
     for (size_t m = 0; m < BY_N_METRICS; m++) {
         const struct row *r = &rows[m];
-        by_buf_addf(out, "# HELP banyan:%s %s\n# TYPE banyan:%s %s\n", r->name, r->help, r->name,
-                    kinds[r->kind]);
+        by_buf_addf(out, "# HELP %s %s\n# TYPE %s %s\n", r->name, r->help, r->name, kinds[r->kind]);
         if (r->kind == KIND_HISTOGRAM)
             histogram_text(out, m);
         else
-            by_buf_addf(out, "banyan:%s %.17g\n", r->name, atomic_load(&values[m]));
+            by_buf_addf(out, "%s %.17g\n", r->name, atomic_load(&values[m]));
     }
+    by_buf_addz(out, "# HELP banyan_build_info 1; which build it is, the labels say\n"
+                     "# TYPE banyan_build_info gauge\n"
+                     "banyan_build_info{version=\"" BANYAN_VERSION "\"} 1\n");
 }

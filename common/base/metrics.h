@@ -2,7 +2,7 @@
  *
  *     by_count(BY_M_HTTP_REQUESTS, 1);   by_gauge(BY_M_RUNNING, n);   by_observe(BY_M_TTFT, seconds);
  *
- * Always: names carry the prefix banyan: in text form, as SGLang's have sglang:; buckets are fixed per row.
+ * Always: a row's name is the whole name; buckets are fixed per row. banyan_build_info, which is 1, comes after the rows.
  * Owner: the process; atomics, so any thread may count. */
 #ifndef COMMON_BASE_METRICS_H
 #define COMMON_BASE_METRICS_H

@@ -125,7 +125,7 @@ def test_a_pod_mounts_what_it_has_and_gets_the_time_to_drain():
 
 def test_the_autoscaler_asks_for_a_metric_that_there_is():
     [hpa] = [d for d in documents("kubernetes/cpu.yaml") if d["kind"] == "HorizontalPodAutoscaler"]
-    names = set(re.findall(r"^\| `(\w+)`", (DEPLOY / "docs/metrics.md").read_text(), re.M))
+    names = set(re.findall(r"^\| `banyan:(\w+)`", (DEPLOY / "docs/metrics.md").read_text(), re.M))
     for metric in hpa["spec"]["metrics"]:
         assert metric["pods"]["metric"]["name"].removeprefix("banyan_") in names
 

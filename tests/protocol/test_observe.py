@@ -1,13 +1,17 @@
 """What an operator sees: request logs, traces, metrics, the dashboard, banyan top."""
 
+import contextlib
 import json
 import re
+import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from harness import BIN, DEADLINE, ROOT, Daemons, environment, wait_for
+from harness import BIN, DEADLINE, ROOT, Daemons, environment, rss_kib, wait_for
 
 sys.path.insert(0, str(ROOT / "deploy/python"))
 
@@ -204,6 +208,33 @@ def test_the_tree_is_in_the_metrics(server):
     server.generate([91] * 64, 1)
     values = metrics_of(server)[0]
     assert values["kv_used_pages"] == 4 and values["num_used_tokens"] == 0, "the tree holds them, no request does"
+
+
+def test_the_process_is_in_the_metrics(server):
+    """By the names that Prometheus' own client libraries have."""
+    pid = server.pid("router")
+
+    def told():
+        text = server.get("/metrics").body.decode()
+        version = subprocess.run([BIN / "banyan", "--version"], capture_output=True, text=True).stdout.split()[1]
+        assert f'# TYPE banyan_build_info gauge\nbanyan_build_info{{version="{version}"}} 1\n' in text
+        assert "# TYPE process_cpu_seconds_total counter\n" in text
+        return {m[1]: float(m[2]) for m in re.finditer(r"^(process_\w+) (\S+)$", text, re.M)}
+
+    before = told()
+    assert before["process_resident_memory_bytes"] == pytest.approx(rss_kib(pid) * 1024, rel=0.2)
+    assert abs(before["process_start_time_seconds"] + float(server.get("/v1/loads").json["uptime_s"]) - time.time()) < DEADLINE
+    assert before["process_max_fds"] == int(re.search(r"^Max open files +(\d+)", Path(f"/proc/{pid}/limits").read_text(), re.M)[1])
+    open_now = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    assert abs(before["process_open_fds"] - open_now) < 10, "connections come and go"
+    with contextlib.ExitStack() as held:
+        for _ in range(300):
+            held.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        server.generate("hello", 50)
+        after = told()
+    assert abs(after["process_open_fds"] - before["process_open_fds"] - 300) < 10
+    assert after["process_cpu_seconds_total"] > before["process_cpu_seconds_total"]
+    assert after["process_start_time_seconds"] == before["process_start_time_seconds"]
 
 
 def test_uptime_is_of_the_process():

@@ -43,8 +43,10 @@ static void print_templates(void) {
 static void print_metrics(void) {
     printf(
         "# Metrics\n\nMade from common/base/metrics.def by `make docs`; do not edit. `GET "
-        "/metrics` has them in "
-        "Prometheus' text form,\nwith `banyan:` before each name, as SGLang's have `sglang:`.\n\n"
+        "/metrics` "
+        "has them in Prometheus' text form, and\n`banyan_build_info{version=\"…\"}`, which is 1. "
+        "The names are SGLang's with `banyan:` for `sglang:`; `process_…` are those that "
+        "Prometheus'\nclient libraries tell of a process: here the router, each one by itself.\n\n"
         "| name | kind | meaning |\n| --- | --- | --- |\n");
 #define ROW(name, kind, help) printf("| `%s` | " kind " | %s |\n", name, help);
 #define COUNTER(id, name, help) ROW(name, "counter", help)
