@@ -101,8 +101,10 @@ def test_a_stream_comes_through_as_it_is_made(stack):
 
 
 def test_what_changes_the_server_is_not_for_outsiders(stack):
-    for path in ("/flush_cache", "/metrics", "/update_weights_from_disk"):
-        assert stack.post(path).status == 403
+    spellings = ("/%64rain", "//drain", "/drain/", "/./drain", "/x/../drain", "/%2e/drain?x", "/x/%2e%2e/drain")
+    for path in ("/flush_cache", "/metrics", "/update_weights_from_disk", "/drain", *spellings):
+        assert stack.post(path).status == 403, path
+    assert all(stack.is_up(name) for name in ("a", "b", "balancer"))
 
 
 def test_a_rolling_restart_loses_no_request(stack):
