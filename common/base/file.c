@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -19,29 +20,26 @@ static int fail_sys(struct by_err *err, const char *verb, const char *path) {
                    strerror(e));
 }
 
-/* An open regular file and its size. */
-static int open_regular(const char *path, int *fd, size_t *size, struct by_err *err) {
-    struct stat st;
+/* An open regular file, and what it is. */
+static int open_regular(const char *path, int *fd, struct stat *st, struct by_err *err) {
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a fifo would wait for its writer */
     if (*fd < 0) return fail_sys(err, "open", path);
     int rc = 0;
-    if (fstat(*fd, &st) != 0)
+    if (fstat(*fd, st) != 0)
         rc = fail_sys(err, "stat", path);
-    else if (!S_ISREG(st.st_mode))
+    else if (!S_ISREG(st->st_mode))
         rc = by_fail(err, BY_EFORMAT, "%s: is not a regular file", path);
-    if (rc)
-        close(*fd);
-    else
-        *size = (size_t)st.st_size;
+    if (rc) close(*fd);
     return rc;
 }
 
 int by_file_map(struct by_mapped *out, const char *path, struct by_err *err) {
     int fd;
-    size_t n = 0;
+    struct stat st;
     *out = (struct by_mapped){0};
-    int rc = open_regular(path, &fd, &n, err);
+    int rc = open_regular(path, &fd, &st, err);
     if (rc) return rc;
+    size_t n = (size_t)st.st_size;
     if (n) {
         void *p = mmap(NULL, n, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED)
@@ -58,11 +56,9 @@ void by_file_unmap(struct by_mapped *m) {
     *m = (struct by_mapped){0};
 }
 
-int by_file_read(struct by_buf *out, const char *path, struct by_err *err) {
-    int fd;
-    size_t size;
-    int rc = open_regular(path, &fd, &size, err);
-    if (rc) return rc;
+/* Closes fd. */
+static int read_open(struct by_buf *out, int fd, const char *path, struct by_err *err) {
+    int rc = 0;
     while (rc == 0) { /* until read says the end: files under /proc have no size */
         char block[65536];
         ssize_t got = read(fd, block, sizeof block);
@@ -78,13 +74,22 @@ int by_file_read(struct by_buf *out, const char *path, struct by_err *err) {
     return rc;
 }
 
-int by_file_read_secret(struct by_buf *out, const char *path, struct by_err *err) {
+int by_file_read(struct by_buf *out, const char *path, struct by_err *err) {
+    int fd;
     struct stat st;
-    if (stat(path, &st) != 0) return fail_sys(err, "read", path);
-    if (st.st_mode & (S_IROTH | S_IWOTH))
-        return by_fail(err, BY_EFORBIDDEN, "%s: every user of this machine can %s it; chmod 600 it",
-                       path, st.st_mode & S_IROTH ? "read" : "write");
-    return by_file_read(out, path, err);
+    int rc = open_regular(path, &fd, &st, err);
+    return rc ? rc : read_open(out, fd, path, err);
+}
+
+int by_file_read_secret(struct by_buf *out, const char *path, struct by_err *err) {
+    int fd;
+    struct stat st;
+    int rc = open_regular(path, &fd, &st, err);
+    if (rc) return rc;
+    if (!(st.st_mode & (S_IROTH | S_IWOTH))) return read_open(out, fd, path, err);
+    close(fd);
+    return by_fail(err, BY_EFORBIDDEN, "%s: every user of this machine can %s it; chmod 600 it",
+                   path, st.st_mode & S_IROTH ? "read" : "write");
 }
 
 static int write_all(int fd, struct by_str s) {
@@ -184,11 +189,18 @@ const char *by_path_base(const char *path) {
     return slash ? slash + 1 : path;
 }
 
+/* A service has no HOME; in /tmp anybody could have put there what we are to find. */
+static const char *home(void) {
+    const char *said = getenv("HOME");
+    if (said && *said) return said;
+    const struct passwd *user = getpwuid(getuid());
+    return user ? user->pw_dir : "/nonexistent";
+}
+
 char *by_path_cache(void) {
     const char *own = getenv("BANYAN_CACHE");
     const char *xdg = getenv("XDG_CACHE_HOME");
-    const char *home = getenv("HOME");
     if (own && *own) return by_strdup(own);
     if (xdg && *xdg) return by_path_join(xdg, "banyan");
-    return by_path_join(home && *home ? home : "/tmp", ".cache/banyan");
+    return by_path_join(home(), ".cache/banyan");
 }

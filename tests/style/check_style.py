@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-C_LIBRARY = set("""assert ctype dirent errno fcntl inttypes limits locale math poll pthread sched setjmp signal spawn
+C_LIBRARY = set("""assert ctype dirent errno fcntl inttypes limits locale math poll pthread pwd sched setjmp signal spawn
 stdarg stdatomic stdbool stddef stdint stdio stdlib string strings time unistd wchar wctype dlfcn fnmatch glob netdb
 sys/epoll sys/eventfd sys/file sys/ioctl sys/mman sys/prctl sys/random sys/resource sys/socket sys/stat sys/statvfs
 sys/syscall sys/time sys/types sys/uio sys/un sys/wait sys/sysinfo netinet/in netinet/tcp arpa/inet termios

@@ -61,10 +61,23 @@ TEST(a_folder_is_locked_once) {
     assert_non_null(strstr(err.text, dir));
 }
 
+/* A service of systemd's has no HOME: what others had put into /tmp/.cache/banyan was taken for our own model and tokenizer. */
+TEST(the_cache_is_never_in_everybodys_folder) {
+    UNUSED_STATE;
+    for (const char *const *name =
+             (const char *const[]){"BANYAN_CACHE", "XDG_CACHE_HOME", "HOME", NULL};
+         *name; name++)
+        assert_int_equal(unsetenv(*name), 0);
+    char *path = by_path_cache();
+    assert_true(by_str_ends(by_str_of(path), BY_STR("/.cache/banyan")));
+    assert_false(by_str_starts(by_str_of(path), BY_STR("/tmp/")));
+    by_free(path);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {RUN(what_lies_behind_a_link_is_not_removed),
-                                       RUN(what_is_written_goes_into_a_new_file),
-                                       RUN(a_folder_is_locked_once)};
+    const struct CMUnitTest tests[] = {
+        RUN(what_lies_behind_a_link_is_not_removed), RUN(what_is_written_goes_into_a_new_file),
+        RUN(a_folder_is_locked_once), RUN(the_cache_is_never_in_everybodys_folder)};
     if (!mkdtemp(dir)) return 1;
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     by_dir_remove(dir);
