@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { EXIT_PERMANENT = 78, DRAIN_POLL_MS = 50 };
+enum { DRAIN_POLL_MS = 50 };
 
 struct shell {
     struct router router;
@@ -201,7 +201,7 @@ int main(int argc, char **argv) {
     if (o.api_key_file && auth_read(r->auth, o.api_key_file, &err)) {
         by_fail_prefix(&err, "--api-key-file");
         by_proc_last_words(err.text);
-        return EXIT_PERMANENT;
+        return BY_EXIT_CONFIG;
     }
     shell.key_file = o.api_key_file;
     r->hides_admin = o.admin_socket_only;
@@ -225,7 +225,7 @@ int main(int argc, char **argv) {
     by_buf_init(&r->scratch, REQUEST_ANSWER_MAX);
     if (open_all(&shell, &o, &err)) {
         by_proc_last_words(err.text);
-        return EXIT_PERMANENT;
+        return err.code == BY_EIO ? 1 : BY_EXIT_CONFIG; /* another's port may be free in a moment */
     }
     check_files(o.max_connections);
     check_openness(&o, r->auth);

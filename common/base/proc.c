@@ -102,7 +102,10 @@ void by_proc_init(const char *name) {
 void by_proc_start(struct by_options *out, const struct by_options_program *program, int argc,
                    char **argv) {
     struct by_err err;
-    if (by_options_parse(out, program, argc, argv, &err) != 0) by_die("%s", err.text);
+    if (by_options_parse(out, program, argc, argv, &err)) {
+        by_proc_last_words(err.text);
+        exit(BY_EXIT_CONFIG);
+    }
     struct by_log_options log = {.process = program->name + strlen("banyan-"),
                                  .json = out->log_json};
     by_assert(by_log_level_parse(out->log_level, &log.level)); /* the table knows no other words */

@@ -8,14 +8,15 @@
 #include "common/base/log.h"
 #include "common/base/options.h"
 
-/* Exit status of a gpu worker that could run, but does not know this model: banyan serve then asks transformers. */
-enum { BY_EXIT_UNSUPPORTED = 79 };
+/* Exit statuses after which starting again would not help. UNSUPPORTED: of a gpu worker that could run, but does not know this
+ * model: banyan serve then asks transformers. */
+enum { BY_EXIT_CONFIG = 78 /* EX_CONFIG of sysexits.h */, BY_EXIT_UNSUPPORTED = 79 };
 
 /* Logs, SIGPIPE and SIGXFSZ ignored, fd limit raised to the hard limit, a one-line report on SIGSEGV & co, and death when the
  * parent dies if the environment says BANYAN_PARENT=<pid> (banyan serve sets it). Warns of variables that are misspelt. */
 void by_proc_init(const char *name);
-/* The first lines of every daemon: its options into *out (yours), or a sentence about them and the end; its log, as they want
- * it, in the name of the program without "banyan-"; and by_proc_init. */
+/* The first lines of every daemon: its options into *out (yours), or a sentence about them and the end (BY_EXIT_CONFIG); its
+ * log, as they want it, in the name of the program without "banyan-"; and by_proc_init. */
 void by_proc_start(struct by_options *out, const struct by_options_program *program, int argc,
                    char **argv);
 int by_proc_stop_fd(void);      /* readable once SIGTERM or SIGINT came; poll it */

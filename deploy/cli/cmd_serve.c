@@ -36,8 +36,9 @@ static struct serve {
     struct child *router;
     struct workers workers;
     char *run_dir, *exe_dir;
-    bool owns_run_dir, was_ready, is_stopping, has_failed;
-    char why[1200]; /* it has failed: the last line, where one looks who comes later */
+    bool owns_run_dir, was_ready, is_stopping;
+    int status;     /* not 0: it has failed, and … */
+    char why[1200]; /* … this is the last line, where one looks who comes later */
     uint64_t started_ns;
     uv_signal_t signals[2], hangup;
     uv_timer_t timer, alive; /* alive: systemd's watchdog, when there is one */
@@ -191,7 +192,7 @@ static bool on_failed(void *ctx, struct child *c, int64_t code) {
     const char *why = child_last_words(c);
     snprintf(serve.why, sizeof serve.why, "stopped: %s could not start%s%s", child_name(c),
              *why ? ": " : "; its own line above says why", why);
-    serve.has_failed = true;
+    serve.status = code == BY_EXIT_CONFIG || code == BY_EXIT_UNSUPPORTED ? (int)code : 1;
     stop_all(true);
     return false;
 }
@@ -286,7 +287,10 @@ static int prepare(int argc, char **argv, struct by_err *err) {
     };
     int rc = by_options_parse(&serve.o, &program, argc, argv, err);
     if (!rc) rc = cmd_take_model(&serve.o, err);
-    if (rc) return rc;
+    if (rc) {
+        serve.status = BY_EXIT_CONFIG;
+        return rc;
+    }
     struct by_log_options log = {.process = "serve", .json = serve.o.log_json};
     if (!by_log_level_parse(serve.o.log_level, &log.level)) log.level = BY_LOG_INFO;
     by_log_init(&log);
@@ -323,7 +327,7 @@ int cmd_serve(int argc, char **argv) {
     serve.started_ns = by_now_ns();
     if (prepare(argc, argv, &err)) {
         by_proc_last_words(err.text);
-        return 1;
+        return serve.status ? serve.status : 1;
     }
     serve.started_ns = by_now_ns(); /* a download is no part of the start */
     serve.loop = uv_default_loop();
@@ -339,7 +343,7 @@ int cmd_serve(int argc, char **argv) {
     if (start_all(&err)) {
         by_error("%s", err.text);
         snprintf(serve.why, sizeof serve.why, "stopped: %s", err.text);
-        serve.has_failed = true;
+        serve.status = 1;
         stop_all(true);
     }
     if (!supervisor_all_gone(serve.supervisor)) uv_run(serve.loop, UV_RUN_DEFAULT);
@@ -347,9 +351,9 @@ int cmd_serve(int argc, char **argv) {
     workers_release(&serve.workers);
     remove_sockets();
     if (serve.owns_run_dir) by_dir_remove(serve.run_dir);
-    if (serve.has_failed)
+    if (serve.status)
         by_proc_last_words(serve.why);
     else
         by_info("stopped");
-    return serve.has_failed ? 1 : 0;
+    return serve.status;
 }
