@@ -190,7 +190,7 @@ const char *by_path_base(const char *path) {
 }
 
 /* A service has no HOME; in /tmp anybody could have put there what we are to find. */
-static const char *home(void) {
+const char *by_path_home(void) {
     const char *said = getenv("HOME");
     if (said && *said) return said;
     const struct passwd *user = getpwuid(getuid());
@@ -202,5 +202,5 @@ char *by_path_cache(void) {
     const char *xdg = getenv("XDG_CACHE_HOME");
     if (own && *own) return by_strdup(own);
     if (xdg && *xdg) return by_path_join(xdg, "banyan");
-    return by_path_join(home(), ".cache/banyan");
+    return by_path_join(by_path_home(), ".cache/banyan");
 }

@@ -33,7 +33,9 @@ BY_MUST_USE char *by_path_join(const char *dir, const char *name); /* yours */
 /* yours; "." when there is none */
 BY_MUST_USE char *by_path_dir(const char *path);
 const char *by_path_base(const char *path); /* borrowed */
-/* $BANYAN_CACHE, $XDG_CACHE_HOME/banyan or ~/.cache/banyan, the user's own home where HOME is not set; yours */
+/* $HOME, else as the user database says; borrowed */
+const char *by_path_home(void);
+/* $BANYAN_CACHE, $XDG_CACHE_HOME/banyan or ~/.cache/banyan; yours */
 BY_MUST_USE char *by_path_cache(void);
 
 #endif

@@ -4,13 +4,13 @@
 #include "common/base/mem.h"
 #include "common/base/proc.h"
 #include "deploy/cli/fetch_hub.h"
+#include "deploy/cli/hub_cache.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -156,11 +156,9 @@ static int fetch_default(char **out, struct by_err *err) {
                             "model with --model-path");
     if (rc) goto done;
     fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd < 0 || flock(fd, LOCK_EX)) {
-        rc = by_fail(err, BY_EIO, "%s: %s", lock, strerror(errno));
-        goto done;
-    }
-    if (!is_there(path)) rc = download(dir, path, err);
+    rc = fd < 0 ? by_fail(err, BY_EIO, "%s: %s", lock, strerror(errno))
+                : hub_cache_wait(fd, lock, err);
+    if (!rc && !is_there(path)) rc = download(dir, path, err);
 done:
     if (fd >= 0) close(fd);
     if (!rc) *out = by_strdup(path);

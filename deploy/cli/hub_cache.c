@@ -3,6 +3,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/base/proc.h"
 #include "deploy/cli/hub_id.h"
 
 #include <errno.h>
@@ -10,10 +11,12 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { PATH_BYTES_MAX = 4096 };
+enum { PATH_BYTES_MAX = 4096, LOCK_POLL_MS = 100 };
 
 /* ---- where ---- */
 
@@ -26,10 +29,7 @@ char *hub_cache_home(void) {
     char *home = env_path("HF_HOME"), *base = NULL;
     if (home) return home;
     base = env_path("XDG_CACHE_HOME");
-    if (!base) {
-        const char *user = getenv("HOME");
-        base = by_path_join(user && *user ? user : "/tmp", ".cache");
-    }
+    if (!base) base = by_path_join(by_path_home(), ".cache");
     home = by_path_join(base, "huggingface");
     by_free(base);
     return home;
@@ -146,6 +146,19 @@ int hub_cache_link(const struct hub_cache *c, const char *commit, struct by_str 
     return rc;
 }
 
+/* Asked again and again: what stops us would not wake who sleeps in flock (SA_RESTART). */
+int hub_cache_wait(int fd, const char *path, struct by_err *err) {
+    const struct timespec pause = {.tv_nsec = LOCK_POLL_MS * 1000000};
+    for (bool is_told = false; flock(fd, LOCK_EX | LOCK_NB); nanosleep(&pause, NULL)) {
+        if (errno != EWOULDBLOCK) return by_fail(err, BY_EIO, "%s: %s", path, strerror(errno));
+        if (by_proc_should_stop())
+            return by_fail(err, BY_ECANCELLED, "stopped while another process fetched the model");
+        if (!is_told) by_info("another process is fetching this; waiting for it");
+        is_told = true;
+    }
+    return 0;
+}
+
 int hub_cache_lock(const struct hub_cache *c, const char *etag, int *fd, struct by_err *err) {
     struct by_buf b;
     by_buf_init(&b, PATH_BYTES_MAX);
@@ -153,10 +166,7 @@ int hub_cache_lock(const struct hub_cache *c, const char *etag, int *fd, struct 
     int rc = make_parent(b.p, err);
     *fd = rc ? -1 : open(b.p, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (!rc && *fd < 0) rc = by_fail(err, BY_EIO, "%s: %s", b.p, strerror(errno));
-    if (!rc && flock(*fd, LOCK_EX | LOCK_NB)) {
-        by_info("another process is fetching this; waiting for it");
-        if (flock(*fd, LOCK_EX)) rc = by_fail(err, BY_EIO, "%s: %s", b.p, strerror(errno));
-    }
+    if (!rc) rc = hub_cache_wait(*fd, b.p, err);
     if (rc && *fd >= 0) close(*fd);
     by_buf_release(&b);
     return rc;

@@ -37,7 +37,9 @@ BY_MUST_USE char *hub_cache_blob(const struct hub_cache *c, const char *etag, co
 /* Makes snapshots/<commit>/<name> point to the blob. */
 BY_MUST_USE int hub_cache_link(const struct hub_cache *c, const char *commit, struct by_str name,
                                const char *etag, struct by_err *err);
-/* Waits for whoever fetches this content now. *fd is closed to give it back. */
+/* Takes the lock of an open file, once whoever has it gives it back. BY_ECANCELLED: we are to stop. */
+BY_MUST_USE int hub_cache_wait(int fd, const char *path, struct by_err *err);
+/* The lock of this content, as above. *fd is closed to give it back. */
 BY_MUST_USE int hub_cache_lock(const struct hub_cache *c, const char *etag, int *fd,
                                struct by_err *err);
 

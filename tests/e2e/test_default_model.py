@@ -3,6 +3,7 @@
 A program named python3 at the head of PATH stands in for pip; it hands everything else to the real one.
 """
 
+import fcntl
 import os
 import shutil
 import signal
@@ -124,6 +125,19 @@ def test_an_interrupted_download_leaves_nothing_half(world, number):
         assert "stopped" in said and left(world) == []
     fails(start({**world, "FAKE": "fails"}))  # and the next start begins anew
     assert left(world) == []
+
+
+def test_who_waits_for_anothers_download_can_be_stopped(world):
+    """It slept in flock, which no signal's handler ends: Ctrl-C did nothing until the other one was through."""
+    models = Path(world["BANYAN_CACHE"], "models")
+    models.mkdir(parents=True)
+    with open(models / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waits = subprocess.Popen([BIN / "banyan", "serve", "--port", "0"], env=world, stderr=subprocess.PIPE, text=True)
+        assert "another process is fetching this; waiting for it" in waits.stderr.readline()
+        waits.terminate()
+        assert "stopped while another process fetched the model" in waits.communicate(timeout=20)[1]
+        assert waits.returncode == 1
 
 
 def test_the_right_file_is_fetched_once(world):
