@@ -82,6 +82,8 @@ class Wire:
         if not path:
             raise Refused(f"{self.endpoint}: tcp:// needs --curve-key-file; `banyan keys FILE` makes one")
         with open(path) as lines:
+            if os.fstat(lines.fileno()).st_mode & 0o006:  # as by_file_read_secret
+                raise Refused(f"{path}: every user of this machine can read or write it; chmod 600 it")
             keys = dict(line.split() for line in lines if line.startswith(("public ", "secret ", "server ")))
         s = self._socket
         s.curve_serverkey = keys.get("server", keys["public"]).encode()

@@ -72,6 +72,17 @@ def test_the_wire_in_python_gives_signs_of_life_while_it_waits(tmp_path):
     assert len(seen) > 2
 
 
+def test_the_wire_in_python_refuses_keys_that_all_can_read(tmp_path):
+    sys.path.insert(0, str(ROOT / "gpu_worker/hf"))
+    from banyan_hf_worker import messages, wire as wires
+
+    (tmp_path / "keys").write_text("public x\nsecret y\n")
+    (tmp_path / "keys").chmod(0o604)
+    with pytest.raises(wires.Refused, match="chmod 600"):
+        wires.Wire("tcp://127.0.0.1:1", role=messages.ROLE_GPU_WORKER, instance="0", expect=messages.ROLE_SCHEDULER,
+                   key_file=str(tmp_path / "keys"))
+
+
 def test_each_process_is_shut_in(watched):
     """The stand-in apart; test_shut_in.py has the engine."""
     for name in set(PROGRAMS) - {"gpu-worker"}:
