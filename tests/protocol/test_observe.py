@@ -286,6 +286,51 @@ def test_top_finds_the_server_as_serve_was_told(server):
     assert "http://127.0.0.1:30000" in done.stdout + done.stderr
 
 
+@contextlib.contextmanager
+def live_top(server, *words, **env):
+    """banyan top without --once; its lines by a pipe."""
+    with subprocess.Popen([BIN / "banyan", "top", "--interval", "0.1", "--url", f"http://127.0.0.1:{server.port}", *words], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(**env)) as p:
+        try:
+            yield p
+        finally:
+            p.kill()
+
+
+@pytest.mark.parametrize("columns", [80, 60, 200])
+def test_top_fits_a_terminal(server, columns):
+    server.generate("hello", 5)
+    lines = subprocess.run([BIN / "banyan", "top", "--once", "--url", f"http://127.0.0.1:{server.port}"], capture_output=True, text=True,
+                           timeout=60, env=environment(COLUMNS=str(columns))).stdout.splitlines()
+    assert max(map(len, lines)) <= max(columns, 80) and len(lines) > 10, lines
+
+
+def test_top_into_a_pipe_is_plain_text_and_ends_with_it(server):
+    with live_top(server) as p:
+        said = [p.stdout.readline() for _ in range(40)]
+        assert sum(line.startswith("banyan top ") for line in said) > 1 and "\x1b" not in "".join(said)
+        p.stdout.close()
+        assert p.wait(DEADLINE) == 0 and p.stderr.read() == ""
+
+
+def test_top_waits_for_who_comes_back():
+    """It ended when the scheduler was started again, and told of minus so many tokens a second when the router was."""
+    with Daemons() as d, live_top(d) as p:
+        def line(word):
+            while word not in (said := p.stdout.readline()):
+                assert said, p.stderr.read()
+            return said
+
+        d.generate("hello", 100)
+        line("output tokens")
+        for name in ("scheduler", "router"):
+            d.kill(name)
+            assert "away: " in line("away: ")
+            d.start(name)
+            for _ in range(5):
+                assert "-" not in line("output tokens")
+
+
 def test_top_says_what_is_wrong(logged):
     done = top(logged)
     assert done.returncode == 1 and "API key" in done.stderr

@@ -6,13 +6,15 @@ Rates and latencies are of the time between two looks: counters and histograms a
 import argparse
 import asyncio
 import json
+import os
 import re
+import shutil
 import sys
 import time
 
 from . import wire
 
-WIDE = 40
+BAR_MAX, BESIDE_BARS = 40, 50  # columns: of a bar, and of a replica's line without its two bars
 QUANTILES = (0.5, 0.9, 0.99)
 TIMES = [("time_to_first_token_seconds", "TTFT"), ("inter_token_latency_seconds", "ITL"), ("e2e_request_latency_seconds", "E2E")]
 SAMPLE = re.compile(r'^banyan:(\w+)(?:\{le="([^"]+)"\})? (\S+)$', re.M)
@@ -50,8 +52,10 @@ def milliseconds(seconds):
 
 
 def bar(share):
-    full = round(WIDE * min(max(share, 0.0), 1.0))
-    return f"[{'|' * full}{' ' * (WIDE - full)}] {share:6.1%}"
+    """As long as the terminal has room for two of them in a line."""
+    wide = max(4, min(BAR_MAX, (shutil.get_terminal_size((2 * BAR_MAX + BESIDE_BARS, 24)).columns - BESIDE_BARS) // 2))
+    full = round(wide * min(max(share, 0.0), 1.0))
+    return f"[{'|' * full}{' ' * (wide - full)}] {share:6.1%}"
 
 
 class Look:
@@ -79,8 +83,8 @@ def draw(address, now, before):
         name = f"replica {load['dp_rank']}" if load["is_up"] else f"replica {load['dp_rank']} is down"
         lines.append(f"{name:16} KV {bar(load['token_usage'])}  slots {bar(load['utilization'])}")
     lines += [f"{'cache hits':16}    {bar(v['cache_hit_rate'])}  of all prompt tokens", "",
-              f"{'a second':12} requests {rate('num_requests_total'):,.1f}   prompt tokens {rate('prompt_tokens_total'):,.1f} "
-              f"(cached {rate('cached_tokens_total'):,.1f})   output tokens {rate('generation_tokens_total'):,.1f}", "",
+              f"{'a second':12} requests {rate('num_requests_total'):,.1f}   output tokens {rate('generation_tokens_total'):,.1f}",
+              f"{'':12} prompt tokens {rate('prompt_tokens_total'):,.1f}   of them cached {rate('cached_tokens_total'):,.1f}", "",
               f"{'':12}" + "".join(f"{f'p{q * 100:.0f}':>14}" for q in QUANTILES)]
     for name, label in TIMES:
         then = before.buckets[name] if before else None
@@ -88,16 +92,27 @@ def draw(address, now, before):
     return lines
 
 
+def begins_anew(now, before):
+    """Another process answers than before: what it counts starts at 0."""
+    return before is not None and any(now.values[name] < n for name, n in before.values.items() if name.endswith("_total"))
+
+
 async def run(o):
-    address, before = wire.parse(wire.url_of(o), o.api_key), None
+    """A terminal is drawn over; into a pipe or a file one view follows the other. A server that was here may come back."""
+    address, before, was_here = wire.parse(wire.url_of(o), o.api_key), None, False
     while True:
-        now = await look(address)
-        text = "\n".join(draw(address, now, before))
+        try:
+            now = await look(address)
+            text = "\n".join(draw(address, now, None if begins_anew(now, before) else before))
+            was_here = True
+        except wire.BanyanError as away:
+            if not was_here:
+                raise
+            now, text = None, f"banyan top  {address}\n\naway: {away}"
         if o.once:
             print(text)
             return
-        sys.stdout.write(f"\x1b[H\x1b[2J{text}\n\nCtrl-C ends it\n")
-        sys.stdout.flush()
+        print(f"\x1b[H\x1b[2J{text}\n\nCtrl-C ends it" if sys.stdout.isatty() else f"{text}\n", flush=True)
         before = now
         await asyncio.sleep(o.interval)
 
@@ -114,6 +129,8 @@ def main():
         return 1
     except KeyboardInterrupt:
         pass
+    except BrokenPipeError:  # nobody reads on; Python would say so once more, as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -96,6 +96,12 @@ def error_of(status, body):
     return (RequestError if 400 <= status < 500 and status not in (408, 429) else BanyanError)(text, status)
 
 
+def _status_of(error):
+    """Of an error that comes as an event. Its code may be a word, as with OpenAI; and an error may be all words."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) else 500
+
+
 def _plain(value):
     """A number or an array of numpy or torch as Python's own."""
     if hasattr(value, "tolist"):
@@ -179,6 +185,6 @@ async def stream(address, path, body):
                     continue
                 value = json.loads(data)
                 if "error" in value:
-                    raise error_of(int(value["error"].get("code") or 500), data)
+                    raise error_of(_status_of(value["error"]), data)
                 yield value
         raise address.lost("the stream ended before its end")
