@@ -20,8 +20,9 @@ enum {
 
 struct cuda_group {
     ncclComm_t comm;
-    bool has_window;
-    void *window; /* NCCL's */
+#if NCCL_VERSION_CODE >= 22700
+    ncclWindow_t window; /* NULL: none. A thread of NCCL's writes it, after the call that asks for it */
+#endif
 };
 
 /* Of NCCL 2.27 and later: a library at run time that has them not leaves them NULL. */
@@ -35,18 +36,24 @@ static bool has_windows(void) {
 }
 
 static ncclResult_t register_window(struct cuda_group *g, void *p, size_t n) {
-    ncclWindow_t window = NULL;
-    ncclResult_t r = ncclCommWindowRegister(g->comm, p, n, &window, NCCL_WIN_COLL_SYMMETRIC);
-    g->window = window;
-    return r;
+    return ncclCommWindowRegister(g->comm, p, n, &g->window, NCCL_WIN_COLL_SYMMETRIC);
+}
+
+static bool has_window(const struct cuda_group *g) {
+    return g->window;
 }
 
 static void end_window(struct cuda_group *g) {
-    if (g->has_window) (void)ncclCommWindowDeregister(g->comm, g->window);
-    g->has_window = false;
+    if (g->window) (void)ncclCommWindowDeregister(g->comm, g->window);
+    g->window = NULL;
 }
 #else
 static bool has_windows(void) {
+    return false;
+}
+
+static bool has_window(const struct cuda_group *g) {
+    (void)g;
     return false;
 }
 
@@ -225,9 +232,7 @@ static ncclResult_t share_sums(struct cuda *c, struct cuda_group *g) {
     ncclResult_t r = compare(c, g, &are_equal);
     if (r != ncclSuccess || !are_equal || !c->sums) return r;
     r = register_window(g, c->sums, c->sums_bytes);
-    if (r == ncclInProgress) r = settle(g->comm, c->options.deadline_ms);
-    g->has_window = r == ncclSuccess;
-    return r;
+    return r == ncclInProgress ? settle(g->comm, c->options.deadline_ms) : r;
 }
 
 int cuda_group_join(struct backend *b, const char *address, uint32_t rank, uint32_t world,
@@ -246,7 +251,7 @@ int cuda_group_join(struct backend *b, const char *address, uint32_t rank, uint3
     if (has_met) r = share_sums(c, g);
     if (r == ncclSuccess) {
         c->group = g;
-        if (rank == 0 && g->has_window)
+        if (rank == 0 && has_window(g))
             by_info("NCCL: small sums of %u ranks in memory that all can read", world);
         return 0;
     }

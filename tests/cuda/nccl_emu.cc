@@ -132,6 +132,7 @@ ncclResult_t ncclCommWindowRegister(ncclComm_t c, void *p, size_t n, ncclWindow_
     for (float other : all)
         if (other != bytes) return ncclInvalidArgument;
     c->window = (const char *)p, c->window_bytes = n;
+    *out = (ncclWindow_t)c;
     return ncclSuccess;
 }
 
