@@ -5,6 +5,7 @@
 #include "common/base/mem.h"
 
 #include <nccl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 enum {
     ENQUEUE_MS = 10000,
     POLL_NS = 200000,
+    SPIN_NS = 2000000, /* so long without sleeping: each sum of a prompt waits for a thread that enqueues it */
     ID_WORDS = (NCCL_UNIQUE_ID_BYTES + 2) / 3 * 4,
     UUID_WORDS = 32,
 };
@@ -145,12 +147,16 @@ int cuda_group_new(struct backend *b, char *address, size_t cap, struct by_err *
 
 /* Until the communicator has an answer: never a call that may hang for a rank that does not come. */
 static ncclResult_t settle(ncclComm_t comm, uint32_t deadline_ms) {
-    uint64_t end = by_now_ns() + (uint64_t)deadline_ms * 1000000;
+    uint64_t from = by_now_ns(), waited = 0;
     ncclResult_t state = ncclInProgress;
-    while (state == ncclInProgress && by_now_ns() < end) {
+    while (state == ncclInProgress && waited < (uint64_t)deadline_ms * 1000000) {
         ncclResult_t r = ncclCommGetAsyncError(comm, &state);
         if (r != ncclSuccess) return r;
-        if (state == ncclInProgress) nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
+        if (state == ncclInProgress && waited > SPIN_NS)
+            nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
+        else if (state == ncclInProgress)
+            sched_yield();
+        waited = by_now_ns() - from;
     }
     return state;
 }
