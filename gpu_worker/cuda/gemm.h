@@ -25,7 +25,7 @@ struct gemm;
 enum gemm_kind {
     GEMM_BF16,
     GEMM_F8,        /* as they are, n_out and n_in multiples of 16; sm_89 on */
-    GEMM_F8_BLOCKS, /* times a scale of each row's 128 columns, n_in a multiple of 128; sm_90 */
+    GEMM_F8_BLOCKS, /* times a scale of each row's 128 columns; n_in a multiple of 128, m of 4; sm_90 */
 };
 enum { GEMM_F8_BLOCK = 128 };
 

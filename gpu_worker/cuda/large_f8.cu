@@ -19,6 +19,7 @@ enum {
     WARPS = THREADS / 32,
     UNIT = 64,                /* weight rows: a piece is a multiple of it, so pairs stay together */
     OUT_UNIT = 16,            /* the library's rows of FP8 */
+    ROWS_UNIT = 4,            /* and of x, where it takes their scales of blocks, which lie rows apart */
     RUN = GEMM_F8_BLOCK / 32, /* blocks of 32 columns */
 };
 
@@ -167,16 +168,17 @@ static const float *kept_scales(const struct weight *w, const struct gemm_call &
     return w->f8_scales + ((const uint8_t *)g.w - w->rows) / w->row_bytes;
 }
 
-/* p.x: prepared rows in f32, k_pad columns, zero behind the last. */
+/* p.x: prepared rows in f32, k_pad columns, zero behind the last; rows that fill up a unit are whatever lies behind them there. */
 extern "C" void product_f8(struct cuda *c, const struct weight *w, struct product p) {
     const bool is_blocks = w->f8 == GEMM_F8_BLOCKS;
+    const uint32_t m = is_blocks ? BY_ALIGN_UP(p.n, (uint32_t)ROWS_UNIT) : p.n;
     const struct rooms r = rooms_of(c, w->f8, p.n_out, p.k_pad, p.n);
     struct round_args a;
     memset(&a, 0, sizeof a);
     a.x = p.x, a.k_pad = p.k_pad, a.is_blocks = is_blocks, a.out = r.x, a.scales = r.x_scales;
-    LAUNCH(c, round_kernel, a, GRID(p.n, 1, 1), THREADS, WARPS * sizeof(uint32_t));
+    LAUNCH(c, round_kernel, a, GRID(m, 1, 1), THREADS, WARPS * sizeof(uint32_t));
     for (uint32_t from = 0; from < p.n_out; from += r.each) {
-        struct gemm_call g = call_of(r, p, w->f8, from, p.n);
+        struct gemm_call g = call_of(r, p, w->f8, from, m);
         const float *w_scales = kept_scales(w, g);
         if (!w_scales) gather_scales(c, p, g.w, g.n_out, r.n_groups, r.w_scales);
         if (!w_scales) w_scales = r.w_scales;

@@ -72,20 +72,23 @@ int gemm_tune(struct gemm *, const struct gemm_call *c, void *cold, size_t n_col
     return 0;
 }
 
-/* As the library has it: FP8 in multiples of 16, blocks of 128. */
+/* As the library has it: FP8 in multiples of 16, blocks of 128, whose scales begin at multiples of 16 bytes. */
 bool gemm_serves(struct gemm *, const struct gemm_call *c) {
-    return c->kind == GEMM_BF16 ||
-           (c->n_out % 16 == 0 && c->n_in % (c->kind == GEMM_F8 ? 16 : GEMM_F8_BLOCK) == 0);
+    if (c->kind == GEMM_F8_BLOCKS && (c->m % 4 || c->n_in % GEMM_F8_BLOCK)) return false;
+    return c->kind == GEMM_BF16 || (c->n_out % 16 == 0 && c->n_in % 16 == 0);
 }
 
 int gemm_run(void *ctx, const void *args) {
     struct port_launch l;
+    struct gemm *g = (struct gemm *)ctx;
+    if (!gemm_serves(g, (const struct gemm_call *)args))
+        return port_fail(g->port, "the emulated library does not multiply so");
     memset(&l, 0, sizeof l);
     l.kernel = KERNEL_SYMBOL(gemm_kernel, *(const struct gemm_call *)args);
     l.grid[0] = l.grid[1] = l.grid[2] = 1;
     l.block = 32;
     l.n_args = sizeof(struct gemm_call);
     newest = ((const struct gemm_call *)args)->n_out;
-    return port_run(((struct gemm *)ctx)->port, &l, args);
+    return port_run(g->port, &l, args);
 }
 }

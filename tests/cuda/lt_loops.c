@@ -77,6 +77,7 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t o,
 static float scale_of(const struct desc *d, int side, uint64_t n, uint64_t i, uint64_t k) {
     if (!d->scales[side]) return 1;
     assert_int_equal(d->modes[side], CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F);
+    assert_int_equal(n % 4, 0);
     return d->scales[side][k / 128 * n + i];
 }
 
