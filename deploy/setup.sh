@@ -152,10 +152,17 @@ cuda_libraries="nvidia-cublas==13.1.0.3 nvidia-nccl-cu13==2.28.9"
 cuda_wheels="nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85 $cuda_libraries"
 if [ $want_cuda = yes ]; then
     cache=${XDG_CACHE_HOME:-$HOME/.cache}/banyan/cuda
-    if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
+    nvcc=$(command -v nvcc || { [ -x /usr/local/cuda/bin/nvcc ] && echo /usr/local/cuda/bin/nvcc; }) || nvcc=
+    major=13
+    if [ -n "$nvcc" ]; then
         say "a CUDA compiler is installed; only its libraries are looked for in $cache"
+        major=$("$nvcc" --version | sed -n 's/.*release \([0-9]*\)\..*/\1/p')
         cuda_wheels=$cuda_libraries
+        [ "$major" != 12 ] || cuda_wheels="nvidia-cublas-cu12==12.9.1.4 nvidia-nccl-cu12==2.28.9"
     fi
+    driver=$(nvidia-smi 2>/dev/null | sed -n 's/.*CUDA [A-Z ]*Version: *\([0-9]*\)\..*/\1/p')
+    [ "${driver:-$major}" -ge "$major" ] ||
+        say "the driver here knows CUDA $driver, and what is built by CUDA $major will not run: update the driver, or install a CUDA $driver compiler first"
     if [ "$(cat "$cache/wheels" 2>/dev/null)" != "$cuda_wheels" ]; then
         say "downloading into $cache: $cuda_wheels"
         # shellcheck disable=SC2086

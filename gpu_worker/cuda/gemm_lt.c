@@ -41,7 +41,8 @@ struct operands {
     cublasLtMatrixLayoutOpaque_t a, b, d;
 };
 
-/* A scale for each row's 128 columns, of both; else there are none. */
+/* A scale for each row's 128 columns, of both; else there are none. An older library has no such products. */
+#if CUBLAS_VERSION >= 120900
 static cublasStatus_t set_scales(struct operands *o, const struct gemm_call *c) {
     const int32_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
     const struct {
@@ -57,6 +58,12 @@ static cublasStatus_t set_scales(struct operands *o, const struct gemm_call *c) 
         s = cublasLtMatmulDescSetAttribute(&o->desc, all[i].what, all[i].value, all[i].n);
     return s;
 }
+#else
+static cublasStatus_t set_scales(struct operands *o, const struct gemm_call *c) {
+    (void)o;
+    return c->kind == GEMM_F8_BLOCKS ? CUBLAS_STATUS_NOT_SUPPORTED : CUBLAS_STATUS_SUCCESS;
+}
+#endif
 
 static cublasStatus_t describe(struct operands *o, const struct gemm_call *c, uint32_t m) {
     const cublasOperation_t turned = CUBLAS_OP_T;
