@@ -5,6 +5,8 @@
 #include "common/base/mem.h"
 #include "gpu_worker/worker_state.h"
 
+#include <unistd.h>
+
 /* Its first block is there before the first row comes: which lane gets a row is chance, and a step allocates nothing. */
 static void open_arena(struct by_arena *a) {
     by_arena_init(a, 0);
@@ -197,9 +199,12 @@ int worker_lay(struct worker *w, const struct msg_step *step, struct by_err *err
 
 /* ---- computing it ---- */
 
+enum { END_SECONDS = 10 };
+
 void worker_device_failed(struct backend *b) {
     struct by_err err = {0};
     int rc = b->wait(b, &err);
+    alarm(END_SECONDS); /* what libraries do at exit may wait for a device that hangs */
     by_die("%s", rc ? err.text : "the device gave no logits");
 }
 

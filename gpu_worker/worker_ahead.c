@@ -126,7 +126,7 @@ bool worker_collect(struct worker *w, bool may_wait, struct msg_step_done *out) 
     by_assert(w->n_flying > 0);
     int rc = may_wait ? b->wait(b, &err) : 0;
     if (!rc) rc = b->reached(b, t->point, &err);
-    if (rc < 0) by_die("%s", err.text);
+    if (rc < 0) worker_device_failed(b);
     if (!rc) return false;
     for (uint32_t i = 0; i < t->n_seqs; i++)
         w->is_broken[t->slots[i]] = false;

@@ -17,9 +17,9 @@
 enum {
     THREADS = 256,
     WARPS = THREADS / 32,
-    UNIT = 64,                /* weight rows: a piece is a multiple of it, so pairs stay together */
-    OUT_UNIT = 16,            /* the library's rows of FP8 */
-    ROWS_UNIT = 4,            /* and of x, where it takes their scales of blocks, which lie rows apart */
+    UNIT = 64,     /* weight rows: a piece is a multiple of it, so pairs stay together */
+    OUT_UNIT = 16, /* the library's rows of FP8 */
+    ROWS_UNIT = 4, /* and of x, where it takes their scales of blocks, which lie rows apart */
     RUN = GEMM_F8_BLOCK / 32, /* blocks of 32 columns */
 };
 

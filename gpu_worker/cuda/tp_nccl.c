@@ -15,7 +15,9 @@
 enum {
     ENQUEUE_MS = 10000,
     POLL_NS = 200000,
-    SPIN_NS = 2000000, /* so long without sleeping: each sum of a prompt waits for a thread that enqueues it */
+    ABORT_SECONDS = 10,
+    /* so long without sleeping: each sum of a prompt waits for a thread that enqueues it */
+    SPIN_NS = 2000000,
     ID_WORDS = (NCCL_UNIQUE_ID_BYTES + 2) / 3 * 4,
     UUID_WORDS = 32,
 };
@@ -23,7 +25,8 @@ enum {
 struct cuda_group {
     ncclComm_t comm;
 #if NCCL_VERSION_CODE >= 22700
-    ncclWindow_t window; /* NULL: none. A thread of NCCL's writes it, after the call that asks for it */
+    /* NULL: none. A thread of NCCL's writes it, after the call that asks for it */
+    ncclWindow_t window;
 #endif
 };
 
@@ -241,6 +244,14 @@ static ncclResult_t share_sums(struct cuda *c, struct cuda_group *g) {
     return r == ncclInProgress ? settle(g->comm, c->options.deadline_ms) : r;
 }
 
+/* Frees what a device may hold that waits for a rank which is gone. Where that takes too long the system ends the process, and a new
+ * one comes (DESIGN D5). */
+static void end_comm(ncclComm_t comm) {
+    alarm(ABORT_SECONDS);
+    ncclCommAbort(comm);
+    alarm(0);
+}
+
 int cuda_group_join(struct backend *b, const char *address, uint32_t rank, uint32_t world,
                     struct by_err *err) {
     struct cuda *c = cuda_of(b);
@@ -265,7 +276,7 @@ int cuda_group_join(struct backend *b, const char *address, uint32_t rank, uint3
              ? by_fail(err, BY_EUNAVAILABLE, "rank %u of %u: not all ranks have joined within %g s",
                        rank, world, c->options.deadline_ms / 1e3)
              : fail(err, r, has_met ? "the group's first sum" : "joining the group");
-    if (g->comm) ncclCommAbort(g->comm);
+    if (g->comm) end_comm(g->comm);
     by_free(g);
     return rc;
 }
@@ -275,7 +286,7 @@ void cuda_group_leave(struct backend *b) {
     if (!c->group) return;
     queue_forget(c->queue); /* graphs hold its sums: they go first, or its end hangs */
     /* Peers may be gone: nothing waits for them, and windows end with the communicator. */
-    ncclCommAbort(c->group->comm);
+    end_comm(c->group->comm);
     by_free(c->group);
     c->group = NULL;
 }

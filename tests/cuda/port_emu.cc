@@ -124,6 +124,12 @@ static void drop(struct port *p, const char *why) {
     snprintf(p->error, sizeof p->error, "%s", why);
 }
 
+/* At exit a driver may wait for the device. */
+static void hold(void) {
+    while (true)
+        pause();
+}
+
 static void carry_out(struct port *p, const command &c) {
     if (c.mark >= 0) {
         p->n_pending_marks[c.mark]--;
@@ -131,7 +137,10 @@ static void carry_out(struct port *p, const command &c) {
     }
     p->n_done++;
     if (p->n_done == p->fail_at) drop(p, "an illegal memory access was encountered (emulated)");
-    if (p->n_done == p->hang_at) p->hangs = true;
+    if (p->n_done == p->hang_at) {
+        p->hangs = true;
+        atexit(hold);
+    }
     if (p->has_failed || p->hangs) return;
     if (c.other)
         c.other();
