@@ -5,20 +5,23 @@
 
 static const struct by_json *find_in(struct by_config *c, const struct by_json *j,
                                      const char *keys) {
+    const struct by_json *null = NULL;
     for (const char *p = keys; *p;) {
         size_t n = strcspn(p, "|");
         snprintf(c->key, sizeof c->key, "%.*s", (int)BY_MIN(n, sizeof c->key - 1), p);
         const struct by_json *v = by_json_get(j, c->key);
         if (v && by_json_type(v) != BY_JSON_NULL) return v;
+        if (v) null = v;
         p += n + (p[n] == '|');
     }
-    return NULL;
+    return null;
 }
 
 const struct by_json *by_config_find(struct by_config *c, const char *keys) {
     if (c->rc) return NULL;
     const struct by_json *v = find_in(c, c->config, keys);
-    return v || !c->defaults ? v : find_in(c, c->defaults, keys);
+    if (!v && c->defaults) v = find_in(c, c->defaults, keys);
+    return v && by_json_type(v) != BY_JSON_NULL ? v : NULL;
 }
 
 bool by_config_has(struct by_config *c, const char *keys) {

@@ -2,7 +2,8 @@
  *
  *     by_config_u32(c, "num_hidden_layers|n_layer", 0)      the config first, then the family's defaults, then 0
  *
- * Always: the first error stays in rc, and reads after it give what they are told to give otherwise; null is missing.
+ * Always: the first error stays in rc, and reads after it give what they are told to give otherwise. null is missing, and
+ * says so: it outweighs the default (Mistral's "sliding_window": null is no window).
  * Owner: the caller; the JSON is borrowed. */
 #ifndef COMMON_MODELFILE_CONFIG_H
 #define COMMON_MODELFILE_CONFIG_H

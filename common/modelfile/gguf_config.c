@@ -215,7 +215,6 @@ static void write_config(struct writer *w) {
     put_bool(w, "attention_bias",
              has_tensor(w->g, "blk.0.attn_q.bias") || has_tensor(w->g, "blk.0.attn_qkv.bias"));
     put_bool(w, "mlp_bias", has_tensor(w->g, "blk.0.ffn_up.bias"));
-    put_bool(w, "use_qk_norm", has_tensor(w->g, "blk.0.attn_q_norm.weight"));
     by_buf_addc(&w->text, '}');
     if (w->text.is_full && !w->rc) w->rc = by_fail(w->err, BY_ELIMIT, "its keys are too long");
 }

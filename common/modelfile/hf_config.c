@@ -17,15 +17,18 @@ static void copy_str(char *to, size_t cap, struct by_str s) {
 
 /* ---- sizes ---- */
 
-static void read_sizes(struct by_config *c, struct by_model_info *m) {
-    m->n_layers = by_config_u32(c, "num_hidden_layers|n_layer|num_layers|n_layers", 0);
-    m->hidden = by_config_u32(c, "hidden_size|n_embd|d_model", 0);
-    m->n_heads = by_config_u32(c, "num_attention_heads|n_head|n_heads", 0);
+static void read_sizes(struct by_config *c, struct by_model_info *m,
+                       const struct by_family *family) {
+    static const struct by_family none;
+    const struct by_family *f = family ? family : &none;
+    m->n_layers = by_config_u32(c, "num_hidden_layers|n_layer|num_layers|n_layers", f->n_layers);
+    m->hidden = by_config_u32(c, "hidden_size|n_embd|d_model", f->hidden);
+    m->n_heads = by_config_u32(c, "num_attention_heads|n_head|n_heads", f->n_heads);
     m->n_kv_heads = by_config_u32(c, "num_key_value_heads|num_kv_heads|n_head_kv", m->n_heads);
     m->head_dim = by_config_u32(c, "head_dim", 0);
-    m->ffn = by_config_u32(c, "intermediate_size|n_inner|ffn_dim|ffn_hidden_size", 0);
-    m->vocab = by_config_u32(c, "vocab_size", 0);
-    m->context = by_config_u32(c, "max_position_embeddings|n_positions|n_ctx", 0);
+    m->ffn = by_config_u32(c, "intermediate_size|n_inner|ffn_dim|ffn_hidden_size", f->ffn);
+    m->vocab = by_config_u32(c, "vocab_size", f->vocab);
+    m->context = by_config_u32(c, "max_position_embeddings|n_positions|n_ctx", f->context);
     m->norm_eps = by_config_f64(
         c, "rms_norm_eps|layer_norm_eps|layer_norm_epsilon|norm_epsilon|norm_eps", m->norm_eps);
     m->is_tied = by_config_bool(c, "tie_word_embeddings", false);
@@ -38,24 +41,26 @@ static void read_sizes(struct by_config *c, struct by_model_info *m) {
 }
 
 static void read_act(struct by_config *c, struct by_model_info *m) {
-    /* Gemma's hub configs say hidden_act "gelu" and mean hidden_activation, whose null is gelu_pytorch_tanh. */
-    struct by_str name = by_config_str(c, strncmp(m->family, "gemma", 5) == 0
-                                              ? "hidden_activation"
-                                              : "hidden_act|activation_function|activation");
+    bool is_late_gemma = is_family(m, "gemma2") || is_family(m, "gemma3_text");
+    struct by_str name = by_config_str(
+        c, is_late_gemma ? "hidden_activation" : "hidden_act|activation_function|activation");
     if (!c->rc && name.n && !by_act_parse(name, &m->act)) {
         c->rc =
             by_fail(c->err, BY_EUNSUPPORTED, "%s: the activation '%.*s' is not supported natively",
                     c->where, (int)BY_MIN(name.n, (size_t)64), name.p);
     }
+    /* The first Gemma's files say gelu and mean this one. */
+    if (is_family(m, "gemma") && m->act == BY_ACT_GELU) m->act = BY_ACT_GELU_TANH;
 }
 
 static void read_flags(struct by_config *c, struct by_model_info *m) {
     m->has_attn_bias =
         by_config_bool(c, "attention_bias|qkv_bias|use_qkv_bias|use_bias|enable_bias|bias", false);
     m->has_mlp_bias = by_config_bool(c, "mlp_bias|use_bias|enable_bias|bias", false);
-    m->has_qk_norm = by_config_bool(c, "use_qk_norm|qk_layernorm", false);
     m->is_parallel = by_config_bool(c, "use_parallel_residual|parallel_attn", false);
-    m->attn_softcap = by_config_f64(c, "attn_logit_softcapping", 0);
+    /* Gemma 3 has the key, too, and transformers does not look at it. */
+    if (!is_family(m, "gemma3_text"))
+        m->attn_softcap = by_config_f64(c, "attn_logit_softcapping", 0);
     m->final_softcap = by_config_f64(c, "final_logit_softcapping", 0);
     m->embed_scale = by_config_f64(c, "embedding_multiplier", 1);
     m->residual_scale = by_config_f64(c, "residual_multiplier", 1);
@@ -153,7 +158,8 @@ static const struct by_json *rope_object(struct by_config *c, struct by_model_in
 static void read_rope(struct by_config *c, struct by_model_info *m,
                       const struct by_family *family) {
     struct by_rope *rope = &m->rope;
-    rope->is_interleaved = family && family->is_interleaved_hf;
+    rope->is_interleaved =
+        by_config_bool(c, "rope_interleave", family && family->is_interleaved_hf);
     rope->theta = by_config_f64(c, "rope_theta|rotary_emb_base", 10000);
     rope->theta_local = by_config_f64(c, "rope_local_base_freq", 0);
     rope->original_context = by_config_u32(c, "original_max_position_embeddings", m->context);
@@ -200,14 +206,24 @@ static void read_layer_types(struct by_config *c, struct by_model_info *m,
     }
 }
 
+/* A window that the family does not know means nothing: it was left behind by another one. */
+static bool knows_windows(const struct by_config *c) {
+    return !c->defaults || by_json_get(c->defaults, "sliding_window");
+}
+
 static void read_windows(struct by_config *c, struct by_model_info *m) {
-    m->sliding_window =
-        by_config_bool(c, "use_sliding_window", true) ? by_config_u32(c, "sliding_window", 0) : 0;
+    if (knows_windows(c) && by_config_bool(c, "use_sliding_window", true))
+        m->sliding_window = by_config_u32(c, "sliding_window", 0);
     if (!m->sliding_window) return;
     const struct by_json *types = by_config_find(c, "layer_types");
     uint32_t pattern = by_config_u32(c, "sliding_window_pattern", 0);
-    if (types && by_json_type(types) == BY_JSON_ARRAY) {
+    if (is_family(m, "qwen3_moe")) { /* its layer_types and max_window_layers are not looked at */
+        mark_all(m, BY_LAYER_SLIDING);
+    } else if (types && by_json_type(types) == BY_JSON_ARRAY) {
         read_layer_types(c, m, types);
+    } else if (is_family(m, "smollm3")) { /* those without rope */
+        for (uint32_t i = 0; i < m->n_layers && i < BY_LAYERS_MAX; i++)
+            m->layer_flags[i] |= m->layer_flags[i] & BY_LAYER_NO_ROPE ? BY_LAYER_SLIDING : 0;
     } else if (pattern) { /* Gemma: the last layer of each group sees everything */
         for (uint32_t i = 0; i < m->n_layers && i < BY_LAYERS_MAX; i++)
             m->layer_flags[i] |= (i + 1) % pattern ? BY_LAYER_SLIDING : 0;
@@ -284,9 +300,6 @@ static void read_mla(struct by_config *c, struct by_model_info *m) {
                                   .nope_dim = by_config_u32(c, "qk_nope_head_dim", 0),
                                   .rope_dim = by_config_u32(c, "qk_rope_head_dim", 0),
                                   .v_dim = by_config_u32(c, "v_head_dim", 0)};
-    const struct by_json *q = by_json_get(c->config, "q_lora_rank");
-    /* null: q is projected directly (V2 Lite) */
-    if (q && by_json_type(q) == BY_JSON_NULL) m->mla.q_rank = 0;
 }
 
 /* ---- special ids, quantisation ---- */
@@ -352,13 +365,13 @@ static void read_quant(struct by_config *c, struct by_model_info *m) {
 }
 
 static void read_all(struct by_config *c, struct by_model_info *m, const struct by_family *family) {
-    read_sizes(c, m);
+    read_sizes(c, m, family);
     read_act(c, m);
     read_flags(c, m);
     read_mla(c, m);
     read_rope(c, m, family);
-    read_windows(c, m);
     read_no_rope(c, m);
+    read_windows(c, m);
     read_moe(c, m);
     read_quant(c, m);
     m->bos = get_id(c, "bos_token_id");

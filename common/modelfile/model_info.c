@@ -7,108 +7,110 @@
 /* What transformers assumes for a key that config.json leaves out, as far as it decides a result. Keys with a leading
  * underscore are ours: facts that no file writes down. */
 static const struct by_family families[] = {
-    {"llama", "llama", false, true,
+    {"llama", "llama", false, true, 4096, 11008, 32, 32, 32000, 2048,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"tie_word_embeddings\":false}"},
-    {"mistral", "mistral", false, true,
+    {"mistral", "mistral", false, true, 4096, 14336, 32, 32, 32000, 131072,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":8,"
      "\"sliding_window\":4096,\"tie_word_embeddings\":false}"},
-    {"mixtral", NULL, false, true,
+    {"mixtral", NULL, false, true, 4096, 14336, 32, 32, 32000, 131072,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":1000000,\"num_key_value_heads\":8,"
      "\"num_local_experts\":8,\"num_experts_per_tok\":2,\"norm_topk_prob\":true,"
-     "\"tie_word_embeddings\":false}"},
-    {"qwen2", "qwen2", false, false,
+     "\"sliding_window\":null,\"tie_word_embeddings\":false}"},
+    {"qwen2", "qwen2", false, false, 4096, 22016, 32, 32, 151936, 32768,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":32,\"qkv_bias\":true,"
      "\"use_sliding_window\":false,\"sliding_window\":4096,\"max_window_layers\":28,"
      "\"tie_word_embeddings\":false}"},
-    {"qwen2_moe", "qwen2moe", false, false,
+    {"qwen2_moe", "qwen2moe", false, false, 2048, 5632, 24, 16, 151936, 32768,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":16,\"qkv_bias\":true,"
      "\"use_sliding_window\":false,\"sliding_window\":4096,\"max_window_layers\":28,"
      "\"decoder_sparse_step\":1,\"num_experts\":60,\"num_experts_per_tok\":4,"
      "\"moe_intermediate_size\":1408,\"shared_expert_intermediate_size\":5632,"
      "\"norm_topk_prob\":false,\"_shared_gate\":true,\"tie_word_embeddings\":false}"},
-    {"qwen3", "qwen3", false, false,
+    {"qwen3", "qwen3", false, false, 4096, 22016, 32, 32, 151936, 32768,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":32,\"head_dim\":128,"
-     "\"use_qk_norm\":true,\"use_sliding_window\":false,\"sliding_window\":4096,"
-     "\"max_window_layers\":28,\"tie_word_embeddings\":false}"},
-    {"qwen3_moe", "qwen3moe", false, false,
-     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":4,"
-     "\"use_qk_norm\":true,\"use_sliding_window\":false,\"sliding_window\":4096,"
-     "\"max_window_layers\":28,\"decoder_sparse_step\":1,\"num_experts\":128,"
-     "\"num_experts_per_tok\":8,\"moe_intermediate_size\":768,\"norm_topk_prob\":false,"
+     "\"use_sliding_window\":false,\"sliding_window\":4096,\"max_window_layers\":28,"
      "\"tie_word_embeddings\":false}"},
-    {"gemma", "gemma", false, false,
+    {"qwen3_moe", "qwen3moe", false, false, 2048, 6144, 24, 32, 151936, 32768,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":4,"
+     "\"use_sliding_window\":false,\"sliding_window\":4096,\"max_window_layers\":28,"
+     "\"decoder_sparse_step\":1,\"num_experts\":128,\"num_experts_per_tok\":8,"
+     "\"moe_intermediate_size\":768,\"norm_topk_prob\":false,\"tie_word_embeddings\":false}"},
+    {"gemma", "gemma", false, false, 3072, 24576, 28, 16, 256000, 8192,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":16,\"head_dim\":256,"
-     "\"hidden_activation\":\"gelu_pytorch_tanh\",\"_embed_sqrt\":true,"
-     "\"tie_word_embeddings\":true}"},
-    {"gemma2", "gemma2", false, false,
+     "\"hidden_act\":\"gelu_pytorch_tanh\",\"_embed_sqrt\":true,\"tie_word_embeddings\":true}"},
+    {"gemma2", "gemma2", false, false, 2304, 9216, 26, 8, 256000, 8192,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":4,\"head_dim\":256,"
      "\"hidden_activation\":\"gelu_pytorch_tanh\",\"_embed_sqrt\":true,\"sliding_window\":4096,"
      "\"sliding_window_pattern\":2,\"query_pre_attn_scalar\":256,\"attn_logit_softcapping\":50,"
      "\"final_logit_softcapping\":30,\"tie_word_embeddings\":true}"},
-    {"gemma3_text", "gemma3", false, false,
+    {"gemma3_text", "gemma3", false, false, 2304, 9216, 26, 8, 262208, 131072,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":1000000,\"rope_local_base_freq\":10000,"
      "\"num_key_value_heads\":4,\"head_dim\":256,\"hidden_activation\":\"gelu_pytorch_tanh\","
      "\"_embed_sqrt\":true,\"sliding_window\":4096,\"sliding_window_pattern\":6,"
-     "\"query_pre_attn_scalar\":256,\"use_qk_norm\":true,\"tie_word_embeddings\":true}"},
-    {"helium", NULL, true, true,
+     "\"query_pre_attn_scalar\":256,\"tie_word_embeddings\":true}"},
+    {"helium", NULL, true, true, 2560, 7040, 24, 20, 48000, 4096,
      "{\"rms_norm_eps\":1e-8,\"rope_theta\":100000,\"num_key_value_heads\":20,\"head_dim\":128,"
      "\"tie_word_embeddings\":false}"},
-    {"smollm3", "smollm3", false, true,
+    {"smollm3", "smollm3", false, true, 2048, 11008, 36, 16, 128256, 32768,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":2000000,\"num_key_value_heads\":4,"
-     "\"no_rope_layer_interval\":4,\"use_sliding_window\":false,\"tie_word_embeddings\":true}"},
-    {"granite", "granite", false, true,
-     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"tie_word_embeddings\":false}"},
-    {"olmo2", "olmo2", false, false,
-     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"use_qk_norm\":true,"
+     "\"no_rope_layer_interval\":4,\"use_sliding_window\":false,\"sliding_window\":null,"
+     "\"tie_word_embeddings\":true}"},
+    {"granite", "granite", false, true, 4096, 11008, 32, 32, 32000, 2048,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"attention_multiplier\":1,"
      "\"tie_word_embeddings\":false}"},
-    {"cohere", "command-r", true, true,
-     "{\"layer_norm_eps\":1e-5,\"rope_theta\":10000,\"logit_scale\":0.0625,"
+    {"olmo2", "olmo2", false, false, 4096, 11008, 32, 32, 50304, 2048,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"tie_word_embeddings\":false}"},
+    {"cohere", "command-r", true, true, 8192, 22528, 40, 64, 256000, 8192,
+     "{\"layer_norm_eps\":1e-5,\"rope_theta\":500000,\"logit_scale\":0.0625,"
      "\"parallel_attn\":true,\"tie_word_embeddings\":true}"},
-    {"glm4", "glm4", true, true,
+    {"glm4", "glm4", true, true, 4096, 13696, 40, 32, 151552, 131072,
      "{\"rms_norm_eps\":1.5625e-7,\"rope_theta\":10000,\"num_key_value_heads\":2,"
      "\"head_dim\":128,\"partial_rotary_factor\":0.5,\"tie_word_embeddings\":false}"},
-    {"phi3", "phi3", false, false,
+    {"phi3", "phi3", false, false, 3072, 8192, 32, 32, 32064, 4096,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"original_max_position_embeddings\":4096,"
-     "\"tie_word_embeddings\":false}"},
-    {"stablelm", "stablelm", false, false,
+     "\"sliding_window\":null,\"tie_word_embeddings\":false}"},
+    {"stablelm", "stablelm", false, false, 2560, 6912, 32, 32, 50304, 4096,
      "{\"layer_norm_eps\":1e-5,\"rope_theta\":10000,\"num_key_value_heads\":32,"
      "\"partial_rotary_factor\":0.25,\"tie_word_embeddings\":false}"},
-    {"starcoder2", "starcoder2", false, false,
+    {"starcoder2", "starcoder2", false, false, 3072, 12288, 30, 24, 49152, 4096,
      "{\"norm_epsilon\":1e-5,\"rope_theta\":10000,\"num_key_value_heads\":2,\"use_bias\":true,"
-     "\"hidden_act\":\"gelu_pytorch_tanh\",\"tie_word_embeddings\":true}"},
-    {"gpt2", "gpt2", false, false,
+     "\"sliding_window\":null,\"hidden_act\":\"gelu_pytorch_tanh\",\"tie_word_embeddings\":true}"},
+    {"gpt2", "gpt2", false, false, 768, 0, 12, 12, 50257, 1024,
      "{\"layer_norm_epsilon\":1e-5,\"activation_function\":\"gelu_new\",\"attention_bias\":true,"
      "\"mlp_bias\":true,\"_no_rope\":true,\"tie_word_embeddings\":true}"},
-    {"gpt_neox", "gptneox", false, false,
+    {"gpt_neox", "gptneox", false, false, 6144, 24576, 44, 64, 50432, 2048,
      "{\"layer_norm_eps\":1e-5,\"hidden_act\":\"gelu\",\"rotary_pct\":0.25,"
      "\"rotary_emb_base\":10000,\"use_parallel_residual\":true,\"attention_bias\":true,"
      "\"mlp_bias\":true,\"tie_word_embeddings\":false}"},
-    {"opt", NULL, false, false,
+    {"opt", NULL, false, false, 768, 3072, 12, 12, 50272, 2048,
      "{\"layer_norm_eps\":1e-5,\"activation_function\":\"relu\",\"enable_bias\":true,"
      "\"do_layer_norm_before\":true,\"_pos_offset\":2,\"_no_rope\":true,"
      "\"tie_word_embeddings\":true}"},
-    {"falcon", "falcon", false, false,
+    {"falcon", "falcon", false, false, 4544, 0, 32, 71, 65024, 2048,
      "{\"layer_norm_epsilon\":1e-5,\"activation\":\"gelu\",\"rope_theta\":10000,"
      "\"multi_query\":true,\"parallel_attn\":true,\"bias\":false,\"alibi\":false,"
      "\"new_decoder_architecture\":false,\"tie_word_embeddings\":true}"},
-    {"deepseek_v2", "deepseek2", true, true,
+    {"deepseek_v2", "deepseek2", true, true, 4096, 11008, 32, 32, 102400, 2048,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"scoring_func\":\"softmax\","
      "\"topk_method\":\"greedy\",\"norm_topk_prob\":false,\"routed_scaling_factor\":1,"
+     "\"n_routed_experts\":64,\"n_shared_experts\":2,\"moe_intermediate_size\":1407,"
      "\"first_k_dense_replace\":0,\"kv_lora_rank\":512,\"q_lora_rank\":1536,"
      "\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,\"v_head_dim\":128,"
      "\"tie_word_embeddings\":false}"},
-    {"deepseek_v3", NULL, true, true,
+    {"deepseek_v3", NULL, true, true, 7168, 18432, 61, 128, 129280, 4096,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"scoring_func\":\"sigmoid\","
      "\"topk_method\":\"noaux_tc\",\"norm_topk_prob\":true,\"routed_scaling_factor\":2.5,"
-     "\"n_group\":8,\"topk_group\":4,\"first_k_dense_replace\":3,\"kv_lora_rank\":512,"
-     "\"q_lora_rank\":1536,\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,\"v_head_dim\":128,"
-     "\"tie_word_embeddings\":false}"},
-    {"gpt_oss", "gpt-oss", false, false,
+     "\"n_group\":8,\"topk_group\":4,\"n_routed_experts\":256,\"n_shared_experts\":1,"
+     "\"num_experts_per_tok\":8,\"moe_intermediate_size\":2048,\"first_k_dense_replace\":3,"
+     "\"kv_lora_rank\":512,\"q_lora_rank\":1536,\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,"
+     "\"v_head_dim\":128,\"tie_word_embeddings\":false}"},
+    {"gpt_oss", "gpt-oss", false, false, 2880, 2880, 36, 64, 201088, 131072,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":150000,\"num_key_value_heads\":8,\"head_dim\":64,"
-     "\"sliding_window\":128,\"sliding_window_pattern\":2,\"num_local_experts\":128,"
-     "\"num_experts_per_tok\":4,\"attention_bias\":true,\"norm_topk_prob\":true,"
-     "\"tie_word_embeddings\":false}"},
-    {"bert", "bert", false, false,
+     "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":32,\"beta_fast\":32,\"beta_slow\":1,"
+     "\"truncate\":false,\"original_max_position_embeddings\":4096},\"sliding_window\":128,"
+     "\"sliding_window_pattern\":2,\"num_local_experts\":128,\"num_experts_per_tok\":4,"
+     "\"attention_bias\":true,\"norm_topk_prob\":true,\"tie_word_embeddings\":false}"},
+    {"bert", "bert", false, false, 768, 3072, 12, 12, 30522, 512,
      "{\"layer_norm_eps\":1e-12,\"hidden_act\":\"gelu\",\"type_vocab_size\":2,"
      "\"attention_bias\":true,\"mlp_bias\":true,\"_no_rope\":true}"},
 };
@@ -216,9 +218,13 @@ static int check_sizes(const struct by_model_info *m, const char *where, struct 
 
 static int check_moe(const struct by_moe_info *x, const char *where, struct by_err *err) {
     if (x->n_experts == 0) return 0;
-    if (x->n_experts > BY_EXPERTS_MAX || x->n_used == 0 || x->n_used > x->n_experts) {
-        return by_fail(err, BY_EINVAL, "%s: %u of %u experts a token is not possible (at most %d)",
-                       where, x->n_used, x->n_experts, BY_EXPERTS_MAX);
+    if (x->n_experts > BY_EXPERTS_MAX || x->n_groups > BY_EXPERT_GROUPS_MAX)
+        return by_fail(err, BY_EUNSUPPORTED,
+                       "%s: %u experts in %u groups are not supported natively (at most %d in %d)",
+                       where, x->n_experts, x->n_groups, BY_EXPERTS_MAX, BY_EXPERT_GROUPS_MAX);
+    if (x->n_used == 0 || x->n_used > x->n_experts) {
+        return by_fail(err, BY_EINVAL, "%s: %u of %u experts a token is not possible", where,
+                       x->n_used, x->n_experts);
     }
     if (x->n_groups == 0 || x->n_experts % x->n_groups != 0 || x->n_groups_used == 0 ||
         x->n_groups_used > x->n_groups) {
@@ -250,7 +256,7 @@ static int check_rope(const struct by_model_info *m, const char *where, struct b
     uint32_t room = m->mla.kv_rank ? m->mla.rope_dim : m->head_dim;
     if (r->kind == BY_ROPE_NONE) return 0;
     if (r->n_rot == 0 || r->n_rot % 2 != 0 || r->n_rot > room) {
-        return by_fail(err, BY_EINVAL,
+        return by_fail(err, BY_EUNSUPPORTED,
                        "%s: rope over %u dimensions of a head of %u; an even number up to the head "
                        "is needed",
                        where, r->n_rot, room);

@@ -23,7 +23,8 @@ enum {
     BY_FFN_MAX = 1 << 20,
     BY_VOCAB_MAX = 1 << 21,
     BY_CONTEXT_MAX = 1 << 26,
-    BY_EXPERTS_MAX = 4096,
+    BY_EXPERTS_MAX = 1024,
+    BY_EXPERT_GROUPS_MAX = 64,
     BY_EOS_MAX = 64,
     BY_LABELS_MAX = 65536,
     BY_ROPE_PAIRS_MAX = BY_HEAD_DIM_MAX / 2,
@@ -147,7 +148,6 @@ struct by_model_info {
     bool is_tied;       /* the output matrix is the embedding */
     bool has_attn_bias; /* q, k, v (and where the family says so, o) */
     bool has_mlp_bias;
-    bool has_qk_norm;
     bool is_parallel; /* attention and feed-forward read the same normed input */
 
     struct by_rope rope;
@@ -189,6 +189,8 @@ struct by_family {
     const char *gguf;         /* ggml's architecture name; NULL: none */
     bool is_interleaved_hf;   /* rope pairs in a safetensors file … */
     bool is_interleaved_gguf; /* … and in a GGUF file (ggml permutes some families' q and k rows) */
+    /* Sizes of transformers' own config: multimodal models leave out of their text_config what is the same. */
+    uint32_t hidden, ffn, n_layers, n_heads, vocab, context;
     /* JSON: config keys with the values transformers gives them when missing */
     const char *defaults;
 };

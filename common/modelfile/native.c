@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-/* Switches of config.json that change how a family computes, in ways that no model in use needed so far. */
+/* Switches of config.json that change how a family computes, in ways that are left to transformers. */
 enum test { IS_TRUE, IS_FALSE, DIFFERS };
 static const struct {
     const char *family, *key;
@@ -17,10 +17,21 @@ static const struct {
      "q and k norms with weights of their own for each head (StableLM 2 12B)"},
     {"gpt2", "scale_attn_by_inverse_layer_idx", IS_TRUE, 0,
      "attention scaled by the layer's number"},
+    {"gpt2", "scale_attn_weights", IS_FALSE, 0, "attention that is not scaled"},
+    {"qwen2_moe", "use_sliding_window", IS_TRUE, 0,
+     "a window, which no two versions of transformers put into the same layers,"},
+    {"gemma", "use_bidirectional_attention", IS_TRUE, 0, "attention in both directions"},
+    {"gemma2", "use_bidirectional_attention", IS_TRUE, 0, "attention in both directions"},
+    {"gemma3_text", "use_bidirectional_attention", IS_TRUE, 0,
+     "attention in both directions (EmbeddingGemma)"},
     {"opt", "do_layer_norm_before", IS_FALSE, 0, "norms behind the layers (OPT-350m)"},
     {"opt", "word_embed_proj_dim", DIFFERS, 0,
      "an embedding of another width than the layers (OPT-350m)"},
+    {"opt", "_remove_final_layer_norm", IS_TRUE, 0, "no norm behind the last layer"},
+    {"opt", "layer_norm_elementwise_affine", IS_FALSE, 0, "norms without weights"},
     {"falcon", "alibi", IS_TRUE, 0, "alibi positions (Falcon RW)"},
+    {"deepseek_v2", "norm_topk_prob", IS_TRUE, 0,
+     "weights of experts that sum to 1, which transformers leaves as they are,"},
     {"gpt_oss", "swiglu_limit", DIFFERS, 7, "another limit of the activation than 7"},
 };
 

@@ -184,6 +184,7 @@ int mla_bind(struct binder *b, struct layer *l, uint32_t layer) {
                                         .n_in = info->hidden,
                                         .layer = layer});
     if (!rc) rc = bind_norm(b, &x->kv_a_norm, ROLE_KV_A_NORM, layer, m->kv_rank);
+    x->q_a_norm.eps = x->kv_a_norm.eps = 1e-6f; /* whatever the config says of the others */
     return rc ? rc : bind_heads(b, x, layer);
 }
 

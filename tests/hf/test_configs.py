@@ -1,0 +1,388 @@
+"""Does the native engine read a config.json as transformers does? Each family's options drawn at random, unusual but legal
+ones too, some left out, in the spelling of transformers 4 or 5; a tiny model of it through both, logits compared.
+
+    BANYAN_CONFIGS=500 pytest tests/hf/test_configs.py -k llama       more of them
+    BANYAN_SEED=17 BANYAN_CONFIGS=1 …                                 the one that failed
+
+A config that the native engine refuses as unsupported is right too: the Transformers worker takes it. Each family has to be run
+natively now and then, all the same.
+"""
+
+import json
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+BUILD = Path(os.environ.get("BANYAN_BUILD", Path(__file__).resolve().parents[2] / "build"))
+PROGRAM = BUILD / "tests/model-logits"
+EXIT_UNSUPPORTED = 79
+SEED, N_CONFIGS = int(os.environ.get("BANYAN_SEED", 0)), int(os.environ.get("BANYAN_CONFIGS", 12))
+N_IDS, N_VOCAB = 45, 97
+IS_4 = transformers.__version__.startswith("4.")
+FLAG = [True, False]
+ACTS = ["silu", "silu", "gelu", "gelu_pytorch_tanh", "relu", "gelu_new"]
+EPS = [1e-6, 1e-5, 1e-2]
+WINDOW = [None, 4, 9, 4096]
+
+
+def layer_types(r, n):
+    return r.choice([None, [r.choice(["sliding_attention", "full_attention"]) for _ in range(n)]])
+
+
+def subset(r, n):
+    return [i for i in range(n) if r.random() < 0.3]
+
+
+def llama3(r):
+    return {"factor": r.choice([2.0, 8.0]), "low_freq_factor": 1.0, "high_freq_factor": r.choice([2.0, 4.0]),
+            "original_max_position_embeddings": r.choice([16, 64])}
+
+
+def yarn(r):
+    more = {"beta_fast": r.choice([8, 32]), "beta_slow": r.choice([1, 2]), "attention_factor": r.choice([0.7, 1.3]),
+            "mscale": r.choice([0.7, 1.0]), "mscale_all_dim": r.choice([0.5, 1.0]), "truncate": r.choice(FLAG)}
+    return {"factor": r.choice([2.0, 4.0, 40.0]), "original_max_position_embeddings": r.choice([16, 32, 64]),
+            **{k: v for k, v in more.items() if r.random() < 0.3}}
+
+
+SCALINGS = {
+    "default": lambda r: {},
+    "linear": lambda r: {"factor": r.choice([2.0, 3.5])},
+    "dynamic": lambda r: {"factor": 2.0},
+    "llama3": llama3,
+    "yarn": yarn,
+}
+
+
+def rope(r, partial=False, kinds=tuple(SCALINGS)):
+    """rope_theta and a scaling, as transformers 4 or 5 spells them."""
+    out = {}
+    if r.random() < 0.7:
+        out["rope_theta"] = r.choice([10000.0, 500.0, 1e6])
+    if partial and r.random() < 0.7:
+        out["partial_rotary_factor"] = r.choice([0.25, 0.5, 1.0])
+    kind = r.choice(["default", *kinds])
+    scaling = SCALINGS[kind](r)
+    if IS_4 or r.random() < 0.5:
+        if kind != "default" or r.random() < 0.2:
+            return {**out, "rope_scaling": {r.choice(["type", "rope_type"]): kind, **scaling}}
+        return {**out, **({"rope_scaling": None} if r.random() < 0.3 else {})}
+    if "rope_theta" not in out and r.random() < 0.5:
+        return {}
+    return {"rope_parameters": {**out, "rope_type": kind, **scaling}}
+
+
+def base(r, eps="rms_norm_eps", kv=True, dims=(8, 16, 20, 24), given=True):
+    """Sizes that always stand in the file."""
+    heads = r.choice([1, 2, 4, 6])
+    dim = r.choice(dims)
+    v = {"hidden_size": heads * dim, "intermediate_size": r.choice([40, 96]), "num_hidden_layers": r.randint(1, 5),
+         "num_attention_heads": heads, "vocab_size": N_VOCAB, "max_position_embeddings": r.choice([64, 128, 512]),
+         eps: r.choice(EPS), "tie_word_embeddings": r.choice(FLAG), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
+    if kv:
+        v["num_key_value_heads"] = r.choice([k for k in range(1, heads + 1) if heads % k == 0])
+    if given:
+        v["head_dim"] = r.choice([dim, dim, 16, 32])
+    return v
+
+
+def llama(r):
+    return {**base(r), **rope(r), "attention_bias": r.choice(FLAG), "mlp_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS)}
+
+
+def mistral(r):
+    return {**base(r), **rope(r), "sliding_window": r.choice(WINDOW), "hidden_act": r.choice(ACTS)}
+
+
+def mixtral(r):
+    n = r.choice([2, 5, 8])
+    return {**mistral(r), "num_local_experts": n, "num_experts_per_tok": r.randint(1, min(n, 3))}
+
+
+def windows(r, v):
+    """layer_types without a window are an error to one transformers, and nothing to the other."""
+    out = {"use_sliding_window": r.choice(FLAG), "sliding_window": r.choice(WINDOW), "max_window_layers": r.randint(0, 5)}
+    if out["use_sliding_window"] and out["sliding_window"]:
+        out["layer_types"] = layer_types(r, v["num_hidden_layers"])
+    return out
+
+
+def qwen2(r):
+    v = base(r, given=False)
+    return {**v, **rope(r), **windows(r, v), "hidden_act": r.choice(ACTS)}
+
+
+def qwen3(r):
+    v = base(r)
+    return {**v, **rope(r), **windows(r, v), "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS)}
+
+
+def qwen_moe(r, v):
+    n = r.choice([3, 4, 8])
+    return {"num_experts": n, "num_experts_per_tok": r.randint(1, 3), "moe_intermediate_size": r.choice([24, 40]),
+            "norm_topk_prob": r.choice(FLAG), "decoder_sparse_step": r.choice([1, 1, 2, 3]),
+            "mlp_only_layers": subset(r, v["num_hidden_layers"])}
+
+
+def qwen2_moe(r):
+    v = qwen2(r)
+    return {**v, **qwen_moe(r, v), "shared_expert_intermediate_size": r.choice([24, 40]), "qkv_bias": r.choice(FLAG)}
+
+
+def qwen3_moe(r):
+    v = qwen3(r)
+    v.pop("layer_types", 0), v.pop("max_window_layers")
+    return {**v, **qwen_moe(r, v)}
+
+
+GEMMA_ACTS = ["gelu_pytorch_tanh", "gelu", "silu"]
+
+
+def gemma(r):
+    v = base(r)
+    acts = [a for a in ACTS if a != "gelu" or not IS_4]  # it takes the word for what it says
+    return {**v, **rope(r), "attention_bias": r.choice(FLAG), "hidden_act": r.choice(acts), "hidden_activation": r.choice([None, *GEMMA_ACTS])}
+
+
+def gemma2(r):
+    v = base(r)
+    return {**v, **rope(r), "attention_bias": r.choice(FLAG), "hidden_activation": r.choice(GEMMA_ACTS),
+            "query_pre_attn_scalar": r.choice([16, 144]), "sliding_window": r.choice([4, 9, 4096]),
+            "final_logit_softcapping": r.choice([None, 3.0]), "attn_logit_softcapping": r.choice([None, 2.0]),
+            "layer_types": layer_types(r, v["num_hidden_layers"])}
+
+
+def gemma3_text(r):
+    v = gemma2(r)
+    v["sliding_window_pattern"] = r.choice([2, 3])
+    if "type" in (v.get("rope_scaling") or {}):  # transformers 5 looks for the other spelling here
+        v["rope_scaling"]["rope_type"] = v["rope_scaling"].pop("type")
+    p = v.pop("rope_parameters", None)
+    if p:
+        p.pop("truncate", 0)  # which transformers 5 looks for outside of it
+        local = {"rope_type": "default", "rope_theta": r.choice([10000.0, 700.0])}
+        v["rope_parameters"] = {"full_attention": p, "sliding_attention": local}
+    else:
+        v["rope_local_base_freq"] = r.choice([10000.0, 700.0])
+    return v
+
+
+def helium(r):
+    v = base(r, given=False)
+    v["head_dim"] = v["hidden_size"] // v["num_attention_heads"]
+    return {**v, **rope(r), "attention_bias": r.choice(FLAG), "mlp_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS)}
+
+
+def smollm3(r):
+    v = base(r, given=False)
+    n = v["num_hidden_layers"]
+    return {**v, **rope(r), "attention_bias": r.choice(FLAG), "mlp_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS),
+            "no_rope_layers": r.choice([None, [r.randint(0, 1) for _ in range(n)]]), "no_rope_layer_interval": r.choice([2, 4]),
+            **windows(r, v)}
+
+
+def granite(r):
+    return {**llama(r), "embedding_multiplier": r.choice([1.0, 12.0]), "logits_scaling": r.choice([1.0, 8.0, 0.5]),
+            "residual_multiplier": r.choice([1.0, 0.22]), "attention_multiplier": r.choice([1.0, 0.0625])}
+
+
+def olmo2(r):
+    v = base(r, given=False)
+    return {**v, **rope(r), "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS)}
+
+
+def cohere(r):
+    v = base(r, "layer_norm_eps", given=False)
+    return {**v, **rope(r), "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS), "logit_scale": r.choice([0.0625, 2.0]),
+            "use_qk_norm": r.choice([False, False, True])}
+
+
+def glm4(r):
+    v = base(r)
+    return {**v, **rope(r, partial=True), "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS)}
+
+
+def phi3(r):
+    v = base(r, given=False)
+    v = {**v, **rope(r, partial=True, kinds=()), "sliding_window": r.choice(WINDOW), "hidden_act": r.choice(ACTS),
+         "original_max_position_embeddings": r.choice([32, v["max_position_embeddings"]])}  # not between N_IDS and the context
+    if r.random() < 0.5:
+        v.pop("rope_parameters", 0)
+        n_rot = int(v["hidden_size"] // v["num_attention_heads"] * v.get("partial_rotary_factor", 1.0)) // 2
+        factors = [[round(r.uniform(1, 4), 2) for _ in range(n_rot)] for _ in range(2)]
+        v["rope_scaling"] = {"type": "longrope", "short_factor": factors[0], "long_factor": factors[1]}
+    return v
+
+
+def stablelm(r):
+    v = base(r, "layer_norm_eps", given=False)
+    return {**v, **rope(r, partial=True), "use_qkv_bias": r.choice(FLAG), "qk_layernorm": r.choice([False, False, True]),
+            "use_parallel_residual": r.choice(FLAG), "hidden_act": r.choice(ACTS)}
+
+
+def starcoder2(r):
+    v = base(r, "norm_epsilon", given=False)
+    return {**v, **rope(r), "use_bias": r.choice(FLAG), "sliding_window": r.choice(WINDOW), "hidden_act": r.choice(ACTS)}
+
+
+def gpt2(r):
+    heads = r.choice([1, 2, 4])
+    return {"n_embd": heads * 16, "n_head": heads, "n_layer": r.randint(1, 4), "n_positions": r.choice([64, 128]),
+            "n_inner": r.choice([None, 40, 96]), "vocab_size": N_VOCAB, "activation_function": r.choice(ACTS),
+            "layer_norm_epsilon": r.choice(EPS), "tie_word_embeddings": r.choice(FLAG), "scale_attn_weights": r.choice([True, True, False]),
+            "scale_attn_by_inverse_layer_idx": r.choice([False, False, True]), "bos_token_id": 0, "eos_token_id": 1}
+
+
+def gpt_neox(r):
+    v = base(r, "layer_norm_eps", kv=False, given=False)
+    out = {**v, **rope(r), "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS), "use_parallel_residual": r.choice(FLAG)}
+    if "rope_theta" in out:
+        out["rotary_emb_base"] = out.pop("rope_theta")
+    if "rope_parameters" not in out and r.random() < 0.7:
+        out["rotary_pct"] = r.choice([0.25, 0.5, 1.0])
+    return out
+
+
+def opt(r):
+    v = base(r, "layer_norm_eps", kv=False, given=False)
+    v.pop("layer_norm_eps")
+    v["ffn_dim"] = v.pop("intermediate_size")
+    return {**v, "activation_function": r.choice(ACTS), "enable_bias": r.choice(FLAG), "layer_norm_elementwise_affine": r.choice([True, True, False]),
+            "do_layer_norm_before": r.choice([True, True, False]), "_remove_final_layer_norm": r.choice([False, False, True]),
+            "word_embed_proj_dim": r.choice([v["hidden_size"], v["hidden_size"], 24])}
+
+
+def falcon(r):
+    v = base(r, "layer_norm_epsilon", kv=False, given=False)
+    v.pop("intermediate_size")
+    heads = v["num_attention_heads"]
+    return {**v, **rope(r), "bias": r.choice(FLAG), "alibi": r.choice([False, False, True]), "multi_query": r.choice(FLAG),
+            "parallel_attn": r.choice(FLAG), "new_decoder_architecture": r.choice(FLAG), "activation": r.choice(["gelu", "silu"]),
+            "num_kv_heads": r.choice([k for k in range(1, heads + 1) if heads % k == 0]),
+            "num_ln_in_parallel_attn": r.choice([None, 1, 2]), "ffn_hidden_size": r.choice([None, 40])}
+
+
+def deepseek(r):
+    v = base(r, given=False)
+    v["num_key_value_heads"] = v["num_attention_heads"]
+    n, n_groups, n_used = r.choice([(4, 1, 3), (8, 1, 3), (8, 2, 3), (8, 4, 2), (4, 2, 1)])
+    return {**v, **rope(r), "attention_bias": r.choice([False, False, True]), "hidden_act": r.choice(ACTS), "kv_lora_rank": r.choice([16, 24]),
+            "q_lora_rank": r.choice([None, 24]), "qk_nope_head_dim": r.choice([8, 16]), "qk_rope_head_dim": r.choice([8, 16]),
+            "v_head_dim": r.choice([8, 16]), "n_routed_experts": n, "num_experts_per_tok": n_used,
+            "n_shared_experts": r.choice([1, 2]), "moe_intermediate_size": r.choice([24, 40]), "first_k_dense_replace": r.randint(0, 3),
+            "routed_scaling_factor": r.choice([1.0, 2.5]), "norm_topk_prob": r.choice(FLAG), "n_group": n_groups,
+            "topk_group": r.randint((n_groups + 1) // 2, n_groups)}
+
+
+def deepseek_v2(r):
+    return {**deepseek(r), "topk_method": r.choice(["greedy", "group_limited_greedy"])}
+
+
+def deepseek_v3(r):
+    return {**deepseek(r), "rope_interleave": r.choice([True, True, False]), "topk_method": "noaux_tc", "scoring_func": "sigmoid"}
+
+
+def gpt_oss(r):
+    v = base(r, dims=(16,))
+    n = r.choice([4, 8])
+    turns = {k: x for k, x in rope(r).items() if x}  # null is yarn to transformers 5, none to 4
+    return {**v, **turns, "sliding_window": r.choice([4, 9]), "num_local_experts": n, "num_experts_per_tok": r.randint(1, 3),
+            "layer_types": layer_types(r, v["num_hidden_layers"]), "attention_bias": r.choice([True, True, False]),
+            "swiglu_limit": r.choice([7.0, 7.0, 1.0])}
+
+
+FAMILIES = {f.__name__: f for f in (
+    llama, mistral, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, gemma, gemma2, gemma3_text, helium, smollm3, granite, olmo2,
+    cohere, glm4, phi3, stablelm, starcoder2, gpt2, gpt_neox, opt, falcon, deepseek_v2, deepseek_v3, gpt_oss)}
+# What no file may leave out, or transformers would make a model of its default size.
+KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "head_dim",
+        "max_position_embeddings", "moe_intermediate_size", "shared_expert_intermediate_size", "n_embd", "n_head", "n_layer",
+        "n_positions", "ffn_dim", "word_embed_proj_dim", "num_experts", "num_local_experts", "n_routed_experts", "pad_token_id",
+        "bos_token_id", "eos_token_id", "num_experts_per_tok", "n_group", "topk_group", "use_sliding_window", "sliding_window"}
+
+
+def draw(family, seed):
+    """What an author could have written."""
+    r = random.Random(f"{family}:{seed}")
+    v = FAMILIES[family](r)
+    share = r.choice([0, 0.3, 0.7])
+    v = {"model_type": family, **{k: x for k, x in v.items() if k in KEPT or r.random() >= share}}
+    if family == "cohere" and "rope_parameters" not in v:  # whose default is not the same in transformers 4 and 5
+        v.setdefault("rope_theta", 8e6)
+    return v
+
+
+def make(config, path, seed):
+    """The model of it as transformers has it, saved; and what it says of some ids."""
+    (path / "config.json").write_text(json.dumps(config))
+    read = transformers.AutoConfig.from_pretrained(path)
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(read, attn_implementation="eager", dtype=torch.float32).eval()
+    less_one = config["model_type"].startswith("gemma")
+    for name, p in [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if n.endswith("correction_bias"))]:
+        if p.dim() > 1:
+            p.data.normal_(0, 1.3 * max(p.shape[-1], 1) ** -0.5)
+        else:
+            is_norm = name.endswith("weight") and not less_one
+            p.data.normal_(float(is_norm), 0.3)
+        if IS_4 and name.endswith("correction_bias"):  # to it, an expert below 0 is worse than those of other groups
+            p.data.abs_()
+    model.save_pretrained(path)
+    (path / "config.json").write_text(json.dumps(config))
+    ids = torch.randint(2, N_VOCAB, (1, N_IDS))
+    with torch.inference_mode():
+        return ids[0].tolist(), model(input_ids=ids, use_cache=False).logits[0].numpy()
+
+
+def native(path, ids, chunk):
+    """Its logits, or why it does not run natively."""
+    run = subprocess.run([PROGRAM, path, str(chunk), *map(str, ids)], capture_output=True, timeout=60)
+    if run.returncode == EXIT_UNSUPPORTED:
+        return run.stderr.decode()
+    assert run.returncode == 0, f"exit {run.returncode}: {run.stderr.decode()}"
+    return np.frombuffer(run.stdout, np.float32).reshape(len(ids), -1)
+
+
+def difference(config, seed, folder):
+    """Of all logits, as a share of their spread; or why it does not run natively; None: transformers takes no such config."""
+    try:
+        ids, want = make(config, folder, seed)
+    except Exception:  # whatever its validators and models raise
+        return None
+    got = native(folder, ids, random.Random(seed).choice([1, 7, N_IDS]))
+    return got if isinstance(got, str) else np.abs(got - want).max() / want.std()
+
+
+@pytest.mark.both_lines
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_config_is_read_as_transformers_reads_it(family, tmp_path):
+    n_native = 0
+    for seed in range(SEED, SEED + N_CONFIGS):
+        config = draw(family, seed)
+        found = difference(config, seed, tmp_path)
+        if found is None or isinstance(found, str):
+            continue
+        n_native += 1
+        assert found < 2e-3, f"seed {seed}: logits differ by {found:.2g} of their spread: {json.dumps(config)}"
+    assert n_native, "none of them ran natively"
+
+
+def described(config, folder):
+    (folder / "config.json").write_text(json.dumps(config))
+    out = subprocess.run([BUILD / "bin/banyan", "model", folder], capture_output=True, text=True, check=True).stdout
+    return out[out.index("family"):].replace(f"({config.get('architectures', [''])[0]})", "")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_config_leaves_out_is_transformers_default(family, tmp_path):
+    """The text_config of Gemma 3 4B is five keys long."""
+    full = transformers.CONFIG_MAPPING[family]().to_dict()
+    full = {k: v for k, v in full.items() if not k.endswith("_token_id") and k != "architectures"}
+    must = {"model_type": family, **({"num_experts_per_tok": 2} if family == "deepseek_v2" else {})}  # it has none
+    assert described(must, tmp_path) == described({**full, **must}, tmp_path)

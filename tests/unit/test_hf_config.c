@@ -1,0 +1,65 @@
+/* What config.json's keys, their absence and null come to; tests/hf/test_configs.py asks transformers the same. */
+#include "common/modelfile/hf_config.h"
+
+#include "tests/unit/test.h"
+
+static struct by_model_info read_text(const char *text) {
+    const struct by_json_limits lim = {.bytes_max = 1 << 20, .depth_max = 16};
+    struct by_json *config = NULL;
+    struct by_model_info m;
+    struct by_err err = {0};
+    assert_int_equal(by_json_parse(&config, by_str_of(text), &lim, &err), 0);
+    if (by_hf_config_read(&m, config, "config.json", &err)) fail_msg("%s", err.text);
+    by_json_free(config);
+    return m;
+}
+
+/* Mistral 7B from v0.2 on has no window and says so by null; it got the family's 4,096, and was wrong behind them. */
+TEST(null_is_no_window_and_nothing_is_the_familys) {
+    UNUSED_STATE;
+    assert_int_equal(read_text("{\"model_type\":\"mistral\"}").sliding_window, 4096);
+    assert_int_equal(
+        read_text("{\"model_type\":\"mistral\",\"sliding_window\":null}").sliding_window, 0);
+    assert_true(
+        read_text("{\"model_type\":\"gemma2\",\"final_logit_softcapping\":null}").final_softcap ==
+        0);
+    assert_int_equal(read_text("{\"model_type\":\"deepseek_v2\",\"num_experts_per_tok\":6,"
+                               "\"q_lora_rank\":null}")
+                         .mla.q_rank,
+                     0);
+}
+
+/* A Mistral that was renamed to Llama still has the key; transformers' Llama does not look at it. */
+TEST(a_window_that_the_family_does_not_know_is_none) {
+    UNUSED_STATE;
+    struct by_model_info m = read_text("{\"model_type\":\"llama\",\"sliding_window\":4096}");
+    assert_int_equal(m.sliding_window, 0);
+    assert_int_equal(m.layer_flags[0], 0);
+}
+
+/* The text_config of Gemma 3 4B; it was refused for having no heads. */
+TEST(sizes_that_a_text_config_leaves_out_are_transformers) {
+    UNUSED_STATE;
+    struct by_model_info m = read_text(
+        "{\"model_type\":\"gemma3_text\",\"hidden_size\":2560,\"intermediate_size\":10240,"
+        "\"num_hidden_layers\":34,\"rope_scaling\":{\"factor\":8.0,\"rope_type\":\"linear\"},"
+        "\"sliding_window\":1024}");
+    assert_int_equal(m.n_heads, 8);
+    assert_int_equal(m.n_kv_heads, 4);
+    assert_int_equal(m.vocab, 262208);
+    assert_int_equal(m.context, 131072);
+}
+
+/* It was switched on for layers with rope, too. */
+TEST(smollm3s_windows_are_where_no_rope_is) {
+    UNUSED_STATE;
+    struct by_model_info m = read_text(
+        "{\"model_type\":\"smollm3\",\"use_sliding_window\":true,\"sliding_window\":512}");
+    for (uint32_t i = 0; i < m.n_layers; i++)
+        assert_int_equal(m.layer_flags[i], i % 4 == 3 ? BY_LAYER_SLIDING | BY_LAYER_NO_ROPE : 0);
+}
+
+TESTS(RUN(null_is_no_window_and_nothing_is_the_familys),
+      RUN(a_window_that_the_family_does_not_know_is_none),
+      RUN(sizes_that_a_text_config_leaves_out_are_transformers),
+      RUN(smollm3s_windows_are_where_no_rope_is));
