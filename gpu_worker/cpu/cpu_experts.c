@@ -3,9 +3,8 @@
  *     scratch [row * n_used + k] = | ffn: act(gate) * up | hidden: down |        then y[row] += sum over k, in order
  */
 #include "common/base/check.h"
+#include "common/modelfile/model_info.h"
 #include "gpu_worker/cpu/cpu.h"
-
-enum { EXPERTS_MAX = 1024 };
 
 /* A piece of work: some strips of an expert, for all its rows. */
 struct work {
@@ -58,7 +57,7 @@ static void do_work(struct lane *l, const struct work *k) {
 
 /* Experts that have rows, in order. */
 static uint32_t find_busy(const struct op_experts *o, uint16_t *busy) {
-    bool is_busy[EXPERTS_MAX] = {0};
+    bool is_busy[BY_EXPERTS_MAX] = {0};
     for (uint32_t i = o->first * o->n_used; i < (o->first + o->n) * o->n_used; i++)
         is_busy[o->experts[i]] = true;
     uint32_t n = 0;
@@ -71,7 +70,7 @@ static uint32_t find_busy(const struct op_experts *o, uint16_t *busy) {
 static void all_work(struct lane *l, const struct op_experts *o, bool is_down) {
     uint32_t n_most = (uint32_t)BY_MIN((uint64_t)o->n * o->n_used, (uint64_t)o->n_experts);
     uint32_t n_pieces = BY_MAX(cpu_n_pieces(l, UINT32_MAX) / n_most, 1u), n_busy = 0;
-    uint16_t busy[EXPERTS_MAX];
+    uint16_t busy[BY_EXPERTS_MAX];
     struct cpu_share share = cpu_share(l, n_most * n_pieces);
     for (uint32_t i = cpu_share_next(&share); i != UINT32_MAX; i = cpu_share_next(&share)) {
         if (n_busy == 0) n_busy = find_busy(o, busy);
@@ -83,7 +82,7 @@ static void all_work(struct lane *l, const struct op_experts *o, bool is_down) {
 }
 
 void cpu_experts(struct lane *l, const struct op_experts *o) {
-    by_assert(o->n_experts >= 1 && o->n_experts <= EXPERTS_MAX);
+    by_assert(o->n_experts >= 1 && o->n_experts <= BY_EXPERTS_MAX);
     if (o->n == 0) return;
     all_work(l, o, false);
     all_work(l, o, true);

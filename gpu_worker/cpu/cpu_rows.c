@@ -1,10 +1,9 @@
 /* Ops that go row by row: embedding, norm, gate, and the choice of experts. */
 #include "common/base/check.h"
+#include "common/modelfile/model_info.h"
 #include "gpu_worker/cpu/cpu.h"
 
 #include <math.h>
-
-enum { ROUTE_EXPERTS_MAX = 1024, ROUTE_GROUPS_MAX = 64 };
 
 void cpu_embed(struct lane *l, const struct op_embed *o) {
     struct cpu_share share = cpu_share(l, o->n);
@@ -66,7 +65,7 @@ static uint32_t top_two(const float *v, uint32_t n, float *first, float *second)
 
 /* Experts outside the best groups are out of the choice (DeepSeek). */
 static void keep_groups(const struct op_route *o, float *choice) {
-    float best[ROUTE_GROUPS_MAX];
+    float best[BY_EXPERT_GROUPS_MAX];
     uint32_t each = o->n_experts / o->n_groups;
     for (uint32_t g = 0; g < o->n_groups; g++) {
         float first, second;
@@ -101,7 +100,7 @@ static void weigh_chosen(const struct op_route *o, const float *logits, const fl
 }
 
 static void route_row(const struct op_route *o, uint32_t r) {
-    float scores[ROUTE_EXPERTS_MAX], choice[ROUTE_EXPERTS_MAX];
+    float scores[BY_EXPERTS_MAX], choice[BY_EXPERTS_MAX];
     const float *logits = o->logits + (size_t)r * o->logits_ld;
     uint32_t *experts = o->experts + (size_t)r * o->n_used;
     scores_of(o, logits, scores);
@@ -118,8 +117,8 @@ static void route_row(const struct op_route *o, uint32_t r) {
 }
 
 void cpu_route(struct lane *l, const struct op_route *o) {
-    by_assert(o->n_experts >= 1 && o->n_experts <= ROUTE_EXPERTS_MAX);
-    by_assert(o->n_used <= o->n_experts && o->n_groups <= ROUTE_GROUPS_MAX);
+    by_assert(o->n_experts >= 1 && o->n_experts <= BY_EXPERTS_MAX);
+    by_assert(o->n_used <= o->n_experts && o->n_groups <= BY_EXPERT_GROUPS_MAX);
     struct cpu_share share = cpu_share(l, o->n);
     for (uint32_t i = cpu_share_next(&share); i != UINT32_MAX; i = cpu_share_next(&share))
         route_row(o, o->first + i);
