@@ -34,8 +34,9 @@ static void add_wrapped(struct by_buf *out, struct by_str text, size_t at, size_
     by_buf_addc(out, '\n');
 }
 
+enum { HELP_AT = 30, WIDTH = 80 };
+
 static void add_option(struct by_buf *out, const struct by_options_row *r) {
-    enum { HELP_AT = 30, WIDTH = 80 };
     char flag[FLAG_MAX];
     by_options_row_flag(r->name, flag);
     size_t from = out->n;
@@ -45,34 +46,50 @@ static void add_option(struct by_buf *out, const struct by_options_row *r) {
                 : r->kind == KIND_CHOICE ? " WORD"
                                          : " N");
     size_t at = out->n - from;
-    by_buf_addf(out, "%*s", at < HELP_AT ? (int)(HELP_AT - at) : 1, "");
-    at = out->n - from;
+    if (at < HELP_AT)
+        by_buf_addf(out, "%*s", (int)(HELP_AT - at), "");
+    else
+        by_buf_addf(out, "\n%*s", HELP_AT, "");
     struct by_buf help;
     by_buf_init(&help, 4096);
     by_buf_addz(&help, r->help);
     add_default(&help, r);
-    add_wrapped(out, by_buf_str(&help), at, HELP_AT, WIDTH);
+    add_wrapped(out, by_buf_str(&help), HELP_AT, HELP_AT, WIDTH);
     by_buf_release(&help);
 }
 
-void by_options_text_help(struct by_buf *out, const struct by_options_program *prog) {
-    by_buf_addf(out, "%s - %s\n\nusage: %s %s\n", prog->name, prog->summary, prog->name,
-                prog->usage ? prog->usage : "[options]");
+/* The options that the program reads, section by section; false: it reads none. */
+static bool add_each(struct by_buf *out, uint32_t who, const char *before, const char *after,
+                     void (*add)(struct by_buf *out, const struct by_options_row *r)) {
     const char *section = NULL;
+    bool any = false;
     for (size_t i = 0; i < by_options_n_rows; i++) {
-        if (by_options_rows[i].kind == KIND_SECTION) section = by_options_rows[i].name;
-        if (!by_options_row_is_value(&by_options_rows[i]) ||
-            !by_options_row_is_read(&by_options_rows[i], prog->who))
-            continue;
-        if (section) by_buf_addf(out, "\n%s\n", section);
+        const struct by_options_row *r = &by_options_rows[i];
+        if (r->kind == KIND_SECTION) section = r->name;
+        if (!by_options_row_is_value(r) || !by_options_row_is_read(r, who)) continue;
+        if (section) by_buf_addf(out, "%s%s%s", before, section, after);
         section = NULL;
-        add_option(out, &by_options_rows[i]);
+        add(out, r);
+        any = true;
     }
+    return any;
+}
+
+void by_options_text_help(struct by_buf *out, const struct by_options_program *prog) {
+    enum { INDENT = 4 };
+    by_buf_addf(out, "%s - ", prog->name);
+    add_wrapped(out, by_str_of(prog->summary), out->n, INDENT, WIDTH);
+    size_t from = out->n;
+    by_buf_addf(out, "\nusage: %s ", prog->name);
+    add_wrapped(out, by_str_of(prog->usage ? prog->usage : "[options]"), out->n - from - 1, INDENT,
+                WIDTH);
+    if (add_each(out, prog->who, "\n", "\n", add_option))
+        by_buf_addz(out,
+                    "\nEvery option can also be set as BANYAN_NAME in the environment, or as\n"
+                    "name: value in the file that --config names. Flags win over the environment,\n"
+                    "the environment over the file.");
     by_buf_addz(out,
-                "\nEvery option can also be set as BANYAN_NAME in the environment, or as\n"
-                "name: value in the file that --config names. Flags win over the environment,\n"
-                "the environment over the file.\n"
-                "  --help, --man, --version    print this, the manual page or the version\n");
+                "\n  --help, --man, --version    print this, the manual page or the version\n");
 }
 
 /* ---- the manual page ---- */
@@ -83,6 +100,7 @@ static void add_roff(struct by_buf *out, const char *text) {
         if (p == text && (*p == '.' || *p == '\'')) by_buf_addz(out, "\\&");
         if (*p == '-' || *p == '\\') by_buf_addc(out, '\\');
         by_buf_addc(out, *p);
+        if (*p == '|') by_buf_addz(out, "\\:"); /* a line may end in a list of words */
     }
 }
 
@@ -116,20 +134,18 @@ void by_options_text_man(struct by_buf *out, const struct by_options_program *pr
     add_roff(out, prog->summary);
     by_buf_addf(out, "\n.SH SYNOPSIS\n.B %s\n", prog->name);
     add_roff(out, prog->usage ? prog->usage : "[options]");
-    by_buf_addz(out, "\n.SH OPTIONS\n");
-    const char *section = NULL;
-    for (size_t i = 0; i < by_options_n_rows; i++) {
-        const struct by_options_row *r = &by_options_rows[i];
-        if (r->kind == KIND_SECTION) section = r->name;
-        if (!by_options_row_is_value(r) || !by_options_row_is_read(r, prog->who)) continue;
-        if (section) by_buf_addf(out, ".SS %s\n", section);
-        section = NULL;
-        add_man_option(out, r);
+    struct by_buf options;
+    by_buf_init(&options, 1 << 20);
+    if (add_each(&options, prog->who, ".SS ", "\n", add_man_option)) {
+        by_buf_addz(out, "\n.SH OPTIONS\n");
+        by_buf_add_str(out, by_buf_str(&options));
+        by_buf_addz(out,
+                    ".SH ENVIRONMENT AND FILES\nEvery option can also be set as BANYAN_NAME in the "
+                    "environment, or as name: value in the file that\n.B \\-\\-config\nnames. "
+                    "Flags win over the environment, the environment over the file.");
     }
-    by_buf_addz(out,
-                ".SH ENVIRONMENT AND FILES\nEvery option can also be set as BANYAN_NAME in the "
-                "environment, or as name: value in the file that\n.B \\-\\-config\nnames. "
-                "Flags win over the environment, the environment over the file.\n");
+    by_buf_addc(out, '\n');
+    by_buf_release(&options);
 }
 
 /* ---- the page in deploy/docs ---- */
