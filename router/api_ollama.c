@@ -39,13 +39,22 @@ static void write_done(const struct request *q, const struct journal_entry *e, s
                 (unsigned long long)BY_MAX(now_ns - first_ns, (uint64_t)1));
 }
 
+/* As the model wrote them, but in one line: between its words JSON takes a blank for a line's end, and within none there is any. */
+static void write_arguments(struct by_str arguments, struct by_buf *out) {
+    size_t from = out->n;
+    by_buf_add_str(out, arguments);
+    for (size_t i = from; i < out->n; i++) {
+        if (out->p[i] == '\n' || out->p[i] == '\r') out->p[i] = ' ';
+    }
+}
+
 static void write_calls(const struct chat_view *v, size_t from, struct by_buf *out) {
     by_buf_addz(out, ",\"tool_calls\":[");
     for (size_t i = from; i < v->said.n_calls; i++) {
         by_buf_addz(out, i > from ? ",{\"function\":{\"name\":" : "{\"function\":{\"name\":");
         by_buf_add_json_str(out, v->said.calls[i].name);
         by_buf_addz(out, ",\"arguments\":");
-        by_buf_add_str(out, v->said.calls[i].arguments);
+        write_arguments(v->said.calls[i].arguments, out);
         by_buf_addz(out, "}}");
     }
     by_buf_addc(out, ']');

@@ -24,6 +24,8 @@ def lines_of(server, path, b):
 
 @pytest.mark.parametrize("text, content, thinking, n_calls", [
     ("plain words", "plain words", "", 0), ("I look. " + CALL + CALL, "I look.", "", 2), ("<think>hm</think>Yes.", "Yes.", "hm", 0),
+    # arguments over several lines, which made several of an answer's one
+    (CALL.replace("{\"x\": ", "{\n  \"x\": ").replace("b\"}", "b\"\r\n}"), "", "", 1),
 ])
 def test_chat_streams_the_same(parrot, text, content, thinking, n_calls):  # noqa: F811
     whole = parrot.ok("/api/chat", chat(text, tools=TOOLS, stream=False))
