@@ -250,10 +250,6 @@ struct request_id *conn_id(struct conn *c) {
     return &c->id;
 }
 
-const char *conn_peer(const struct conn *c) {
-    return c->peer;
-}
-
 /* ---- reading ---- */
 
 static void refuse(struct conn *c, int status, const char *text) {

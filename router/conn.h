@@ -63,6 +63,5 @@ const struct trace_context *conn_trace(const struct conn *c); /* of the request 
 struct request_id *conn_id(struct conn *c); /* of the request in hand, until its answer begins */
 /* does the request in hand come from a page that may read the answer? */
 bool conn_origin_may(const struct conn *c);
-const char *conn_peer(const struct conn *c); /* address, for the log */
 
 #endif

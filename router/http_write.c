@@ -74,18 +74,3 @@ void http_write_chunk(struct by_buf *out, struct by_str bytes) {
 void http_write_last_chunk(struct by_buf *out) {
     by_buf_addz(out, "0\r\n\r\n");
 }
-
-void sse_write(struct by_buf *out, struct by_str json) {
-    by_buf_addz(out, "data: ");
-    by_buf_add_str(out, json);
-    by_buf_addz(out, "\n\n");
-}
-
-void sse_write_event(struct by_buf *out, const char *event, struct by_str json) {
-    by_buf_addf(out, "event: %s\n", event);
-    sse_write(out, json);
-}
-
-void sse_write_done(struct by_buf *out) {
-    by_buf_addz(out, "data: [DONE]\n\n");
-}

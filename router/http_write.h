@@ -1,8 +1,9 @@
-/* http_write.h - response heads and server-sent events, as bytes.
+/* http_write.h - response heads and chunks, as bytes.
  *
- *     HTTP/1.1 200 OK CRLF  headers CRLF  CRLF  body          data: {json} LF LF … data: [DONE] LF LF
+ *     HTTP/1.1 200 OK CRLF  headers CRLF  CRLF  body                2a CRLF … CRLF … 0 CRLF CRLF
  *
- * Always: a header value never carries CR, LF or NUL (they are dropped), so nothing from a client can end a head.
+ * Always: of what a client says a head has ids that were checked (request_id.h, trace_context.h) and an origin that is in our list:
+ * nothing of it can end a head.
  * Owner: nobody; writes into the caller's buffer. */
 #ifndef ROUTER_HTTP_WRITE_H
 #define ROUTER_HTTP_WRITE_H
@@ -31,9 +32,5 @@ void http_write_head(struct by_buf *out, const struct http_head *h);
 /* One chunk of a chunked body; http_write_last_chunk ends it. */
 void http_write_chunk(struct by_buf *out, struct by_str bytes);
 void http_write_last_chunk(struct by_buf *out);
-
-void sse_write(struct by_buf *out, struct by_str json); /* data: json */
-void sse_write_event(struct by_buf *out, const char *event, struct by_str json);
-void sse_write_done(struct by_buf *out); /* data: [DONE] */
 
 #endif

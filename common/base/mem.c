@@ -7,12 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static atomic_uint_fast64_t n_allocs, n_frees, fail_in;
-
-static bool fails_now(void) {
-    if (BY_LIKELY(atomic_load_explicit(&fail_in, memory_order_relaxed) == 0)) return false;
-    return atomic_fetch_sub(&fail_in, 1) == 1;
-}
+static atomic_uint_fast64_t n_allocs, n_frees;
 
 static void *counted(void *p) {
     if (p) atomic_fetch_add_explicit(&n_allocs, 1, memory_order_relaxed);
@@ -31,7 +26,7 @@ static size_t product(size_t n, size_t each) {
 }
 
 void *by_alloc(size_t n) {
-    return or_die(counted(fails_now() ? NULL : calloc(1, n ? n : 1)), n);
+    return or_die(counted(calloc(1, n ? n : 1)), n);
 }
 
 void *by_alloc_array(size_t n, size_t each) {
@@ -39,17 +34,12 @@ void *by_alloc_array(size_t n, size_t each) {
 }
 
 void *by_try_alloc(size_t n) {
-    return counted(fails_now() ? NULL : malloc(n ? n : 1));
-}
-
-void *by_try_realloc(void *p, size_t n) {
-    void *q = fails_now() ? NULL : realloc(p, n ? n : 1);
-    if (q && !p) counted(q);
-    return q;
+    return counted(malloc(n ? n : 1));
 }
 
 void *by_realloc(void *p, size_t n) {
-    return or_die(by_try_realloc(p, n), n);
+    void *q = or_die(realloc(p, n ? n : 1), n);
+    return p ? q : counted(q);
 }
 
 void *by_realloc_array(void *p, size_t n, size_t each) {
@@ -57,7 +47,7 @@ void *by_realloc_array(void *p, size_t n, size_t each) {
 }
 
 void *by_try_alloc_aligned(size_t align, size_t n) {
-    return counted(fails_now() ? NULL : aligned_alloc(align, BY_ALIGN_UP(n ? n : 1, align)));
+    return counted(aligned_alloc(align, BY_ALIGN_UP(n ? n : 1, align)));
 }
 
 void *by_memdup(const void *p, size_t n) {
@@ -96,8 +86,4 @@ void by_mem_one_heap(void) {
 
 void by_mem_give_back(void) {
     (void)malloc_trim(0);
-}
-
-void by_mem_fail_nth(uint64_t n) {
-    atomic_store(&fail_in, n);
 }

@@ -53,10 +53,6 @@ void by_observe(enum by_metric m, double value) {
     by_observe_many(m, value, 1);
 }
 
-double by_metric_get(enum by_metric m) {
-    return atomic_load(&values[m]);
-}
-
 static void histogram_text(struct by_buf *out, size_t m) {
     const struct row *r = &rows[m];
     uint64_t n = 0;

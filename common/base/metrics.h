@@ -24,7 +24,6 @@ void by_count(enum by_metric m, uint64_t n);
 void by_gauge(enum by_metric m, double value);
 void by_observe(enum by_metric m, double value);
 void by_observe_many(enum by_metric m, double value, uint64_t n); /* the same value n times */
-double by_metric_get(enum by_metric m);   /* counter or gauge value; a histogram's sum */
-void by_metrics_text(struct by_buf *out); /* Prometheus text format 0.0.4 */
+void by_metrics_text(struct by_buf *out);                         /* Prometheus text format 0.0.4 */
 
 #endif

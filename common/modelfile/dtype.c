@@ -152,7 +152,7 @@ float by_f8_e4m3_to_f32(uint8_t v) {
     return by_bits_f32(sign | (exp + 120u) << 23 | man << 20);
 }
 
-float by_f8_e5m2_to_f32(uint8_t v) {
+static float e5m2_to_f32(uint8_t v) {
     return by_f16_to_f32((uint16_t)(v << 8)); /* the upper half of an f16 */
 }
 
@@ -283,7 +283,7 @@ static float plain_to_f32(enum by_dtype t, const uint8_t *p) {
     case BY_DTYPE_F8_E4M3:
         return by_f8_e4m3_to_f32(*p);
     case BY_DTYPE_F8_E5M2:
-        return by_f8_e5m2_to_f32(*p);
+        return e5m2_to_f32(*p);
     case BY_DTYPE_F8_E8M0:
         return by_f8_e8m0_to_f32(*p);
     case BY_DTYPE_I8:

@@ -222,7 +222,6 @@ static inline float by_f16_to_f32(uint16_t h) {
 uint16_t
 by_f32_to_f16(float f); /* nearest, ties to even; past the range: infinity; NaN stays NaN */
 float by_f8_e4m3_to_f32(uint8_t v);
-float by_f8_e5m2_to_f32(uint8_t v);
 float by_f8_e8m0_to_f32(uint8_t v);
 
 #endif

@@ -330,10 +330,6 @@ const struct by_tensor_info *by_gguf_find(const struct by_gguf *g, struct by_str
     return by_strmap_get(&g->tensor_index, name, &i) ? &g->tensors[i] : NULL;
 }
 
-struct by_str by_gguf_bytes(const struct by_gguf *g) {
-    return g->bytes;
-}
-
 size_t by_gguf_n_keys(const struct by_gguf *g) {
     return g->n_keys;
 }

@@ -51,7 +51,6 @@ size_t by_gguf_n_tensors(const struct by_gguf *g);
 const struct by_tensor_info *by_gguf_tensor(const struct by_gguf *g, size_t i);
 /* NULL: not there */
 const struct by_tensor_info *by_gguf_find(const struct by_gguf *g, struct by_str name);
-struct by_str by_gguf_bytes(const struct by_gguf *g); /* the whole file */
 
 /* One key and its value, in file order. */
 struct by_gguf_key {

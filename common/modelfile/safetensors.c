@@ -336,7 +336,3 @@ const struct by_tensor_info *by_safetensors_find(const struct by_safetensors *s,
     uint64_t i;
     return by_strmap_get(&s->by_name, name, &i) ? &s->tensors[i] : NULL;
 }
-
-size_t by_safetensors_n_files(const struct by_safetensors *s) {
-    return s->n_shards;
-}

@@ -36,6 +36,5 @@ size_t by_safetensors_n(const struct by_safetensors *s);
 const struct by_tensor_info *by_safetensors_tensor(const struct by_safetensors *s, size_t i);
 const struct by_tensor_info *by_safetensors_find(const struct by_safetensors *s,
                                                  struct by_str name); /* NULL: none */
-size_t by_safetensors_n_files(const struct by_safetensors *s);
 
 #endif

@@ -233,10 +233,6 @@ struct by_str by_decoder_bytes(const struct by_decoder *d, uint32_t id) {
     return by_vocab_get(&d->bytes, id);
 }
 
-bool by_decoder_is_raw(const struct by_decoder *d) {
-    return d->is_raw;
-}
-
 /* ---- a stream of tokens ---- */
 
 void by_decoder_start(const struct by_decoder *d, struct by_decoder_state *s) {

@@ -46,15 +46,14 @@ struct by_decoder_state {
 };
 void by_decoder_start(const struct by_decoder *d, struct by_decoder_state *s);
 /* Appends the id's bytes to text. A run of byte tokens stays as raw bytes at the text's end, n_run of them, until
- * something else follows and settles it. Text is otherwise UTF-8, unless by_decoder_is_raw. */
+ * something else follows and settles it. Text is otherwise UTF-8, but at byte level, where bytes
+ * make characters only together. */
 void by_decoder_push(const struct by_decoder *d, struct by_decoder_state *s, uint32_t id,
                      struct by_buf *text);
 /* ends a run, if there is one */
 void by_decoder_settle(struct by_decoder_state *s, struct by_buf *text);
 /* No token follows: appends what was kept back for that. */
 void by_decoder_finish(const struct by_decoder *d, struct by_decoder_state *s, struct by_buf *text);
-/* byte level: bytes that make characters only together */
-bool by_decoder_is_raw(const struct by_decoder *d);
 
 /* Appends bytes with each broken part as U+FFFD. */
 void by_decoder_add_lossy(struct by_buf *out, struct by_str bytes);

@@ -353,7 +353,3 @@ void by_normalize_free(struct by_normalize *z) {
     by_buf_release(&z->scratch[1]);
     by_free(z);
 }
-
-bool by_normalize_is_empty(const struct by_normalize *z) {
-    return z->n == 0;
-}

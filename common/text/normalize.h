@@ -19,7 +19,6 @@ struct by_normalize;
 BY_MUST_USE int by_normalize_parse(struct by_normalize **out, const struct by_json *j,
                                    const struct by_uni *u, struct by_err *err);
 void by_normalize_free(struct by_normalize *z); /* NULL is fine */
-bool by_normalize_is_empty(const struct by_normalize *z);
 /* A text begins, whatever its parts: what it may take starts anew (regex.h). */
 void by_normalize_begin(struct by_normalize *z);
 /* *out is `text` or borrowed until the next call. BY_ELIMIT when it grows past `max`. */

@@ -275,10 +275,6 @@ int child_pid(const struct child *c) {
     return c->is_running ? c->process->pid : 0;
 }
 
-bool child_was_ready(const struct child *c) {
-    return c->was_ready;
-}
-
 double child_seconds(const struct child *c) {
     return c->seconds;
 }
@@ -310,12 +306,4 @@ void child_signal(struct child *c, int sig) {
 void supervisor_signal_all(struct supervisor *s, int sig) {
     for (BY_LIST_EACH(node, &s->children))
         child_signal(BY_CONTAINER_OF(node, struct child, node), sig);
-}
-
-struct child *supervisor_find(struct supervisor *s, const char *name) {
-    for (BY_LIST_EACH(node, &s->children)) {
-        struct child *c = BY_CONTAINER_OF(node, struct child, node);
-        if (strcmp(c->name, name) == 0) return c;
-    }
-    return NULL;
 }

@@ -42,14 +42,12 @@ const char *child_name(const struct child *c);
 const char *child_status(const struct child *c);     /* what it last said of itself; "" at first */
 const char *child_last_words(const struct child *c); /* why it ends, or ended; "": it did not say */
 int child_pid(const struct child *c);                /* 0: not running */
-bool child_was_ready(const struct child *c);
-double child_seconds(const struct child *c); /* from its start to READY=1 */
+double child_seconds(const struct child *c);         /* from its start to READY=1 */
 bool supervisor_all_ready(const struct supervisor *s);
 bool supervisor_all_gone(const struct supervisor *s);
 /* From now on nothing is started. */
 void supervisor_stop_starting(struct supervisor *s);
 void child_signal(struct child *c, int signal);
 void supervisor_signal_all(struct supervisor *s, int signal);
-struct child *supervisor_find(struct supervisor *s, const char *name);
 
 #endif
