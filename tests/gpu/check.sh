@@ -1,6 +1,7 @@
 #!/bin/sh
 # check.sh - everything that only a GPU can show, in one go, without network; `make gpu-check` runs it. Needs nvcc, a C++
-# compiler and the libraries of deploy/setup.sh. Without libzmq it is the kernels alone: ceilings, ops, attention, FP8.
+# compiler, cmocka and the libraries of deploy/setup.sh. Without libzmq it is the kernels alone (ceilings, ops, attention, FP8), and of
+# the libraries cJSON, libyaml and xxHash.
 #
 #   tests/gpu/check.sh [MODEL_DIR]      a model for the last part; default: the tiny ones of ../shared/data
 #
@@ -16,17 +17,7 @@
 # of parts that failed. Nothing in it has run on a GPU so far: the first run is also the test of this script.
 set -u
 cd "$(dirname "$0")/../.."
-command -v nvidia-smi >/dev/null || { echo "gpu-check: no nvidia-smi here: no GPU, or no driver" >&2; exit 1; }
-cards=$(nvidia-smi --query-gpu=name --format=csv,noheader) || # it says why on stdout
-    { echo "gpu-check: nvidia-smi finds no GPU: $(printf %s "$cards" | head -n 1)" >&2; exit 1; }
-card=$(printf '%s\n' "$cards" | head -n 1)
-[ -n "$card" ] || { echo "gpu-check: nvidia-smi names no GPU" >&2; exit 1; }
-name=$(printf '%s\n' "$card" | tr -c 'A-Za-z0-9\n' '-' | tr -s '-')
-n_cards=$(printf '%s\n' "$cards" | grep -cxF "$card")
-capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)
-cache=${BANYAN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/banyan}
 build=build-gpu
-out=tests/bench/results/gpu-$name.md
 seconds_all=${BANYAN_GPU_SECONDS:-600}
 end=0 # second at which all is to be done; 0: not set yet
 cut=
@@ -73,22 +64,16 @@ measure() { # measure MODEL FLAGS…: steps of decode and prompts
         --one-batch 1x128x64,8x128x64,64x128x32,1x2048x1,4x2048x1
 }
 
-# The Python that has torch and transformers, if one has.
-python=python3
-for other in .venv-transformers/bin/python .venv/bin/python python3; do
-    command -v "$other" >/dev/null && "$other" -c 'import torch, transformers' 2>/dev/null && python=$other && break
-done
-
-server() { # server PART …
-    if [ -x "$build/bin/banyan" ]; then
-        BANYAN_BUILD=$PWD/$build "$python" tests/gpu/check_server.py "$@"
+server() { # server PART …: cuDNN's alone does without a server
+    if [ -x "$build/bin/banyan" ] || [ "$1" = attention ]; then
+        BANYAN_BUILD=$PWD/$build "$GPU_PYTHON" tests/gpu/check_server.py "$@"
     else
         echo "not here: $build/bin/banyan, which needs libzmq and the other libraries of deploy/setup.sh"
     fi
 }
 
 two_cards() { # sums in windows of memory, which two ranks on one card cannot have
-    if [ "$n_cards" -ge 2 ]; then
+    if [ "$GPU_CARDS" -ge 2 ]; then
         BANYAN_TEST_CUDA_WAYS=windows server ranks "$1" two
     else
         echo "not here: a second card"
@@ -110,11 +95,30 @@ if [ "${1:-}" = --part ]; then
     exit
 fi
 
+# The cards that programs see, in nvidia-smi's order; a toolkit's programs, where nobody has named them.
+export CUDA_DEVICE_ORDER=PCI_BUS_ID PATH="$PATH:/usr/local/cuda/bin"
+ask() { nvidia-smi ${CUDA_VISIBLE_DEVICES:+-i "$CUDA_VISIBLE_DEVICES"} --query-gpu="$1" --format=csv,noheader; }
+command -v nvidia-smi >/dev/null || { echo "gpu-check: no nvidia-smi here: no GPU, or no driver" >&2; exit 1; }
+cards=$(ask name) || # it says why on stdout
+    { echo "gpu-check: nvidia-smi finds no GPU: $(printf %s "$cards" | head -n 1)" >&2; exit 1; }
+card=$(printf '%s\n' "$cards" | head -n 1)
+[ -n "$card" ] || { echo "gpu-check: nvidia-smi names no GPU" >&2; exit 1; }
+name=$(printf '%s\n' "$card" | tr -c 'A-Za-z0-9\n' '-' | tr -s '-')
+capability=$(ask compute_cap | head -n 1 | tr -d .)
+cache=${BANYAN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/banyan}
+out=tests/bench/results/gpu-$name.md
+# For the parts: how many such cards; the Python that has torch and transformers, if one has.
+GPU_CARDS=$(printf '%s\n' "$cards" | grep -cxF "$card") GPU_PYTHON=python3
+export GPU_CARDS GPU_PYTHON
+for python in .venv-transformers/bin/python .venv/bin/python python3; do
+    command -v "$python" >/dev/null && "$python" -c 'import torch, transformers' 2>/dev/null && GPU_PYTHON=$python && break
+done
+
 {
     printf '# %s\n\n' "$name"
     nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv
     pkg-config --exists libzmq || { export TARGET=gpu_kernels && printf '\nNo libzmq here: the kernels alone.\n'; }
-    part 600 "Build" deploy/build.sh "$build" -DBANYAN_CUDA=ON -DBANYAN_CUDA_RELEASE=ON -DBANYAN_GPU_TESTS=ON
+    part 600 "Build" deploy/build.sh "$build" -DBANYAN_CUDA=ON -DBANYAN_CUDA_RELEASE=ON -DBANYAN_GPU_TESTS=ON -DBUILD_TESTING=OFF
     programs=$(cd "$build/tests" 2>/dev/null && ls -d gpu_* | grep -v -e '\.' -e gpu_fp8)
     ways= # of FP8 that such a card has
     [ "$capability" -lt 89 ] || ways=fp8
@@ -143,7 +147,7 @@ fi
     for model in ${1:-../shared/data/tiny/llama-gqa}; do
         part 60 "Two NCCL ranks on this card against one, $model" server ranks "$model"
         part 45 "Two ranks on two cards against one, $model" two_cards "$model"
-        [ "$n_cards" -lt 2 ] || proven windows
+        [ "$GPU_CARDS" -lt 2 ] || proven windows
         part 30 "Steps of $model" measure "$model"
         part 30 "The same without graphs" measure "$model" --disable-cuda-graph
         part 30 "The same, deterministic" measure "$model" --deterministic
