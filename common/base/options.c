@@ -253,16 +253,23 @@ void by_options_release(struct by_options *o) {
     *o = (struct by_options){0};
 }
 
-void by_options_hand_on(const struct by_options *o) {
+char **by_options_hand_on(const struct by_options *o, uint32_t who) {
+    char **env = by_alloc_array(by_options_n_rows + 1, sizeof *env);
+    size_t n = 0;
     for (size_t i = 0; i < by_options_n_rows; i++) {
         const struct by_options_row *r = &by_options_rows[i];
         char name[FLAG_MAX];
+        if (!by_options_row_is_value(r)) continue;
         by_options_env_name(r->name, name);
-        if (is_key(r) && *str_at(o, r))
-            setenv(name, *str_at(o, r), 1);
-        else if (by_options_row_is_value(r))
-            unsetenv(name);
+        if (is_key(r) && r->who & who && *str_at(o, r)) {
+            struct by_buf text;
+            by_buf_init(&text, 1 << 20);
+            by_buf_addf(&text, "%s=%s", name, *str_at(o, r));
+            env[n++] = by_buf_take(&text, NULL);
+        }
+        unsetenv(name);
     }
+    return env;
 }
 
 char **by_options_argv(const struct by_options *o, const char *program, uint32_t who) {

@@ -65,8 +65,9 @@ void by_options_release(struct by_options *o);
  * NULL-terminated, yours: by_options_argv_free. Keys are left out, since all users see a command line. */
 BY_MUST_USE char **by_options_argv(const struct by_options *o, const char *program, uint32_t who);
 void by_options_argv_free(char **argv);
-/* Makes the environment what children need beside their argv: keys are in it, and no other option is, so that a flag
- * that says the default stays stronger than the variable that it overruled. */
-void by_options_hand_on(const struct by_options *o);
+/* Takes the options out of the environment, so that in children, too, a flag that says the default stays stronger than the variable
+ * that it overruled. What a child that reads `who` needs beside its argv, its keys, as NAME=value: NULL-terminated, yours
+ * (by_options_argv_free). */
+BY_MUST_USE char **by_options_hand_on(const struct by_options *o, uint32_t who);
 
 #endif

@@ -36,6 +36,7 @@ static struct serve {
     struct child *router;
     struct workers workers;
     char *run_dir, *exe_dir;
+    char **keys; /* the router's environment */
     bool owns_run_dir, was_ready, is_stopping;
     int status;     /* not 0: it has failed, and … */
     char why[1200]; /* … this is the last line, where one looks who comes later */
@@ -138,7 +139,8 @@ static int start_all(struct by_err *err) {
                        NULL);
     }
     supervisor_add(s, "detokenizer", argv_of("banyan-detokenizer", BY_FOR_DETOKENIZER, "0"), NULL);
-    serve.router = supervisor_add(s, "router", argv_of("banyan-router", BY_FOR_ROUTER, "0"), NULL);
+    serve.router = supervisor_add(s, "router", argv_of("banyan-router", BY_FOR_ROUTER, "0"),
+                                  (const char *const *)serve.keys);
     return 0;
 }
 
@@ -157,7 +159,8 @@ static void keep_port(void) {
     }
     if (serve.o.port || !by_str_to_u64(host, &port) || !port || port > UINT16_MAX) return;
     serve.o.port = (int64_t)port;
-    child_set_argv(serve.router, argv_of("banyan-router", BY_FOR_ROUTER, "0"), NULL);
+    child_set_argv(serve.router, argv_of("banyan-router", BY_FOR_ROUTER, "0"),
+                   (const char *const *)serve.keys);
 }
 
 static void on_ready(void *ctx, struct child *c) {
@@ -295,7 +298,7 @@ static int prepare(int argc, char **argv, struct by_err *err) {
     if (!by_log_level_parse(serve.o.log_level, &log.level)) log.level = BY_LOG_INFO;
     by_log_init(&log);
     by_proc_init("serve");
-    by_options_hand_on(&serve.o);
+    serve.keys = by_options_hand_on(&serve.o, BY_FOR_ROUTER);
     /* the children's own filters add to it */
     by_sandbox_enter(serve.o.sandbox, BY_SANDBOX_PROGRAMS);
     if (strcmp(serve.o.model_impl, "sglang") == 0) {

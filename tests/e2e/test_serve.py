@@ -270,6 +270,20 @@ def test_the_model_may_be_named_without_a_flag(worker):
     assert subprocess.run([BIN / "banyan-scheduler", "word"], capture_output=True, timeout=30).returncode == 78
 
 
+def test_keys_are_the_routers_alone(worker):
+    """Every child had them in its environment, the Transformers worker with a model's own code among them; a new router has them again."""
+    keys = {b"BANYAN_API_KEY=a-clients-key", b"BANYAN_ADMIN_API_KEY=an-admins-key"}
+    with Serve(*FLAGS, "--admin-api-key", "an-admins-key", worker=worker, env={"BANYAN_API_KEY": "a-clients-key"}) as s:
+        for _ in range(2):
+            for name, pid in s.pids().items():
+                has = set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")) & keys
+                assert has == (keys if name == "router" else set()), name
+                assert b"s-key" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+            old = s.pids()["router"]
+            os.kill(old, signal.SIGKILL)
+            wait_for("another router", lambda: s.pids().get("router", old) != old and s.get("/health").status == 200)
+
+
 def test_a_mistake_in_the_options_has_a_status_of_its_own(worker, tmp_path):
     """systemd started a unit with a slip in banyan.yaml again, ten times a second, for ever."""
     units = (ROOT / "deploy/systemd/banyan-.service.d/10-common.conf").read_text()

@@ -110,10 +110,17 @@ TEST(keys_go_to_children_by_the_environment) {
     int n = 0;
     for (; argv[n]; n++)
         assert_null(strstr(argv[n], "secret-word"));
-    by_options_hand_on(&o);
+    char **none = by_options_hand_on(&o, BY_FOR_WORKER),
+         **env = by_options_hand_on(&o, BY_FOR_ROUTER);
+    assert_null(none[0]); /* it may run a model's own code */
+    assert_string_equal(env[0], "BANYAN_API_KEY=secret-word");
+    assert_null(env[1]);
+    putenv(env[0]);
     assert_int_equal(by_options_parse(&child, &router, n, argv, &err), 0);
     assert_string_equal(child.api_key, "secret-word");
     unsetenv("BANYAN_API_KEY");
+    by_options_argv_free(none);
+    by_options_argv_free(env);
     by_options_argv_free(argv);
     by_options_release(&o);
     by_options_release(&child);
@@ -132,7 +139,7 @@ TEST(a_flag_that_says_the_default_wins_in_children_too) {
     setenv("BANYAN_DEVICE", "cuda", 1);
     setenv("BANYAN_THREADS", "3", 1);
     assert_int_equal(by_options_parse(&o, &serve, 3, argv, &err), 0);
-    by_options_hand_on(&o);
+    by_options_argv_free(by_options_hand_on(&o, BY_FOR_WORKER));
     char **words = by_options_argv(&o, "banyan-gpu-worker", BY_FOR_WORKER);
     int n = 0;
     while (words[n])
