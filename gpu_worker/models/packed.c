@@ -196,20 +196,20 @@ static int measure(struct packed *p, struct by_err *err) {
     by_tensor_rows(p->q, &rows, &cols);
     by_tensor_rows(p->scales, &s_rows, &s_cols);
     bool is_rows = p->order == ORDER_ROWS;
-    uint64_t across = p->order == ORDER_GPTQ  ? m->n_cols
-                      : p->order == ORDER_AWQ ? m->n_rows
-                                              : m->n_cols;
+    uint64_t across = p->order == ORDER_AWQ ? m->n_rows : m->n_cols;
     uint64_t words = p->order == ORDER_GPTQ ? rows : cols,
              other = p->order == ORDER_GPTQ ? cols : rows;
     uint64_t other_want = p->order == ORDER_AWQ ? m->n_cols : m->n_rows,
              groups = is_rows ? s_cols : s_rows;
     p->bits = across ? (uint32_t)(words * 32 / across) : 0;
-    if (p->q->dtype != BY_DTYPE_I32 || other != other_want ||
-        (p->bits != 2 && p->bits != 4 && p->bits != 8) || words * 32 != across * p->bits)
+    bool is_known = p->bits == 4 || (p->order != ORDER_AWQ && (p->bits == 2 || p->bits == 8));
+    if (p->q->dtype != BY_DTYPE_I32 || other != other_want || !is_known ||
+        words * 32 != across * p->bits)
         return by_fail(err, BY_EUNSUPPORTED,
                        "the tensor %s: %" PRIu64 " x %" PRIu64
-                       " words for a matrix of %u x %u are not 2, 4 or 8 bits a weight",
-                       m->name, rows, cols, m->n_rows, m->n_cols);
+                       " words for a matrix of %u x %u are not %s bits a weight",
+                       m->name, rows, cols, m->n_rows, m->n_cols,
+                       p->order == ORDER_AWQ ? "AWQ's 4" : "2, 4 or 8");
     if (!by_dtype_is_float(p->scales->dtype) || (is_rows ? s_rows : s_cols) != m->n_rows ||
         groups == 0 || groups > m->n_cols || m->n_cols % groups)
         return matrix_shape_error(p->scales, err, "a scale a group for each of %u outputs",

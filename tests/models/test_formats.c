@@ -319,5 +319,43 @@ TEST(quantising_at_load_gives_the_rounded_weights) {
     cpu->close(cpu);
 }
 
+/* AWQ deals eight weights to a word by a table of eight: sixteen read behind its end. */
+TEST(awq_of_other_than_4_bits_is_refused) {
+    UNUSED_STATE;
+    struct by_model_dir *source = NULL, *d = NULL;
+    struct st_writer *w = by_alloc(sizeof *w);
+    struct model *m = NULL;
+    struct by_err err = {0};
+    char dir[] = "/tmp/banyan-format-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    if (by_model_dir_open(&source, SOURCE, &err)) fail_msg("%s", err.text);
+    for (size_t i = 0; i < by_model_dir_n_tensors(source); i++) {
+        const struct by_tensor_info *t = by_model_dir_tensor(source, i);
+        char stem[ST_NAME_MAX];
+        uint64_t rows, cols;
+        by_tensor_rows(t, &rows, &cols);
+        snprintf(stem, sizeof stem, "%.*s", (int)(t->name.n - strlen(".weight")), t->name.p);
+        if (strstr(stem, "_proj")) {
+            add(w, stem, ".qweight", BY_DTYPE_I32, (uint32_t)cols, (uint32_t)rows / 16);
+            add(w, stem, ".qzeros", BY_DTYPE_I32, (uint32_t)cols / 32, (uint32_t)rows / 16);
+            add(w, stem, ".scales", BY_DTYPE_F16, (uint32_t)cols / 32, (uint32_t)rows);
+        } else {
+            memcpy(add(w, stem, ".weight", t->dtype, t->n_dims == 1 ? 0 : (uint32_t)rows,
+                       (uint32_t)cols),
+                   t->data, t->n_bytes);
+        }
+    }
+    st_end(w, dir, "{" SIZES ",\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":2}}");
+    if (by_model_dir_open(&d, dir, &err)) fail_msg("%s", err.text);
+    const struct model_options o = {.page_size = 16, .rows_max = 16, .logit_rows_max = 1};
+    assert_int_equal(model_open(&m, d, naive_backend(), &o, &err), BY_EUNSUPPORTED);
+    if (!strstr(err.text, "AWQ's 4 bits")) fail_msg("%s", err.text);
+    by_model_dir_close(d);
+    by_model_dir_close(source);
+    by_dir_remove(dir);
+    by_free(w);
+}
+
 WORLD_TESTS(RUN(each_format_gives_what_its_plain_twin_gives),
+            RUN(awq_of_other_than_4_bits_is_refused),
             RUN(quantising_at_load_gives_the_rounded_weights));
