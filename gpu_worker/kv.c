@@ -1,5 +1,6 @@
 #include "gpu_worker/kv.h"
 
+#include "common/base/cgroup.h"
 #include "common/base/log.h"
 
 #include <stdio.h>
@@ -41,18 +42,9 @@ int kv_check_dtype(enum kv_dtype t, const struct backend *b, struct by_err *err)
                    b->name);
 }
 
-/* The number in the first line of a file; false when there is none ("max"). */
-static bool read_number(const char *path, uint64_t *out) {
-    FILE *f = fopen(path, "re");
-    unsigned long long n;
-    bool ok = f && fscanf(f, "%llu", &n) == 1;
-    if (f) fclose(f);
-    if (ok) *out = n;
-    return ok;
-}
-
 uint64_t kv_free_memory(void) {
-    uint64_t free_bytes = 0, limit, used;
+    uint64_t free_bytes = 0;
+    struct by_cgroup group;
     char line[128];
     FILE *f = fopen("/proc/meminfo", "re");
     while (f && fgets(line, sizeof line, f)) {
@@ -60,10 +52,8 @@ uint64_t kv_free_memory(void) {
         if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) free_bytes = kib * 1024;
     }
     if (f) fclose(f);
-    if (read_number("/sys/fs/cgroup/memory.max", &limit) &&
-        read_number("/sys/fs/cgroup/memory.current", &used))
-        free_bytes = BY_MIN(free_bytes, limit > used ? limit - used : 0);
-    return free_bytes;
+    by_cgroup_read(&group, BY_CGROUP_ROOT, BY_CGROUP_MINE);
+    return BY_MIN(free_bytes, group.memory_free);
 }
 
 uint32_t kv_plan_steps(const struct by_options *o, uint32_t rows_max) {

@@ -1,5 +1,6 @@
 #include "common/base/proc.h"
 
+#include "common/base/cgroup.h"
 #include "common/base/check.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
@@ -197,26 +198,13 @@ uint64_t by_proc_n_fds(void) {
     return n;
 }
 
-/* cgroup v2: "max 100000" or "200000 100000" (microseconds a period). 0: no quota. */
-static uint32_t quota_cpus(void) {
-    struct by_buf text;
-    by_buf_init(&text, 4096);
-    uint64_t quota = 0, period = 0;
-    if (by_file_read(&text, "/sys/fs/cgroup/cpu.max", NULL) == 0) {
-        struct by_str rest = by_str_trim(by_buf_str(&text)), head;
-        by_str_split(&rest, ' ', &head);
-        if (!by_str_to_u64(head, &quota) || !by_str_to_u64(rest, &period)) quota = 0;
-    }
-    by_buf_release(&text);
-    return quota && period ? (uint32_t)BY_DIV_UP(quota, period) : 0;
-}
-
 uint32_t by_proc_n_cpus(void) {
     cpu_set_t set;
     uint32_t n = 1;
     if (sched_getaffinity(0, sizeof set, &set) == 0) n = (uint32_t)CPU_COUNT(&set);
-    uint32_t quota = quota_cpus();
-    return quota ? BY_MIN(n, quota) : n;
+    struct by_cgroup group;
+    by_cgroup_read(&group, BY_CGROUP_ROOT, BY_CGROUP_MINE);
+    return group.n_cpus ? BY_MIN(n, group.n_cpus) : n;
 }
 
 char *by_proc_exe_dir(void) {

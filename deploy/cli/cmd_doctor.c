@@ -1,4 +1,5 @@
 #include "deploy/cli/cmd.h"
+#include "common/base/cgroup.h"
 #include "common/base/file.h"
 #include "common/base/mem.h"
 #include "common/base/options_meant.h"
@@ -60,26 +61,20 @@ static uint64_t number_after(const char *text, const char *name) {
 }
 
 static void look_at_memory(void) {
-    struct by_buf info, limit, used;
+    struct by_buf info;
+    struct by_cgroup group;
     uint64_t total = 0;
     if (read_file("/proc/meminfo", &info)) {
         total = number_after(info.p, "MemTotal:") * 1024;
         doctor.free_bytes = number_after(info.p, "MemAvailable:") * 1024;
     }
-    bool is_limited = read_file("/sys/fs/cgroup/memory.max", &limit) &&
-                      read_file("/sys/fs/cgroup/memory.current", &used) && limit.p[0] != 'm';
-    if (is_limited) {
-        uint64_t max = strtoull(limit.p, NULL, 10), now = strtoull(used.p, NULL, 10);
-        total = BY_MIN(total, max);
-        doctor.free_bytes = BY_MIN(doctor.free_bytes, max > now ? max - now : 0);
-    } else {
-        by_buf_init(&used, 1);
-    }
+    by_cgroup_read(&group, BY_CGROUP_ROOT, BY_CGROUP_MINE);
+    bool is_limited = group.memory_max < total;
+    total = BY_MIN(total, group.memory_max);
+    doctor.free_bytes = BY_MIN(doctor.free_bytes, group.memory_free);
     say(doctor.free_bytes < 300000000 ? BAD : GOOD, "memory", "%.1f GB free of %.1f GB%s",
         gb(doctor.free_bytes), gb(total), is_limited ? " that the control group allows" : "");
     by_buf_release(&info);
-    by_buf_release(&limit);
-    by_buf_release(&used);
 }
 
 static bool has_word(const char *text, const char *word) {

@@ -1,5 +1,6 @@
 #include "gpu_worker/cpu/cpu_features.h"
 
+#include "common/base/cgroup.h"
 #include "gpu_worker/cpu/cpu_backend.h"
 
 #include <sched.h>
@@ -53,16 +54,6 @@ static int first_sibling(int cpu) {
     return first;
 }
 
-/* CPUs that a cgroup's quota pays for, rounded up; 0: no quota. */
-static uint32_t quota(void) {
-    unsigned long long used, period;
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
-    if (!f) return 0;
-    bool is_set = fscanf(f, "%llu %llu", &used, &period) == 2 && period > 0;
-    fclose(f);
-    return is_set ? (uint32_t)((used + period - 1) / period) : 0;
-}
-
 uint32_t cpu_features_n_cores(void) {
     cpu_set_t mine, cores;
     CPU_ZERO(&cores);
@@ -72,7 +63,9 @@ uint32_t cpu_features_n_cores(void) {
         int core = first_sibling(i);
         if (core >= 0 && core < CPUS_MAX) CPU_SET(core, &cores);
     }
-    uint32_t n = (uint32_t)CPU_COUNT(&cores), most = quota();
-    if (most && most < n) n = most;
+    struct by_cgroup group;
+    by_cgroup_read(&group, BY_CGROUP_ROOT, BY_CGROUP_MINE);
+    uint32_t n = (uint32_t)CPU_COUNT(&cores);
+    if (group.n_cpus && group.n_cpus < n) n = group.n_cpus;
     return n ? n : 1;
 }

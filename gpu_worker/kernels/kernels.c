@@ -1,13 +1,15 @@
 #include "gpu_worker/kernels/kernels.h"
 
 #include "common/base/sandbox.h"
+#include "gpu_worker/cpu/cpu_features.h"
 #include "gpu_worker/cpu/slot_attention.h"
+#include "gpu_worker/kv.h"
 #include "gpu_worker/sampler.h"
 #include "proto/limits.h"
 
 #include <string.h>
 
-enum { KERNELS_VERSION = 5 };
+enum { KERNELS_VERSION = 6 };
 
 static_assert(BY_COUNTOF(((struct banyan_pick *)0)->top_ids) == LIMIT_TOP_LOGPROBS,
               "a pick holds every top_logprobs");
@@ -95,4 +97,12 @@ void banyan_sampler_pick_all(struct sampler *s, const struct banyan_sampling *co
 
 int banyan_shut_in(int may_call) {
     return by_sandbox_install(may_call ? BY_SANDBOX_NETWORK : BY_SANDBOX_LOCAL);
+}
+
+uint32_t banyan_n_cores(void) {
+    return cpu_features_n_cores();
+}
+
+uint64_t banyan_free_memory(void) {
+    return kv_free_memory();
 }

@@ -180,6 +180,10 @@ BANYAN_EXPORT int banyan_group_gather(struct tp *group, const float *x, size_t n
 /* common/base/sandbox.h for every thread of the process, which may call other hosts or not. 0, or the errno for which there is none. */
 BANYAN_EXPORT int banyan_shut_in(int may_call);
 
+/* What this process may use, its control group's limits included: cores, and bytes of memory that are free. */
+BANYAN_EXPORT uint32_t banyan_n_cores(void);
+BANYAN_EXPORT uint64_t banyan_free_memory(void);
+
 BANYAN_EXPORT uint32_t banyan_kernels_version(void); /* changes with any struct above */
 
 #endif

@@ -191,12 +191,12 @@ def start(o):
     import torch
     import transformers
 
-    from . import attention, loader, messages
+    from . import attention, kernels, loader, messages
     from . import device as devices
     from .worker import Worker
 
     started = time.monotonic()
-    threads = o.threads or len(os.sched_getaffinity(0))
+    threads = o.threads or kernels.load().banyan_n_cores()
     torch.set_num_threads(threads)
     attention.context.n_threads = threads
     loader.quiet()

@@ -8,6 +8,7 @@ import re
 
 import torch
 
+from . import kernels
 from .folder import LoadError
 
 _ON_CPUS_ONLY = (  # option, why not on a GPU, what to do
@@ -54,14 +55,7 @@ def free_bytes(device):
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
-    with open("/proc/meminfo") as lines:
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    try:
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
-            free = min(free, int(limit.read()) - int(used.read()))
-    except (OSError, ValueError):
-        pass
-    return max(free, 0)
+    return kernels.load().banyan_free_memory()
 
 
 CONTEXT_MIN = 64  # tokens of the one sequence that must fit

@@ -8,7 +8,7 @@ import os
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
-VERSION = 5
+VERSION = 6
 TOP_MAX = 128
 F32, BF16 = 0, 1
 
@@ -122,5 +122,6 @@ def load():
     lib.banyan_group_address.argtypes, lib.banyan_group_address.restype = [c_void_p], c_char_p
     lib.banyan_group_close.argtypes = [c_void_p]
     lib.banyan_group_sum.argtypes = [c_void_p, c_void_p, c_size_t]
+    lib.banyan_free_memory.restype = ctypes.c_uint64
     lib.banyan_group_gather.argtypes = [c_void_p, c_void_p, c_size_t, c_void_p]
     return lib
