@@ -202,10 +202,9 @@ struct op_attention {
 struct op_route {
     const float *logits;
     uint32_t logits_ld, n_experts, n_used;
-    bool is_sigmoid;           /* score = sigmoid(logit), else softmax over all experts */
-    bool is_softmax_of_chosen; /* mixtral, gpt-oss: weights = softmax over the chosen logits */
-    bool norm_topk;            /* weights are made to sum to 1 */
-    const float *choice_bias;  /* [n_experts] added for the choice only (DeepSeek V3), or NULL */
+    bool is_sigmoid;          /* score = sigmoid(logit), else softmax over all experts */
+    bool norm_topk;           /* weights are made to sum to 1 */
+    const float *choice_bias; /* [n_experts] added for the choice only (DeepSeek V3), or NULL */
     uint32_t n_groups, n_groups_used; /* 1, 1: none */
     bool group_by_top2;
     float scale;

@@ -357,6 +357,5 @@ int by_model_info_finish(struct by_model_info *m, const char *where, struct by_e
     if (!rc) rc = check_mla(&m->mla, where, err);
     if (!rc) rc = check_rope(m, where, err);
     if (!rc) rc = check_scales(m, where, err);
-    m->is_complete = rc == 0;
     return rc;
 }

@@ -135,8 +135,6 @@ struct by_model_info {
     char architecture[96]; /* architectures[0], or GGUF's general.architecture */
     char name[128];        /* GGUF's general.name; "" in config.json */
     bool is_gguf;
-    /* all of it was read and checked; else only names, special ids and sizes that made sense */
-    bool is_complete;
     bool has_custom_code; /* auto_map: the folder brings its own Python */
 
     uint32_t n_layers, hidden, n_heads, n_kv_heads, head_dim;

@@ -82,19 +82,15 @@ static void keep_groups(const struct op_route *o, float *choice) {
     }
 }
 
-static void weigh_chosen(const struct op_route *o, const float *logits, const float *scores,
-                         const uint32_t *experts, float *weights) {
-    float max = -INFINITY, sum = 0;
-    for (uint32_t k = 0; k < o->n_used; k++)
-        max = BY_MAX(max, logits[experts[k]]);
+static void weigh_chosen(const struct op_route *o, const float *scores, const uint32_t *experts,
+                         float *weights) {
+    float sum = 1e-20f; /* as DeepSeek's own code has it */
     for (uint32_t k = 0; k < o->n_used; k++) {
-        weights[k] = o->is_softmax_of_chosen ? expf(logits[experts[k]] - max) : scores[experts[k]];
+        weights[k] = scores[experts[k]];
         sum += weights[k];
     }
-    bool is_shared_out = o->norm_topk || o->is_softmax_of_chosen;
-    if (o->norm_topk && !o->is_softmax_of_chosen) sum += 1e-20f; /* as DeepSeek's own code has it */
     for (uint32_t k = 0; k < o->n_used; k++) {
-        if (is_shared_out) weights[k] /= sum;
+        if (o->norm_topk) weights[k] /= sum;
         weights[k] *= o->scale;
     }
 }
@@ -105,15 +101,14 @@ static void route_row(const struct op_route *o, uint32_t r) {
     uint32_t *experts = o->experts + (size_t)r * o->n_used;
     scores_of(o, logits, scores);
     for (uint32_t e = 0; e < o->n_experts; e++)
-        choice[e] = (o->is_softmax_of_chosen ? logits[e] : scores[e]) +
-                    (o->choice_bias ? o->choice_bias[e] : 0);
+        choice[e] = scores[e] + (o->choice_bias ? o->choice_bias[e] : 0);
     if (o->n_groups > 1) keep_groups(o, choice);
     for (uint32_t k = 0; k < o->n_used; k++) {
         float first, second;
         experts[k] = top_two(choice, o->n_experts, &first, &second);
         choice[experts[k]] = -INFINITY;
     }
-    weigh_chosen(o, logits, scores, experts, o->weights + (size_t)r * o->n_used);
+    weigh_chosen(o, scores, experts, o->weights + (size_t)r * o->n_used);
 }
 
 void cpu_route(struct lane *l, const struct op_route *o) {

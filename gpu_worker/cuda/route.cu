@@ -59,18 +59,15 @@ static __device__ void keep_groups(const struct op_route &o, float *choice, floa
 }
 
 /* Lane 0: few numbers, and in the order of the choice. */
-static __device__ void weigh_chosen(const struct op_route &o, const float *logits,
-                                    const float *scores, const uint32_t *experts, float *weights) {
-    float max = -INFINITY, sum = 0;
-    for (uint32_t k = 0; k < o.n_used; k++)
-        max = fmaxf(max, logits[experts[k]]);
+static __device__ void weigh_chosen(const struct op_route &o, const float *scores,
+                                    const uint32_t *experts, float *weights) {
+    float sum = 1e-20f;
     for (uint32_t k = 0; k < o.n_used; k++) {
-        weights[k] = o.is_softmax_of_chosen ? expf(logits[experts[k]] - max) : scores[experts[k]];
+        weights[k] = scores[experts[k]];
         sum += weights[k];
     }
-    if (o.norm_topk && !o.is_softmax_of_chosen) sum += 1e-20f;
     for (uint32_t k = 0; k < o.n_used; k++) {
-        if (o.norm_topk || o.is_softmax_of_chosen) weights[k] /= sum;
+        if (o.norm_topk) weights[k] /= sum;
         weights[k] *= o.scale;
     }
 }
@@ -83,8 +80,7 @@ static __global__ void __launch_bounds__(32) route_kernel(const struct op_route 
     uint32_t *experts = o.experts + r * o.n_used;
     scores_of(o, logits, scores);
     for (uint32_t e = threadIdx.x; e < o.n_experts; e += 32)
-        choice[e] = (o.is_softmax_of_chosen ? logits[e] : scores[e]) +
-                    (o.choice_bias ? o.choice_bias[e] : 0);
+        choice[e] = scores[e] + (o.choice_bias ? o.choice_bias[e] : 0);
     __syncwarp();
     if (o.n_groups > 1) keep_groups(o, choice, best);
     for (uint32_t k = 0; k < o.n_used; k++) {
@@ -94,7 +90,7 @@ static __global__ void __launch_bounds__(32) route_kernel(const struct op_route 
         if (threadIdx.x == 0) choice[at] = -INFINITY;
         __syncwarp();
     }
-    if (threadIdx.x == 0) weigh_chosen(o, logits, scores, experts, o.weights + r * o.n_used);
+    if (threadIdx.x == 0) weigh_chosen(o, scores, experts, o.weights + r * o.n_used);
 }
 
 extern "C" void cuda_route(struct lane *l, const struct op_route *o) {
@@ -103,8 +99,7 @@ extern "C" void cuda_route(struct lane *l, const struct op_route *o) {
     memset(&a, 0, sizeof a); /* what lies between its members is compared too (queue.h) */
     a.logits = o->logits, a.logits_ld = o->logits_ld, a.n_experts = o->n_experts;
     a.n_used = o->n_used, a.is_sigmoid = o->is_sigmoid, a.norm_topk = o->norm_topk;
-    a.is_softmax_of_chosen = o->is_softmax_of_chosen, a.choice_bias = o->choice_bias;
-    a.n_groups = o->n_groups, a.n_groups_used = o->n_groups_used;
+    a.choice_bias = o->choice_bias, a.n_groups = o->n_groups, a.n_groups_used = o->n_groups_used;
     a.group_by_top2 = o->group_by_top2, a.scale = o->scale;
     a.experts = o->experts, a.weights = o->weights, a.first = o->first, a.n = o->n;
     LAUNCH(l->cuda, route_kernel, a, GRID(o->n, 1, 1), 32,

@@ -147,7 +147,7 @@ int model_open(struct model **out, const struct by_model_dir *dir, struct backen
                const struct model_options *o, struct by_err *err) {
     by_assert(o->page_size && o->page_size % 16 == 0 && o->rows_max && o->logit_rows_max);
     const struct by_model_info *info = by_model_dir_info(dir);
-    if (!info || !info->is_complete)
+    if (!info)
         return by_fail(err, BY_EUNSUPPORTED,
                        "%s: its config is not one that the native engine can read",
                        by_model_dir_path(dir));

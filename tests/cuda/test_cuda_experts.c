@@ -118,7 +118,7 @@ TEST(experts_are_chosen_and_added_up) {
     static const struct op_route ways[] = {
         {.n_experts = 8,
          .n_used = 2,
-         .is_softmax_of_chosen = true,
+         .norm_topk = true,
          .n_groups = 1,
          .n_groups_used = 1,
          .scale = 1},
@@ -161,7 +161,7 @@ TEST(a_list_with_routes_becomes_a_graph) {
         struct by_err err;
         memset(&o, i, sizeof o);
         o.logits = logits.gpu, o.logits_ld = o.n_experts = 8, o.n_used = 2;
-        o.is_sigmoid = o.is_softmax_of_chosen = o.norm_topk = o.group_by_top2 = false;
+        o.is_sigmoid = o.norm_topk = o.group_by_top2 = false;
         o.choice_bias = NULL, o.n_groups = o.n_groups_used = 1, o.scale = 1;
         o.experts = experts, o.weights = weights.gpu, o.first = 0, o.n = 1;
         gpu->run(gpu, route_lane, &o);

@@ -14,10 +14,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         by_assert(err.text[0]);
     } else {
         by_assert(m.n_eos <= BY_COUNTOF(m.eos));
-        if (m.is_complete) {
-            by_assert(m.n_layers && m.hidden && m.n_heads && m.vocab);
-            by_assert(m.n_kv_heads && m.n_heads % m.n_kv_heads == 0);
-        }
+        by_assert(m.n_layers && m.hidden && m.n_heads && m.vocab);
+        by_assert(m.n_kv_heads && m.n_heads % m.n_kv_heads == 0);
         if (by_hf_config_add_generation(&m, j, "fuzz", &err)) by_assert(err.text[0]);
         by_assert(m.n_eos <= BY_COUNTOF(m.eos));
     }
