@@ -28,13 +28,16 @@ attention_tiles_of(struct cuda *c, const struct op_attention *o, const struct se
 /* Rows of long pieces go by tiles, those between them by spans. */
 static void share_out(struct cuda *c, const struct op_attention *o, const struct attend *a) {
     uint32_t done = o->first, end = o->first + o->n;
-    bool may_tile = !c->options.is_deterministic && attention_fits_tiles(o);
+    bool is_latent = attention_fits_latent(o);
+    bool may_tile = !c->options.is_deterministic && (is_latent || attention_fits_tiles(o));
     for (uint32_t i = 0; i < o->n_seqs && may_tile; i++) {
         const struct seq_rows *s = &o->seqs[i];
         uint32_t from = BY_MAX(s->first, o->first), to = BY_MIN(s->first + s->n, end);
         if (to <= from || to - from < TILE_ROWS) continue;
         if (from > done) attention_spans(c, o, a, done, from - done);
-        if (attention_fits_wgmma(c, o))
+        if (is_latent)
+            attention_latent(c, o, a, from, to - from);
+        else if (attention_fits_wgmma(c, o))
             attention_wgmma(c, o, a, s, from, to - from);
         else
             attention_tiles(c, o, a, s, from, to - from);

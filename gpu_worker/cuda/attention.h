@@ -5,6 +5,8 @@
  *     tiles   a block: 64 rows of one sequence, one query head of up to 256 columns; mma. Prompts
  *     wgmma   a block: 128 rows of one sequence, one query head of up to 128. The same on sm_90a, with caches that need no
  *             unpacking
+ *     latent  a block: 64 rows of one sequence, each with one query head of up to 576 columns (values: 512); mma. Prompts whose
+ *             values are their keys' first columns, or too wide for tiles
  *
  * Always: spans lie on a fixed grid of positions, so that a row's bits do not depend on what else is in the step.
  * Owner: the gpu worker's main thread. Compiles as C++. */
@@ -59,6 +61,10 @@ void attention_tiles(struct cuda *c, const struct op_attention *o, const struct 
 bool attention_fits_wgmma(const struct cuda *c, const struct op_attention *o);
 void attention_wgmma(struct cuda *c, const struct op_attention *o, const struct attend *a,
                      const struct seq_rows *s, uint32_t first, uint32_t n);
+bool attention_fits_latent(const struct op_attention *o);
+/* Rows [first, first + n) of one sequence. */
+void attention_latent(struct cuda *c, const struct op_attention *o, const struct attend *a,
+                      uint32_t first, uint32_t n);
 /* Rows [first, first + n) of the op, a row after the other. */
 void attention_spans(struct cuda *c, const struct op_attention *o, const struct attend *a,
                      uint32_t first, uint32_t n);

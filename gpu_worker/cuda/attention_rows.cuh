@@ -1,10 +1,10 @@
-/* attention_rows.cuh - what both kernels for prompts keep of a tile's rows in registers, and how scores become weights.
+/* attention_rows.cuh - what kernels for prompts keep of a tile's rows in registers, and how scores become weights.
  *
  *     a warp has 16 rows; a thread's numbers are in two of them, h = 0: lane / 4 and h = 1: lane / 4 + 8, in the columns that
  *     mma.cuh draws:  q [D / 16][4] packed,  s [keys / 8][4],  out [D / 8][4]
  *
  * Always: scores are kept as the products gave them and scaled on their way into the exponent; the scale is positive.
- * Owner: attention_tiles.cu, attention_wgmma.cu. */
+ * Owner: attention_tiles.cu, attention_wgmma.cu, attention_latent.cu. */
 #ifndef GPU_WORKER_CUDA_ATTENTION_ROWS_CUH
 #define GPU_WORKER_CUDA_ATTENTION_ROWS_CUH
 
@@ -20,9 +20,34 @@ template <int T> static __device__ __forceinline__ uint32_t pack2(float low, flo
     return T == KV_F16 ? pack_f16(low, high) : pack_bf16(low, high);
 }
 
+template <int T>
+static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4],
+                                           const uint32_t (&b)[2]) {
+    if (T == KV_F16)
+        mma_f16(d, a, b);
+    else
+        mma_bf16(d, a, b);
+}
+
+/* Eight numbers of the cache as the tensor cores take them: f16 stays, all else is bf16. */
+template <int T>
+static __device__ __forceinline__ uint4 kv_pack(const uint8_t *at, uint32_t d, float scale) {
+    if (!CUDA_KV_IS_SCALED(T)) return *(const uint4 *)(at + 2 * (size_t)d);
+    float f[8];
+    kv_load<T>(at, d, f);
+    for (int i = 0; i < 8; i++)
+        f[i] *= scale;
+    return pack8_bf16(f);
+}
+
 /* The row of the tile whose numbers h this thread has. */
 static __device__ __forceinline__ uint32_t row_of(int h) {
     return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + 8 * h;
+}
+
+static __device__ __forceinline__ const float *query_of(const struct attend &a, uint32_t row,
+                                                        uint32_t head) {
+    return a.q + (size_t)row * a.q_ld + a.q_col + (size_t)head * a.k_dim;
 }
 
 /* Columns 16 d … of the warp's 16 queries as a fragment. */
@@ -33,7 +58,7 @@ static __device__ __forceinline__ void load_query(const struct attend &a,
     for (uint32_t i = 0; i < 4; i++) {
         uint32_t r = BY_MIN(row_of(i & 1), t.n - 1),
                  c = 16 * d + threadIdx.x % 4 * 2 + 8 * (i >> 1);
-        const float *x = a.q + (size_t)(t.row + r) * a.q_ld + a.q_col + (size_t)head * a.k_dim;
+        const float *x = query_of(a, t.row + r, head);
         q[i] = pack2<T>(c < a.k_dim ? x[c] : 0, c + 1 < a.k_dim ? x[c + 1] : 0);
     }
 }
@@ -51,18 +76,26 @@ struct carried {
     uint32_t first[2], end[2]; /* keys that the row sees */
 };
 
+/* The first key that a row sees. */
+static __device__ __forceinline__ uint32_t first_of(const struct attend &a,
+                                                    const struct cuda_row &row) {
+    uint32_t own = row.position + 1;
+    return a.window && own > a.window ? own - a.window : 0;
+}
+
+static __device__ __forceinline__ void carry_row(const struct attend &a, uint32_t row,
+                                                 uint32_t head, int h, struct carried &c) {
+    float sink = a.sinks ? a.sinks[head] : -INFINITY;
+    c.first[h] = first_of(a, a.rows[row]), c.end[h] = a.rows[row].end;
+    c.max[h] = a.softcap > 0 ? sink : sink / a.scale;
+    c.mass[h] = sink == -INFINITY ? 0 : 1;
+}
+
 static __device__ __forceinline__ struct carried carry(const struct attend &a,
                                                        const struct attend_tile &t, uint32_t head) {
     struct carried c;
-    float sink = a.sinks ? a.sinks[head] : -INFINITY;
-    for (int h = 0; h < 2; h++) {
-        const struct cuda_row &row = a.rows[t.row + BY_MIN(row_of(h), t.n - 1)];
-        uint32_t own = row.position + 1;
-        c.first[h] = a.window && own > a.window ? own - a.window : 0;
-        c.end[h] = row.end;
-        c.max[h] = a.softcap > 0 ? sink : sink / a.scale;
-        c.mass[h] = sink == -INFINITY ? 0 : 1;
-    }
+    for (int h = 0; h < 2; h++)
+        carry_row(a, t.row + BY_MIN(row_of(h), t.n - 1), head, h, c);
     return c;
 }
 
@@ -117,6 +150,11 @@ static __device__ __forceinline__ void pack_weights(const float (&s)[N][4], int 
         p[i] = pack2<T>(s[2 * k + i / 2][i % 2 * 2], s[2 * k + i / 2][i % 2 * 2 + 1]);
 }
 
+static __device__ __forceinline__ float *out_of(const struct attend &a, uint32_t row,
+                                                uint32_t head) {
+    return a.out + (size_t)row * a.out_ld + a.out_col + (size_t)head * a.v_dim;
+}
+
 template <int N>
 static __device__ __forceinline__ void
 store_rows(const struct attend &a, const struct attend_tile &t, uint32_t head,
@@ -125,8 +163,7 @@ store_rows(const struct attend &a, const struct attend_tile &t, uint32_t head,
         for (int i = 0; i < 4; i++) {
             uint32_t r = row_of(i / 2), col = 8 * d + threadIdx.x % 4 * 2 + i % 2;
             if (r < t.n && col < a.v_dim)
-                a.out[(size_t)(t.row + r) * a.out_ld + a.out_col + (size_t)head * a.v_dim + col] =
-                    out[d][i] / c.mass[i / 2];
+                out_of(a, t.row + r, head)[col] = out[d][i] / c.mass[i / 2];
         }
 }
 

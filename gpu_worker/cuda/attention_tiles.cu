@@ -18,17 +18,6 @@ template <int D> struct shape {
                               BYTES = KV_BYTES + (IS_WIDE ? D / 16 * THREADS * sizeof(uint4) : 0);
 };
 
-/* Eight numbers of the cache as the tensor cores take them: f16 stays, all else is bf16. */
-template <int T>
-static __device__ __forceinline__ uint4 kv_pack(const uint8_t *at, uint32_t d, float scale) {
-    if (!CUDA_KV_IS_SCALED(T)) return *(const uint4 *)(at + 2 * (size_t)d);
-    float f[8];
-    kv_load<T>(at, d, f);
-    for (int i = 0; i < 8; i++)
-        f[i] *= scale;
-    return pack8_bf16(f);
-}
-
 /* Keys and values of positions base … base + KEYS - 1 into shared memory, zero outside [from, to). */
 template <int T, int D>
 static __device__ void bring_keys(const struct attend &a, const uint32_t *pages, uint32_t head,
@@ -53,15 +42,6 @@ static __device__ void bring_keys(const struct attend &a, const uint32_t *pages,
         for (uint32_t i = 0; i < 8; i++)
             v[(d + i) * shape<D>::V_PITCH + j] = (uint16_t)(pairs[i / 2] >> (16 * (i % 2)));
     }
-}
-
-template <int T>
-static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4],
-                                           const uint32_t (&b)[2]) {
-    if (T == KV_F16)
-        mma_f16(d, a, b);
-    else
-        mma_bf16(d, a, b);
 }
 
 /* Queries of a warp as fragments, in registers or in shared memory. */

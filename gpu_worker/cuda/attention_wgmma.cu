@@ -8,6 +8,7 @@
  * Keys lie as rows, values as rows that are turned: both are as they lie in their pages, and only 16 bytes at a time move.
  * Slow twin: cpu_attention. */
 #include "gpu_worker/cuda/attention_rows.cuh"
+#include "gpu_worker/cuda/copies.cuh"
 #include "gpu_worker/cuda/proven.h"
 #include "gpu_worker/cuda/wgmma.cuh"
 

@@ -39,6 +39,21 @@ static __device__ __forceinline__ uint32_t pack_f16(float low, float high) {
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
 }
+
+/* Four matrices [8][8] of shared memory: lane l names row l % 8 of number l / 8, 16 bytes at a multiple of 16, and gets of each
+ * row l / 4, columns 2(l % 4), +1. */
+static __device__ __forceinline__ void load_matrices(const uint16_t *row, uint32_t (&m)[4]) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3},[%4];\n"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"((uint32_t)__cvta_generic_to_shared(row)));
+}
+
+/* The same, but column l / 4 and rows 2(l % 4), +1 of it. */
+static __device__ __forceinline__ void load_matrices_turned(const uint16_t *row, uint32_t (&m)[4]) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3},[%4];\n"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"((uint32_t)__cvta_generic_to_shared(row)));
+}
 #else
 static __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
     return (uint32_t)f32_to_bf16(low) | (uint32_t)f32_to_bf16(high) << 16;
@@ -70,6 +85,20 @@ static __device__ __forceinline__ void mma_load_b(const uint16_t *at, uint32_t p
     uint32_t r = threadIdx.x % 32 / 4, c = threadIdx.x % 4 * 2;
     for (uint32_t i = 0; i < 2; i++)
         b[i] = *(const uint32_t *)(at + r * pitch + c + 8 * i);
+}
+
+/* Sixteen rows: two b, one in m[0, 1] and that of the last eight in m[2, 3]. Rows begin at multiples of 16 bytes. */
+static __device__ __forceinline__ void mma_load_two_b(const uint16_t *at, uint32_t pitch,
+                                                      uint32_t (&m)[4]) {
+    uint32_t l = threadIdx.x % 32;
+    load_matrices(at + (l % 8 + l / 16 * 8) * pitch + l / 8 % 2 * 8, m);
+}
+
+/* The same of what lies turned: sixteen rows of sixteen columns, which are b's rows. */
+static __device__ __forceinline__ void mma_load_two_b_turned(const uint16_t *at, uint32_t pitch,
+                                                             uint32_t (&m)[4]) {
+    uint32_t l = threadIdx.x % 32;
+    load_matrices_turned(at + l % 16 * pitch + l / 16 * 8, m);
 }
 
 #endif

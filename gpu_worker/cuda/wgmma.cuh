@@ -1,5 +1,5 @@
-/* wgmma.cuh - the words of sm_90a: products of a warpgroup (128 threads) that read shared memory themselves, copies that need no
- * registers, barriers on which a phase is awaited.
+/* wgmma.cuh - the words of sm_90a: products of a warpgroup (128 threads) that read shared memory themselves, barriers
+ * on which a phase is awaited.
  *
  *     d[64][64] += a[64][16] · b        a: registers of each warp's 16 rows, as mma.cuh's; d: 8 of mma.cuh's fragments side by side
  *                                       b: [64][16] rows of 128 bytes, or turned: [16][64]
@@ -8,8 +8,8 @@
  *     one side: copy16 … copies_commit, copies_wait, fence_async, barrier_arrive(full)   ─▶   the other: barrier_wait(full),
  *     wgmma_fence, wgmma …, wgmma_commit, wgmma_wait, wgmma_settle, barrier_arrive(empty)
  *
- * Always: addresses in shared memory are 32 bits. Registers that a product reads or writes are left alone from wgmma_fence to
- * wgmma_wait. The emulator's twins are in tests/cuda/emu.h; devices of any other kind have none (HAS_WGMMA).
+ * Always: registers that a product reads or writes are left alone from wgmma_fence to wgmma_wait. The emulator's twins are in
+ * tests/cuda/emu.h; devices of any other kind have none (HAS_WGMMA).
  * Owner: nobody. */
 #ifndef GPU_WORKER_CUDA_WGMMA_CUH
 #define GPU_WORKER_CUDA_WGMMA_CUH
@@ -33,25 +33,6 @@ static __device__ __forceinline__ uint64_t wgmma_rows(uint32_t at) {
 }
 
 #if !defined(BANYAN_CUDA_EMU)
-static __device__ __forceinline__ uint32_t shared_address(const void *p) {
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
-/* n: 16, or 0 for zeros. */
-static __device__ __forceinline__ void copy16(uint32_t to, const void *from, uint32_t n) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(n)
-                 : "memory");
-}
-
-static __device__ __forceinline__ void copies_commit(void) {
-    asm volatile("cp.async.commit_group;\n" ::: "memory");
-}
-
-/* All but the newest N groups of this thread are there. */
-template <int N> static __device__ __forceinline__ void copies_wait(void) {
-    asm volatile("cp.async.wait_group %0;\n" ::"n"(N) : "memory");
-}
-
 /* What this thread has written is seen by products, once it has told them. */
 static __device__ __forceinline__ void fence_async(void) {
     asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");

@@ -73,7 +73,9 @@ void attention_run(struct attention_world *w, const struct seq_rows *seqs, uint3
                               .q_ld = ld,
                               .q_col = 1,
                               .n_heads = k->n_heads,
-                              .scale = k->is_on_grid ? 1e-3f : 0.3f,
+                              .scale = k->is_on_grid ? 1e-3f
+                                       : k->scale    ? k->scale
+                                                     : 0.3f,
                               .softcap = k->softcap,
                               .window = k->window,
                               .is_full = k->is_full,

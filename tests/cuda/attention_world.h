@@ -12,7 +12,7 @@
 struct attention_case {
     uint32_t n_heads, n_kv_heads, k_dim, v_dim, page_size, window;
     enum kv_dtype dtype;
-    float softcap;
+    float softcap, scale; /* scale 0: 0.3 */
     bool has_sinks, is_full, is_latent, is_whole, is_interleaved;
     /* keys and values are numbers that FP8 keeps as they are: no norm, no rotation */
     bool is_on_grid;

@@ -114,6 +114,7 @@ template <class T> static inline T atomicAdd(T *at, T v) {
 /* mma.cuh's step: the fragments of the PTX manual, written out. */
 struct emu_fragments {
     uint32_t a[32][4], b[32][2];
+    const uint16_t *rows[32];
 };
 struct emu_fragments *emu_warp_fragments(void); /* the warp's */
 
@@ -143,7 +144,29 @@ static inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t
     emu_mma(d, a, b, by_f16_to_f32);
 }
 
-/* wgmma.cuh's words (emu_async.cc). Shared memory begins at an address that is 16 past a multiple of 1024. */
+/* Its loads of four matrices [8][8], whose rows the lanes name. */
+static inline void emu_load_matrices(const uint16_t *row, bool is_turned, uint32_t (&m)[4]) {
+    struct emu_fragments *f = emu_warp_fragments();
+    uint32_t lane = emu_lane(), one = lane / 4, two = lane % 4 * 2;
+    if ((uintptr_t)row % 16) emu_complain("a matrix whose rows are not aligned");
+    f->rows[lane] = row;
+    __syncwarp();
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint16_t *const *rows = f->rows + 8 * i;
+        uint32_t low = is_turned ? rows[two][one] : rows[one][two],
+                 high = is_turned ? rows[two + 1][one] : rows[one][two + 1];
+        m[i] = low | high << 16;
+    }
+    __syncwarp();
+}
+static inline void load_matrices(const uint16_t *row, uint32_t (&m)[4]) {
+    emu_load_matrices(row, false, m);
+}
+static inline void load_matrices_turned(const uint16_t *row, uint32_t (&m)[4]) {
+    emu_load_matrices(row, true, m);
+}
+
+/* copies.cuh's and wgmma.cuh's words (emu_async.cc). Shared memory begins at an address that is 16 past a multiple of 1024. */
 uint32_t shared_address(const void *p);
 void copy16(uint32_t to, const void *from, uint32_t n);
 void copies_commit(void);

@@ -1,5 +1,5 @@
-/* The words of wgmma.cuh on the emulator: copies and products that are done when somebody waits for them (lanes backward) or at
- * once (forward), and barriers in shared memory. What a device would only sometimes forgive is told. */
+/* The words of copies.cuh and wgmma.cuh on the emulator: copies and products that are done when somebody waits for them (lanes
+ * backward) or at once (forward), and barriers in shared memory. What a device would only sometimes forgive is told. */
 #include "tests/cuda/emu.h"
 
 #include <vector>

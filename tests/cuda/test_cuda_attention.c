@@ -187,10 +187,61 @@ static const struct attention_case wide_prompts[] = {{.n_heads = 4,
                                                       .is_full = true,
                                                       .has_sinks = true}};
 
+/* Latent keys and other wide heads: rows of a tile that are part of a token's heads, all of one, and several tokens'; tiles that end
+ * within a token, and short ones; prefixes; columns that do not fill 16 bytes of bf16, windows that begin in a later block. */
+static const struct attention_case latent_prompts[] = {{.n_heads = 16,
+                                                        .n_kv_heads = 1,
+                                                        .scale = 0.1f,
+                                                        .k_dim = 576,
+                                                        .v_dim = 512,
+                                                        .page_size = 64,
+                                                        .done = {0, 70, 3},
+                                                        .n = {17, 16, 1},
+                                                        .is_latent = true},
+                                                       {.n_heads = 5,
+                                                        .n_kv_heads = 1,
+                                                        .k_dim = 48,
+                                                        .v_dim = 32,
+                                                        .page_size = 16,
+                                                        .done = {45, 0, 130},
+                                                        .n = {20, 33, 16},
+                                                        .window = 40,
+                                                        .has_sinks = true,
+                                                        .is_latent = true},
+                                                       {.n_heads = 70,
+                                                        .n_kv_heads = 1,
+                                                        .scale = 0.1f,
+                                                        .k_dim = 272,
+                                                        .v_dim = 250,
+                                                        .page_size = 48,
+                                                        .n = {16, 0, 0},
+                                                        .is_full = true,
+                                                        .is_latent = true},
+                                                       {.n_heads = 4,
+                                                        .n_kv_heads = 2,
+                                                        .scale = 0.1f,
+                                                        .k_dim = 512,
+                                                        .v_dim = 512,
+                                                        .page_size = 16,
+                                                        .done = {100, 0, 0},
+                                                        .n = {33, 2, 18},
+                                                        .softcap = 2},
+                                                       {.n_heads = 2,
+                                                        .n_kv_heads = 2,
+                                                        .scale = 0.1f,
+                                                        .k_dim = 283,
+                                                        .v_dim = 272,
+                                                        .page_size = 16,
+                                                        .done = {0, 40, 0},
+                                                        .n = {40, 35, 0},
+                                                        .is_full = true,
+                                                        .has_sinks = true}};
+
 static void check_by_tiles(struct attention_case k) {
     for (int t = KV_BF16; t <= KV_FP8; t++) {
         k.dtype = (enum kv_dtype)t;
-        k.tolerance = t == KV_INT8 ? 0.1 : 6e-2; /* int8 becomes bf16 first */
+        /* int8 becomes bf16 first */
+        k.tolerance = t == KV_INT8 ? 0.1 : t == KV_F16 ? 2e-2 : 6e-2;
         k.is_on_grid = t == KV_FP8;
         attention_check(&k);
     }
@@ -224,6 +275,64 @@ TEST(attention_of_prompts_by_warpgroups) {
     }
 }
 
+static struct op_attention op_of(const struct attention_case *k, enum kv_dtype t) {
+    return (struct op_attention){
+        .scale = 1, .kv = {k->n_kv_heads, k->k_dim, k->v_dim, k->page_size, t, k->is_latent}};
+}
+
+TEST(attention_of_prompts_with_latent_keys) {
+    UNUSED_STATE;
+    for (size_t i = 0; i < BY_COUNTOF(latent_prompts); i++) {
+        for (int t = KV_BF16; t <= KV_FP8; t++) {
+            const struct op_attention op = op_of(&latent_prompts[i], (enum kv_dtype)t);
+            assert_true(attention_fits_latent(&op));
+        }
+        check_by_tiles(latent_prompts[i]);
+    }
+}
+
+/* Spans, which an f32 cache has, are one more: their merge. */
+TEST(a_prompt_with_latent_keys_is_one_kernel) {
+    UNUSED_STATE;
+    struct queue *q = cuda_of(gpu)->queue;
+    struct attention_case k = latent_prompts[0];
+    uint64_t n[2];
+    memset(k.done, 0, sizeof k.done);
+    k.n[1] = k.n[2] = 0;
+    for (int t = KV_F32; t <= KV_BF16; t++) {
+        n[t] = queue_counted(q).n_commands;
+        k.dtype = (enum kv_dtype)t, k.tolerance = t == KV_F32 ? 3e-5 : 6e-2;
+        attention_check(&k);
+        n[t] = queue_counted(q).n_commands - n[t];
+    }
+    assert_int_equal(n[KV_BF16], n[KV_F32] - 1);
+}
+
+TEST(other_wide_attention_goes_by_spans) {
+    UNUSED_STATE;
+    const struct op_attention fits = {.scale = 1, .kv = {1, 576, 512, 16, KV_FP8, true}};
+    struct op_attention o = fits;
+    assert_true(attention_fits_latent(&o));
+    o.kv.dtype = KV_F32;
+    assert_false(attention_fits_latent(&o));
+    o = fits, o.kv.k_dim = 577;
+    assert_false(attention_fits_latent(&o));
+    o = fits, o.kv.v_dim = 513;
+    assert_false(attention_fits_latent(&o));
+    o = fits, o.kv.k_dim = 568; /* keys of 568 bytes do not all begin at a multiple of 16 */
+    assert_false(attention_fits_latent(&o));
+    o.kv.dtype = KV_BF16;
+    assert_true(attention_fits_latent(&o));
+    o = fits, o.scale = -1;
+    assert_false(attention_fits_latent(&o));
+    o = fits, o.kv.v_in_k = false, o.kv.v_dim = 264;
+    assert_false(attention_fits_latent(&o));
+    o.kv.v_dim = 272;
+    assert_true(attention_fits_latent(&o));
+    o.kv.k_dim = o.kv.v_dim = 256; /* by tiles */
+    assert_false(attention_fits_latent(&o));
+}
+
 /* Other caches, pages and cards, and those that it was not proven on, go as before. */
 TEST(other_attention_goes_by_tiles) {
     UNUSED_STATE;
@@ -237,7 +346,7 @@ TEST(other_attention_goes_by_tiles) {
     assert_false(attention_fits_wgmma(c, &o));
     o = fits, o.kv.k_dim = 136;
     assert_false(attention_fits_wgmma(c, &o));
-    o = fits, o.kv.v_dim = 264; /* by spans */
+    o = fits, o.kv.v_dim = 264; /* attention_latent's */
     assert_false(attention_fits_tiles(&o));
     c->device.minor = 1;
     assert_false(attention_fits_wgmma(c, &fits));
@@ -323,8 +432,10 @@ static int with_16k(void **state) {
 /* "wgmma": that way alone, which nobody goes without it. */
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        RUN(attention_sees_what_it_should), RUN(attention_of_prompts_by_tiles),
-        RUN(fp8_keeps_the_nearest_number), RUN(pages_are_as_small_as_they_can_be)};
+        RUN(attention_sees_what_it_should),         RUN(attention_of_prompts_by_tiles),
+        RUN(attention_of_prompts_with_latent_keys), RUN(a_prompt_with_latent_keys_is_one_kernel),
+        RUN(other_wide_attention_goes_by_spans),    RUN(fp8_keeps_the_nearest_number),
+        RUN(pages_are_as_small_as_they_can_be)};
     const struct CMUnitTest in_rounds[] = {RUN(attention_goes_in_rounds_that_fit_its_scratch)};
     const struct CMUnitTest by_warpgroups[] = {RUN(attention_of_prompts_by_warpgroups),
                                                RUN(other_attention_goes_by_tiles)};

@@ -136,7 +136,7 @@ static void bench_linear(enum by_dtype t, uint32_t n_out, uint32_t n_in, uint32_
 struct scene {
     struct kv_shape kv;
     void *pool;
-    uint32_t n_seqs, len, pages_each, ld;
+    uint32_t n_heads, n_seqs, len, pages_each, ld, v_col;
     uint32_t *pages, *positions;
     struct seq_rows *seqs;
 };
@@ -149,10 +149,10 @@ static void fill(struct scene *s, float *x) {
             struct seq_rows part = {0, n, at, s->pages + q * s->pages_each};
             const struct op_kv_write op = {.x = x,
                                            .ld = s->ld,
-                                           .k_col = HEADS * DIM,
-                                           .v_col = (HEADS + KV_HEADS) * DIM,
-                                           .n_heads = HEADS,
-                                           .q_dim = DIM,
+                                           .k_col = s->n_heads * s->kv.k_dim,
+                                           .v_col = s->v_col,
+                                           .n_heads = s->n_heads,
+                                           .q_dim = s->kv.k_dim,
                                            .kv = s->kv,
                                            .pool = s->pool,
                                            .positions = s->positions,
@@ -166,12 +166,14 @@ static void fill(struct scene *s, float *x) {
 }
 
 /* The last n tokens of each of n_seqs sequences of len tokens. */
-static void bench_attention(const char *name, enum kv_dtype t, uint32_t n_seqs, uint32_t len,
-                            uint32_t n) {
-    struct scene s = {.kv = {KV_HEADS, DIM, DIM, PAGE, t, false}, .n_seqs = n_seqs, .len = len};
-    uint32_t n_rows = n_seqs * n;
+static void bench_heads(const char *name, uint32_t n_heads, const struct kv_shape *kv,
+                        uint32_t n_seqs, uint32_t len, uint32_t n) {
+    struct scene s = {.kv = *kv, .n_heads = n_heads, .n_seqs = n_seqs, .len = len};
+    uint32_t n_rows = n_seqs * n, out_ld = n_heads * kv->v_dim;
     s.pages_each = BY_DIV_UP(len, (uint32_t)PAGE);
-    s.ld = (HEADS + 2 * KV_HEADS) * DIM;
+    s.ld = (n_heads + kv->n_kv_heads) * kv->k_dim;
+    s.v_col = kv->v_in_k ? n_heads * kv->k_dim : s.ld;
+    if (!kv->v_in_k) s.ld += kv->n_kv_heads * kv->v_dim;
     s.pool = gpu->kv_new(gpu, &s.kv, n_seqs * s.pages_each);
     if (!s.pool) by_die("no memory for a cache of %u x %u tokens", n_seqs, len);
     s.pages = by_alloc_array((size_t)n_seqs * s.pages_each, sizeof *s.pages);
@@ -182,16 +184,16 @@ static void bench_attention(const char *name, enum kv_dtype t, uint32_t n_seqs, 
     for (uint32_t q = 0; q < n_seqs; q++)
         s.seqs[q] = (struct seq_rows){q * n, n, len - n, s.pages + q * s.pages_each};
     float *x = floats_new((size_t)BY_MAX(n_rows, (uint32_t)WRITE_ROWS) * s.ld),
-          *out = floats_new((size_t)n_rows * HEADS * DIM);
+          *out = floats_new((size_t)n_rows * out_ld);
     fill(&s, x);
     const struct op_attention op = {.q = x,
                                     .q_ld = s.ld,
-                                    .n_heads = HEADS,
+                                    .n_heads = n_heads,
                                     .scale = 0.088f,
                                     .kv = s.kv,
                                     .pool = s.pool,
                                     .out = out,
-                                    .out_ld = HEADS * DIM,
+                                    .out_ld = out_ld,
                                     .seqs = s.seqs,
                                     .n_seqs = n_seqs,
                                     .n = n_rows};
@@ -199,13 +201,20 @@ static void bench_attention(const char *name, enum kv_dtype t, uint32_t n_seqs, 
     double bytes = (double)gpu->kv_page_bytes(gpu, &s.kv) / PAGE * n_seqs * len;
     double seen = (double)n_seqs * n * (len - (n - 1) / 2.0); /* keys, over all rows */
     printf("%-24s %3u x %5u of %5u %10.1f us %8.2f TB/s %8.1f TFLOP/s\n", name, n_seqs, n, len,
-           seconds * 1e6, bytes / seconds / 1e12, 4.0 * HEADS * DIM * seen / seconds / 1e12);
+           seconds * 1e6, bytes / seconds / 1e12,
+           2.0 * n_heads * (kv->k_dim + kv->v_dim) * seen / seconds / 1e12);
     gpu->free(gpu, x);
     gpu->free(gpu, out);
     gpu->kv_free(gpu, s.pool);
     by_free(s.pages);
     by_free(s.positions);
     by_free(s.seqs);
+}
+
+static void bench_attention(const char *name, enum kv_dtype t, uint32_t n_seqs, uint32_t len,
+                            uint32_t n) {
+    const struct kv_shape kv = {KV_HEADS, DIM, DIM, PAGE, t, false};
+    bench_heads(name, HEADS, &kv, n_seqs, len, n);
 }
 
 static void bench_products_and_decode(void) {
@@ -233,6 +242,11 @@ int main(int argc, char **argv) {
     bench_attention("prompts, bf16", KV_BF16, 1, is_small ? 40 : 2048, is_small ? 40 : 2048);
     if (!is_small) bench_attention("prompts, bf16", KV_BF16, 4, 2048, 2048);
     if (!is_small) bench_attention("prompts, bf16", KV_BF16, 1, 8192, 8192);
+    for (int t = KV_BF16; t <= KV_FP8; t += KV_FP8 - KV_BF16) {
+        const struct kv_shape latent = {1, 576, 512, PAGE, (enum kv_dtype)t, true};
+        bench_heads(t == KV_BF16 ? "prompts, latent, bf16" : "prompts, latent, fp8", 16, &latent, 1,
+                    is_small ? 40 : 8192, is_small ? 20 : 512);
+    }
     gpu->close(gpu);
     return 0;
 }

@@ -4,7 +4,7 @@
 set(proven_sources_windows tp_nccl.c ranks.cu)
 set(proven_sources_fp8 large_f8.cu gemm_lt.c gemm.h mma.cuh device.cuh)
 set(proven_sources_fp8-blocks ${proven_sources_fp8})
-set(proven_sources_wgmma attention_wgmma.cu attention_rows.cuh attention.h wgmma.cuh mma.cuh device.cuh)
+set(proven_sources_wgmma attention_wgmma.cu attention_rows.cuh attention.h wgmma.cuh copies.cuh mma.cuh device.cuh)
 set(proven_ways)
 foreach(way windows fp8 fp8-blocks wgmma)
   set(hashes)
