@@ -27,12 +27,13 @@ static void f8_tile(const void *ctx, uint32_t first, uint32_t n) {
     for (uint32_t r = first; r < first + n; r++) {
         const uint8_t *src = f->t->data + (size_t)r * n_cols;
         float *dst = (float *)((uint8_t *)f->m->owned + f->m->row_bytes * r);
-        float scale = 1, v;
-        for (uint32_t i = 0; i < n_cols; i++) {
-            if (f->scales && i % f->block_cols == 0)
-                scale = scale_at(f->scales, r / f->block_rows * f->scale_cols + i / f->block_cols);
-            by_dtype_to_f32(f->t->dtype, src + i, &v, 1);
-            dst[i] = v * scale;
+        by_dtype_to_f32(f->t->dtype, src, dst, n_cols);
+        for (uint32_t from = 0, end; f->scales && from < n_cols; from = end) {
+            end = (uint32_t)BY_MIN(from + f->block_cols, (uint64_t)n_cols);
+            float scale =
+                scale_at(f->scales, r / f->block_rows * f->scale_cols + from / f->block_cols);
+            for (uint32_t i = from; i < end; i++)
+                dst[i] *= scale;
         }
     }
 }
