@@ -186,6 +186,11 @@ const struct by_json *by_model_dir_config(const struct by_model_dir *d) {
     return d->text_config;
 }
 
+bool by_model_dir_may_tie(const struct by_model_dir *d) {
+    const struct by_json *tie = by_json_get(d->config, "tie_word_embeddings");
+    return d->text_config != d->config && (!tie || by_json_bool(tie));
+}
+
 /* ---- tensors ---- */
 
 size_t by_model_dir_n_tensors(const struct by_model_dir *d) {

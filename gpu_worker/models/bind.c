@@ -47,7 +47,8 @@ static void find_base(struct binder *b) {
     } ways[] = {{NULL, ""},
                 {"", ""},
                 {"language_model.model.", "language_model."},
-                {"model.language_model.", ""}};
+                {"model.language_model.", ""},
+                {"model.text_model.", ""}};
     const char *embed = b->d->arch.names[ROLE_EMBED];
     const char *dot = strchr(embed, '.');
     if (!dot || b->d->info.is_gguf) return;

@@ -19,6 +19,8 @@ import pytest
 import torch
 import transformers
 
+import models
+
 BUILD = Path(os.environ.get("BANYAN_BUILD", Path(__file__).resolve().parents[2] / "build"))
 PROGRAM = BUILD / "tests/model-logits"
 EXIT_UNSUPPORTED = 79
@@ -386,3 +388,35 @@ def test_what_a_config_leaves_out_is_transformers_default(family, tmp_path):
     full = {k: v for k, v in full.items() if not k.endswith("_token_id") and k != "architectures"}
     must = {"model_type": family, **({"num_experts_per_tok": 2} if family == "deepseek_v2" else {})}  # it has none
     assert described(must, tmp_path) == described({**full, **must}, tmp_path)
+
+
+VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+AROUND = {  # config class: model_type of the text, what the outer config has besides
+    "Gemma3": ("gemma3_text", {"vision_config": {**VISION, "model_type": "siglip_vision_model"}, "mm_tokens_per_image": 4}),
+    "Llava": ("llama", {"vision_config": {**VISION, "model_type": "clip_vision_model"}, "tie_word_embeddings": True}),
+    "Mistral3": ("mistral", {"vision_config": {**VISION, "model_type": "pixtral", "head_dim": 16}}),
+    "InternVL": ("qwen2", {"vision_config": {**VISION, "model_type": "internvl_vision", "image_size": [28, 28], "patch_size": [14, 14]}}),
+    "Idefics3": ("llama", {"vision_config": VISION}),
+    "Voxtral": ("llama", {"audio_config": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}}),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_the_text_model_inside_another_is_found(name, tmp_path):
+    """Under its prefix, and tied to its embedding by the outer config where that says so: Mistral 3's has true as default."""
+    kind, more = AROUND[name]
+    text = {"model_type": kind, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "vocab_size": N_VOCAB, "max_position_embeddings": 128}
+    if kind != "qwen2":
+        text["head_dim"] = 16
+    config = getattr(transformers, f"{name}Config")(text_config=text, **more)
+    config._attn_implementation = "eager"
+    torch.manual_seed(3)
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config).eval().float()
+    models.scale_weights(model).save_pretrained(tmp_path)
+    ids = torch.randint(10, N_VOCAB, (1, N_IDS))
+    with torch.inference_mode():
+        want = model(input_ids=ids).logits[0].numpy()
+    got = native(tmp_path, ids[0].tolist(), 7)
+    assert not isinstance(got, str), got
+    assert np.abs(got - want).max() < 2e-3 * want.std()
