@@ -241,6 +241,7 @@ add_values(float (&out)[V_COLUMNS / 16][4], const float (&s)[KEYS / 8][4], const
 
 template <int T>
 static __global__ void __launch_bounds__(THREADS, 1) latent_kernel(const struct latent_args args) {
+    begin();
     const struct attend &a = args.a;
     const uint32_t half = threadIdx.x / 32 / ROW_WARPS;
     SHARED(uint8_t, bytes);

@@ -127,6 +127,7 @@ static __device__ void store_part(const struct span_args &s, uint32_t part, uint
 
 template <int T, int H>
 static __global__ void __launch_bounds__(THREADS, 4) span_kernel(const struct span_args s) {
+    begin();
     const struct attend &a = s.a;
     struct attend_item item = s.items[blockIdx.x];
     uint32_t first = blockIdx.z * H, n_heads = BY_MIN((uint32_t)H, a.group - first);
@@ -167,6 +168,7 @@ struct merge_args {
 };
 
 static __global__ void __launch_bounds__(THREADS) merge_kernel(const struct merge_args m) {
+    begin();
     const struct attend &a = m.a;
     struct attend_merge r = m.rows[blockIdx.x];
     uint32_t head = blockIdx.y, width = a.v_dim + 2;

@@ -73,6 +73,7 @@ template <int T, int D> struct queries {
 
 template <int T, int D>
 static __global__ void __launch_bounds__(THREADS) tile_kernel(const struct tile_args args) {
+    begin();
     constexpr uint32_t KEYS = shape<D>::KEYS, K_PITCH = shape<D>::K_PITCH,
                        V_PITCH = shape<D>::V_PITCH;
     const struct attend &a = args.a;

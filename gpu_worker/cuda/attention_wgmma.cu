@@ -199,6 +199,7 @@ template <int T, int D> static __device__ __forceinline__ void run(const struct 
 template <int T, int D>
 static __global__ void __launch_bounds__((GROUPS_MAX + 1) * GROUP, 1)
     wgmma_kernel(const struct tile_args args) {
+    begin();
     run<T, D>(args);
 }
 

@@ -250,6 +250,7 @@ static int backend_open(struct backend **out, const struct cuda_options *o, stru
     if (!rc) {
         c->queue = queue_new(c->port, !o->no_graphs);
         c->proven = proven_ways(c->device.name);
+        if (c->proven & PROVEN_OVERLAP) port_overlap(c->port);
         snprintf(c->name, sizeof c->name, "cuda:%u %s, sm_%u%u%s", o->device, c->device.name,
                  c->device.major, c->device.minor, o->is_deterministic ? ", deterministic" : "");
         c->b.name = c->name;

@@ -39,6 +39,23 @@ static __device__ __forceinline__ uint32_t as_u32(float f) {
     return __float_as_uint(f);
 }
 
+/* A kernel's first word; what it does before may touch nothing that kernels before it write. The next kernel may come up from
+ * here on, beside this one, as far as its own begin: there it waits until all before it is done (programmatic dependent launch,
+ * where port_cuda.c asks for it). */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+static __device__ __forceinline__ void begin(void) {
+    asm volatile("griddepcontrol.launch_dependents;\n\tgriddepcontrol.wait;" ::: "memory");
+}
+#else
+static __device__ __forceinline__ void begin(void) {
+}
+#endif
+
+/* Brings 128 bytes nearer, of memory that no kernel writes. */
+static __device__ __forceinline__ void prefetch(const uint8_t *at) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+}
+
 /* 2^x by one instruction, to 2 in 2^23; what is too small for a normal number is zero. */
 static __device__ __forceinline__ float exp2_near(float x) {
     float y;
@@ -95,6 +112,11 @@ static __device__ __forceinline__ float block_sum(float v, float *room) {
     if (lane == 0) room[warp] = v;
     __syncthreads();
     return warp_sum(lane < n ? room[lane] : 0);
+}
+
+/* Threads of a block that goes over a row of n numbers: each has four of them to load, if that many threads there may be. */
+static inline uint32_t threads_for(uint32_t n) {
+    return BY_MIN(BY_ALIGN_UP(BY_DIV_UP(n, 4u), 32u), 1024u);
 }
 
 static __device__ __forceinline__ float sigmoid(float x) {
@@ -225,13 +247,16 @@ static __device__ __forceinline__ void super_load(const uint8_t *row, uint32_t s
         BITS = cuda_layouts[F].bits,
         LOW = BITS < 4 ? 2 : 4,
         HIGH = BITS - LOW,
-        BIAS = F == CUDA_Q3_K ? 4 : F == CUDA_Q6_K ? 32 : 0,
+        BIAS = F == CUDA_Q3_K   ? 4
+               : F == CUDA_Q6_K ? 32
+                                : 0,
         HEAD = F == CUDA_L4_K ? 16 : 0,
     };
     const uint8_t *block = row + scale_at + HEAD + k / 256 * cuda_layouts[F].scale_bytes,
                   *scale = block + 4 + k % 256 / 16, *highs = row + scale_at / BITS * LOW;
     const uint32_t dm = *(const uint32_t *)block;
-    const uint32_t low = LOW == 4 ? *(const uint32_t *)(row + k / 2) : *(const uint16_t *)(row + k / 4);
+    const uint32_t low =
+        LOW == 4 ? *(const uint32_t *)(row + k / 2) : *(const uint16_t *)(row + k / 4);
     float s = f16_to_f32((uint16_t)dm), m = -f16_to_f32((uint16_t)(dm >> 16));
     uint32_t high = 0;
     if (F == CUDA_L4_K) {

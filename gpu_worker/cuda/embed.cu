@@ -17,6 +17,7 @@ struct embed_args {
 };
 
 template <int F> static __global__ void embed_kernel(const struct embed_args a) {
+    begin();
     uint32_t r = a.first + blockIdx.x;
     uint32_t id = a.ids ? a.ids[r] : 0;
     if (a.last && id & (uint32_t)EMBED_LAST) id = a.last[id & ~(uint32_t)EMBED_LAST];

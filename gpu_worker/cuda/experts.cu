@@ -26,6 +26,7 @@ struct sort_args {
  * sums say where its own begin, and it lists them in order. No atomics: the list is the same in each run. */
 static __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(const struct sort_args a) {
     SHARED(uint32_t, counts); /* [SORT_WARPS][2]: earlier experts, own */
+    begin();
     uint32_t e = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     uint32_t each = BY_ALIGN_UP(BY_DIV_UP(a.n, (uint32_t)SORT_WARPS), 32u);
     uint32_t from = warp * each, n_before = 0, n_own = 0, at = 0;
@@ -57,14 +58,15 @@ struct combine_args {
 };
 
 static __global__ void __launch_bounds__(THREADS) combine_kernel(const struct combine_args a) {
+    begin();
     size_t r = a.first + blockIdx.x;
-    for (uint32_t i = threadIdx.x; i < a.width; i += THREADS) {
-        float v = a.y[r * a.y_ld + i];
-        for (uint32_t k = 0; k < a.n_used; k++)
-            v += a.scale * a.weights[r * a.n_used + k] *
-                 a.scratch[(r * a.n_used + k) * a.ld + a.col + i];
-        a.y[r * a.y_ld + i] = v;
-    }
+    uint32_t i = blockIdx.y * THREADS + threadIdx.x;
+    if (i >= a.width) return;
+    float v = a.y[r * a.y_ld + i];
+    for (uint32_t k = 0; k < a.n_used; k++)
+        v += a.scale * a.weights[r * a.n_used + k] *
+             a.scratch[(r * a.n_used + k) * a.ld + a.col + i];
+    a.y[r * a.y_ld + i] = v;
 }
 
 /* All slots of n rows through one matrix each. */
@@ -113,7 +115,7 @@ static void rows_of_experts(struct cuda *c, const struct op_experts *o, uint32_t
     a.scratch = o->scratch, a.weights = o->weights, a.ld = ld, a.col = down->n_in;
     a.width = down->n_out, a.n_used = o->n_used, a.first = first;
     a.y = o->y, a.y_ld = o->y_ld, a.scale = o->scale;
-    LAUNCH(c, combine_kernel, a, GRID(n, 1, 1), THREADS, 0);
+    LAUNCH(c, combine_kernel, a, GRID(n, BY_DIV_UP(a.width, (uint32_t)THREADS), 1), THREADS, 0);
 }
 
 extern "C" void cuda_experts(struct lane *l, const struct op_experts *o) {

@@ -1,4 +1,5 @@
-/* Norm of each head, rotation, and keys and values into their pages: one block a row, a warp takes head after head.
+/* Norm of each head, rotation, and keys and values into their pages: a warp a head; where the norm is of all heads together, one
+ * block a row, whose warps take head after head.
  *
  *     q head: global ─▶ shared (norm, turn) ─▶ back          k head: … ─▶ page          v head: ─▶ page
  *
@@ -128,8 +129,33 @@ static __device__ void make_head(const struct kv_args &a, const float *x, uint32
     if (a.cos) turn_head(a, v + (is_q ? a.q_rot_col : a.k_rot_col), position);
 }
 
+static __device__ void turn_query(const struct kv_args &a, float *x, uint32_t h, float *v,
+                                  float mean, float factor, uint32_t turn) {
+    make_head(a, x, h, true, v, mean, factor, turn);
+    for (uint32_t i = threadIdx.x % 32; i < a.q_dim; i += 32)
+        x[(size_t)h * a.q_dim + i] = v[i];
+}
+
+/* Key and value of row r into its page. */
+static __device__ void keep_head(const struct kv_args &a, const float *x, uint32_t h, float *v,
+                                 float mean, float factor, uint32_t turn, uint32_t r) {
+    uint32_t in_page = a.rows[r].position % a.page_size;
+    uint32_t page = a.pages[a.rows[r].first_page + a.rows[r].position / a.page_size];
+    uint8_t *head = a.pool + page * a.y.page_bytes + h * a.y.head_bytes;
+    float *scales = (float *)(head + a.y.scale_at);
+    const float *value = x + a.v_col + (size_t)h * a.v_dim;
+    make_head(a, x + a.k_col, h, false, v, mean, factor, turn);
+    /* latent attention: values are the keys' first columns */
+    if (a.v_col == a.k_col) value = v;
+    store_head(a, v, a.k_dim, a.y.k_pad, head + (size_t)in_page * a.y.k_step, scales + in_page);
+    if (!a.v_in_k)
+        store_head(a, value, a.v_dim, a.y.v_pad, head + a.y.v_at + (size_t)in_page * a.y.v_step,
+                   scales + a.y.v_scale + in_page);
+}
+
 static __global__ void __launch_bounds__(THREADS, 4) kv_write_kernel(const struct kv_args a) {
     SHARED(float, shared);
+    begin();
     uint32_t r = a.first + blockIdx.x, warp = threadIdx.x / 32;
     float *x = a.x + (size_t)r * a.ld, *v = shared + 36 + warp * a.room;
     float mean_q = 0, factor_q = 0, mean_k = 0, factor_k = 0;
@@ -138,25 +164,13 @@ static __global__ void __launch_bounds__(THREADS, 4) kv_write_kernel(const struc
     if (a.is_whole && a.k_norm.w)
         whole_norm(a.k_norm, x + a.k_col, a.n_kv_heads * a.k_dim, shared, &mean_k, &factor_k);
     __syncthreads(); /* whoever writes q below, all have read it */
-    uint32_t turn = a.positions[r], in_page = a.rows[r].position % a.page_size;
-    uint32_t page = a.pages[a.rows[r].first_page + a.rows[r].position / a.page_size];
-    for (uint32_t h = warp; h < a.n_heads; h += WARPS) {
-        make_head(a, x + a.q_col, h, true, v, mean_q, factor_q, turn);
-        for (uint32_t i = threadIdx.x % 32; i < a.q_dim; i += 32)
-            x[a.q_col + (size_t)h * a.q_dim + i] = v[i];
-        __syncwarp();
-    }
-    for (uint32_t h = warp; h < a.n_kv_heads; h += WARPS) {
-        uint8_t *head = a.pool + page * a.y.page_bytes + h * a.y.head_bytes;
-        float *scales = (float *)(head + a.y.scale_at);
-        const float *value = x + a.v_col + (size_t)h * a.v_dim;
-        make_head(a, x + a.k_col, h, false, v, mean_k, factor_k, turn);
-        /* latent attention: values are the keys' first columns */
-        if (a.v_col == a.k_col) value = v;
-        store_head(a, v, a.k_dim, a.y.k_pad, head + (size_t)in_page * a.y.k_step, scales + in_page);
-        if (!a.v_in_k)
-            store_head(a, value, a.v_dim, a.y.v_pad, head + a.y.v_at + (size_t)in_page * a.y.v_step,
-                       scales + a.y.v_scale + in_page);
+    uint32_t turn = a.positions[r];
+    for (uint32_t i = blockIdx.y * WARPS + warp; i < a.n_heads + a.n_kv_heads;
+         i += gridDim.y * WARPS) {
+        if (i < a.n_heads)
+            turn_query(a, x + a.q_col, i, v, mean_q, factor_q, turn);
+        else
+            keep_head(a, x, i - a.n_heads, v, mean_k, factor_k, turn, r);
         __syncwarp();
     }
 }
@@ -188,7 +202,9 @@ extern "C" void cuda_kv_write(struct lane *l, const struct op_kv_write *o) {
     a.rows = cuda_rows(c, o->seqs, o->n_seqs, a.page_size, false, &a.pages);
     a.positions = (const uint32_t *)queue_stage(c->queue, o->positions,
                                                 (o->first + o->n) * sizeof *o->positions);
-    LAUNCH(c, kv_write_kernel, a, GRID(o->n, 1, 1), THREADS, (36 + WARPS * a.room) * sizeof(float));
+    uint32_t n_heads = a.is_whole ? 1 : a.n_heads + a.n_kv_heads;
+    LAUNCH(c, kv_write_kernel, a, GRID(o->n, BY_DIV_UP(n_heads, (uint32_t)WARPS), 1), THREADS,
+           (36 + WARPS * a.room) * sizeof(float));
 }
 
 /* ---- the table of rotations ---- */
@@ -202,6 +218,7 @@ struct rope_args {
 
 /* The angle is an f32 product, as torch has it; its cosine is exact but for the last rounding. */
 static __global__ void __launch_bounds__(THREADS) rope_kernel(const struct rope_args a) {
+    begin();
     for (uint32_t p = blockIdx.x; p < a.n_positions; p += gridDim.x) {
         for (uint32_t i = threadIdx.x; i < a.n_half; i += THREADS) {
             double angle = (float)p * a.inv_freq[i];

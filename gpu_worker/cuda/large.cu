@@ -25,6 +25,7 @@ struct widen_args {
 
 template <int F>
 static __global__ void __launch_bounds__(THREADS) widen_kernel(const struct widen_args a) {
+    begin();
     uint32_t k = (blockIdx.y * THREADS + threadIdx.x) * 8;
     float v[8];
     if (k >= a.k_pad) return;
@@ -41,6 +42,7 @@ struct finish_args {
 };
 
 static __global__ void __launch_bounds__(THREADS) finish_kernel(const struct finish_args a) {
+    begin();
     uint32_t i = blockIdx.x * THREADS + threadIdx.x, each = a.is_gated ? 2 : 1;
     const float *sums = a.sums + (size_t)blockIdx.y * a.sums_ld + (size_t)i * each;
     float s[2] = {1, 1};

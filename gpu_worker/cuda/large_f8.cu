@@ -62,6 +62,7 @@ static __device__ __forceinline__ uint32_t round4(const float4 &v, float inverse
 /* A block a row; a warp takes 128 columns after the other. */
 static __global__ void __launch_bounds__(THREADS) round_kernel(const struct round_args a) {
     SHARED(uint32_t, tops); /* [WARPS] */
+    begin();
     const uint32_t row = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const float *x = a.x + (size_t)row * a.k_pad;
     uint8_t *out = a.out + (size_t)row * a.k_pad;
@@ -101,6 +102,7 @@ struct scales_args {
 };
 
 static __global__ void __launch_bounds__(THREADS) scales_kernel(const struct scales_args a) {
+    begin();
     uint32_t i = blockIdx.x * THREADS + threadIdx.x;
     if (i >= a.n) return;
     const float *scales = (const float *)(a.rows + i * a.row_bytes + a.scale_at);

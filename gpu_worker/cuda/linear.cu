@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { THREADS = 256 };
+enum { THREADS_MAX = 1024 };
 
 struct prepare_args {
     struct prepare p;
@@ -20,22 +20,25 @@ static __device__ __forceinline__ void put(const struct prepare_args &a, size_t 
         ((float *)a.out)[at] = v;
 }
 
-static __global__ void __launch_bounds__(THREADS) prepare_kernel(const struct prepare_args a) {
+static __global__ void __launch_bounds__(THREADS_MAX) prepare_kernel(const struct prepare_args a) {
     SHARED(float, room);
+    if (a.has_norm && 32 * threadIdx.x < a.p.n_in)
+        prefetch((const uint8_t *)(a.norm.w + 32 * threadIdx.x));
+    begin();
     uint32_t i = a.p.first + blockIdx.x, r = a.p.rows ? a.p.rows[i] : i, n = a.p.n_in;
     const float *x = a.p.x + (size_t)r * a.p.x_ld + a.p.x_col;
     float mean = 0, factor = 1;
     if (a.has_norm) {
         float sum = 0;
-        for (uint32_t k = threadIdx.x; k < n && a.norm.kind == NORM_LAYER; k += THREADS)
+        for (uint32_t k = threadIdx.x; k < n && a.norm.kind == NORM_LAYER; k += blockDim.x)
             sum += x[k];
         if (a.norm.kind == NORM_LAYER) mean = block_sum(sum, room) / (float)n;
         sum = 0;
-        for (uint32_t k = threadIdx.x; k < n; k += THREADS)
+        for (uint32_t k = threadIdx.x; k < n; k += blockDim.x)
             sum += (x[k] - mean) * (x[k] - mean);
         factor = 1.0f / sqrtf(block_sum(sum, room) / (float)n + a.norm.eps);
     }
-    for (uint32_t k = threadIdx.x; k < a.p.k_pad; k += THREADS) {
+    for (uint32_t k = threadIdx.x; k < a.p.k_pad; k += blockDim.x) {
         float v = k < n ? x[k] : 0;
         if (a.has_norm && k < n)
             v = (v - mean) * factor * a.norm.w[k] + (a.norm.b ? a.norm.b[k] : 0);
@@ -48,7 +51,7 @@ extern "C" void product_prepare(struct cuda *c, const struct prepare *p) {
     memset(&a, 0, sizeof a);
     a.p = *p, a.p.norm = NULL, a.out = c->prepared, a.has_norm = p->norm;
     if (p->norm) a.norm = *p->norm;
-    LAUNCH(c, prepare_kernel, a, GRID(p->n, 1, 1), THREADS, 33 * sizeof(float));
+    LAUNCH(c, prepare_kernel, a, GRID(p->n, 1, 1), threads_for(p->k_pad), 33 * sizeof(float));
 }
 
 extern "C" struct product product_of(const struct weight *w) {
@@ -111,6 +114,7 @@ struct copy_args {
 };
 
 static __global__ void copy_kernel(const struct copy_args a) {
+    begin();
     size_t r = a.first + blockIdx.x;
     const float *x = a.x + r * a.x_ld + a.x_col + (size_t)blockIdx.y * a.x_step;
     float *y = a.y + r * a.y_ld + a.y_col + (size_t)blockIdx.y * a.y_step;

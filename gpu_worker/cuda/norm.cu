@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { THREADS = 256 };
+enum { THREADS_MAX = 1024 };
 
 struct norm_args {
     const float *x;
@@ -19,8 +19,11 @@ struct norm_args {
     float scale;
 };
 
-static __global__ void __launch_bounds__(THREADS) norm_kernel(const struct norm_args a) {
+static __global__ void __launch_bounds__(THREADS_MAX) norm_kernel(const struct norm_args a) {
     SHARED(float, room);
+    if (a.has_norm && 32 * threadIdx.x < a.width)
+        prefetch((const uint8_t *)(a.w + 32 * threadIdx.x));
+    begin();
     size_t r = a.first + blockIdx.x;
     const float *x = a.x + r * a.x_ld + a.x_col;
     float *y = a.y + r * a.y_ld + a.y_col;
@@ -28,16 +31,16 @@ static __global__ void __launch_bounds__(THREADS) norm_kernel(const struct norm_
     if (a.has_norm) {
         float sum = 0;
         if (a.is_layer) {
-            for (uint32_t i = threadIdx.x; i < a.width; i += THREADS)
+            for (uint32_t i = threadIdx.x; i < a.width; i += blockDim.x)
                 sum += x[i];
             mean = block_sum(sum, room) / (float)a.width;
         }
         sum = 0;
-        for (uint32_t i = threadIdx.x; i < a.width; i += THREADS)
+        for (uint32_t i = threadIdx.x; i < a.width; i += blockDim.x)
             sum += (x[i] - mean) * (x[i] - mean);
         factor = 1.0f / sqrtf(block_sum(sum, room) / (float)a.width + a.eps);
     }
-    for (uint32_t i = threadIdx.x; i < a.width; i += THREADS) {
+    for (uint32_t i = threadIdx.x; i < a.width; i += blockDim.x) {
         float v = (x[i] - mean) * factor;
         if (a.has_norm) v *= a.w[i];
         if (a.has_norm && a.b) v += a.b[i];
@@ -57,7 +60,7 @@ extern "C" void cuda_norm(struct lane *l, const struct op_norm *o) {
     }
     a.y = o->y, a.y_ld = o->y_ld, a.y_col = o->y_col, a.first = o->first;
     a.is_add = o->is_add, a.scale = o->scale;
-    LAUNCH(l->cuda, norm_kernel, a, GRID(o->n, 1, 1), THREADS, 33 * sizeof(float));
+    LAUNCH(l->cuda, norm_kernel, a, GRID(o->n, 1, 1), threads_for(o->width), 33 * sizeof(float));
 }
 
 struct gate_args {
@@ -67,10 +70,11 @@ struct gate_args {
     uint32_t gate_ld, first;
 };
 
-static __global__ void __launch_bounds__(THREADS) gate_kernel(const struct gate_args a) {
+static __global__ void __launch_bounds__(THREADS_MAX) gate_kernel(const struct gate_args a) {
+    begin();
     size_t r = a.first + blockIdx.x;
     float s = sigmoid(a.gate[r * a.gate_ld]);
-    for (uint32_t i = threadIdx.x; i < a.width; i += THREADS)
+    for (uint32_t i = threadIdx.x; i < a.width; i += blockDim.x)
         a.x[r * a.ld + i] *= s;
 }
 
@@ -80,5 +84,5 @@ extern "C" void cuda_gate(struct lane *l, const struct op_gate *o) {
     memset(&a, 0, sizeof a);
     a.x = o->x, a.ld = o->ld, a.width = o->width;
     a.gate = o->gate, a.gate_ld = o->gate_ld, a.first = o->first;
-    LAUNCH(l->cuda, gate_kernel, a, GRID(o->n, 1, 1), THREADS, 0);
+    LAUNCH(l->cuda, gate_kernel, a, GRID(o->n, 1, 1), threads_for(o->width), 0);
 }

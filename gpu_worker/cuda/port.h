@@ -56,6 +56,9 @@ BY_MUST_USE int port_to_device(struct port *p, void *device, const void *host, s
 BY_MUST_USE int port_to_host(struct port *p, void *host, const void *device, size_t n);
 BY_MUST_USE int port_zero(struct port *p, void *device, size_t n);
 BY_MUST_USE int port_run(struct port *p, const struct port_launch *l, const void *args);
+/* From now on a kernel may come up before the one before it is done, and waits itself (begin, device.cuh); where the device
+ * has that. */
+void port_overlap(struct port *p);
 /* Any host memory, at once: for loading. */
 BY_MUST_USE int port_load(struct port *p, void *device, const void *host, size_t n);
 

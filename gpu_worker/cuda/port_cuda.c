@@ -24,6 +24,7 @@ struct port {
     cudaStream_t stream;
     cudaEvent_t marks[PORT_MARKS];
     cudaEvent_t from, to; /* of port_time */
+    bool overlaps, knows_kernels;
     char error[256];
 };
 
@@ -191,19 +192,39 @@ int port_zero(struct port *p, void *device, size_t n) {
 
 /* ---- commands ---- */
 
+void port_overlap(struct port *p) {
+    p->overlaps = true;
+}
+
+/* Code made of PTX for older devices does not wait itself; all kernels are of one kind. */
+static bool waits_itself(struct port *p, const void *kernel) {
+    struct cudaFuncAttributes a;
+    if (p->overlaps && !p->knows_kernels) {
+        p->overlaps = seen(cudaFuncGetAttributes(&a, kernel)) == cudaSuccess && a.ptxVersion >= 90;
+        p->knows_kernels = true;
+    }
+    return p->overlaps;
+}
+
 int port_run(struct port *p, const struct port_launch *l, const void *args) {
     union { /* the runtime's prototype takes the argument's address as not const; it only reads it */
         const void *in;
         void *out;
     } one = {.in = args};
     void *all[] = {one.out};
+    cudaLaunchAttribute early = {.id = cudaLaunchAttributeProgrammaticStreamSerialization};
+    early.val.programmaticStreamSerializationAllowed = 1;
+    const struct cudaLaunchConfig_st config = {.gridDim = {l->grid[0], l->grid[1], l->grid[2]},
+                                               .blockDim = {l->block, 1, 1},
+                                               .dynamicSmemBytes = l->shared_bytes,
+                                               .stream = p->stream,
+                                               .attrs = &early,
+                                               .numAttrs = waits_itself(p, l->kernel)};
     cudaError_t e = cudaSuccess;
     if (l->shared_bytes > SHARED_PLAIN)
         e = cudaFuncSetAttribute(l->kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)l->shared_bytes);
-    if (e == cudaSuccess)
-        e = cudaLaunchKernel(l->kernel, (dim3){l->grid[0], l->grid[1], l->grid[2]},
-                             (dim3){l->block, 1, 1}, all, l->shared_bytes, p->stream);
+    if (e == cudaSuccess) e = cudaLaunchKernelExC(&config, l->kernel, all);
     return check(p, e, "starting a kernel");
 }
 

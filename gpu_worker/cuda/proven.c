@@ -14,7 +14,8 @@ static const struct {
 } ways[] = {{"windows", PROVEN_WINDOWS},
             {"fp8", PROVEN_F8},
             {"fp8-blocks", PROVEN_F8_BLOCKS},
-            {"wgmma", PROVEN_WGMMA}};
+            {"wgmma", PROVEN_WGMMA},
+            {"overlap", PROVEN_OVERLAP}};
 
 static uint32_t way_of(struct by_str name) {
     uint32_t bits = 0;

@@ -16,6 +16,7 @@ enum proven_way {
     PROVEN_F8 = 2,        /* FP8 times FP8, one scale a weight row (large_f8.cu) */
     PROVEN_F8_BLOCKS = 4, /* the same, a scale for 128 columns */
     PROVEN_WGMMA = 8,     /* attention of prompts by warpgroups (attention_wgmma.cu) */
+    PROVEN_OVERLAP = 16,  /* kernels that come up before the one before is done (port_overlap) */
 };
 
 uint32_t proven_ways(const char *device); /* bits of enum proven_way */

@@ -54,6 +54,7 @@ struct place_args {
 
 /* A block: some columns of one rank's part of a row. */
 static __global__ void __launch_bounds__(THREADS) place_kernel(const struct place_args a) {
+    begin();
     uint32_t k = blockIdx.z, i = blockIdx.x * THREADS + threadIdx.x, at = a.starts[k] + i;
     if (at >= a.starts[k + 1]) return;
     a.all[(size_t)blockIdx.y * a.all_ld + at] =

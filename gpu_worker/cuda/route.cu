@@ -74,6 +74,7 @@ static __device__ void weigh_chosen(const struct op_route &o, const float *score
 
 static __global__ void __launch_bounds__(32) route_kernel(const struct op_route o) {
     SHARED(float, scores);
+    begin();
     float *choice = scores + o.n_experts, *best = choice + o.n_experts;
     size_t r = o.first + blockIdx.x;
     const float *logits = o.logits + r * o.logits_ld;

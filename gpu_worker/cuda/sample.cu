@@ -252,6 +252,7 @@ static __device__ void report(struct shared *s, const struct sample_row &r, cons
 /* Two blocks: told of one alone, ptxas keeps to 32 registers on sm_90 and spills. */
 static __global__ void __launch_bounds__(THREADS, 2) sample_kernel(const struct sample_args a) {
     SHARED(struct shared, s);
+    begin();
     const struct sample_row &r = a.rows[blockIdx.x];
     float *l = a.logits + (size_t)r.row * a.ld;
     uint32_t *out = a.out + r.at, n = a.n_vocab;

@@ -1,5 +1,6 @@
 /* Products for few rows of x: a warp reads R weight rows once, 8 columns a lane, for M rows of x at a time; what it reads is
- * what a decode step takes. Each sum is one chain a lane, then a tree over the warp, whatever R and M.
+ * what a decode step takes, so a kilobyte and more is on its way to each warp: few rows of x leave registers for that. Each sum is
+ * one chain a lane, then a tree over the warp, whatever R and M.
  *
  *     lane 0: columns 0 … 7, 256 … 263, …     lane 1: 8 … 15, …           x comes out of the cache, as f32
  *
@@ -8,16 +9,18 @@
 
 enum { THREADS = 128, WARPS = THREADS / 32 };
 
-static __device__ __forceinline__ void x_load(const float *x, uint32_t k, uint32_t n_in,
-                                              bool is_aligned, float *out) {
-    if (is_aligned && k + 8 <= n_in) {
+/* Eight columns of x; IS_WHOLE: all are there, and aligned. */
+template <bool IS_WHOLE>
+static __device__ __forceinline__ void x_load(const struct product &p, const float *x, uint32_t k,
+                                              float *out) {
+    if (IS_WHOLE || (p.is_aligned && k + 8 <= p.n_in)) {
         float4 a = *(const float4 *)(x + k), b = *(const float4 *)(x + k + 4);
         out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
         out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
-        return;
+    } else {
+        for (uint32_t i = 0; i < 8; i++)
+            out[i] = k + i < p.n_in ? x[k + i] : 0;
     }
-    for (uint32_t i = 0; i < 8; i++)
-        out[i] = k + i < n_in ? x[k + i] : 0;
 }
 
 /* Rows of this z, and how many. */
@@ -42,11 +45,36 @@ static __device__ __forceinline__ void store(const struct product &p, struct epi
     }
 }
 
+/* Eight columns, from k on, of R weight rows and M rows of x. */
+template <int F, int R, int M, bool IS_WHOLE>
+static __device__ __forceinline__ void
+add_columns(const struct product &p, const uint8_t *const (&w)[R], const float *const (&x)[M],
+            uint32_t k, float (&sums)[R][M]) {
+    float v[R][8];
+    for (int r = 0; r < R; r++)
+        weight_load<F>(w[r], p.scale_at, k, v[r]);
+    for (int m = 0; m < M; m++) {
+        float a[8];
+        x_load<IS_WHOLE>(p, x[m], k, a);
+        for (int r = 0; r < R; r++)
+            for (int i = 0; i < 8; i++)
+                sums[r][m] = fmaf(v[r][i], a[i], sums[r][m]);
+    }
+}
+
 template <int F, int R, int M>
 static __global__ void __launch_bounds__(THREADS, 4) skinny_kernel(const struct product p) {
+    /* Loads of so many rounds go out before the first is waited for: nothing in them branches. */
+    constexpr int ROUNDS = M == 1 ? 8 / R : M == 2 ? 4 / R : 1;
     uint32_t lane = threadIdx.x % 32, out = (blockIdx.x * WARPS + threadIdx.x / 32) * R;
+    if (!p.table &&
+        out < p.n_out) /* what the warp reads first, while kernels before this one end */
+        for (int r = 0; r < R; r++)
+            if (128 * lane < p.row_bytes)
+                prefetch(p.rows + BY_MIN(out + r, p.n_out - 1) * p.row_bytes + 128 * lane);
+    begin();
     const uint32_t *slots = NULL;
-    const uint32_t n = my_rows(p, &slots);
+    const uint32_t n = my_rows(p, &slots), n_whole = p.is_aligned ? p.n_in / 8 * 8 : 0;
     const uint8_t *rows = p.table ? p.table[blockIdx.z] : p.rows, *w[R];
     struct epilogue e = p.e;
     if (out >= p.n_out) return;
@@ -56,7 +84,7 @@ static __global__ void __launch_bounds__(THREADS, 4) skinny_kernel(const struct 
     if (p.biases) e.bias = p.biases[blockIdx.z];
     for (uint32_t m0 = blockIdx.y * M; m0 < n; m0 += gridDim.y * M) {
         const float *x[M];
-        uint32_t y_row[M];
+        uint32_t y_row[M], k = 8 * lane;
         float sums[R][M];
         for (int m = 0; m < M; m++) {
             uint32_t i = BY_MIN(m0 + m, n - 1), row = slots ? slots[i] / p.x_div : i;
@@ -65,19 +93,12 @@ static __global__ void __launch_bounds__(THREADS, 4) skinny_kernel(const struct 
             for (int r = 0; r < R; r++)
                 sums[r][m] = 0;
         }
-#pragma unroll 2
-        for (uint32_t k = 8 * lane; k < p.n_in; k += 256) {
-            float v[R][8];
-            for (int r = 0; r < R; r++)
-                weight_load<F>(w[r], p.scale_at, k, v[r]);
-            for (int m = 0; m < M; m++) {
-                float a[8];
-                x_load(x[m], k, p.n_in, p.is_aligned, a);
-                for (int r = 0; r < R; r++)
-                    for (int i = 0; i < 8; i++)
-                        sums[r][m] = fmaf(v[r][i], a[i], sums[r][m]);
-            }
-        }
+        for (; k + 256 * (ROUNDS - 1) < n_whole; k += 256 * ROUNDS)
+            for (int i = 0; i < ROUNDS; i++)
+                add_columns<F, R, M, true>(p, w, x, k + 256 * i, sums);
+#pragma unroll 1
+        for (; k < p.n_in; k += 256)
+            add_columns<F, R, M, false>(p, w, x, k, sums);
         for (int m = 0; m < M; m++) {
             for (int r = 0; r < R; r++)
                 sums[r][m] = warp_sum(sums[r][m]);
@@ -97,11 +118,11 @@ template <int F, int R, int M> static void launch(struct cuda *c, const struct p
 template <int F> static void launch_for(struct cuda *c, const struct product &p) {
     uint32_t n = p.slots ? BY_DIV_UP(p.n, BY_MAX(p.n_weights, 1u)) : p.n;
     if (n <= 1)
-        launch<F, 4, 1>(c, p);
+        launch<F, 2, 1>(c, p);
     else if (n <= 2)
-        launch<F, 4, 2>(c, p);
+        launch<F, 2, 2>(c, p);
     else if (n <= 4)
-        launch<F, 2, 4>(c, p);
+        launch<F, 4, 4>(c, p);
     else
         launch<F, 2, 8>(c, p);
 }

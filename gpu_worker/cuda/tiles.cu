@@ -117,6 +117,7 @@ static __device__ __forceinline__ void tile(const struct product &p, const struc
 template <int F>
 static __global__ void __launch_bounds__(THREADS) tile_kernel(const struct product p) {
     SHARED(uint16_t, tiles); /* [2][a, b][ROWS][PITCH] */
+    begin();
     struct part part = {p.rows, NULL, p.n};
     struct epilogue e = p.e;
     if (p.slots) {

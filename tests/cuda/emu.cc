@@ -12,6 +12,7 @@ struct fiber {
     void *sp; /* first: its address tells whose it is */
     enum state state;
     uint32_t n_exchanges;
+    bool has_begun;
 };
 
 struct emu_index threadIdx, blockIdx, blockDim, gridDim;
@@ -122,6 +123,7 @@ __attribute__((noinline)) static void run_kernel(void) {
 
 __attribute__((no_sanitize("address", "undefined"))) static void entry(void) {
     run_kernel();
+    if (!emu.fibers[emu.current].has_begun) emu_complain("a kernel without begin()");
     emu.fibers[emu.current].state = DONE;
     emu.n_events++;
     emu.warps[emu.current / 32].n_live--;
@@ -130,6 +132,10 @@ __attribute__((no_sanitize("address", "undefined"))) static void entry(void) {
 }
 
 /* ---- what kernels call ---- */
+
+void begin(void) {
+    emu.fibers[emu.current].has_begun = true;
+}
 
 void *emu_shared(void) {
     return emu.shared;
@@ -215,6 +221,7 @@ static void run_block(uint32_t n) {
         uint8_t *stack = emu.stacks + (size_t)i * STACK;
         emu.fibers[i].state = READY;
         emu.fibers[i].n_exchanges = 0;
+        emu.fibers[i].has_begun = false;
         *stack = CANARY;
         prepare(&emu.fibers[i], stack, entry);
     }

@@ -15,6 +15,7 @@ static float number(const struct gemm_call &c, const void *at, size_t i) {
 }
 
 static void gemm_kernel(const struct gemm_call c) {
+    begin();
     for (uint32_t i = threadIdx.x; i < c.n_out; i += 32)
         for (uint32_t r = 0; r < c.m; r++) {
             float sum = 0, part = 0, *y = c.y + (size_t)r * c.y_ld + i;

@@ -17,10 +17,10 @@ esac
 """
 BUILD_SH = """#!/bin/sh
 mkdir -p build-gpu/tests build-gpu/bench build-gpu/bin build-gpu/gpu_worker/cuda
-printf '%s\\n' 'windows 1a' 'fp8 2b' 'fp8-blocks 3c' 'wgmma 4d' >build-gpu/gpu_worker/cuda/proven-ways
-all="tests/gpu_sample bin/banyan bin/banyan-gpu-worker"
+printf '%s\\n' 'windows 1a' 'fp8 2b' 'fp8-blocks 3c' 'wgmma 4d' 'overlap 5e' >build-gpu/gpu_worker/cuda/proven-ways
+all="tests/gpu_sample tests/gpu_models_shared tests/gpu_ahead_shared bin/banyan bin/banyan-gpu-worker"
 [ "$TARGET" != gpu_kernels ] || all=
-for p in bench/bench_gpu bench/bench_ops tests/gpu_ops tests/gpu_attention tests/gpu_fp8 $all; do
+for p in bench/bench_gpu bench/bench_ops tests/gpu_ops tests/gpu_experts tests/gpu_attention tests/gpu_fp8 $all; do
     printf '#!/bin/sh\\necho %s was run, "$@"\\n' "$p" >build-gpu/$p
     chmod +x build-gpu/$p
 done
@@ -64,11 +64,11 @@ def test_all_that_passes_is_reported_and_proven(check):
     assert "tests/gpu_ops was run, few\n" in report and "tests/gpu_ops was run,\n" in report.replace("run, \n", "run,\n")
     assert "## Products in FP8: fp8\n```\ntests/gpu_fp8 was run, fp8\n" in report and "Against the CPU: gpu_fp8" not in report
     assert "## Prompts' attention by warpgroups\n```\ntests/gpu_attention was run, wgmma\n" in report
-    assert proven == "fp8 2b Card 9000\nfp8-blocks 3c Card 9000\nwgmma 4d Card 9000\nwindows 1a Card 9000\n"
+    assert proven == "fp8 2b Card 9000\nfp8-blocks 3c Card 9000\nwgmma 4d Card 9000\noverlap 5e Card 9000\nwindows 1a Card 9000\n"
 
 
 def test_other_cards_have_fewer_ways(check):
-    for capability, ways in (("8.0", []), ("8.9", ["fp8 2b"]), ("12.0", ["fp8 2b"])):
+    for capability, ways in (("8.0", []), ("8.9", ["fp8 2b"]), ("12.0", ["fp8 2b", "overlap 5e"])):
         put(check.tree / "bin/nvidia-smi", NVIDIA_SMI.replace("9.0", capability))
         (check.tree / "cache/cuda-proven").unlink(missing_ok=True)
         rc, report, proven = check()
@@ -92,9 +92,9 @@ def test_a_driver_without_a_card_is_told_in_one_sentence(check, says, rc):
 
 def test_what_fails_is_counted_and_proves_nothing(check):
     put(check.tree / ".venv/bin/python", "#!/bin/sh\n[ $1 = -c ] || exit 3\n")
-    put(check.tree / "deploy/build.sh", BUILD_SH + "printf '#!/bin/sh\\nexit 3\\n' | tee build-gpu/tests/gpu_fp8 >build-gpu/tests/gpu_attention\n")
+    put(check.tree / "deploy/build.sh", BUILD_SH + "printf '#!/bin/sh\\nexit 3\\n' | tee build-gpu/tests/gpu_fp8 build-gpu/tests/gpu_experts >build-gpu/tests/gpu_attention\n")
     rc, report, proven = check()
-    assert rc == 15 and "FAILED (status 3; command: server attention)" in report and report.endswith("\n15 parts failed\n"), report
+    assert rc == 18 and "FAILED (status 3; command: server attention)" in report and report.endswith("\n18 parts failed\n"), report
     assert not proven
 
 

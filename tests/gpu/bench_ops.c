@@ -1,6 +1,7 @@
 /* bench_ops [small | prompts] - ops of the backend in the shapes that a Llama of 8 billion weights gives them, one after the other in one
  * run: bytes or operations a second, to be held to what bench_gpu and check_server.py attention measure on the same card.
  * small: shapes that the emulator can carry out; its times mean nothing. prompts: their attention alone. Medians of 5. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -217,12 +218,55 @@ static void bench_attention(const char *name, enum kv_dtype t, uint32_t n_seqs, 
     bench_heads(name, HEADS, &kv, n_seqs, len, n);
 }
 
+/* ---- the sampler ---- */
+
+static void sample(struct lane *l, const void *args) {
+    gpu->sample(l, args);
+}
+
+/* Logits of which a few in a hundred are not small. */
+static void bench_sample(const char *name, uint32_t n, bool is_greedy, uint32_t n_vocab) {
+    struct sample_row *rows = by_alloc_array(n, sizeof *rows);
+    float *x = by_alloc_array((size_t)n * n_vocab, sizeof *x);
+    for (size_t i = 0; i < (size_t)n * n_vocab; i++)
+        x[i] = 12 * powf((float)(by_rand_next(&seed) >> 40) / (1 << 24), 30);
+    float *logits = (float *)(uintptr_t)gpu->put(gpu, x, (size_t)n * n_vocab);
+    uint32_t *out = gpu->alloc(gpu, n * SAMPLE_WORDS * sizeof *out);
+    if (!logits || !out) by_die("no memory for %u rows of logits", n);
+    for (uint32_t i = 0; i < n; i++)
+        rows[i] = (struct sample_row){.row = i,
+                                      .at = i * SAMPLE_WORDS,
+                                      .slot = UINT32_MAX,
+                                      .is_greedy = is_greedy,
+                                      .temperature = 1,
+                                      .top_p = is_greedy ? 1 : 0.9f,
+                                      .random = by_rand_next(&seed),
+                                      .repetition_penalty = 1};
+    const struct op_sample op = {logits, n_vocab, n_vocab, rows, n, out, NULL};
+    double seconds = time_of(sample, &op);
+    printf("%-24s %3u x %6u logits %10.1f us\n", name, n, n_vocab, seconds * 1e6);
+    gpu->free(gpu, logits);
+    gpu->free(gpu, out);
+    by_free(x);
+    by_free(rows);
+}
+
+static void bench_samplers(void) {
+    const uint32_t ns[] = {1, is_small ? 2 : 64};
+    for (size_t i = 0; i < BY_COUNTOF(ns); i++) {
+        bench_sample("the largest", ns[i], true, is_small ? 500 : 128256);
+        bench_sample("top-p 0.9", ns[i], false, is_small ? 500 : 128256);
+    }
+}
+
 static void bench_products_and_decode(void) {
     static const enum by_dtype types[] = {BY_DTYPE_BF16, BY_DTYPE_F8_32, BY_DTYPE_Q4_0};
     uint32_t by = is_small ? 64 : 1;
     for (size_t i = 0; i < BY_COUNTOF(types); i++)
         for (uint32_t m = 1; m <= (is_small ? 16u : 2048u); m *= m < 8 ? 8 : 16)
             bench_linear(types[i], 28672 / by, 4096 / by, m);
+    for (size_t i = 0; i < BY_COUNTOF(types); i++) /* few rows, long ones */
+        bench_linear(types[i], 4096 / by, 14336 / by, 1);
     for (int t = KV_BF16; t <= KV_FP8; t++) {
         static const char *const names[] = {"", "bf16", "f16", "int8", "fp8"};
         char name[32];
@@ -238,7 +282,10 @@ int main(int argc, char **argv) {
     const struct cuda_options o = {.deadline_ms = 60000};
     if (banyan_cuda_module()->open(&gpu, &o, &err)) by_die("%s", err.text);
     printf("%s\n", gpu->name);
-    if (argc < 2 || is_small) bench_products_and_decode();
+    if (argc < 2 || is_small) {
+        bench_products_and_decode();
+        bench_samplers();
+    }
     bench_attention("prompts, bf16", KV_BF16, 1, is_small ? 40 : 2048, is_small ? 40 : 2048);
     if (!is_small) bench_attention("prompts, bf16", KV_BF16, 4, 2048, 2048);
     if (!is_small) bench_attention("prompts, bf16", KV_BF16, 1, 8192, 8192);

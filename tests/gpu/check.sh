@@ -56,6 +56,17 @@ proven() { # proven WAY: the part before this one shows it right on this card
     mkdir -p "$cache" && printf '%s %s %s\n' "$1" "$version" "$card" >>"$cache/cuda-proven"
 }
 
+plain() { # plain COMMAND…: by no way that must be proven first
+    export BANYAN_TEST_CUDA_WAYS=none
+    "$@"
+}
+
+overlapped() { # overlapped PROGRAM…: with kernels that come up early, whose every sum must stay what it is
+    for program; do
+        BANYAN_TEST_CUDA_WAYS=overlap "$build/tests/$program" || return 1
+    done
+}
+
 measure() { # measure MODEL FLAGS…: steps of decode and prompts
     model=$1
     shift
@@ -136,7 +147,11 @@ done
     if [ "$capability" -eq 90 ]; then
         part 60 "Prompts' attention by warpgroups" "$build/tests/gpu_attention" wgmma
         proven wgmma
-        part 30 "Its speed without them" env BANYAN_TEST_CUDA_WAYS=none "$build/bench/bench_ops" prompts
+        part 30 "Its speed without them" plain "$build/bench/bench_ops" prompts
+    fi
+    if [ "$capability" -ge 90 ] && [ -x "$build/tests/gpu_models_shared" ]; then
+        part 90 "Kernels that come up before the last one is done" overlapped gpu_ops gpu_experts gpu_models_shared gpu_ahead_shared
+        proven overlap
     fi
     part 60 "Ops in the shapes of an 8B model" "$build/bench/bench_ops"
     part 30 "Attention by cuDNN" server attention
@@ -149,6 +164,7 @@ done
         part 45 "Two ranks on two cards against one, $model" two_cards "$model"
         [ "$GPU_CARDS" -lt 2 ] || proven windows
         part 30 "Steps of $model" measure "$model"
+        part 30 "The same, one kernel after the other" plain measure "$model"
         part 30 "The same without graphs" measure "$model" --disable-cuda-graph
         part 30 "The same, deterministic" measure "$model" --deterministic
     done

@@ -5,8 +5,11 @@ set(proven_sources_windows tp_nccl.c ranks.cu)
 set(proven_sources_fp8 large_f8.cu gemm_lt.c gemm.h mma.cuh device.cuh)
 set(proven_sources_fp8-blocks ${proven_sources_fp8})
 set(proven_sources_wgmma attention_wgmma.cu attention_rows.cuh attention.h wgmma.cuh copies.cuh mma.cuh device.cuh)
+file(GLOB proven_sources_overlap RELATIVE ${PROJECT_SOURCE_DIR}/gpu_worker/cuda CONFIGURE_DEPENDS
+  ${PROJECT_SOURCE_DIR}/gpu_worker/cuda/*.cu ${PROJECT_SOURCE_DIR}/gpu_worker/cuda/*.cuh
+  ${PROJECT_SOURCE_DIR}/gpu_worker/cuda/port_cuda.c)
 set(proven_ways)
-foreach(way windows fp8 fp8-blocks wgmma)
+foreach(way windows fp8 fp8-blocks wgmma overlap)
   set(hashes)
   foreach(source ${proven_sources_${way}})
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/gpu_worker/cuda/${source})
