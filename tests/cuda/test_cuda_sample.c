@@ -7,7 +7,7 @@
 #include "gpu_worker/sampler_device.h"
 #include "tests/kernels/ops_world.h"
 
-enum { VOCAB_MAX = 3000, ROWS = 5, WORDS = ROWS * (SAMPLE_WORDS + 2 * LIMIT_TOP_LOGPROBS + 64) };
+enum { VOCAB_MAX = 50000, ROWS = 5, WORDS = ROWS * (SAMPLE_WORDS + 2 * LIMIT_TOP_LOGPROBS + 64) };
 
 static struct backend *gpu;
 static struct by_arena arena;
@@ -103,15 +103,21 @@ static void make_row(struct row *r, uint32_t n_vocab, uint32_t kind) {
         sampler_seq_note(&r->seq, world_below(i % 2 ? 5 : n_vocab));
     for (uint32_t i = 0; i < n_vocab; i++)
         r->logits[i] = kind % 4 == 2 ? (float)world_below(4) : world_float() * 3;
+    if (kind % 8 ==
+        3) /* one that is large, and many small ones of few values, where a cut may lie */
+        for (uint32_t i = 0; i < n_vocab; i++)
+            r->logits[i] =
+                i == n_vocab / 3 ? 8 * r->params.temperature : 0.1f * (float)world_below(2);
     r->is_score = kind % 10 == 9;
 }
 
 TEST(equal_logits_give_equal_tokens) {
     UNUSED_STATE;
-    static const uint32_t sizes[] = {1, 31, 640, 2999};
+    /* rows of an odd size, and of one where four logits may be read at once; the last with more large weights than a list holds */
+    static const uint32_t sizes[] = {1, 31, 640, 2999, 9997, 49997};
     struct row *rows = by_alloc_array(ROWS, sizeof *rows);
-    for (uint32_t round = 0; round < 48; round++) {
-        uint32_t n_vocab = sizes[round % 4];
+    for (uint32_t round = 0; round < 60; round++) {
+        uint32_t n_vocab = sizes[round % 6];
         for (uint32_t i = 0; i < ROWS; i++) {
             make_row(&rows[i], n_vocab, ROWS * round + i);
             rows[i].is_score = rows[i].is_score && i < n_vocab;
