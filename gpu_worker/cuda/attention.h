@@ -1,7 +1,9 @@
 /* attention.h - the ways to attend, from which attention.cu chooses, and what they share.
  *
- *     spans   a block: one row, one kv head, up to 8 of its query heads, keys of one span of 256 positions; f32. Decode.
- *             parts of a row's spans are merged in their order
+ *     spans   one row, one kv head, up to 8 of its query heads, keys of one span of 256 positions; f32. Decode. Parts of a row's
+ *             spans are merged in their order. A span goes
+ *         by strips   of 16 keys, mma: heads of up to 256 columns, caches that are not f32
+ *         by lanes    else
  *     tiles   a block: 64 rows of one sequence, one query head of up to 256 columns; mma. Prompts
  *     wgmma   a block: 128 rows of one sequence, one query head of up to 128. The same on sm_90a, with caches that need no
  *             unpacking
@@ -43,6 +45,12 @@ struct attend_item {
 struct attend_merge {
     uint32_t row, first, n;
 };
+/* What is asked of spans. */
+struct span_args {
+    struct attend a;
+    const struct attend_item *items;
+    float *parts; /* [part][n_heads][v_dim + 2]: sums, then max and mass */
+};
 
 /* n rows of a sequence from `row` on; keys from … to - 1 are seen by some of them. */
 struct attend_tile {
@@ -68,6 +76,9 @@ void attention_latent(struct cuda *c, const struct op_attention *o, const struct
 /* Rows [first, first + n) of the op, a row after the other. */
 void attention_spans(struct cuda *c, const struct op_attention *o, const struct attend *a,
                      uint32_t first, uint32_t n);
+/* Parts of n items; only what fits. */
+bool attention_fits_strips(const struct op_attention *o);
+void attention_strips(struct cuda *c, enum kv_dtype t, const struct span_args *s, uint32_t n_items);
 
 #ifdef __cplusplus
 }

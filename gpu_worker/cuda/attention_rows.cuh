@@ -16,19 +16,6 @@ struct tile_args {
     const struct attend_tile *tiles;
 };
 
-template <int T> static __device__ __forceinline__ uint32_t pack2(float low, float high) {
-    return T == KV_F16 ? pack_f16(low, high) : pack_bf16(low, high);
-}
-
-template <int T>
-static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4],
-                                           const uint32_t (&b)[2]) {
-    if (T == KV_F16)
-        mma_f16(d, a, b);
-    else
-        mma_bf16(d, a, b);
-}
-
 /* Eight numbers of the cache as the tensor cores take them: f16 stays, all else is bf16. */
 template <int T>
 static __device__ __forceinline__ uint4 kv_pack(const uint8_t *at, uint32_t d, float scale) {

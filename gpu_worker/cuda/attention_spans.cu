@@ -1,4 +1,5 @@
-/* Attention of single rows over pages, in f32: spans of keys side by side, then their merge. See attention.h.
+/* Attention of single rows over pages, in f32: spans of keys side by side, then their merge. See attention.h. Spans that go by
+ * lanes, those that attention_strips.cu does not take:
  *
  *     scores:  8 lanes a key, 16 keys at a time ─▶ shared [heads][64] ─▶ softmax, a warp a head ─▶ values: 8 columns a
  *     thread, keys shared among the threads ─▶ sums over those in order
@@ -10,12 +11,6 @@
 #include <string.h>
 
 enum { THREADS = 128, WARPS = THREADS / 32, KEYS = 64, KEY_LANES = 8 };
-
-struct span_args {
-    struct attend a;
-    const struct attend_item *items;
-    float *parts; /* [part][n_heads][v_dim + 2]: sums, then max and mass */
-};
 
 /* The block's kv head in the page of position t. */
 static __device__ __forceinline__ const uint8_t *head_at(const struct attend &a,
@@ -204,14 +199,14 @@ static void launch(struct cuda *c, const struct span_args &s, uint32_t n_items) 
 
 template <int T>
 static void launch_for(struct cuda *c, const struct span_args &s, uint32_t n_items) {
-    if (s.a.group == 1)
-        launch<T, 1>(c, s, n_items);
-    else if (s.a.group == 2)
-        launch<T, 2>(c, s, n_items);
-    else if (s.a.group <= 4)
-        launch<T, 4>(c, s, n_items);
-    else
+    if (T != KV_F32 || s.a.group > 4) /* latent keys, which have many heads */
         launch<T, 8>(c, s, n_items);
+    else if (s.a.group == 1)
+        launch<KV_F32, 1>(c, s, n_items);
+    else if (s.a.group == 2)
+        launch<KV_F32, 2>(c, s, n_items);
+    else
+        launch<KV_F32, 4>(c, s, n_items);
 }
 
 static void launch_spans(struct cuda *c, enum kv_dtype t, const struct span_args &s,
@@ -315,7 +310,10 @@ static void run_round(struct cuda *c, const struct op_attention *o, const struct
     }
     memset(&s, 0, sizeof s);
     s.a = *a, s.items = (const struct attend_item *)there, s.parts = c->parts;
-    launch_spans(c, o->kv.dtype, s, n_grid);
+    if (attention_fits_strips(o))
+        attention_strips(c, o->kv.dtype, &s, n_grid);
+    else
+        launch_spans(c, o->kv.dtype, s, n_grid);
     memset(&m, 0, sizeof m);
     m.a = *a, m.parts = c->parts;
     m.rows = (const struct attend_merge *)((const uint8_t *)there + item_bytes);

@@ -1,4 +1,4 @@
-/* mma.cuh - one step of the tensor cores, d[16][8] += a[16][16] · b[8][16]^T, and the loads that fit it.
+/* mma.cuh - one step of the tensor cores, d[16][8] += a[16][16] · b[8][16]^T, and what brings numbers to where it wants them.
  *
  *     lane l:  a 0: row l/4,     columns 2(l%4), +1      d 0, 1: row l/4,     columns 2(l%4), +1
  *              a 1: row l/4 + 8, the same                d 2, 3: row l/4 + 8, the same
@@ -54,6 +54,20 @@ static __device__ __forceinline__ void load_matrices_turned(const uint16_t *row,
                  : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
                  : "r"((uint32_t)__cvta_generic_to_shared(row)));
 }
+
+/* A matrix that lies in registers as load_matrices brings it becomes a turned one. */
+static __device__ __forceinline__ uint32_t turn_matrix(uint32_t m) {
+    uint32_t turned;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n" : "=r"(turned) : "r"(m));
+    return turned;
+}
+
+/* a * b + c, twice, rounded once. */
+static __device__ __forceinline__ uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
 #else
 static __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
     return (uint32_t)f32_to_bf16(low) | (uint32_t)f32_to_bf16(high) << 16;
@@ -62,7 +76,38 @@ static __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
 static __device__ __forceinline__ uint32_t pack_f16(float low, float high) {
     return (uint32_t)f32_to_f16(low) | (uint32_t)f32_to_f16(high) << 16;
 }
+
+static __device__ __forceinline__ uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
+    float x[2], y[2], z[2];
+    halves(a, true, x), halves(b, true, y), halves(c, true, z);
+    return pack_bf16(fmaf(x[0], y[0], z[0]), fmaf(x[1], y[1], z[1]));
+}
 #endif
+
+/* Numbers of a KV cache of type T: f16 stays, all else is bf16. */
+template <int T> static __device__ __forceinline__ uint32_t pack2(float low, float high) {
+    return T == KV_F16 ? pack_f16(low, high) : pack_bf16(low, high);
+}
+
+template <int T>
+static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4],
+                                           const uint32_t (&b)[2]) {
+    if (T == KV_F16)
+        mma_f16(d, a, b);
+    else
+        mma_bf16(d, a, b);
+}
+
+/* Two numbers as PARTS pairs whose sums they are: each pair rounds what those before it have left. Three hold 24 bits. */
+template <int T, int PARTS>
+static __device__ __forceinline__ void split_pair(float low, float high, uint32_t (&parts)[PARTS]) {
+    for (int p = 0; p < PARTS; p++) {
+        float kept[2];
+        parts[p] = pack2<T>(low, high);
+        halves(parts[p], T != KV_F16, kept);
+        low -= kept[0], high -= kept[1];
+    }
+}
 
 static __device__ __forceinline__ uint4 pack8_bf16(const float *v) {
     uint4 u;

@@ -10,6 +10,21 @@ enum { PAGES = 96 };
 static const char *const kv_names[] = {"attention over float32", "… bfloat16", "… float16",
                                        "… int8", "… fp8"};
 
+static bool is_plain(const struct attention_case *k) {
+    return k->is_plain || k->is_on_grid;
+}
+
+static float q_size(const struct attention_case *k) {
+    return k->q_size > 0 ? k->q_size : 1;
+}
+
+/* Weights that differ, and none that is nearly all. */
+static float scale_of(const struct attention_case *k) {
+    if (k->is_on_grid) return 1e-3f;
+    if (k->is_plain) return 1 / sqrtf((float)k->k_dim) / q_size(k);
+    return k->scale > 0 ? k->scale : 0.3f;
+}
+
 float attention_nearest_e4m3(float x) {
     uint8_t best = 0;
     for (uint32_t code = 1; code < 256; code++) {
@@ -59,7 +74,7 @@ void attention_run(struct attention_world *w, const struct seq_rows *seqs, uint3
                                 .q_norm = w->q_norm,
                                 .k_norm = w->k_norm,
                                 .qk_whole = k->is_whole,
-                                .rope = k->is_on_grid ? NULL : w->rope,
+                                .rope = is_plain(k) ? NULL : w->rope,
                                 .is_interleaved = k->is_interleaved,
                                 .q_rot_col = k->is_latent ? k->v_dim : 0,
                                 .k_rot_col = k->is_latent ? k->v_dim : 0,
@@ -73,9 +88,7 @@ void attention_run(struct attention_world *w, const struct seq_rows *seqs, uint3
                               .q_ld = ld,
                               .q_col = 1,
                               .n_heads = k->n_heads,
-                              .scale = k->is_on_grid ? 1e-3f
-                                       : k->scale    ? k->scale
-                                                     : 0.3f,
+                              .scale = scale_of(k),
                               .softcap = k->softcap,
                               .window = k->window,
                               .is_full = k->is_full,
@@ -131,6 +144,9 @@ static struct pair rows_new(const struct attention_case *k, uint32_t n_rows, uin
         put_on_grid(x + (size_t)r * ld + k_col, k->n_kv_heads, k->k_dim);
         put_on_grid(x + (size_t)r * ld + v_col, k->n_kv_heads, k->v_dim);
     }
+    for (uint32_t r = 0; r < n_rows; r++)
+        for (uint32_t i = 1; i < k_col; i++)
+            x[(size_t)r * ld + i] *= q_size(k);
     struct pair p = pair_of(x, n);
     by_free(x);
     return p;
@@ -155,13 +171,13 @@ void attention_check(const struct attention_case *k) {
         .n_rot = 8, .inv_freq = inv_freq, .mscale = 1.1f, .n_positions = 2000};
     struct attention_world on_cpu = {.k = k,
                                      .b = cpu,
-                                     .q_norm = k->is_on_grid ? NULL : &qn.cpu,
-                                     .k_norm = k->is_on_grid ? NULL : &kn.cpu,
+                                     .q_norm = is_plain(k) ? NULL : &qn.cpu,
+                                     .k_norm = is_plain(k) ? NULL : &kn.cpu,
                                      .sinks = k->has_sinks ? sinks.cpu : NULL};
     struct attention_world on_gpu = {.k = k,
                                      .b = gpu,
-                                     .q_norm = k->is_on_grid ? NULL : &qn.gpu,
-                                     .k_norm = k->is_on_grid ? NULL : &kn.gpu,
+                                     .q_norm = is_plain(k) ? NULL : &qn.gpu,
+                                     .k_norm = is_plain(k) ? NULL : &kn.gpu,
                                      .sinks = k->has_sinks ? sinks.gpu : NULL};
     struct attention_world *both[] = {&on_cpu, &on_gpu};
     for (int i = 0; i < 2; i++) {

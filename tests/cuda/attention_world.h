@@ -13,9 +13,10 @@ struct attention_case {
     uint32_t n_heads, n_kv_heads, k_dim, v_dim, page_size, window;
     enum kv_dtype dtype;
     float softcap, scale; /* scale 0: 0.3 */
+    float q_size;         /* of plain queries, 0: 1; scores stay as large */
     bool has_sinks, is_full, is_latent, is_whole, is_interleaved;
-    /* keys and values are numbers that FP8 keeps as they are: no norm, no rotation */
-    bool is_on_grid;
+    bool is_plain;   /* no norm, no rotation: both backends keep the same keys */
+    bool is_on_grid; /* that, and keys and values are numbers that FP8 keeps as they are */
     enum norm_kind kind;
     uint32_t done[3], n[3]; /* tokens in the pages before the last step, and in it */
     double tolerance;

@@ -114,7 +114,7 @@ template <class T> static inline T atomicAdd(T *at, T v) {
 /* mma.cuh's step: the fragments of the PTX manual, written out. */
 struct emu_fragments {
     uint32_t a[32][4], b[32][2];
-    const uint16_t *rows[32];
+    uint16_t rows[32][8];
 };
 struct emu_fragments *emu_warp_fragments(void); /* the warp's */
 
@@ -144,15 +144,15 @@ static inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t
     emu_mma(d, a, b, by_f16_to_f32);
 }
 
-/* Its loads of four matrices [8][8], whose rows the lanes name. */
+/* Its loads of four matrices [8][8], whose rows the lanes name: each reads its own when it comes. */
 static inline void emu_load_matrices(const uint16_t *row, bool is_turned, uint32_t (&m)[4]) {
     struct emu_fragments *f = emu_warp_fragments();
     uint32_t lane = emu_lane(), one = lane / 4, two = lane % 4 * 2;
     if ((uintptr_t)row % 16) emu_complain("a matrix whose rows are not aligned");
-    f->rows[lane] = row;
+    memcpy(f->rows[lane], row, sizeof f->rows[lane]);
     __syncwarp();
     for (uint32_t i = 0; i < 4; i++) {
-        const uint16_t *const *rows = f->rows + 8 * i;
+        const uint16_t(*rows)[8] = f->rows + 8 * i;
         uint32_t low = is_turned ? rows[two][one] : rows[one][two],
                  high = is_turned ? rows[two + 1][one] : rows[one][two + 1];
         m[i] = low | high << 16;
@@ -164,6 +164,13 @@ static inline void load_matrices(const uint16_t *row, uint32_t (&m)[4]) {
 }
 static inline void load_matrices_turned(const uint16_t *row, uint32_t (&m)[4]) {
     emu_load_matrices(row, true, m);
+}
+
+/* And their turning in registers. */
+static inline uint32_t turn_matrix(uint32_t m) {
+    uint32_t lane = emu_lane(), at = lane % 4 * 8 + lane / 8, by = lane / 4 % 2 * 16,
+             low = emu_shuffle(m, at) >> by & 0xffff, high = emu_shuffle(m, at + 4) >> by & 0xffff;
+    return low | high << 16;
 }
 
 /* copies.cuh's and wgmma.cuh's words (emu_async.cc). Shared memory begins at an address that is 16 past a multiple of 1024. */
