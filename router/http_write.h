@@ -33,4 +33,7 @@ void http_write_head(struct by_buf *out, const struct http_head *h);
 void http_write_chunk(struct by_buf *out, struct by_str bytes);
 void http_write_last_chunk(struct by_buf *out);
 
+/* A stream of events: says UTF-8, as OpenAI does: without it requests and others read text/… as Latin-1. */
+#define SSE_TYPE "text/event-stream; charset=utf-8"
+
 #endif

@@ -1,5 +1,6 @@
 #include "common/base/clock.h"
 #include "common/base/metrics.h"
+#include "router/http_write.h"
 #include "router/request_log.h"
 #include "router/request_parts.h"
 
@@ -92,7 +93,7 @@ static void write_stream(struct request *q, struct by_buf *out) {
     if (!out->n) return;
     if (!q->has_begun) {
         const char *type = q->dialect->stream_type;
-        outlet_stream_begin(&q->outlet, type ? type : "text/event-stream");
+        outlet_stream_begin(&q->outlet, type ? type : SSE_TYPE);
         q->has_begun = true;
     }
     outlet_stream_write(&q->outlet, by_buf_str(out));

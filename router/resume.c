@@ -7,11 +7,10 @@
 #include "common/base/map.h"
 #include "common/base/mem.h"
 #include "common/base/rand.h"
+#include "router/http_write.h"
 
 #include <stdio.h>
 #include <string.h>
-
-static const char EVENT_STREAM[] = "text/event-stream";
 
 struct follower {
     struct by_list node;
@@ -379,7 +378,7 @@ void resume_stream_write(struct resume_answer *a, struct by_str events) {
     size_t before = a->kept.n;
     struct by_buf out;
     by_buf_init(&out, RESUME_TOTAL_BYTES);
-    if (strcmp(a->content_type, EVENT_STREAM) == 0) {
+    if (strcmp(a->content_type, SSE_TYPE) == 0) {
         add_ids(a, events, &out);
     } else { /* lines of JSON have no ids: joined from the beginning only */
         by_buf_add_str(&out, events);

@@ -105,7 +105,7 @@ class Client:
         response = c.getresponse()
         try:
             assert response.status == 200, Answer(response)
-            assert response.headers["Content-Type"].startswith("text/event-stream")
+            assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"  # without it requests reads Latin-1
             events = []
             for data in read_events(response):
                 if data == "[DONE]":
