@@ -26,7 +26,7 @@ api_handler api_ollama_chat, api_ollama_generate, api_ollama_tags, api_ollama_sh
 api_handler api_ollama_ps, api_ollama_version;
 /* api_embed.c */
 api_handler api_embeddings, api_encode, api_classify, api_ollama_embed, api_ollama_embeddings;
-api_handler api_rerank, api_score; /* api_score.c */
+api_handler api_rerank, api_cohere_rerank, api_score; /* api_score.c */
 
 #define API_PROMETHEUS "text/plain; version=0.0.4; charset=utf-8"
 

@@ -5,10 +5,10 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* /v1/rerank: how well documents answer a query, by a cross-encoder. /v1/score: how likely the model holds some tokens to
- * be next, after a query and an item. */
+/* /v1/rerank: how well documents answer a query, by a cross-encoder, as SGLang tells it; /rerank and /v2/rerank: as Cohere
+ * does, and with it vLLM. /v1/score: how likely the model holds some tokens to be next, after a query and an item. */
 
-/* ---- /v1/rerank ---- */
+/* ---- /v1/rerank, /rerank, /v2/rerank ---- */
 
 struct rerank {
     const struct by_json **documents; /* [n_entries], of the body */
@@ -33,7 +33,9 @@ static struct by_str text_of(const struct by_json *document) {
                                                     : by_json_str(document);
 }
 
-static void rerank_whole(struct request *q, struct by_buf *out) {
+typedef void write_rank(const struct request *q, const struct rank *r, struct by_buf *out);
+
+static void write_ranks(struct request *q, write_rank *write, struct by_buf *out) {
     const struct rerank *o = q->of_dialect;
     struct rank *ranks = by_arena_get_array(&q->arena, q->n_entries, sizeof *ranks);
     for (uint32_t i = 0; i < q->n_entries; i++)
@@ -42,17 +44,50 @@ static void rerank_whole(struct request *q, struct by_buf *out) {
     uint32_t n = o->top_n ? BY_MIN(o->top_n, q->n_entries) : q->n_entries;
     by_buf_addc(out, '[');
     for (uint32_t i = 0; i < n; i++) {
-        by_buf_addf(out, "%s{\"score\":%.9g", i ? "," : "", (double)ranks[i].score);
-        if (!o->hides_documents)
-            api_add_str(out, "document", text_of(o->documents[ranks[i].index]));
-        by_buf_addf(out, ",\"index\":%u", ranks[i].index);
-        api_vector_write_meta(q, q->entries[ranks[i].index], out);
-        by_buf_addc(out, '}');
+        if (i) by_buf_addc(out, ',');
+        write(q, &ranks[i], out);
     }
     by_buf_addc(out, ']');
 }
 
+static void write_sglangs(const struct request *q, const struct rank *r, struct by_buf *out) {
+    const struct rerank *o = q->of_dialect;
+    by_buf_addf(out, "{\"score\":%.9g", (double)r->score);
+    if (!o->hides_documents) api_add_str(out, "document", text_of(o->documents[r->index]));
+    by_buf_addf(out, ",\"index\":%u", r->index);
+    api_vector_write_meta(q, q->entries[r->index], out);
+    by_buf_addc(out, '}');
+}
+
+static void rerank_whole(struct request *q, struct by_buf *out) {
+    write_ranks(q, write_sglangs, out);
+}
+
 static const struct dialect rerank = {.whole = rerank_whole};
+
+static void write_coheres(const struct request *q, const struct rank *r, struct by_buf *out) {
+    const struct rerank *o = q->of_dialect;
+    by_buf_addf(out, "{\"index\":%u,\"relevance_score\":%.9g", r->index, (double)r->score);
+    if (!o->hides_documents) {
+        by_buf_addz(out, ",\"document\":{\"text\":");
+        by_buf_add_json_str(out, text_of(o->documents[r->index]));
+        by_buf_addc(out, '}');
+    }
+    by_buf_addc(out, '}');
+}
+
+static void cohere_whole(struct request *q, struct by_buf *out) {
+    by_buf_addz(out, "{\"id\":");
+    by_buf_add_json_str(out, by_str_of(q->id));
+    api_add_str(out, "model", q->model);
+    by_buf_addz(out, ",\"results\":");
+    write_ranks(q, write_coheres, out);
+    by_buf_addc(out, ',');
+    api_vector_write_usage(q, out);
+    by_buf_addc(out, '}');
+}
+
+static const struct dialect cohere = {.whole = cohere_whole};
 
 static int check_labels(const struct request *q, struct by_err *err) {
     uint32_t n = uplink_state(q->router->uplink)->model.n_labels;
@@ -111,6 +146,10 @@ static int read_rerank(struct request *q, struct by_err *err) {
 
 void api_rerank(struct router *r, struct conn *c, const struct http1_request *req) {
     api_serve(request_new(r, c, &rerank), req, read_rerank);
+}
+
+void api_cohere_rerank(struct router *r, struct conn *c, const struct http1_request *req) {
+    api_serve(request_new(r, c, &cohere), req, read_rerank);
 }
 
 /* ---- /v1/score ---- */

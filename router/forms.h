@@ -41,7 +41,7 @@ extern const struct form form_abort, form_chat, form_completions, form_count, fo
     form_responses, form_template, form_tokenize, form_top, form_flush, form_loads_of, form_update;
 /* What they answer. */
 extern const struct form form_embedding_list, form_encoded, form_ollama_embedded,
-    form_ollama_embedding, form_ranks, form_scores;
+    form_ollama_embedding, form_ranks, form_ranked, form_scores;
 extern const struct form form_nothing, form_words, form_any, form_model, form_models,
     form_model_info, form_server_info, form_loads, form_generated, form_completion,
     form_chat_completion, form_response, form_message, form_counted, form_ollama_said,

@@ -152,6 +152,17 @@ const struct form form_ranks = {
     "Ranks", "documents, the best first",
     .schema = "{'type':'array','items':{'type':'object','required':['score','index','meta_info'],"
               "'properties':{'score':{'type':'number'},'index':" COUNT ",'document':" STRING "}}}"};
+static const struct form_field ranked[] = {
+    {"id", STRING, "for /abort_request", true},
+    {"model", STRING, "as it was asked for", true},
+    {"results",
+     "{'type':'array','items':{'type':'object','required':['index','relevance_score'],'properties':"
+     "{'index':" COUNT ",'relevance_score':{'type':'number'},'document':{'type':'object',"
+     "'required':['text'],'properties':{'text':" STRING "}}}}}",
+     "documents, the best first", true},
+    {"usage", VECTOR_USAGE, "tokens, exactly", true},
+};
+const struct form form_ranked = {"Ranked", "how well documents answer", FIELDS(ranked)};
 static const struct form_field scores[] = {
     {"object", "{'const':'scoring'}", "what this is", true},
     {"scores", "{'type':'array','items':" NUMBERS "}", "one list an item, one number a label",

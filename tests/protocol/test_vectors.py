@@ -154,6 +154,20 @@ def test_rerank_sorts_and_names(makes_all):
     assert "document" not in best[0]
 
 
+@pytest.mark.parametrize("path", ["/rerank", "/v2/rerank"])
+def test_rerank_as_cohere_tells_it(makes_all, path):
+    """What litellm, Jina's and Cohere's clients and Open WebUI read; SGLang's list made them fail."""
+    body = {"model": "judge", "query": "a question", "documents": ["one", {"text": "two"}, "three"]}
+    ranks = makes_all.ok("/v1/rerank", body)
+    answer = makes_all.ok(path, body)
+    assert answer["results"] == [
+        {"index": r["index"], "relevance_score": r["score"], "document": {"text": r["document"]}} for r in ranks]
+    n = sum(r["meta_info"]["prompt_tokens"] for r in ranks)
+    assert answer["model"] == "judge" and answer["id"] and answer["usage"] == {"prompt_tokens": n, "total_tokens": n}
+    best = makes_all.ok(path, {**body, "top_n": 1, "return_documents": False})
+    assert best["results"] == [{"index": ranks[0]["index"], "relevance_score": ranks[0]["score"]}]
+
+
 def test_score_gives_the_labels_probabilities(server, makes_all):
     """The stand-in's log probability of an id is -1 - (id % 50) / 10."""
     body = {"query": "is it", "items": [" good", " bad"], "label_token_ids": [30, 31, 80]}
