@@ -2,6 +2,7 @@
 #include "router/api.h"
 #include "router/chat_view.h"
 
+#include <stdio.h>
 #include <time.h>
 
 /* /api/chat, /api/generate, /api/tags, /api/ps, /api/show, /api/version: Ollama's dialect, lines of JSON. The body is rewritten as a
@@ -11,13 +12,19 @@ enum { DEFAULT_NEW_TOKENS = 2048 };
 
 /* ---- writing ---- */
 
-/* {"model":…,"created_at":…   (no closing brace) */
-static void write_head(const struct request *q, struct by_buf *out) {
-    char at[32];
-    time_t s = (time_t)q->created_s;
+enum { TIME_BYTES = 32 };
+
+static void format_time(char at[TIME_BYTES], uint64_t since_1970_s) {
+    time_t s = (time_t)since_1970_s;
     struct tm t;
     gmtime_r(&s, &t);
-    strftime(at, sizeof at, "%Y-%m-%dT%H:%M:%SZ", &t);
+    strftime(at, TIME_BYTES, "%Y-%m-%dT%H:%M:%SZ", &t);
+}
+
+/* {"model":…,"created_at":…   (no closing brace) */
+static void write_head(const struct request *q, struct by_buf *out) {
+    char at[TIME_BYTES];
+    format_time(at, q->created_s);
     by_buf_addz(out, "{\"model\":");
     by_buf_add_json_str(out, q->model);
     api_add_str(out, "created_at", by_str_of(at));
@@ -348,8 +355,11 @@ static void respond_models(const struct router *r, struct conn *c, const char *m
 }
 
 void api_ollama_tags(struct router *r, struct conn *c, const struct http1_request *req) {
+    char at[TIME_BYTES], more[64];
     (void)req;
-    respond_models(r, c, "\"modified_at\":\"1970-01-01T00:00:00Z\",");
+    format_time(at, r->started_s); /* as /v1/models has it: "56 years ago" in a list helps nobody */
+    snprintf(more, sizeof more, "\"modified_at\":\"%s\",", at);
+    respond_models(r, c, more);
 }
 
 /* What is served stays loaded: its end lies as far away as Ollama's keep_alive of -1 puts it. */

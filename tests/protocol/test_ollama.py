@@ -1,6 +1,7 @@
 """Ollama's dialect: lines of JSON. A stand-in that says the user's own words again plays the model (test_tools.py)."""
 
 import json
+from datetime import datetime
 
 import pytest
 
@@ -76,6 +77,8 @@ def test_how_long_it_took_is_told(server):
 def test_facts(server):
     (model,) = server.get("/api/tags").json["models"]
     assert model["name"] == model["model"] == "stand-in" and model["details"]["family"] == "stand-in"
+    (started,) = server.get("/v1/models").json["data"]
+    assert datetime.fromisoformat(model["modified_at"]).timestamp() == started["created"]
     shown = server.ok("/api/show", {"model": "stand-in"})
     assert shown["model_info"]["stand-in.context_length"] == 8192 and shown["capabilities"] == ["completion"]
     assert server.get("/api/version").json["version"]
