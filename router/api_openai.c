@@ -47,7 +47,9 @@ static int refuse_unknown(const struct by_json *body, struct by_err *err) {
     if (!rc) rc = by_json_get_object(body, "", "response_format", &format, err);
     if (!rc && format) rc = by_json_get_str(format, "response_format", "type", &type, err);
     if (!rc && type.n && !by_str_eqz(type, "text"))
-        return by_fail(err, BY_EUNSUPPORTED, "response_format: '%.*s' is not supported yet",
+        return by_fail(err, BY_EUNSUPPORTED,
+                       "response_format: '%.*s' takes grammars, and these are not supported yet; "
+                       "leave it out, and ask for JSON in a message",
                        (int)BY_MIN(type.n, (size_t)40), type.p);
     return rc;
 }

@@ -177,7 +177,10 @@ static int refuse_missing(const struct by_json *body, struct by_err *err) {
     if (by_json_bool(by_json_get(body, "background")))
         return by_fail(err, BY_EUNSUPPORTED, "background: nothing is stored here");
     if (type.n && !by_str_eqz(type, "text"))
-        return by_fail(err, BY_EUNSUPPORTED, "text.format: only text is supported yet");
+        return by_fail(err, BY_EUNSUPPORTED,
+                       "text.format: '%.*s' takes grammars, and these are not supported yet; leave "
+                       "it out, and ask for JSON in a message",
+                       (int)BY_MIN(type.n, (size_t)40), type.p);
     return 0;
 }
 

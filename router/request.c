@@ -67,6 +67,7 @@ int request_read_body(struct by_json **out, const struct http1_request *r, struc
             err, BY_EMEDIATYPE,
             "the Content-Type is '%.*s': send the header 'Content-Type: application/json'",
             (int)BY_MIN(type.n, (size_t)80), type.p);
+    if (!r->body.n) return by_fail(err, BY_EINVAL, "the body is empty: send an object of JSON");
     int rc = by_json_parse(out, r->body, &lim, err);
     if (!rc && by_json_type(*out) != BY_JSON_OBJECT)
         return by_fail(err, BY_EINVAL, "the body: expected an object, got %s",

@@ -62,6 +62,7 @@ def bearer(key):
 @pytest.mark.parametrize("path", ROUTES)
 def test_400(server, path):
     assert "JSON" in check(path, server.post(path, b"{"), 400)
+    assert check(path, server.post(path, b""), 400) == "the body is empty: send an object of JSON"  # not "a value was expected at byte 0"
     assert check(path, server.post(path, {"stream": 5} if path.startswith("/api/") else {}), 400)  # Ollama: nothing said is no mistake
 
 

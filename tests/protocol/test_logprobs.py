@@ -136,8 +136,8 @@ def test_native_text_in_logprobs(server):
 
 
 @pytest.mark.parametrize("path, body, named", [
-    ("chat", {"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
-    ("chat", {"response_format": {"type": "json_object"}}, "response_format"),
+    ("chat", {"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format: 'json_schema' takes grammars"),
+    ("chat", {"response_format": {"type": "json_object"}}, "ask for JSON in a message"),
     ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages[0].content"),
     ("chat", {"lora_path": "x"}, "lora_path"), ("chat", {"functions": [{"name": "f"}]}, "functions"), ("chat", {"top_logprobs": 2}, "top_logprobs"),
     ("chat", {"logprobs": True, "top_logprobs": 1000}, "top_logprobs"), ("chat", {"logprobs": 3}, "logprobs"),

@@ -60,7 +60,7 @@ def test_a_conversation_comes_whole(server):
 @pytest.mark.parametrize("more, named", [
     ({}, "input"), ({"input": []}, "input"), ({"input": [5]}, "input[0]"), ({"input": [{"type": "item_reference"}]}, "input[0]"),
     ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0]"), ({"input": "x", "previous_response_id": "r"}, "previous_response_id"),
-    ({"input": "x", "background": True}, "background"), ({"input": "x", "text": {"format": {"type": "json_schema"}}}, "text.format"),
+    ({"input": "x", "background": True}, "background"), ({"input": "x", "text": {"format": {"type": "json_schema"}}}, "text.format: 'json_schema' takes grammars"),
     ({"input": "x", "max_tokens": 5}, "max_output_tokens: that is its name here, not max_tokens"), ({"input": "x", "messages": []}, "input: that is its name here, not messages"),
     ({"input": "x", "response_format": {"type": "text"}}, "text.format"), ({"input": "x", "top_logprobs": 2}, "top_logprobs"), ({"input": "x", "n": 2}, "n:"),
     ({"input": "x", "include": ["message.output_text.logprobs"]}, "logprobs"), ({"input": "x", "min_p": 7}, "min_p"), ({"input": "x", "seed": "a"}, "seed"),
