@@ -104,7 +104,8 @@ static void ollama_one(struct request *q, struct by_buf *out) {
     by_buf_addc(out, '}');
 }
 
-static const struct dialect openai = {.whole = openai_whole};
+static const char *const names[][2] = {{"input_ids", "input"}, {NULL, NULL}};
+static const struct dialect openai = {.whole = openai_whole, .names = names};
 static const struct dialect native = {.whole = native_whole};
 static const struct dialect ollama = {.whole = ollama_whole, .error = api_ollama_write_error};
 static const struct dialect ollama_first = {.whole = ollama_one, .error = api_ollama_write_error};

@@ -124,12 +124,14 @@ static int add_tools(struct by_buf *out, const struct by_json *body, struct by_e
     int rc = by_json_get_array(body, "", "tools", &tools, err);
     if (rc || !tools || !by_json_first(tools)) return rc;
     by_buf_addz(out, ",\"tools\":[");
-    for (const struct by_json *t = by_json_first(tools); t; t = by_json_next(t)) {
+    unsigned i = 0;
+    for (const struct by_json *t = by_json_first(tools); t; t = by_json_next(t), i++) {
         struct by_str type = by_json_str(by_json_get(t, "type"));
         if (!by_str_eqz(type, "function"))
             return by_fail(err, BY_EUNSUPPORTED,
-                           "tools: only those of type function are supported");
-        by_buf_addz(out, t == by_json_first(tools) ? "{" : ",{");
+                           "tools[%u]: one of type '%.*s' is not supported; only function is", i,
+                           (int)BY_MIN(type.n, (size_t)40), type.p);
+        by_buf_addz(out, i ? ",{" : "{");
         by_buf_addz(out, "\"type\":\"function\",\"function\":{\"name\":");
         by_buf_add_json_str(out, by_json_str(by_json_get(t, "name")));
         api_add_member(out, t, "description", "description");

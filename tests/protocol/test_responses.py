@@ -64,7 +64,7 @@ def test_a_conversation_comes_whole(server):
     ({"input": "x", "max_tokens": 5}, "max_output_tokens: that is its name here, not max_tokens"), ({"input": "x", "messages": []}, "input: that is its name here, not messages"),
     ({"input": "x", "response_format": {"type": "text"}}, "text.format"), ({"input": "x", "top_logprobs": 2}, "top_logprobs"), ({"input": "x", "n": 2}, "n:"),
     ({"input": "x", "include": ["message.output_text.logprobs"]}, "logprobs"), ({"input": "x", "min_p": 7}, "min_p"), ({"input": "x", "seed": "a"}, "seed"),
-    ({"input": "x", "tools": [{"type": "web_search"}]}, "tools"), ({"input": "x", "temperature": -1}, "temperature"), ({"input": "x", "instructions": 5}, "instructions"),
+    ({"input": "x", "tools": [{"type": "function", "name": "f"}, {"type": "web_search"}]}, "tools[1]: one of type 'web_search'"), ({"input": "x", "temperature": -1}, "temperature"), ({"input": "x", "instructions": 5}, "instructions"),
 ])
 def test_what_is_not_there_is_refused_by_name(server, more, named):
     answer = server.post("/v1/responses", more)

@@ -193,7 +193,7 @@ BAD = [
     ("/v1/embeddings", {"input": ["a", None]}, "input"), ("/v1/embeddings", {"input": [[]]}, "input"),
     ("/v1/embeddings", {"input": [[[1]]]}, "input"), ("/v1/embeddings", {"input": [-1]}, "input"),
     ("/v1/embeddings", {"input": [1.5]}, "input"), ("/v1/embeddings", {"input": [1e300]}, "input"),
-    ("/v1/embeddings", {"input": [[1, "a"]]}, "input"), ("/v1/embeddings", {"input": [100000]}, "input_ids"),
+    ("/v1/embeddings", {"input": [[1, "a"]]}, "input"), ("/v1/embeddings", {"input": [100000]}, "input: token id 100000"),
     ("/v1/embeddings", {"input": ["a"] * 3000}, "input"),
     ("/v1/embeddings", {"input": "a", "dimensions": 0}, "dimensions"), ("/v1/embeddings", {"input": "a", "dimensions": 9}, "dimensions"),
     ("/v1/embeddings", {"input": "a", "dimensions": 10**9}, "dimensions"),
