@@ -67,7 +67,15 @@ static void set_up(void) {
                                                                    .failed = on_failed});
 }
 
+static void let_go(uv_handle_t *h, void *arg) {
+    (void)arg;
+    if (!uv_is_closing(h)) uv_close(h, NULL);
+}
+
 static void tear_down(void) {
+    uv_walk(&world.loop, let_go, NULL);
+    uv_run(&world.loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&world.loop), 0);
     supervisor_free(world.supervisor);
     by_dir_remove(world.dir);
     assert_false(by_file_is_dir(world.dir));
