@@ -49,7 +49,7 @@ def test_metrics_tell_what_runs_and_waits():
 
         def look(event):
             m = metrics(d)
-            if m["num_queue_reqs"] == 2:
+            if m["num_queue_reqs"] == 2 and m["num_running_reqs"]:
                 seen.update(m)
 
         in_threads([lambda: d.generate(PROMPT, 80, on_event=look) for _ in range(3)])
