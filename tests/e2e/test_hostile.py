@@ -89,7 +89,7 @@ def test_sizes_that_cannot_be(tmp_path, change):
     refused("model", folder(tmp_path, {**CONFIG, **change}), "config.json")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"model_type": 5}', '{"model_type": "llama"}',
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"model_type": 5}', '{"model_type": "llama", "hidden_size": 0}',
                                   "[" * 1000, '{"a":' * 200 + "1" + "}" * 200, '{"model_type": "llama"} x'])
 def test_a_config_that_is_none(tmp_path, text):
     refused("model", folder(tmp_path, text), "config.json")
