@@ -4,7 +4,7 @@
  *     q head: global ─▶ shared (norm, turn) ─▶ back          k head: … ─▶ page          v head: ─▶ page
  *
  * Slow twin: cpu_kv_write. */
-#include "gpu_worker/cuda/device.cuh"
+#include "gpu_worker/cuda/norm.cuh"
 
 #include <string.h>
 
@@ -33,38 +33,23 @@ struct kv_args {
     uint32_t first;
 };
 
-/* Mean and factor of n numbers of the block's row. */
-static __device__ void whole_norm(const struct head_norm &h, const float *x, uint32_t n,
-                                  float *room, float *mean, float *factor) {
-    float sum = 0;
-    if (h.is_layer) {
-        for (uint32_t i = threadIdx.x; i < n; i += THREADS)
-            sum += x[i];
-        *mean = block_sum(sum, room) / (float)n;
-    }
-    sum = 0;
-    for (uint32_t i = threadIdx.x; i < n; i += THREADS)
-        sum += (x[i] - *mean) * (x[i] - *mean);
-    *factor = 1.0f / sqrtf(block_sum(sum, room) / (float)n + h.eps);
-}
-
 /* One head in shared memory, by a warp. w and b are those of this head. */
 static __device__ void norm_head(const struct head_norm &h, float *v, uint32_t n, const float *w,
-                                 const float *b, bool is_known, float mean, float factor) {
+                                 const float *b, bool is_known, struct moments m) {
     uint32_t lane = threadIdx.x % 32;
     if (!is_known) {
         float sum = 0;
-        mean = 0;
+        m.mean = 0;
         for (uint32_t i = lane; i < n && h.is_layer; i += 32)
             sum += v[i];
-        if (h.is_layer) mean = warp_sum(sum) / (float)n;
+        if (h.is_layer) m.mean = warp_sum(sum) / (float)n;
         sum = 0;
         for (uint32_t i = lane; i < n; i += 32)
-            sum += (v[i] - mean) * (v[i] - mean);
-        factor = 1.0f / sqrtf(warp_sum(sum) / (float)n + h.eps);
+            sum += (v[i] - m.mean) * (v[i] - m.mean);
+        m.factor = 1.0f / sqrtf(warp_sum(sum) / (float)n + h.eps);
     }
     for (uint32_t i = lane; i < n; i += 32)
-        v[i] = (v[i] - mean) * factor * w[i] + (b ? b[i] : 0);
+        v[i] = (v[i] - m.mean) * m.factor * w[i] + (b ? b[i] : 0);
     __syncwarp();
 }
 
@@ -119,32 +104,32 @@ static __device__ void store_head(const struct kv_args &a, const float *v, uint3
 
 /* Query or key head h of the row, normed and turned, in shared memory. */
 static __device__ void make_head(const struct kv_args &a, const float *x, uint32_t h, bool is_q,
-                                 float *v, float mean, float factor, uint32_t position) {
+                                 float *v, struct moments m, uint32_t position) {
     const struct head_norm &n = is_q ? a.q_norm : a.k_norm;
     uint32_t dim = is_q ? a.q_dim : a.k_dim, at = a.is_whole ? h * dim : 0;
     for (uint32_t i = threadIdx.x % 32; i < dim; i += 32)
         v[i] = x[(size_t)h * dim + i];
     __syncwarp();
-    if (n.w) norm_head(n, v, dim, n.w + at, n.b ? n.b + at : NULL, a.is_whole, mean, factor);
+    if (n.w) norm_head(n, v, dim, n.w + at, n.b ? n.b + at : NULL, a.is_whole, m);
     if (a.cos) turn_head(a, v + (is_q ? a.q_rot_col : a.k_rot_col), position);
 }
 
 static __device__ void turn_query(const struct kv_args &a, float *x, uint32_t h, float *v,
-                                  float mean, float factor, uint32_t turn) {
-    make_head(a, x, h, true, v, mean, factor, turn);
+                                  struct moments m, uint32_t turn) {
+    make_head(a, x, h, true, v, m, turn);
     for (uint32_t i = threadIdx.x % 32; i < a.q_dim; i += 32)
         x[(size_t)h * a.q_dim + i] = v[i];
 }
 
 /* Key and value of row r into its page. */
 static __device__ void keep_head(const struct kv_args &a, const float *x, uint32_t h, float *v,
-                                 float mean, float factor, uint32_t turn, uint32_t r) {
+                                 struct moments m, uint32_t turn, uint32_t r) {
     uint32_t in_page = a.rows[r].position % a.page_size;
     uint32_t page = a.pages[a.rows[r].first_page + a.rows[r].position / a.page_size];
     uint8_t *head = a.pool + page * a.y.page_bytes + h * a.y.head_bytes;
     float *scales = (float *)(head + a.y.scale_at);
     const float *value = x + a.v_col + (size_t)h * a.v_dim;
-    make_head(a, x + a.k_col, h, false, v, mean, factor, turn);
+    make_head(a, x + a.k_col, h, false, v, m, turn);
     /* latent attention: values are the keys' first columns */
     if (a.v_col == a.k_col) value = v;
     store_head(a, v, a.k_dim, a.y.k_pad, head + (size_t)in_page * a.y.k_step, scales + in_page);
@@ -158,19 +143,20 @@ static __global__ void __launch_bounds__(THREADS, 4) kv_write_kernel(const struc
     begin();
     uint32_t r = a.first + blockIdx.x, warp = threadIdx.x / 32;
     float *x = a.x + (size_t)r * a.ld, *v = shared + 36 + warp * a.room;
-    float mean_q = 0, factor_q = 0, mean_k = 0, factor_k = 0;
+    struct moments q = {0, 1}, k = {0, 1};
     if (a.is_whole && a.q_norm.w)
-        whole_norm(a.q_norm, x + a.q_col, a.n_heads * a.q_dim, shared, &mean_q, &factor_q);
+        q = moments_of(x + a.q_col, a.n_heads * a.q_dim, a.q_norm.is_layer, a.q_norm.eps, shared);
     if (a.is_whole && a.k_norm.w)
-        whole_norm(a.k_norm, x + a.k_col, a.n_kv_heads * a.k_dim, shared, &mean_k, &factor_k);
+        k = moments_of(x + a.k_col, a.n_kv_heads * a.k_dim, a.k_norm.is_layer, a.k_norm.eps,
+                       shared);
     __syncthreads(); /* whoever writes q below, all have read it */
     uint32_t turn = a.positions[r];
     for (uint32_t i = blockIdx.y * WARPS + warp; i < a.n_heads + a.n_kv_heads;
          i += gridDim.y * WARPS) {
         if (i < a.n_heads)
-            turn_query(a, x + a.q_col, i, v, mean_q, factor_q, turn);
+            turn_query(a, x + a.q_col, i, v, q, turn);
         else
-            keep_head(a, x, i - a.n_heads, v, mean_k, factor_k, turn, r);
+            keep_head(a, x, i - a.n_heads, v, k, turn, r);
         __syncwarp();
     }
 }

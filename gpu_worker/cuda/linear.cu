@@ -1,6 +1,6 @@
 /* y = or += scale * act(norm(x) · w^T + bias): which way a product goes, and the rows it starts from.
  * Slow twins: cpu_linear, cpu_linear_heads. */
-#include "gpu_worker/cuda/device.cuh"
+#include "gpu_worker/cuda/norm.cuh"
 
 #include <string.h>
 
@@ -27,21 +27,12 @@ static __global__ void __launch_bounds__(THREADS_MAX) prepare_kernel(const struc
     begin();
     uint32_t i = a.p.first + blockIdx.x, r = a.p.rows ? a.p.rows[i] : i, n = a.p.n_in;
     const float *x = a.p.x + (size_t)r * a.p.x_ld + a.p.x_col;
-    float mean = 0, factor = 1;
-    if (a.has_norm) {
-        float sum = 0;
-        for (uint32_t k = threadIdx.x; k < n && a.norm.kind == NORM_LAYER; k += blockDim.x)
-            sum += x[k];
-        if (a.norm.kind == NORM_LAYER) mean = block_sum(sum, room) / (float)n;
-        sum = 0;
-        for (uint32_t k = threadIdx.x; k < n; k += blockDim.x)
-            sum += (x[k] - mean) * (x[k] - mean);
-        factor = 1.0f / sqrtf(block_sum(sum, room) / (float)n + a.norm.eps);
-    }
+    struct moments m = {0, 1};
+    if (a.has_norm) m = moments_of(x, n, a.norm.kind == NORM_LAYER, a.norm.eps, room);
     for (uint32_t k = threadIdx.x; k < a.p.k_pad; k += blockDim.x) {
         float v = k < n ? x[k] : 0;
         if (a.has_norm && k < n)
-            v = (v - mean) * factor * a.norm.w[k] + (a.norm.b ? a.norm.b[k] : 0);
+            v = (v - m.mean) * m.factor * a.norm.w[k] + (a.norm.b ? a.norm.b[k] : 0);
         put(a, (size_t)blockIdx.x * a.p.k_pad + k, v);
     }
 }

@@ -1,7 +1,7 @@
 /* y = norm(x), y += scale * norm(x), y = scale * x and y += scale * x: residual sums and norms in one pass; and rows times
  * the sigmoid of a number. One block a row; the row is read twice, the second time out of the cache.
  * Slow twins: cpu_norm, cpu_gate. */
-#include "gpu_worker/cuda/device.cuh"
+#include "gpu_worker/cuda/norm.cuh"
 
 #include <string.h>
 
@@ -27,21 +27,10 @@ static __global__ void __launch_bounds__(THREADS_MAX) norm_kernel(const struct n
     size_t r = a.first + blockIdx.x;
     const float *x = a.x + r * a.x_ld + a.x_col;
     float *y = a.y + r * a.y_ld + a.y_col;
-    float mean = 0, factor = 1;
-    if (a.has_norm) {
-        float sum = 0;
-        if (a.is_layer) {
-            for (uint32_t i = threadIdx.x; i < a.width; i += blockDim.x)
-                sum += x[i];
-            mean = block_sum(sum, room) / (float)a.width;
-        }
-        sum = 0;
-        for (uint32_t i = threadIdx.x; i < a.width; i += blockDim.x)
-            sum += (x[i] - mean) * (x[i] - mean);
-        factor = 1.0f / sqrtf(block_sum(sum, room) / (float)a.width + a.eps);
-    }
+    struct moments m = {0, 1};
+    if (a.has_norm) m = moments_of(x, a.width, a.is_layer, a.eps, room);
     for (uint32_t i = threadIdx.x; i < a.width; i += blockDim.x) {
-        float v = (x[i] - mean) * factor;
+        float v = (x[i] - m.mean) * m.factor;
         if (a.has_norm) v *= a.w[i];
         if (a.has_norm && a.b) v += a.b[i];
         v *= a.scale;
