@@ -258,9 +258,7 @@ static __global__ void __launch_bounds__(THREADS, 1) latent_kernel(const struct 
         score<T>(s, q, keys + half * K_COLUMNS / 2);
         add_other_half(s, (float4 *)(bytes + shape<T>::SCORES));
         weigh(a, c, base, s, shrink);
-        for (uint32_t d = 0; d < V_COLUMNS / 16; d++)
-            for (int i = 0; i < 4; i++)
-                out[d][i] *= shrink[i / 2];
+        shrink_sums(out, shrink);
         add_values<T>(out, s, (a.y.v_at ? next_block(b) : keys) + half * V_COLUMNS / 2);
     }
     store_rows(args, half, c, out);

@@ -129,6 +129,13 @@ static __device__ __forceinline__ void weigh(const struct attend &a, struct carr
     }
 }
 
+template <int N>
+static __device__ __forceinline__ void shrink_sums(float (&out)[N][4], const float (&shrink)[2]) {
+    for (int d = 0; d < N; d++)
+        for (int i = 0; i < 4; i++)
+            out[d][i] *= shrink[i / 2];
+}
+
 /* Weights of 16 keys, from 16 k on, as the next product takes them: two fragments of scores are one of these. */
 template <int T, int N>
 static __device__ __forceinline__ void pack_weights(const float (&s)[N][4], int k,

@@ -101,9 +101,7 @@ static __global__ void __launch_bounds__(THREADS) tile_kernel(const struct tile_
             }
         }
         weigh(a, c, base, s, shrink);
-        for (uint32_t d = 0; d < D / 8; d++)
-            for (int i = 0; i < 4; i++)
-                out[d][i] *= shrink[i / 2];
+        shrink_sums(out, shrink);
         for (uint32_t j = 0; j < KEYS / 16; j++) {
             uint32_t p[4];
             pack_weights<T>(s, j, p);

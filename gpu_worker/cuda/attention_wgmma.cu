@@ -152,9 +152,7 @@ static __device__ __forceinline__ void multiply(const struct attend &a, const st
         wgmma_wait<0>();
         wgmma_settle(out);
         give_back(ring, item);
-        for (int d = 0; d < D / 8; d++)
-            for (int i = 0; i < 4; i++)
-                out[d][i] *= shrink[i / 2];
+        shrink_sums(out, shrink);
         for (int k = 0; k < KEYS / 16; k++)
             pack_weights<T>(s, k, p[k]);
     }
