@@ -70,6 +70,14 @@ static void *add(struct st_writer *w, const char *stem, const char *suffix, enum
     return st_add(w, name, t, rows, cols);
 }
 
+/* A tensor of the source as it is. */
+static void add_same(struct st_writer *w, const char *stem, const struct by_tensor_info *t) {
+    uint64_t rows, cols;
+    by_tensor_rows(t, &rows, &cols);
+    memcpy(add(w, stem, ".weight", t->dtype, t->n_dims == 1 ? 0 : (uint32_t)rows, (uint32_t)cols),
+           t->data, t->n_bytes);
+}
+
 /* Words hold neighbours along a row. */
 static void put_packed(uint32_t *words, uint32_t at, uint32_t bits, uint32_t v) {
     uint32_t each = 32 / bits;
@@ -163,16 +171,10 @@ static void write_pair(const struct variant *v, const char *dir, const char *twi
     for (size_t i = 0; i < by_model_dir_n_tensors(source); i++) {
         const struct by_tensor_info *t = by_model_dir_tensor(source, i);
         char stem[ST_NAME_MAX];
-        uint64_t rows, cols;
-        by_tensor_rows(t, &rows, &cols);
         snprintf(stem, sizeof stem, "%.*s", (int)(t->name.n - strlen(".weight")), t->name.p);
         if (!strstr(stem, "_proj")) {
-            memcpy(add(w, stem, ".weight", t->dtype, t->n_dims == 1 ? 0 : (uint32_t)rows,
-                       (uint32_t)cols),
-                   t->data, t->n_bytes);
-            memcpy(add(twin, stem, ".weight", t->dtype, t->n_dims == 1 ? 0 : (uint32_t)rows,
-                       (uint32_t)cols),
-                   t->data, t->n_bytes);
+            add_same(w, stem, t);
+            add_same(twin, stem, t);
             continue;
         }
         if (v->kind == F8_ROWS) {
@@ -340,9 +342,7 @@ TEST(awq_of_other_than_4_bits_is_refused) {
             add(w, stem, ".qzeros", BY_DTYPE_I32, (uint32_t)cols / 32, (uint32_t)rows / 16);
             add(w, stem, ".scales", BY_DTYPE_F16, (uint32_t)cols / 32, (uint32_t)rows);
         } else {
-            memcpy(add(w, stem, ".weight", t->dtype, t->n_dims == 1 ? 0 : (uint32_t)rows,
-                       (uint32_t)cols),
-                   t->data, t->n_bytes);
+            add_same(w, stem, t);
         }
     }
     st_end(w, dir, "{" SIZES ",\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":2}}");
