@@ -334,12 +334,14 @@ void resume_set_owner(struct resume_answer *a, void *owner, void (*gone)(void *o
 void resume_stream_begin(struct resume_answer *a, const char *content_type) {
     a->is_stream = true;
     a->content_type = content_type;
+    /* as many again may wait to be moved out, and one event comes before the oldest go */
+    a->kept.max = 3 * a->home->bytes_max;
     for (BY_LIST_EACH_SAFE(node, next, &a->followers))
         conn_stream_begin(BY_CONTAINER_OF(node, struct follower, node)->conn, content_type);
 }
 
 static void drop_oldest(struct resume_answer *a) {
-    while (a->first < a->next && a->kept.n - a->at > a->home->bytes_max) {
+    while (a->kept.n - a->at > a->home->bytes_max) {
         a->at += sizeof(uint32_t) + event_bytes(a, a->at);
         a->first++;
     }
@@ -348,12 +350,20 @@ static void drop_oldest(struct resume_answer *a) {
     a->at = 0;
 }
 
+/* One that is larger than all that is kept is not, and those before it go with it. */
 static void keep(struct resume_answer *a, struct by_str event) {
-    uint32_t n = (uint32_t)event.n;
+    uint32_t n = (uint32_t)event.n; /* of an answer, which is far below 4 GiB */
+    a->next++;
+    if (event.n > a->home->bytes_max - sizeof n) {
+        by_buf_clear(&a->kept);
+        a->at = 0;
+        a->first = a->next;
+        return;
+    }
     by_buf_add(&a->kept, &n, sizeof n);
     by_buf_add_str(&a->kept, event);
-    by_assert(!a->kept.is_full); /* it holds bytes_max and one answer's worth */
-    a->next++;
+    by_assert(!a->kept.is_full);
+    drop_oldest(a);
 }
 
 /* Where the first event of these ends: at its empty line. */
@@ -377,14 +387,13 @@ static void add_ids(struct resume_answer *a, struct by_str events, struct by_buf
 void resume_stream_write(struct resume_answer *a, struct by_str events) {
     size_t before = a->kept.n;
     struct by_buf out;
-    by_buf_init(&out, RESUME_TOTAL_BYTES);
+    by_buf_init(&out, SIZE_MAX); /* what came, which has a ceiling, and an id for each event */
     if (strcmp(a->content_type, SSE_TYPE) == 0) {
         add_ids(a, events, &out);
     } else { /* lines of JSON have no ids: joined from the beginning only */
         by_buf_add_str(&out, events);
         keep(a, events);
     }
-    drop_oldest(a);
     a->home->n_bytes += a->kept.n - before;
     if (!a->n_followers) a->n_unseen += out.n;
     for (BY_LIST_EACH_SAFE(node, next, &a->followers))
