@@ -132,6 +132,11 @@ static bool is_key(const struct by_options_row *r) {
     return r->kind == KIND_STR && by_str_ends(by_str_of(r->name), BY_STR("api_key"));
 }
 
+/* Without these a server is anybody's. */
+static bool is_guard(const struct by_options_row *r) {
+    return strstr(r->name, "api_key") != NULL;
+}
+
 /* Kubernetes gives every pod NAME_PORT=tcp://IP:PORT for each Service of its namespace: for one that is called banyan under the
  * name of our option, and nobody has asked for it. */
 static bool is_service_link(const struct by_options_row *r, const char *value) {
@@ -147,7 +152,9 @@ static int read_env(struct by_options *o, const struct by_options_program *prog,
             continue;
         by_options_env_name(by_options_rows[i].name, name);
         const char *value = getenv(name);
-        if (!value || !*value || is_service_link(&by_options_rows[i], value)) continue;
+        if (!value || is_service_link(&by_options_rows[i], value)) continue;
+        /* BANYAN_API_KEY: ${KEY} of a compose file, and KEY is not set: refused, as on a command line */
+        if (!*value && !is_guard(&by_options_rows[i])) continue;
         int rc = set_value(o, &by_options_rows[i], name, value, err);
         if (rc) return rc;
     }

@@ -24,6 +24,13 @@ static int next(struct reader *r, yaml_event_t *e) {
                    r->parser.problem ? r->parser.problem : "not valid YAML");
 }
 
+/* YAML's words for nothing. */
+static bool is_null(const yaml_event_t *e) {
+    struct by_str s = by_str_of((const char *)e->data.scalar.value);
+    return e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
+           (by_str_eqz(s, "~") || by_str_ieqz(s, "null"));
+}
+
 /* One event inside the map: a key (kept in *key) or the value that belongs to it. */
 static int take(struct reader *r, const yaml_event_t *e, char **key,
                 int (*set)(void *, const char *, const char *, struct by_err *), void *ctx) {
@@ -34,7 +41,7 @@ static int take(struct reader *r, const yaml_event_t *e, char **key,
         *key = by_strdup(text);
         return 0;
     }
-    int rc = set(ctx, *key, text, r->err);
+    int rc = set(ctx, *key, is_null(e) ? "" : text, r->err);
     by_free(*key);
     *key = NULL;
     return rc;

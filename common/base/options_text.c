@@ -205,7 +205,9 @@ void by_options_text_doc(struct by_buf *out) {
                 "Each option can be given as a flag\n(`--model-path DIR`), in the environment "
                 "(`BANYAN_MODEL_PATH`), or in the YAML file that `--config` names\n(`model_path`); "
                 "flags win over the environment, the environment over the file. `banyan serve`\n"
-                "passes its options on to the processes that read them.\n");
+                "passes its options on to the processes that read them. A variable that is empty "
+                "counts as none, but for those\nof keys (`BANYAN_API_KEY` and its kin): left empty "
+                "they are refused, as a server that anybody may use is seldom meant.\n");
     for (size_t i = 0; i < by_options_n_rows; i++) {
         const struct by_options_row *r = &by_options_rows[i];
         if (r->kind == KIND_SECTION) {

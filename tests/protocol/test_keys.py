@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import BIN, ROOT, Client, Daemons, private_dir, wait_for
+from harness import BIN, ROOT, Client, Daemons, environment, private_dir, wait_for
 
 PROMPT = list(range(20, 60))
 KEYS = """# whose
@@ -270,3 +270,10 @@ def test_one_key_by_option_opens_all():
         assert generate(d, "one-key-for-all").status == 200
         assert d.post("/flush_cache", headers=bearer("one-key-for-all")).status == 200
         assert "one-key-for-all" not in d.logs()
+
+
+@pytest.mark.parametrize("program", [[BIN / "banyan-router"], [BIN / "banyan", "serve"]])
+def test_an_empty_key_starts_no_server(program, tmp_path):
+    """BANYAN_API_KEY: ${KEY} of a compose file, and no KEY: it started, and was open to all."""
+    done = subprocess.run([*program, "--run-dir", tmp_path, "--port", "0"], capture_output=True, text=True, timeout=60, env=environment(BANYAN_API_KEY=""))
+    assert done.returncode == 78 and "BANYAN_API_KEY: its value is empty; leave it out, or give one" in done.stderr

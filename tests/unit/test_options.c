@@ -264,10 +264,45 @@ TEST(a_value_that_is_empty_is_refused) {
         assert_non_null(strstr(err.text, "its value is empty"));
     }
     assert_int_equal(PARSE(&o, &err, "--api-key="), BY_EINVAL);
-    setenv("BANYAN_API_KEY", "", 1); /* as everywhere: an empty variable is none */
+    setenv("BANYAN_SERVED_MODEL_NAME", "", 1); /* as everywhere: an empty variable is none */
     assert_int_equal(PARSE(&o, &err, "--port", "5"), 0);
-    unsetenv("BANYAN_API_KEY");
+    assert_null(o.served_model_name);
+    unsetenv("BANYAN_SERVED_MODEL_NAME");
     by_options_release(&o);
+}
+
+/* BANYAN_API_KEY: ${KEY} of a compose file in which KEY is not set was no key, and a server that anybody may use. */
+TEST(an_empty_variable_of_a_key_is_refused) {
+    UNUSED_STATE;
+    struct by_options o;
+    struct by_err err;
+    static const char *const names[] = {"BANYAN_API_KEY", "BANYAN_ADMIN_API_KEY",
+                                        "BANYAN_API_KEY_FILE"};
+    static const struct by_options_program scheduler = {
+        .name = "banyan-scheduler", .who = BY_FOR_SCHEDULER, .summary = "test"};
+    for (size_t i = 0; i < BY_COUNTOF(names); i++) {
+        setenv(names[i], "", 1);
+        assert_int_equal(PARSE(&o, &err, "--port", "5"), BY_EINVAL);
+        assert_non_null(strstr(err.text, names[i]));
+        assert_non_null(strstr(err.text, ": its value is empty; leave it out, or give one"));
+        /* who asks for no key does not mind */
+        assert_int_equal(by_options_parse(&o, &scheduler, 1, (char *[]){"x", NULL}, &err), 0);
+        by_options_release(&o);
+        unsetenv(names[i]);
+    }
+    /* YAML's words for nothing were keys of their own: ~ was asked for */
+    static const char *const nothing[] = {"api_key:\n", "api_key: ~\n", "api_key: null\n",
+                                          "api_key: ''\n"};
+    for (size_t i = 0; i < BY_COUNTOF(nothing); i++) {
+        assert_int_equal(by_file_write("test_options.yaml", by_str_of(nothing[i]), &err), 0);
+        assert_int_equal(PARSE(&o, &err, "--config", "test_options.yaml"), BY_EINVAL);
+        assert_non_null(strstr(err.text, "api_key: its value is empty"));
+    }
+    assert_int_equal(by_file_write("test_options.yaml", BY_STR("api_key: 'null'\n"), &err), 0);
+    assert_int_equal(PARSE(&o, &err, "--config", "test_options.yaml"), 0);
+    assert_string_equal(o.api_key, "null");
+    by_options_release(&o);
+    unlink("test_options.yaml");
 }
 
 /* deploy/kubernetes has a Service called banyan: each pod got BANYAN_PORT=tcp://…, and ended with "is not a whole number". */
@@ -286,7 +321,7 @@ TEST(what_kubernetes_says_of_a_service_is_no_port) {
 
 TESTS(RUN(flags_win_over_environment_over_file_over_default), RUN(mistakes_are_named),
       RUN(what_kubernetes_says_of_a_service_is_no_port), RUN(a_value_that_is_empty_is_refused),
-      RUN(a_variable_that_is_nearly_an_option_is_told),
+      RUN(an_empty_variable_of_a_key_is_refused), RUN(a_variable_that_is_nearly_an_option_is_told),
       RUN(what_other_servers_call_it_is_translated_and_nothing_far_is_guessed),
       RUN(an_ipv6_address_may_stand_in_brackets), RUN(a_child_gets_what_differs_from_the_default),
       RUN(keys_go_to_children_by_the_environment),
