@@ -302,6 +302,10 @@ static void feed(struct conn *c, struct by_str bytes) {
         }
         if (result == HTTP1_BAD) {
             const struct http1_request *r = http1_request(c->http);
+            if (r->is_tls) /* its library shows a person no word of the answer */
+                by_warn_limited("a client spoke TLS, and this port speaks plain HTTP: its URL "
+                                "begins with http://, or TLS ends before us (deploy/conf) peer=%s",
+                                c->peer);
             refuse(c, r->bad_status ? r->bad_status : 400,
                    r->bad_text ? r->bad_text : "not an HTTP request");
             return;

@@ -13,6 +13,7 @@ enum {
     FRAMING_FREE = 16384,        /* chunk framing and trailers beside the body: this much, and */
     FRAMING_PER_BODY = 2,        /* this many bytes for each byte of body */
     KEEP_BODY_BYTES = 64 * 1024, /* a larger buffer is given back between two requests */
+    TLS_HANDSHAKE = 0x16,        /* its first byte */
 };
 
 /* What the gate expects next. */
@@ -357,6 +358,10 @@ static size_t scan_line(struct http1 *h, struct by_str s, bool *is_end) {
             return i + 1;
         }
         h->last_was_cr = c == '\r';
+        if (c == TLS_HANDSHAKE && starts_line && !h->any_line) {
+            h->req.is_tls = true;
+            return refuse(h, 400, "this port speaks plain HTTP, and that was TLS: use http://"), 0;
+        }
         if ((c < 0x20 && c != '\t' && c != '\r') || c == 0x7f) {
             return refuse(h, 400, "a control character in the head of the request"), 0;
         }

@@ -53,6 +53,7 @@ struct http1_request {
     uint32_t n_headers;
     int bad_status;       /* with HTTP1_BAD: what to answer */
     const char *bad_text; /* one sentence; static */
+    bool is_tls;          /* and they were no HTTP at all, but the beginning of TLS */
 };
 
 struct http1;

@@ -4,10 +4,11 @@ import json
 import random
 import re
 import socket
+import ssl
 
 import pytest
 
-from harness import rss_kib
+from harness import rss_kib, wait_for
 
 OK = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -69,7 +70,7 @@ HOSTILE = {
     "HTTP/0.9": (b"GET /health\r\n\r\n", 505),
     "HTTP/2.0": (b"GET /health HTTP/2.0\r\nHost: x\r\n\r\n", 505),
     "HTTP/2's preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", None),
-    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)), None),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)), 400),
     "CONNECT": (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", 405),
     "unknown method": (b"BREW /health HTTP/1.1\r\nHost: x\r\n\r\n", 405),
     "known path, wrong method": (b"DELETE /generate HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405),
@@ -90,6 +91,15 @@ def test_hostile(server, name):
         assert status(answer) == want, answer[:300]
         assert b'"message":' in answer and len(re.findall(rb"^HTTP/1.1 \d", answer, re.M)) == 1, "one answer, and nothing after it"
     assert server.get("/health").status == 200
+
+
+def test_who_speaks_tls_is_told_in_the_log(server):
+    """The client itself shows no more than its library's 'wrong version number'."""
+    said = "a client spoke TLS, and this port speaks plain HTTP: its URL begins with http://"
+    with pytest.raises(ssl.SSLError):
+        ssl.create_default_context().wrap_socket(socket.create_connection(("127.0.0.1", server.port), 5), server_hostname="x")
+    wait_for("the log to say so", lambda: said in (server.dir / "router.log").read_text())
+    assert b"this port speaks plain HTTP" in exchange(server, HOSTILE["TLS"][0])
 
 
 def test_a_head_is_refused_before_its_body_comes(server):
