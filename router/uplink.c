@@ -11,7 +11,10 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { GRACE_MS = 10000 }; /* as the scheduler's */
+enum {
+    GRACE_MS = 10000, /* as the scheduler's */
+    RETRY_MS = 1000   /* a link that could not be opened: there was no file descriptor for it */
+};
 
 /* A process that peers named: a tokenizer worker or a detokenizer. */
 struct link {
@@ -20,7 +23,7 @@ struct link {
     uint32_t id; /* never 0, never reused */
     enum role role;
     char instance[64], endpoint[256];
-    struct pump *pump;
+    struct pump *pump;      /* NULL: it could not be opened yet */
     struct wire_peer *peer; /* while a session stands */
     bool is_listed;
 };
@@ -44,6 +47,7 @@ struct uplink {
     uv_timer_t grace; /* runs while something is missing that was there */
     /* runs after a session began: others may not have found that scheduler yet */
     uv_timer_t rejoin;
+    uv_timer_t retry; /* runs while a link could not be opened */
     struct by_list links, questions;
     uint32_t next_link;
     uint64_t next_question;
@@ -207,18 +211,12 @@ static void close_link(struct link *l) {
     by_free(l); /* its wire calls no handler any more: pump_close stops the pumping at once */
 }
 
-static void open_link(struct uplink *u, const struct msg_peer *p) {
+static void on_retry(uv_timer_t *t);
+
+static void open_link(struct link *l) {
+    struct uplink *u = l->uplink;
     struct by_err err = {0};
     struct wire *w = NULL;
-    struct link *l = by_alloc(sizeof *l);
-    l->uplink = u;
-    l->id = ++u->next_link;
-    l->role = (enum role)p->role;
-    l->is_listed = true;
-    snprintf(l->instance, sizeof l->instance, "%.*s", (int)BY_MIN(p->instance.n, (size_t)63),
-             p->instance.p);
-    snprintf(l->endpoint, sizeof l->endpoint, "%.*s", (int)BY_MIN(p->endpoint.n, (size_t)255),
-             p->endpoint.p);
     struct wire_options o = {.endpoint = l->endpoint,
                              .key_file = u->o.key_file,
                              .role = ROLE_ROUTER,
@@ -230,12 +228,33 @@ static void open_link(struct uplink *u, const struct msg_peer *p) {
                              .down = link_on_down,
                              .ctx = l};
     if (wire_open(&w, &o, &err)) {
-        by_warn("cannot connect to a process: %s", err.text);
-        by_free(l);
+        by_warn_limited("cannot connect to a process, and tries again: %s", err.text);
+        uv_timer_start(&u->retry, on_retry, RETRY_MS, 0);
         return;
     }
-    by_list_push(&u->links, &l->node);
     l->pump = pump_new(u->o.loop, w, u->o.settled, u->o.ctx);
+}
+
+static void on_retry(uv_timer_t *t) {
+    struct uplink *u = t->data;
+    for (BY_LIST_EACH(node, &u->links)) {
+        struct link *l = BY_CONTAINER_OF(node, struct link, node);
+        if (!l->pump) open_link(l);
+    }
+}
+
+static void add_link(struct uplink *u, const struct msg_peer *p) {
+    struct link *l = by_alloc(sizeof *l);
+    l->uplink = u;
+    l->id = ++u->next_link;
+    l->role = (enum role)p->role;
+    l->is_listed = true;
+    snprintf(l->instance, sizeof l->instance, "%.*s", (int)BY_MIN(p->instance.n, (size_t)63),
+             p->instance.p);
+    snprintf(l->endpoint, sizeof l->endpoint, "%.*s", (int)BY_MIN(p->endpoint.n, (size_t)255),
+             p->endpoint.p);
+    by_list_push(&u->links, &l->node);
+    open_link(l);
 }
 
 /* One link an endpoint, whichever life of the process is behind it: the link finds the new one by itself. */
@@ -283,7 +302,7 @@ static void on_peers(struct uplink *u, const struct msg_peers *m) {
         if (l)
             l->is_listed = true;
         else
-            open_link(u, p);
+            add_link(u, p);
     }
     close_unlisted(u);
     update_ready(u);
@@ -355,7 +374,8 @@ int uplink_open(struct uplink **out, const struct uplink_options *o, struct by_e
     u->scheduler_pump = pump_new(o->loop, w, o->settled, o->ctx);
     uv_timer_init(o->loop, &u->grace);
     uv_timer_init(o->loop, &u->rejoin);
-    u->grace.data = u->rejoin.data = u;
+    uv_timer_init(o->loop, &u->retry);
+    u->grace.data = u->rejoin.data = u->retry.data = u;
     *out = u;
     return 0;
 }

@@ -6,7 +6,8 @@
  * The wires, who is listed in `peers`, readiness and questions are here; who has which request, and who is asked again
  * when a process is lost, is carry.h.
  * Who was ready stays so for 10 s after a loss: new requests wait with the old ones for the process to be back. As long may
- * others take to find a new scheduler: until then a link that stands is kept, listed or not.
+ * others take to find a new scheduler: until then a link that stands is kept, listed or not. One that cannot be opened, since no
+ * file descriptor is left, is tried again each second.
  * Always: handlers are called from the loop, never from within submit.
  * Owner: the loop's thread. */
 #ifndef ROUTER_UPLINK_H

@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 import signal
 import subprocess
 import threading
@@ -128,6 +129,27 @@ def test_requests_before_the_first_token(slow, undisturbed):
         slow.restart("scheduler")
 
     assert disturbed(slow, act) == undisturbed
+
+
+def test_a_process_that_comes_while_no_file_may_be_opened_is_found_all_the_same():
+    """The router tried once: what came while its clients held every descriptor was not there for it, and when the old one died nobody was."""
+    with Daemons() as d:
+        log = d.dir / "router.log"
+        limits = resource.prlimit(d.pid("router"), resource.RLIMIT_NOFILE)
+        resource.prlimit(d.pid("router"), resource.RLIMIT_NOFILE, (10, limits[1]))
+        argv = [str(PROGRAMS["tokenizer-worker"]), "--run-dir", str(d.dir), "--model-path", str(TINY), "--instance", "late"]
+        with open(d.dir / "tokenizer-worker-late.log", "ab") as out:
+            late = subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment())
+        try:
+            wait_for("the router to fail", lambda: "cannot connect to a process" in log.read_text())
+            d.kill("tokenizer-worker")
+            wait_for("the list without it", lambda: log.read_text().count("cannot connect to a process") > 1)
+            assert "too many open files" in log.read_text().lower(), log.read_text()
+            resource.prlimit(d.pid("router"), resource.RLIMIT_NOFILE, limits)
+            assert wait_for("an answer", lambda: d.post("/generate", {"text": "x", "sampling_params": {"max_new_tokens": 4}}).status == 200)
+        finally:
+            late.kill()
+            late.wait()
 
 
 def test_a_new_scheduler_lets_no_link_be_closed_to_one_that_has_not_found_it_yet():
