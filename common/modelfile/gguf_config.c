@@ -175,6 +175,16 @@ static void put_gemma_scale(struct writer *w) {
     by_buf_addf(&w->text, ",\"query_pre_attn_scalar\":%" PRId64, each);
 }
 
+/* Without a key it is hidden / heads in every family of ggml. */
+static void put_head_dim(struct writer *w) {
+    int64_t hidden = get_i64(w, "embedding_length", 0),
+            heads = get_i64(w, "attention.head_count", 0);
+    if (by_gguf_key(w->g, key_of(w, "attention.key_length")))
+        put_i64(w, "attention.key_length", "head_dim");
+    else if (heads > 0)
+        by_buf_addf(&w->text, ",\"head_dim\":%" PRId64, hidden / heads);
+}
+
 static void write_config(struct writer *w) {
     by_buf_addz(&w->text, "{\"model_type\":");
     by_buf_add_json_str(&w->text, by_str_of(w->family));
@@ -186,7 +196,7 @@ static void write_config(struct writer *w) {
     put_i64(w, "feed_forward_length", "intermediate_size");
     put_i64(w, "attention.head_count", "num_attention_heads");
     put_i64(w, "attention.head_count_kv", "num_key_value_heads");
-    if (strncmp(w->family, "deepseek", 8) != 0) put_i64(w, "attention.key_length", "head_dim");
+    if (strncmp(w->family, "deepseek", 8) != 0) put_head_dim(w);
     put_i64(w, "context_length", "max_position_embeddings");
     put_f64(w, "attention.layer_norm_rms_epsilon", "rms_norm_eps");
     put_f64(w, "attention.layer_norm_epsilon", "layer_norm_eps");

@@ -58,12 +58,24 @@ static const struct by_family families[] = {
     {"granite", "granite", false, true, 4096, 11008, 32, 32, 32000, 2048,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"attention_multiplier\":1,"
      "\"tie_word_embeddings\":false}"},
+    {"seed_oss", "seed_oss", false, false, 4096, 27648, 64, 80, 155136, 524288,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":8,\"head_dim\":128,"
+     "\"attention_bias\":true,\"tie_word_embeddings\":false}"},
+    {"ernie4_5", "ernie4_5", true, true, 1024, 3072, 18, 16, 103424, 131072,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":500000,\"num_key_value_heads\":2,\"head_dim\":128,"
+     "\"tie_word_embeddings\":true}"},
+    {"arcee", "arcee", false, true, 2560, 18432, 32, 32, 32000, 4096,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"hidden_act\":\"relu2\","
+     "\"tie_word_embeddings\":false}"},
     {"olmo2", "olmo2", false, false, 4096, 11008, 32, 32, 50304, 2048,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"tie_word_embeddings\":false}"},
     {"cohere", "command-r", true, true, 8192, 22528, 40, 64, 256000, 8192,
      "{\"layer_norm_eps\":1e-5,\"rope_theta\":500000,\"logit_scale\":0.0625,"
      "\"parallel_attn\":true,\"tie_word_embeddings\":true}"},
     {"glm4", "glm4", true, true, 4096, 13696, 40, 32, 151552, 131072,
+     "{\"rms_norm_eps\":1.5625e-7,\"rope_theta\":10000,\"num_key_value_heads\":2,"
+     "\"head_dim\":128,\"partial_rotary_factor\":0.5,\"tie_word_embeddings\":false}"},
+    {"glm", "chatglm", true, true, 4096, 13696, 40, 32, 151552, 131072,
      "{\"rms_norm_eps\":1.5625e-7,\"rope_theta\":10000,\"num_key_value_heads\":2,"
      "\"head_dim\":128,\"partial_rotary_factor\":0.5,\"tie_word_embeddings\":false}"},
     {"phi3", "phi3", false, false, 3072, 8192, 32, 32, 32064, 4096,

@@ -7,3 +7,9 @@ const struct family family_mistral = {.name = "mistral"};
 const struct family family_smollm3 = {.name = "smollm3"};
 const struct family family_granite = {.name = "granite"};
 const struct family family_helium = {.name = "helium"};
+const struct family family_ernie4_5 = {.name = "ernie4_5"};
+const struct family family_seed_oss = {
+    .name = "seed_oss",
+    .gguf = {{ROLE_FFN_NORM, "post_attention_norm"}},
+};
+const struct family family_arcee = {.name = "arcee", .is_ungated = true};

@@ -13,6 +13,7 @@ static const struct family *const families[] = {
     &family_phi3,        &family_stablelm,  &family_starcoder2, &family_gpt2,
     &family_gpt_neox,    &family_opt,       &family_falcon,     &family_deepseek_v2,
     &family_deepseek_v3, &family_gpt_oss,   &family_bert,
+    &family_glm,         &family_seed_oss,  &family_ernie4_5,   &family_arcee,
 };
 
 /* Llama's names, which most families share, and GGUF's, which all do. */

@@ -63,7 +63,7 @@ static int bind_qkv(struct binder *b, struct layer *l, uint32_t layer) {
                      .is_transposed = d->arch.layout.is_transposed,
                      .wants_bias = d->info.has_attn_bias};
     l->qkv.n = 1;
-    if (d->arch.names[ROLE_QKV]) {
+    if (d->arch.names[ROLE_QKV] && !bind_has(b, ROLE_Q, layer, 0)) {
         w.n_parts = 3;
         w.parts[0] = bind_heads(d, ROLE_QKV, all, 0, s->q);
         w.parts[1] = bind_heads(d, ROLE_QKV, all, n_q, s->kv);

@@ -194,6 +194,20 @@ def granite(r):
             "residual_multiplier": r.choice([1.0, 0.22]), "attention_multiplier": r.choice([1.0, 0.0625])}
 
 
+def seed_oss(r):
+    return {**llama(r), "attention_out_bias": r.choice(FLAG)}
+
+
+def ernie4_5(r):
+    v = {**llama(r), "use_bias": r.choice(FLAG)}
+    v.pop("attention_bias"), v.pop("mlp_bias")
+    return v
+
+
+def arcee(r):
+    return {**llama(r), "hidden_act": r.choice([*ACTS, "relu2"])}
+
+
 def olmo2(r):
     v = base(r, given=False)
     return {**v, **rope(r), "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS)}
@@ -203,6 +217,11 @@ def cohere(r):
     v = base(r, "layer_norm_eps", given=False)
     return {**v, **rope(r), "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS), "logit_scale": r.choice([0.0625, 2.0]),
             "use_qk_norm": r.choice([False, False, True])}
+
+
+def glm(r):
+    v = base(r)
+    return {**v, **rope(r, partial=True), "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS)}
 
 
 def glm4(r):
@@ -301,7 +320,8 @@ def gpt_oss(r):
 
 FAMILIES = {f.__name__: f for f in (
     llama, mistral, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, gemma, gemma2, gemma3_text, helium, smollm3, granite, olmo2,
-    cohere, glm4, phi3, stablelm, starcoder2, gpt2, gpt_neox, opt, falcon, deepseek_v2, deepseek_v3, gpt_oss)}
+    cohere, glm4, phi3, stablelm, starcoder2, gpt2, gpt_neox, opt, falcon, deepseek_v2, deepseek_v3, gpt_oss,
+    glm, seed_oss, ernie4_5, arcee)}
 # What no file may leave out, or transformers would make a model of its default size.
 KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "head_dim",
         "max_position_embeddings", "moe_intermediate_size", "shared_expert_intermediate_size", "n_embd", "n_head", "n_layer",

@@ -148,7 +148,20 @@ TEST(falcons_architecture_follows_from_its_key_value_heads) {
     assert_int_equal(read_header(&h).n_kv_heads, 4);
 }
 
+/* GLM's files have no key for it, and got the 128 of its config.json. */
+TEST(a_head_without_a_key_is_its_share_of_the_hidden_size) {
+    UNUSED_STATE;
+    static const char *const archs[] = {"chatglm", "gemma", "llama"};
+    for (size_t i = 0; i < BY_COUNTOF(archs); i++) {
+        struct header h;
+        begin(&h, archs[i]);
+        add_sizes(&h, archs[i]);
+        assert_int_equal(read_header(&h).head_dim, 16);
+    }
+}
+
 TESTS(RUN(a_llama_with_experts_is_a_mixtral),
       RUN(deepseek_is_told_apart_by_its_scores_and_keeps_its_head_parts),
       RUN(granite_divides_its_logits_and_command_r_multiplies),
+      RUN(a_head_without_a_key_is_its_share_of_the_hidden_size),
       RUN(falcons_architecture_follows_from_its_key_value_heads));
