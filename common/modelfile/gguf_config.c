@@ -123,6 +123,30 @@ static void put_rope(struct writer *w) {
     by_buf_addc(&w->text, '}');
 }
 
+/* Which layers have the window: every one but each n-th, as config.json may say, too, or a truth a layer. */
+static void put_windows(struct writer *w) {
+    static const char name[] = "attention.sliding_window_pattern";
+    const struct by_gguf_key *k = by_gguf_key(w->g, key_of(w, name));
+    struct by_gguf_array a = {0};
+    if (is_family(w, "exaone4") && !by_gguf_key(w->g, key_of(w, "attention.sliding_window")))
+        by_buf_addz(&w->text, ",\"sliding_window\":null");
+    put_i64(w, "attention.sliding_window", "sliding_window");
+    put_f64(w, "rope.freq_base_swa", "rope_local_base_freq");
+    if (w->rc || !k) return;
+    if (k->type != BY_GGUF_ARRAY) {
+        put_i64(w, name, "sliding_window_pattern");
+        return;
+    }
+    w->rc =
+        by_gguf_get_array(w->g, key_of(w, name),
+                          k->item_type == BY_GGUF_BOOL ? BY_GGUF_BOOL : BY_GGUF_I64, &a, w->err);
+    by_buf_addz(&w->text, ",\"layer_types\":[");
+    for (uint64_t i = 0; !w->rc && i < a.n && i < BY_LAYERS_MAX; i++)
+        by_buf_addf(&w->text, "%s\"%s\"", i ? "," : "",
+                    by_gguf_at_i64(&a, i) ? "sliding_attention" : "full_attention");
+    by_buf_addc(&w->text, ']');
+}
+
 static void put_special(struct writer *w, const char *key, const char *json) {
     int64_t id = -1;
     if (w->rc || !by_gguf_key(w->g, key)) return;
@@ -200,7 +224,7 @@ static void write_config(struct writer *w) {
     put_i64(w, "context_length", "max_position_embeddings");
     put_f64(w, "attention.layer_norm_rms_epsilon", "rms_norm_eps");
     put_f64(w, "attention.layer_norm_epsilon", "layer_norm_eps");
-    put_i64(w, "attention.sliding_window", "sliding_window");
+    put_windows(w);
     put_experts(w);
     if (strncmp(w->family, "deepseek", 8) == 0) put_mla(w);
     if (is_family(w, "falcon")) { /* no key tells the two architectures apart */
@@ -260,6 +284,8 @@ static const char *family_of(const struct by_gguf *g, const char *arch, const st
     char key[96];
     snprintf(key, sizeof key, "%s.expert_count", arch);
     if (f && strcmp(f->name, "llama") == 0 && by_gguf_key(g, key)) return "mixtral";
+    snprintf(key, sizeof key, "%s.attention.sliding_window", arch);
+    if (f && strcmp(f->name, "olmo2") == 0 && by_gguf_key(g, key)) return "olmo3";
     if (f && strcmp(f->name, "deepseek_v2") == 0) {
         int64_t scores = 1;
         snprintf(key, sizeof key, "%s.expert_gating_func", arch);

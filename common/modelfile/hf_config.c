@@ -41,7 +41,8 @@ static void read_sizes(struct by_config *c, struct by_model_info *m,
 }
 
 static void read_act(struct by_config *c, struct by_model_info *m) {
-    bool is_late_gemma = is_family(m, "gemma2") || is_family(m, "gemma3_text");
+    bool is_late_gemma =
+        is_family(m, "gemma2") || is_family(m, "gemma3_text") || is_family(m, "vaultgemma");
     struct by_str name = by_config_str(
         c, is_late_gemma ? "hidden_activation" : "hidden_act|activation_function|activation");
     if (!c->rc && name.n && !by_act_parse(name, &m->act)) {
@@ -150,8 +151,15 @@ static const struct by_json *rope_object(struct by_config *c, struct by_model_in
     if (!p) return by_config_find(c, "rope_scaling");
     const struct by_json *full = by_json_get(p, "full_attention"),
                          *local = by_json_get(p, "sliding_attention");
-    if (local && by_json_get(local, "rope_theta"))
-        m->rope.theta_local = by_json_f64(by_json_get(local, "rope_theta"));
+    if (!local) return full ? full : p;
+    struct by_config o = {.config = local, .where = c->where, .err = c->err, .rc = c->rc};
+    struct by_str kind = by_config_str(&o, "rope_type|type");
+    m->rope.theta_local = by_config_f64(&o, "rope_theta", m->rope.theta_local);
+    if (kind.n && !by_str_eqz(kind, "default") && !o.rc)
+        o.rc = by_fail(c->err, BY_EUNSUPPORTED,
+                       "%s: rope of type '%.*s' in layers with a window is not supported natively",
+                       c->where, (int)BY_MIN(kind.n, (size_t)64), kind.p);
+    c->rc = o.rc;
     return full ? full : p;
 }
 
@@ -177,6 +185,8 @@ static void read_rope(struct by_config *c, struct by_model_info *m,
         c->rc = o.rc;
         read_scaling(c, m, object);
     }
+    if (!rope->theta_local && by_config_bool(c, "_local_unscaled", false))
+        rope->theta_local = rope->theta;
     uint32_t room = m->mla.kv_rank ? m->mla.rope_dim : m->head_dim;
     rope->n_rot = part < 1 && part > 0 ? (uint32_t)((double)room * part) : room;
     /* longrope's factor is how much longer the context became; the file gives it by the two lengths. */
@@ -216,10 +226,12 @@ static void read_windows(struct by_config *c, struct by_model_info *m) {
         m->sliding_window = by_config_u32(c, "sliding_window", 0);
     if (!m->sliding_window) return;
     const struct by_json *types = by_config_find(c, "layer_types");
-    uint32_t pattern = by_config_u32(c, "sliding_window_pattern", 0);
+    const bool has_types = types && by_json_type(types) == BY_JSON_ARRAY;
+    /* EXAONE 4 has it as a word, "LLLG", beside the list. */
+    uint32_t pattern = has_types ? 0 : by_config_u32(c, "sliding_window_pattern", 0);
     if (is_family(m, "qwen3_moe")) { /* its layer_types and max_window_layers are not looked at */
         mark_all(m, BY_LAYER_SLIDING);
-    } else if (types && by_json_type(types) == BY_JSON_ARRAY) {
+    } else if (has_types) {
         read_layer_types(c, m, types);
     } else if (is_family(m, "smollm3")) { /* those without rope */
         for (uint32_t i = 0; i < m->n_layers && i < BY_LAYERS_MAX; i++)
@@ -234,6 +246,13 @@ static void read_windows(struct by_config *c, struct by_model_info *m) {
     } else {
         mark_all(m, BY_LAYER_SLIDING);
     }
+}
+
+/* Cohere 2 and EXAONE 4: where there are windows, the other layers do not turn. */
+static void read_rope_in_windows(struct by_config *c, struct by_model_info *m) {
+    if (!m->sliding_window || !by_config_bool(c, "_rope_in_windows", false)) return;
+    for (uint32_t i = 0; i < m->n_layers && i < BY_LAYERS_MAX; i++)
+        m->layer_flags[i] |= m->layer_flags[i] & BY_LAYER_SLIDING ? 0 : BY_LAYER_NO_ROPE;
 }
 
 static void read_no_rope(struct by_config *c, struct by_model_info *m) {
@@ -372,6 +391,7 @@ static void read_all(struct by_config *c, struct by_model_info *m, const struct 
     read_rope(c, m, family);
     read_no_rope(c, m);
     read_windows(c, m);
+    read_rope_in_windows(c, m);
     read_moe(c, m);
     read_quant(c, m);
     m->bos = get_id(c, "bos_token_id");

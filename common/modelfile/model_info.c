@@ -12,6 +12,9 @@ static const struct by_family families[] = {
     {"mistral", "mistral", false, true, 4096, 14336, 32, 32, 32000, 131072,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":8,"
      "\"sliding_window\":4096,\"tie_word_embeddings\":false}"},
+    {"ministral", NULL, false, true, 4096, 14336, 32, 32, 32000, 131072,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":8,"
+     "\"sliding_window\":4096,\"tie_word_embeddings\":false}"},
     {"mixtral", NULL, false, true, 4096, 14336, 32, 32, 32000, 131072,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":1000000,\"num_key_value_heads\":8,"
      "\"num_local_experts\":8,\"num_experts_per_tok\":2,\"norm_topk_prob\":true,"
@@ -43,6 +46,11 @@ static const struct by_family families[] = {
      "\"hidden_activation\":\"gelu_pytorch_tanh\",\"_embed_sqrt\":true,\"sliding_window\":4096,"
      "\"sliding_window_pattern\":2,\"query_pre_attn_scalar\":256,\"attn_logit_softcapping\":50,"
      "\"final_logit_softcapping\":30,\"tie_word_embeddings\":true}"},
+    {"vaultgemma", NULL, false, false, 2304, 9216, 26, 8, 256000, 8192,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":4,\"head_dim\":256,"
+     "\"hidden_activation\":\"gelu_pytorch_tanh\",\"_embed_sqrt\":true,\"sliding_window\":4096,"
+     "\"sliding_window_pattern\":2,\"query_pre_attn_scalar\":256,\"attn_logit_softcapping\":50,"
+     "\"final_logit_softcapping\":30,\"tie_word_embeddings\":true}"},
     {"gemma3_text", "gemma3", false, false, 2304, 9216, 26, 8, 262208, 131072,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":1000000,\"rope_local_base_freq\":10000,"
      "\"num_key_value_heads\":4,\"head_dim\":256,\"hidden_activation\":\"gelu_pytorch_tanh\","
@@ -69,12 +77,23 @@ static const struct by_family families[] = {
      "\"tie_word_embeddings\":false}"},
     {"olmo2", "olmo2", false, false, 4096, 11008, 32, 32, 50304, 2048,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"tie_word_embeddings\":false}"},
+    {"olmo3", NULL, false, false, 4096, 11008, 32, 32, 50304, 2048,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":500000,\"sliding_window\":4096,"
+     "\"sliding_window_pattern\":4,\"_local_unscaled\":true,\"tie_word_embeddings\":false}"},
+    {"exaone4", "exaone4", false, false, 4096, 16384, 32, 32, 102400, 2048,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"num_key_value_heads\":32,"
+     "\"sliding_window\":4096,\"sliding_window_pattern\":4,\"_rope_in_windows\":true,"
+     "\"tie_word_embeddings\":false}"},
     {"cohere", "command-r", true, true, 8192, 22528, 40, 64, 256000, 8192,
      "{\"layer_norm_eps\":1e-5,\"rope_theta\":500000,\"logit_scale\":0.0625,"
      "\"parallel_attn\":true,\"tie_word_embeddings\":true}"},
     {"glm4", "glm4", true, true, 4096, 13696, 40, 32, 151552, 131072,
      "{\"rms_norm_eps\":1.5625e-7,\"rope_theta\":10000,\"num_key_value_heads\":2,"
      "\"head_dim\":128,\"partial_rotary_factor\":0.5,\"tie_word_embeddings\":false}"},
+    {"cohere2", "cohere2", true, true, 8192, 22528, 40, 64, 256000, 8192,
+     "{\"layer_norm_eps\":1e-5,\"rope_theta\":10000,\"logit_scale\":0.0625,"
+     "\"parallel_attn\":true,\"sliding_window\":4096,\"sliding_window_pattern\":4,"
+     "\"_rope_in_windows\":true,\"tie_word_embeddings\":true}"},
     {"glm", "chatglm", true, true, 4096, 13696, 40, 32, 151552, 131072,
      "{\"rms_norm_eps\":1.5625e-7,\"rope_theta\":10000,\"num_key_value_heads\":2,"
      "\"head_dim\":128,\"partial_rotary_factor\":0.5,\"tie_word_embeddings\":false}"},

@@ -11,6 +11,12 @@ const struct family family_gemma2 = {
               {ROLE_FFN_NORM, "pre_feedforward_layernorm"},
               {ROLE_POST_FFN_NORM, "post_feedforward_layernorm"}},
 };
+/* One that was trained in private; without the norms behind. */
+const struct family family_vaultgemma = {
+    .name = "vaultgemma",
+    .layout = {.norm_less_one = true},
+    .names = {{ROLE_FFN_NORM, "pre_feedforward_layernorm"}},
+};
 const struct family family_gemma3_text = {
     .name = "gemma3_text",
     .layout = {.norm_less_one = true},

@@ -4,6 +4,7 @@
  * families have besides (windows, layers without rope, scales) is in by_model_info. */
 const struct family family_llama = {.name = "llama"};
 const struct family family_mistral = {.name = "mistral"};
+const struct family family_ministral = {.name = "ministral"};
 const struct family family_smollm3 = {.name = "smollm3"};
 const struct family family_granite = {.name = "granite"};
 const struct family family_helium = {.name = "helium"};

@@ -102,6 +102,11 @@ def mistral(r):
     return {**base(r), **rope(r), "sliding_window": r.choice(WINDOW), "hidden_act": r.choice(ACTS)}
 
 
+def ministral(r):
+    v = mistral(r)
+    return {**v, "layer_types": layer_types(r, v["num_hidden_layers"])} if v["sliding_window"] else v
+
+
 def mixtral(r):
     n = r.choice([2, 5, 8])
     return {**mistral(r), "num_local_experts": n, "num_experts_per_tok": r.randint(1, min(n, 3))}
@@ -160,6 +165,10 @@ def gemma2(r):
             "layer_types": layer_types(r, v["num_hidden_layers"])}
 
 
+def vaultgemma(r):
+    return gemma2(r)
+
+
 def gemma3_text(r):
     v = gemma2(r)
     v["sliding_window_pattern"] = r.choice([2, 3])
@@ -211,6 +220,39 @@ def arcee(r):
 def olmo2(r):
     v = base(r, given=False)
     return {**v, **rope(r), "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS)}
+
+
+def olmo3(r):
+    """Where the base stands beside a scaling, transformers 5 has its own in the layers with a window."""
+    v = base(r, given=False)
+    turns = rope(r)
+    full, scaling = turns.pop("rope_parameters", None), turns.get("rope_scaling") or {}
+    if not IS_4:  # as for gemma3_text
+        (full or scaling).pop("truncate", 0)
+    if full:
+        local = {"rope_type": "default", "rope_theta": r.choice([10000.0, 700.0])}
+        turns["rope_parameters"] = {"full_attention": {"rope_theta": 500000.0, **full}, "sliding_attention": local}
+    elif not IS_4:
+        turns["rope_theta"] = 500000.0
+        if "type" in scaling:
+            scaling["rope_type"] = scaling.pop("type")
+    return {**v, **turns, "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS), "sliding_window": r.choice([4, 9, 4096]),
+            "layer_types": layer_types(r, v["num_hidden_layers"])}
+
+
+def exaone4(r):
+    v = {**base(r), **rope(r), "hidden_act": r.choice(ACTS), "sliding_window": r.choice(WINDOW)}
+    if not v["sliding_window"]:
+        return {**v, "sliding_window_pattern": None, "layer_types": ["full_attention"] * v["num_hidden_layers"]}
+    kinds = layer_types(r, v["num_hidden_layers"])
+    return {**v, "layer_types": kinds, "sliding_window_pattern": r.choice([2, 3] if not kinds else [4, "LLLG"])}
+
+
+def cohere2(r):
+    v = cohere(r)
+    v.pop("use_qk_norm")
+    return {**v, "sliding_window": r.choice([4, 9, 4096]), "layer_types": layer_types(r, v["num_hidden_layers"]),
+            "sliding_window_pattern": r.choice([2, 3, 4])}
 
 
 def cohere(r):
@@ -321,7 +363,7 @@ def gpt_oss(r):
 FAMILIES = {f.__name__: f for f in (
     llama, mistral, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, gemma, gemma2, gemma3_text, helium, smollm3, granite, olmo2,
     cohere, glm4, phi3, stablelm, starcoder2, gpt2, gpt_neox, opt, falcon, deepseek_v2, deepseek_v3, gpt_oss,
-    glm, seed_oss, ernie4_5, arcee)}
+    glm, seed_oss, ernie4_5, arcee, cohere2, olmo3, exaone4, ministral, vaultgemma)}
 # What no file may leave out, or transformers would make a model of its default size.
 KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "head_dim",
         "max_position_embeddings", "moe_intermediate_size", "shared_expert_intermediate_size", "n_embd", "n_head", "n_layer",
@@ -337,6 +379,8 @@ def draw(family, seed):
     v = {"model_type": family, **{k: x for k, x in v.items() if k in KEPT or r.random() >= share}}
     if family == "cohere" and "rope_parameters" not in v:  # whose default is not the same in transformers 4 and 5
         v.setdefault("rope_theta", 8e6)
+    if family == "olmo3" and "rope_parameters" not in v:  # nor here
+        v.setdefault("rope_theta", 500000.0)
     return v
 
 
@@ -346,7 +390,7 @@ def make(config, path, seed):
     read = transformers.AutoConfig.from_pretrained(path)
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(read, attn_implementation="eager", dtype=torch.float32).eval()
-    less_one = config["model_type"].startswith("gemma")
+    less_one = config["model_type"].startswith(("gemma", "vaultgemma"))
     for name, p in [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if n.endswith("correction_bias"))]:
         if p.dim() > 1:
             p.data.normal_(0, 1.3 * max(p.shape[-1], 1) ** -0.5)

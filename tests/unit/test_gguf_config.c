@@ -32,6 +32,13 @@ static void add_f32(struct header *h, const char *name, float v) {
     add_key(h, name, BY_GGUF_F32, &v, sizeof v);
 }
 
+static void add_bools(struct header *h, const char *name, const char *values, uint64_t n) {
+    uint32_t item = BY_GGUF_BOOL;
+    add_key(h, name, BY_GGUF_ARRAY, &item, sizeof item);
+    by_buf_add(&h->keys, &n, sizeof n);
+    by_buf_add(&h->keys, values, n);
+}
+
 static void begin(struct header *h, const char *arch) {
     uint32_t item = BY_GGUF_STR;
     uint64_t n = 40;
@@ -160,8 +167,53 @@ TEST(a_head_without_a_key_is_its_share_of_the_hidden_size) {
     }
 }
 
+TEST(windows_are_every_layers_but_each_nth_or_a_list) {
+    UNUSED_STATE;
+    static const char *const archs[] = {"olmo2", "cohere2"};
+    for (size_t i = 0; i < BY_COUNTOF(archs); i++) {
+        for (int is_list = 0; is_list < 2; is_list++) {
+            struct header h;
+            char key[96];
+            begin(&h, archs[i]);
+            add_sizes(&h, archs[i]);
+            snprintf(key, sizeof key, "%s.attention.sliding_window", archs[i]);
+            add_u32(&h, key, 32);
+            snprintf(key, sizeof key, "%s.attention.sliding_window_pattern", archs[i]);
+            if (is_list)
+                add_bools(&h, key, "\1\0\0\1", 4);
+            else
+                add_u32(&h, key, 2);
+            struct by_model_info m = read_header(&h);
+            assert_string_equal(m.family, i ? "cohere2" : "olmo3");
+            assert_int_equal(m.sliding_window, 32);
+            for (uint32_t l = 0; l < 4; l++) {
+                bool is_sliding = is_list ? l % 3 == 0 : l % 2 == 0;
+                uint32_t other = i ? BY_LAYER_NO_ROPE : 0;
+                assert_int_equal(m.layer_flags[l], is_sliding ? BY_LAYER_SLIDING : other);
+            }
+        }
+    }
+}
+
+/* Only the larger of the two EXAONE 4 has a window; config.json's default is one. */
+TEST(a_file_without_the_key_has_no_window) {
+    UNUSED_STATE;
+    static const char *const archs[] = {"olmo2", "exaone4"};
+    for (size_t i = 0; i < BY_COUNTOF(archs); i++) {
+        struct header h;
+        begin(&h, archs[i]);
+        add_sizes(&h, archs[i]);
+        struct by_model_info m = read_header(&h);
+        assert_string_equal(m.family, archs[i]);
+        assert_int_equal(m.sliding_window, 0);
+        assert_int_equal(m.layer_flags[0] | m.layer_flags[3], 0);
+    }
+}
+
 TESTS(RUN(a_llama_with_experts_is_a_mixtral),
       RUN(deepseek_is_told_apart_by_its_scores_and_keeps_its_head_parts),
       RUN(granite_divides_its_logits_and_command_r_multiplies),
       RUN(a_head_without_a_key_is_its_share_of_the_hidden_size),
+      RUN(windows_are_every_layers_but_each_nth_or_a_list),
+      RUN(a_file_without_the_key_has_no_window),
       RUN(falcons_architecture_follows_from_its_key_value_heads));

@@ -59,7 +59,22 @@ TEST(smollm3s_windows_are_where_no_rope_is) {
         assert_int_equal(m.layer_flags[i], i % 4 == 3 ? BY_LAYER_SLIDING | BY_LAYER_NO_ROPE : 0);
 }
 
+/* EXAONE 4 32B has the pattern as a word beside the list. */
+TEST(exaone4s_layers_without_a_window_do_not_turn_unless_there_are_no_windows) {
+    UNUSED_STATE;
+    struct by_model_info m =
+        read_text("{\"model_type\":\"exaone4\",\"num_hidden_layers\":2,\"sliding_window\":9,"
+                  "\"sliding_window_pattern\":\"LLLG\","
+                  "\"layer_types\":[\"full_attention\",\"sliding_attention\"]}");
+    assert_int_equal(m.layer_flags[0], BY_LAYER_NO_ROPE);
+    assert_int_equal(m.layer_flags[1], BY_LAYER_SLIDING);
+    m = read_text("{\"model_type\":\"exaone4\",\"sliding_window\":null,"
+                  "\"sliding_window_pattern\":null}");
+    assert_int_equal(m.layer_flags[0] | m.layer_flags[3], 0);
+}
+
 TESTS(RUN(null_is_no_window_and_nothing_is_the_familys),
       RUN(a_window_that_the_family_does_not_know_is_none),
       RUN(sizes_that_a_text_config_leaves_out_are_transformers),
-      RUN(smollm3s_windows_are_where_no_rope_is));
+      RUN(smollm3s_windows_are_where_no_rope_is),
+      RUN(exaone4s_layers_without_a_window_do_not_turn_unless_there_are_no_windows));

@@ -66,6 +66,11 @@ TEST(what_is_not_known_is_named) {
     refused("{\"model_type\":\"llama\",\"quantization_config\":{\"quant_method\":\"compressed-"
             "tensors\",\"format\":\"marlin-24\"}," SIZES "}",
             "marlin-24");
+    /* It was dropped without a word. */
+    refused("{\"model_type\":\"gemma3_text\",\"rope_parameters\":{\"full_attention\":"
+            "{\"rope_type\":\"default\"},\"sliding_attention\":{\"rope_type\":\"linear\","
+            "\"factor\":2}}}",
+            "layers with a window");
     refused("{\"model_type\":\"falcon\",\"alibi\":true," SIZES "}", "alibi");
     refused("{\"model_type\":\"opt\",\"word_embed_proj_dim\":32," SIZES "}", "word_embed_proj_dim");
     refused("{\"model_type\":\"opt\",\"do_layer_norm_before\":false," SIZES "}",
