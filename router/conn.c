@@ -37,6 +37,7 @@ struct conn {
     struct by_buf out;     /* being put together */
     bool is_streaming, keep_alive, is_http10;
     bool is_refused;        /* in the middle of a request: more of it may come */
+    bool has_ended;         /* its client says no more */
     uint32_t idle_ticks;    /* since the last request, or since the first byte of this one */
     uint32_t stalled_ticks; /* while busy: since the client last took a byte of what waits for it */
     uint64_t n_put;         /* bytes that have been sent or wait … */
@@ -70,17 +71,22 @@ static void on_closed(uv_handle_t *h) {
     by_free(c);
 }
 
-static void close_conn(struct conn *c) {
-    if (c->state == CONN_CLOSING) return;
-    c->state = CONN_CLOSING;
+static void tell_gone(struct conn *c) {
     void *owner = c->owner;
     c->owner = NULL;
     if (owner) c->gone(owner);
+}
+
+static void close_conn(struct conn *c) {
+    if (c->state == CONN_CLOSING) return;
+    c->state = CONN_CLOSING;
+    tell_gone(c);
     uv_close(&c->handle, on_closed);
 }
 
 static void on_shut_down(uv_shutdown_t *req, int status) {
-    if (status) close_conn(req->data);
+    struct conn *c = req->data;
+    if (status || c->has_ended) close_conn(c);
 }
 
 /* Closing a socket with unread bytes resets it, and the client may lose the answer that it was sent: one that is refused, or has
@@ -195,7 +201,9 @@ void conn_respond(struct conn *c, int status, const char *content_type, struct b
                   const char *extra) {
     if (c->state == CONN_CLOSING) return;
     by_assert(c->state == CONN_BUSY && !c->is_streaming);
-    if (status >= 400) by_count(status >= 500 ? BY_M_HTTP_FAILED : BY_M_HTTP_REFUSED, 1);
+    /* of 499 no request is at fault: its client has left */
+    if (status >= 400 && status != 499)
+        by_count(status >= 500 ? BY_M_HTTP_FAILED : BY_M_HTTP_REFUSED, 1);
     write_head(c, (struct http_head){.status = status,
                                      .content_type = content_type,
                                      .content_length = body.n,
@@ -261,7 +269,7 @@ static void refuse(struct conn *c, int status, const char *text) {
     by_buf_add_json_str(&body, by_str_of(text));
     by_buf_addf(&body, ",\"type\":\"invalid_request_error\",\"param\":null,\"code\":%d}}", status);
     c->keep_alive = false;
-    c->is_refused = true;
+    c->is_refused = !c->has_ended;
     c->state = CONN_BUSY;
     conn_respond(c, status, "application/json", by_buf_str(&body),
                  status == 405 ? "Allow: GET, HEAD, POST, PUT, DELETE\r\n" : NULL);
@@ -323,12 +331,25 @@ static void on_room(uv_handle_t *h, size_t hint, uv_buf_t *b) {
     *b = uv_buf_init(c->group->room, sizeof c->group->room);
 }
 
-/* The client says no more. While it waits for its answer that means that it has left; of one that has it, only that it reads on. */
+/* The client says no more. Whether it still reads is known only to who writes, and most have left: so while it waits for its
+ * answer it counts as gone, but hears of that in case it is there. */
 static void on_end(struct conn *c) {
-    if (c->state == CONN_BUSY || !conn_n_pending(c))
+    c->has_ended = true;
+    if (c->state == CONN_BUSY) {
+        tell_gone(c);
+        if (c->is_streaming)
+            close_conn(c);
+        else
+            refuse(c, 499,
+                   "the client ended its side of the connection while its request ran, which "
+                   "counts as leaving: keep it open until the answer has come");
+    } else if (c->state == CONN_READING && !http1_is_fresh(c->http)) {
+        refuse(c, 400, "the connection ended in the middle of the request");
+    } else if (!conn_n_pending(c)) {
         close_conn(c);
-    else if (c->state == CONN_READING)
+    } else if (c->state == CONN_READING) {
         linger(c);
+    }
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b) {

@@ -2,6 +2,7 @@
  *
  *     READING ─request─▶ BUSY ─respond / stream_end─▶ READING (keep-alive)      any ─▶ CLOSING ─▶ freed
  *     READING ─not a request─▶ refused ─▶ LINGERING (reads and drops, for seconds) ─▶ CLOSING
+ *     READING, BUSY ─the client says no more, before it has its answer─▶ told so ─▶ CLOSING
  *     BUSY ─respond / stream_end, the last answer─▶ LINGERING, while the client takes it
  *
  * While BUSY the socket is still read (a few pipelined bytes wait), so that a client that leaves is seen at once.

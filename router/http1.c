@@ -439,7 +439,7 @@ void http1_clear(struct http1 *h) {
 }
 
 bool http1_is_fresh(const struct http1 *h) {
-    return h->n_framing == 0;
+    return !h->any_line && h->line_n == 0;
 }
 
 size_t http1_n_body(const struct http1 *h) {

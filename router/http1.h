@@ -64,7 +64,8 @@ void http1_clear(struct http1 *h); /* ready for the next request; large buffers 
 /* Takes a piece of the stream; *used says how much of it belonged to this request. Feed the rest after http1_clear.
  * Feeding after HTTP1_DONE or HTTP1_BAD uses nothing and says the same again. */
 enum http1_result http1_feed(struct http1 *h, struct by_str bytes, size_t *used);
-bool http1_is_fresh(const struct http1 *h); /* no byte of a request has come yet */
+/* No byte of a request has come yet; empty lines before it, as some send behind a body, are none of it. */
+bool http1_is_fresh(const struct http1 *h);
 size_t http1_n_body(const struct http1 *h); /* bytes of its body that have come */
 const struct http1_request *http1_request(const struct http1 *h);
 

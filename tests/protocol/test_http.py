@@ -151,6 +151,46 @@ def test_a_connection_is_kept(server):
         assert b"Connection: close" in f.read()
 
 
+def half_closed(server, sent):
+    """All that comes back to who ends their side of the connection behind what they have to say."""
+    with socket.create_connection(("127.0.0.1", server.port), 10) as s:
+        s.sendall(sent)
+        s.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: s.recv(65536), b""))
+
+
+def test_who_ends_their_side_early_is_told(server):
+    """nc -N, and `printf … | socat`: their requests were cancelled, as those of clients that leave, and they read nothing at all."""
+    for path in ("/health", "/v1/models"):
+        assert status(half_closed(server, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())) == 200
+    before = server.get("/metrics").body
+    body = b'{"text":"go on","sampling_params":{"max_new_tokens":8000,"ignore_eos":true}}'
+    answer = half_closed(server, post(f"Content-Length: {len(body)}\r\n", body, "keep-alive"))
+    assert status(answer) == 499 and b"counts as leaving" in answer and b"Connection: close" in answer, answer
+    wait_for("it to be cancelled", server.is_idle)
+    named = rb"^banyan:http_responses_4xx_total .*$"
+    assert re.search(named, server.get("/metrics").body, re.M)[0] == re.search(named, before, re.M)[0], "no request was at fault"
+
+
+@pytest.mark.parametrize("sent", [OK[:-2], OK[:-1], OK[:3], post("Content-Length: 500\r\n", GOOD), post("Transfer-Encoding: chunked\r\n", b"5\r\nab")])
+def test_who_ends_in_the_middle_of_a_request_is_told(server, sent):
+    """An empty line forgotten, a Content-Length too large: the connection was closed without a word."""
+    answer = half_closed(server, sent)
+    assert status(answer) == 400 and b"ended in the middle of the request" in answer, answer
+    assert half_closed(server, b"") == b"" and half_closed(server, OK + b"\r\n").endswith(b"ok\n")
+
+
+def test_a_stream_whose_client_ends_its_side_is_cut(server):
+    body = b'{"text":"go on","stream":true,"sampling_params":{"max_new_tokens":8000,"ignore_eos":true}}'
+    with socket.create_connection(("127.0.0.1", server.port), 10) as s:
+        s.sendall(post(f"Content-Length: {len(body)}\r\n", body))
+        got = s.recv(65536)
+        s.shutdown(socket.SHUT_WR)
+        got += b"".join(iter(lambda: s.recv(65536), b""))
+    assert status(got) == 200 and b"[DONE]" not in got and not got.endswith(b"0\r\n\r\n")
+    wait_for("it to be cancelled", server.is_idle)
+
+
 def test_expect_continue(server):
     with socket.create_connection(("127.0.0.1", server.port), 5) as s:
         s.sendall(post(f"Expect: 100-continue\r\nContent-Length: {len(GOOD)}\r\n", b""))
