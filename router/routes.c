@@ -1,5 +1,6 @@
 #include "router/routes.h"
 
+#include "common/base/log.h"
 #include "router/cors.h"
 
 #include <stdio.h>
@@ -196,9 +197,14 @@ static void refuse_path(struct conn *c, const struct http1_request *req) {
 
 /* "May I send this?", asked by the browser of a page that may; without a key, and of a path that may not be there. */
 static bool is_preflight(const struct conn *c, const struct http1_request *req) {
-    struct by_str v;
-    return req->method == HTTP1_OPTIONS && conn_origin_may(c) &&
-           http1_header(req, "access-control-request-method", &v);
+    struct by_str v, page = BY_STR("");
+    if (req->method != HTTP1_OPTIONS || !http1_header(req, "access-control-request-method", &v))
+        return false;
+    if (conn_origin_may(c)) return true;
+    (void)http1_header(req, "origin", &page);
+    by_warn_limited("a web page of %.*s may not use this server; --allowed-origins says whose may",
+                    (int)BY_MIN(page.n, (size_t)100), page.p);
+    return false;
 }
 
 static void handle(struct router *r, struct conn *c, const struct http1_request *req) {

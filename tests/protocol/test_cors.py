@@ -63,6 +63,8 @@ def test_all_pages_and_none(server):
         assert preflight(d, "/generate", OTHER, "PUT").status == 204
         assert d.request("OPTIONS", "/generate").status == 405, "nobody asks for a page"
     assert preflight(server, "/generate", OTHER).status == 405, "without the option there are no pages"
+    told = f"a web page of {OTHER} may not use this server; --allowed-origins says whose may"
+    assert told in (server.dir / "router.log").read_text(), "a browser shows its reader no more than 'CORS error'"
     assert "Access-Control-Allow-Origin" not in server.get("/v1/models", headers=of(OTHER)).headers
 
 
