@@ -45,8 +45,10 @@ static void write_vector(const struct request *q, const struct journal_entry *e,
     uint32_t n = o->n_dims ? BY_MIN(o->n_dims, e->n_vector) : e->n_vector;
     double scale = scale_of(e->vector, n, e->n_vector);
     by_buf_addc(out, o->is_base64 ? '"' : '[');
-    for (uint32_t i = 0; i < n && !o->is_base64; i++)
-        by_buf_addf(out, "%s%.9g", i ? "," : "", (double)(float)((double)e->vector[i] * scale));
+    for (uint32_t i = 0; i < n && !o->is_base64; i++) {
+        if (i) by_buf_addc(out, ',');
+        by_buf_add_json_f32(out, (float)((double)e->vector[i] * scale));
+    }
     for (uint32_t i = 0; i < n && o->is_base64;) { /* 3 floats are 12 bytes: no padding between */
         uint8_t bytes[12];
         uint32_t k = 0;

@@ -30,12 +30,14 @@ static void write_finish(const struct journal_sample *s, struct by_buf *out) {
 }
 
 /* [logprob, id, null], or its text under return_text_in_logprobs. */
-static void write_triple(const struct journal_entry *e, struct by_buf *out, double logprob,
+static void write_triple(const struct journal_entry *e, struct by_buf *out, float logprob,
                          uint32_t id) {
     const struct by_str *piece = journal_piece(e, id);
     by_buf_addc(out, '[');
-    by_buf_add_json_f64(out, logprob); /* NaN becomes null: the first prompt token has no logprob */
-    by_buf_addf(out, ",%u,", id);
+    by_buf_add_json_f32(out, logprob); /* NaN becomes null: the first prompt token has no logprob */
+    by_buf_addc(out, ',');
+    by_buf_add_u64(out, id);
+    by_buf_addc(out, ',');
     if (piece)
         by_buf_add_json_str(out, *piece);
     else
@@ -54,7 +56,7 @@ static void write_tops(const struct journal_entry *e, struct by_buf *out,
         by_buf_addc(out, '[');
         for (uint32_t k = 0; k < t->n_each[i]; k++, at++) {
             if (k) by_buf_addc(out, ',');
-            write_triple(e, out, (double)t->logprobs[at], t->ids[at]);
+            write_triple(e, out, t->logprobs[at], t->ids[at]);
         }
         by_buf_addc(out, ']');
     }
@@ -67,8 +69,7 @@ static void write_prompt_logprobs(const struct journal_entry *e, struct by_buf *
     by_buf_addz(out, ",\"input_token_logprobs\":[");
     for (uint32_t i = start; i < e->n_prompt && i < e->n_prompt_ids; i++) {
         if (i > start) by_buf_addc(out, ',');
-        write_triple(e, out, e->prompt_logprobs ? (double)e->prompt_logprobs[i] : (double)NAN,
-                     e->prompt_ids[i]);
+        write_triple(e, out, e->prompt_logprobs ? e->prompt_logprobs[i] : NAN, e->prompt_ids[i]);
     }
     by_buf_addc(out, ']');
     uint32_t n_null = asked == 0 ? 1 : 0;
@@ -89,7 +90,7 @@ static void write_logprobs(const struct journal_entry *e, const struct journal_s
     by_buf_addz(out, ",\"output_token_logprobs\":[");
     for (uint32_t i = 0; i < s->n_output && i < s->n_logprobs; i++) {
         if (i) by_buf_addc(out, ',');
-        write_triple(e, out, (double)s->logprobs[i], s->ids[i]);
+        write_triple(e, out, s->logprobs[i], s->ids[i]);
     }
     by_buf_addf(out, "],\"output_token_logprobs_length\":%u", BY_MIN(s->n_output, s->n_logprobs));
     if (e->request.sampling.top_logprobs) {

@@ -12,16 +12,18 @@
 
 /* ---- writing ---- */
 
-static void write_logprob_entry(const struct journal_entry *e, uint32_t id, double logprob,
+static void write_logprob_entry(const struct journal_entry *e, uint32_t id, float logprob,
                                 struct by_buf *out) {
     const struct by_str *piece = journal_piece(e, id);
     by_buf_addz(out, "{\"token\":");
     api_openai_write_token(e, id, out);
     by_buf_addz(out, ",\"logprob\":");
-    by_buf_add_json_f64(out, logprob);
+    by_buf_add_json_f32(out, logprob);
     by_buf_addz(out, piece ? ",\"bytes\":[" : ",\"bytes\":null");
-    for (size_t i = 0; piece && i < piece->n; i++)
-        by_buf_addf(out, "%s%u", i ? "," : "", (unsigned char)piece->p[i]);
+    for (size_t i = 0; piece && i < piece->n; i++) {
+        if (i) by_buf_addc(out, ',');
+        by_buf_add_u64(out, (unsigned char)piece->p[i]);
+    }
     if (piece) by_buf_addc(out, ']');
 }
 
@@ -38,12 +40,12 @@ static void write_logprobs(const struct journal_entry *e, const struct journal_s
     by_buf_addz(out, "\"logprobs\":{\"content\":[");
     for (uint32_t i = from; i < to && i < s->n_logprobs; i++) {
         if (i > from) by_buf_addc(out, ',');
-        write_logprob_entry(e, s->ids[i], (double)s->logprobs[i], out);
+        write_logprob_entry(e, s->ids[i], s->logprobs[i], out);
         by_buf_addz(out, ",\"top_logprobs\":[");
         uint32_t n = i < s->tops.n ? s->tops.n_each[i] : 0;
         for (uint32_t k = 0; k < n; k++, at++) {
             if (k) by_buf_addc(out, ',');
-            write_logprob_entry(e, s->tops.ids[at], (double)s->tops.logprobs[at], out);
+            write_logprob_entry(e, s->tops.ids[at], s->tops.logprobs[at], out);
             by_buf_addc(out, '}');
         }
         by_buf_addz(out, "]}");

@@ -50,12 +50,12 @@ static void write_text_of(struct column *c, bool is_prompt, uint32_t i, struct b
 }
 
 static void write_logprob_of(struct column *c, bool is_prompt, uint32_t i, struct by_buf *out) {
-    double x = (double)NAN; /* null: nothing predicts the first token */
+    float x = NAN; /* null: nothing predicts the first token */
     if (is_prompt && c->e->prompt_logprobs)
-        x = (double)c->e->prompt_logprobs[i];
+        x = c->e->prompt_logprobs[i];
     else if (!is_prompt && i < c->s->n_logprobs)
-        x = (double)c->s->logprobs[i];
-    by_buf_add_json_f64(out, x);
+        x = c->s->logprobs[i];
+    by_buf_add_json_f32(out, x);
 }
 
 /* A token's place in the text, in characters: a byte that begins none counts for the one before it. */
@@ -78,7 +78,7 @@ static void write_top_of(struct column *c, bool is_prompt, uint32_t i, struct by
         if (k) by_buf_addc(out, ',');
         api_openai_write_token(c->e, t->ids[*at], out);
         by_buf_addc(out, ':');
-        by_buf_add_json_f64(out, (double)t->logprobs[*at]);
+        by_buf_add_json_f32(out, t->logprobs[*at]);
     }
     by_buf_addc(out, '}');
 }

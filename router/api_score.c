@@ -52,7 +52,8 @@ static void write_ranks(struct request *q, write_rank *write, struct by_buf *out
 
 static void write_sglangs(const struct request *q, const struct rank *r, struct by_buf *out) {
     const struct rerank *o = q->of_dialect;
-    by_buf_addf(out, "{\"score\":%.9g", (double)r->score);
+    by_buf_addz(out, "{\"score\":");
+    by_buf_add_json_f32(out, r->score);
     if (!o->hides_documents) api_add_str(out, "document", text_of(o->documents[r->index]));
     by_buf_addf(out, ",\"index\":%u", r->index);
     api_vector_write_meta(q, q->entries[r->index], out);
@@ -67,7 +68,8 @@ static const struct dialect rerank = {.whole = rerank_whole};
 
 static void write_coheres(const struct request *q, const struct rank *r, struct by_buf *out) {
     const struct rerank *o = q->of_dialect;
-    by_buf_addf(out, "{\"index\":%u,\"relevance_score\":%.9g", r->index, (double)r->score);
+    by_buf_addf(out, "{\"index\":%u,\"relevance_score\":", r->index);
+    by_buf_add_json_f32(out, r->score);
     if (!o->hides_documents) {
         by_buf_addz(out, ",\"document\":{\"text\":");
         by_buf_add_json_str(out, text_of(o->documents[r->index]));
@@ -176,8 +178,10 @@ static void write_scores(const struct journal_entry *e, bool is_softmax, struct 
 }
 
 static void write_labels(const struct journal_entry *e, struct by_buf *out) {
-    for (uint32_t i = 0; i < e->n_vector; i++)
-        by_buf_addf(out, "%c%.9g", i ? ',' : '[', (double)e->vector[i]);
+    for (uint32_t i = 0; i < e->n_vector; i++) {
+        by_buf_addc(out, i ? ',' : '[');
+        by_buf_add_json_f32(out, e->vector[i]);
+    }
     by_buf_addc(out, ']');
 }
 

@@ -3,6 +3,7 @@
 #include "common/base/mem.h"
 #include "common/base/utf8.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -135,12 +136,58 @@ void by_buf_add_json_f64(struct by_buf *b, double v) {
         by_buf_addf(b, "%.0f", v == 0 ? 0.0 : v);
         return;
     }
-    for (int digits = 1; digits <= 17; digits++) {
+    for (int digits = DBL_DIG; digits <= 17; digits++) { /* what fewer say, these say as well */
         snprintf(text, sizeof text, "%.*g", digits, v);
         double back;
         if (by_str_to_f64(by_str_of(text), &back) && back == v) break;
     }
     by_buf_addz(b, text);
+}
+
+static void add_far_f32(struct by_buf *b, float v) {
+    char text[40];
+    for (int digits = FLT_DIG; digits <= FLT_DECIMAL_DIG; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)v);
+        if (strtof(text, NULL) == v) break;
+    }
+    by_buf_addz(b, text);
+}
+
+/* n / 10^n_behind */
+static void add_decimal(struct by_buf *b, uint64_t n, int n_behind) {
+    char text[24];
+    size_t at = sizeof text;
+    for (int i = 0; n || i <= n_behind; i++) {
+        if (i && i == n_behind) text[--at] = '.';
+        text[--at] = (char)('0' + n % 10);
+        n /= 10;
+    }
+    by_buf_add(b, text + at, sizeof text - at);
+}
+
+/* 9 digits always read back as the same float (FLT_DECIMAL_DIG), and a double holds that many, times a power of ten, without
+ * a loss: so the fewest that do are found by products and quotients. */
+void by_buf_add_json_f32(struct by_buf *b, float v) {
+    static const double tens[] = {1e0, 1e1, 1e2,  1e3,  1e4,  1e5,  1e6, 1e7,
+                                  1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14};
+    double a = fabs((double)v);
+    if (!isfinite(a)) {
+        by_buf_addz(b, "null");
+        return;
+    }
+    if (a != 0 && (a < 1e-5 || a >= 1e8)) {
+        add_far_f32(b, v);
+        return;
+    }
+    int n_behind = FLT_DECIMAL_DIG;
+    for (int i = 0; a >= tens[i]; i++)
+        n_behind--;
+    for (double x = a * 10; x < 1 && a != 0; x *= 10)
+        n_behind++;
+    while (n_behind > 0 && (float)(round(a * tens[n_behind - 1]) / tens[n_behind - 1]) == (float)a)
+        n_behind--;
+    if (v < 0) by_buf_addc(b, '-');
+    add_decimal(b, (uint64_t)round(a * tens[n_behind]), n_behind);
 }
 
 void by_buf_drop_front(struct by_buf *b, size_t n) {

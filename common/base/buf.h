@@ -34,6 +34,8 @@ BY_PRINTF(2, 3) void by_buf_addf(struct by_buf *b, const char *fmt, ...);
 void by_buf_add_json_str(struct by_buf *b, struct by_str s);
 /* v as a JSON number, the shortest text that reads back as the same double; NaN and infinities become null. */
 void by_buf_add_json_f64(struct by_buf *b, double v);
+/* The same of a float, which takes half as many digits; for lists of them: some 50 ns each. */
+void by_buf_add_json_f32(struct by_buf *b, float v);
 /* Room for n more bytes, to be filled by the caller who then adds to b->n; NULL when it would pass max. */
 BY_MUST_USE char *by_buf_reserve(struct by_buf *b, size_t n);
 void by_buf_drop_front(struct by_buf *b, size_t n); /* forgets the first n bytes */
