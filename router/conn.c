@@ -13,7 +13,7 @@
 
 enum {
     PIPELINED_MAX = 65536,       /* bytes that may wait behind a request in hand */
-    OUT_MAX = 256 * 1024 * 1024, /* one whole answer */
+    OUT_MAX = 257 * 1024 * 1024, /* the largest answer (request.h), its head or its chunk's frame */
     TICK_MS = 1000,
     BODY_A_SECOND = 2048, /* bytes of a body that give its client a second more to send it */
     IDLE_SECONDS = 120,   /* a kept connection without a request */

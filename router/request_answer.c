@@ -16,6 +16,10 @@ enum {
     ACK_EVERY = 32, /* tokens; the scheduler keeps its log until the final one anyway */
 };
 
+static const char too_large[] =
+    "the answer is larger than 268435456 bytes: ask for fewer samples or log probabilities at once";
+static_assert(REQUEST_ANSWER_MAX == 268435456, "as too_large says");
+
 /* What the caller's key is charged with. */
 static void add_tokens(struct request *q, const struct journal_entry *e) {
     q->n_tokens += e->n_prompt;
@@ -110,6 +114,7 @@ static bool lacks_vector(const struct request *q) {
 
 static void finish_request(struct request *q) {
     struct by_buf out;
+    int code = 0;
     by_buf_init(&out, REQUEST_ANSWER_MAX);
     outlet_set_owner(&q->outlet, NULL, NULL, NULL);
     for (uint32_t i = 0; i < q->n_entries; i++)
@@ -122,11 +127,15 @@ static void finish_request(struct request *q) {
         request_answer_error(q, BY_ECANCELLED, "the request was aborted", 0);
     } else {
         q->dialect->whole(q, &out);
-        outlet_respond(&q->outlet, 200, "application/json", by_buf_str(&out), NULL);
+        code = out.is_full ? BY_ELIMIT : 0;
+        if (code)
+            request_answer_error(q, code, too_large, 0);
+        else
+            outlet_respond(&q->outlet, 200, "application/json", by_buf_str(&out), NULL);
     }
     by_buf_release(&out);
     by_observe(BY_M_E2E, (double)(by_now_ns() - q->started_ns) / 1e9);
-    request_log(q, 0);
+    request_log(q, code);
     end_request(q);
 }
 
@@ -135,6 +144,14 @@ static void count_finished(const struct journal_entry *e, const struct journal_s
     if (s != e->samples) return;
     by_count(BY_M_PROMPT_TOKENS, e->n_prompt);
     by_count(BY_M_CACHED_TOKENS, e->n_cached);
+}
+
+/* An event of it cannot be written. */
+static void fail_too_large(struct request *q, struct journal_entry *e) {
+    const struct msg_failed f = {
+        .name = e->request.name, .code = BY_ELIMIT, .text = by_str_of(too_large)};
+    uplink_cancel(q->router->uplink, e);
+    request_on_failed(q->router, e, &f);
 }
 
 /* Sends what is new of one sample. False: the client turned out to be gone, and with it the request. */
@@ -146,6 +163,11 @@ static bool write_news(struct request *q, struct journal_sample *s) {
     struct by_buf *out = &r->scratch;
     by_buf_clear(out);
     q->dialect->delta(q, e, (uint32_t)(s - e->samples), out);
+    if (out->is_full) {
+        by_buf_release(out);
+        fail_too_large(q, e);
+        return false;
+    }
     s->is_begun |= out->n > 0;
     s->n_sent_ids = s->n_ids;
     s->n_sent_text = s->text.n;

@@ -50,6 +50,14 @@ def test_half_a_million_answers_are_not_one_request(server):
     assert len(server.ok("/generate", {"text": ["x"] * 4, "sampling_params": {"max_new_tokens": 1, "n": 128}})) == 512
 
 
+def test_an_answer_over_the_limit_is_refused_in_words(server):
+    """30 KB asked for 270 MB of log probabilities: the connection was closed without a word when all of them were there."""
+    asks = {"input_ids": [i % 600 + 10 for i in range(8000)], "return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": 128,
+            "sampling_params": {"max_new_tokens": 1, "n": 16}}
+    assert "the answer is larger than 268435456 bytes: ask for fewer" in refused(server, "/generate", asks)
+    wait_for("all pages to be free or in the tree", server.is_idle)
+
+
 def test_a_short_request_passes_a_queue_of_long_texts(server):
     """Texts of megabytes wait until nothing smaller is there: in order of arrival each short one stood behind all of them."""
     order, begun = [], threading.Event()
