@@ -4,6 +4,7 @@
 #include "common/base/metrics.h"
 #include "common/base/proc.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -154,11 +155,10 @@ static void take_loads(struct by_str json) {
     static const struct {
         const char *key;
         enum by_metric metric;
-    } sums[] = {{"num_running_reqs", BY_M_RUNNING},
-                {"num_used_tokens", BY_M_USED_TOKENS},
-                {"max_total_num_tokens", BY_M_MAX_TOKENS},
-                {"num_used_pages", BY_M_USED_PAGES},
-                {"gen_throughput", BY_M_GEN_THROUGHPUT}};
+    } sums[] = {
+        {"num_running_reqs", BY_M_RUNNING},        {"num_used_tokens", BY_M_USED_TOKENS},
+        {"max_total_num_tokens", BY_M_MAX_TOKENS}, {"num_used_pages", BY_M_USED_PAGES},
+        {"gen_throughput", BY_M_GEN_THROUGHPUT},   {"max_running_requests", BY_M_UTILIZATION}};
     double total[BY_COUNTOF(sums)] = {0};
     struct by_json *body = NULL;
     if (by_json_parse(&body, json, &lim, NULL)) return;
@@ -170,7 +170,10 @@ static void take_loads(struct by_str json) {
     }
     for (size_t i = 0; i < BY_COUNTOF(sums); i++)
         by_gauge(sums[i].metric, total[i]);
-    by_gauge(BY_M_TOKEN_USAGE, total[2] > 0 ? total[1] / total[2] : 0);
+    double usage = total[2] > 0 ? total[1] / total[2] : 0;
+    by_gauge(BY_M_TOKEN_USAGE, usage);
+    by_gauge(BY_M_UTILIZATION, total[5] > 0 ? fmax(total[0] / total[5], usage) : 0);
+    by_gauge(BY_M_EVICTED, by_json_f64(by_json_get(body, "evicted_tokens_total")));
     by_gauge(BY_M_RETRACTED, by_json_f64(by_json_get(body, "num_retracted_total")));
     if (first) { /* one queue and one tree for all replicas */
         by_gauge(BY_M_WAITING, by_json_f64(by_json_get(first, "num_waiting_reqs")));

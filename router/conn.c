@@ -59,6 +59,11 @@ struct write {
 
 static void feed(struct conn *c, struct by_str bytes);
 
+static void move(struct conn *c, enum conn_state to) {
+    by_gauge_add(BY_M_HTTP_ACTIVE, (to == CONN_BUSY) - (c->state == CONN_BUSY));
+    c->state = to;
+}
+
 /* ---- closing ---- */
 
 static void on_closed(uv_handle_t *h) {
@@ -79,7 +84,7 @@ static void tell_gone(struct conn *c) {
 
 static void close_conn(struct conn *c) {
     if (c->state == CONN_CLOSING) return;
-    c->state = CONN_CLOSING;
+    move(c, CONN_CLOSING);
     tell_gone(c);
     uv_close(&c->handle, on_closed);
 }
@@ -92,7 +97,7 @@ static void on_shut_down(uv_shutdown_t *req, int status) {
 /* Closing a socket with unread bytes resets it, and the client may lose the answer that it was sent: one that is refused, or has
  * yet to take its last answer, hears our end behind it, and what it still sends is thrown away until it ends too. */
 static void linger(struct conn *c) {
-    c->state = CONN_LINGERING;
+    move(c, CONN_LINGERING);
     c->idle_ticks = 0;
     c->shutdown.data = c;
     if (uv_shutdown(&c->shutdown, &c->stream, on_shut_down)) close_conn(c);
@@ -162,7 +167,7 @@ static void finish_answer(struct conn *c) {
         close_conn(c);
         return;
     }
-    c->state = CONN_READING;
+    move(c, CONN_READING);
     c->idle_ticks = 0;
     http1_clear(c->http);
     if (!c->waiting.n) return;
@@ -270,7 +275,7 @@ static void refuse(struct conn *c, int status, const char *text) {
     by_buf_addf(&body, ",\"type\":\"invalid_request_error\",\"param\":null,\"code\":%d}}", status);
     c->keep_alive = false;
     c->is_refused = !c->has_ended;
-    c->state = CONN_BUSY;
+    move(c, CONN_BUSY);
     conn_respond(c, status, "application/json", by_buf_str(&body),
                  status == 405 ? "Allow: GET, HEAD, POST, PUT, DELETE\r\n" : NULL);
     by_buf_release(&body);
@@ -285,7 +290,7 @@ static void handle_request(struct conn *c) {
     (void)http1_header(r, "x-request-id", &id);
     trace_context_follow(trace, &c->trace);
     request_id_take(id, &c->id);
-    c->state = CONN_BUSY;
+    move(c, CONN_BUSY);
     by_count(BY_M_HTTP_REQUESTS, 1);
     c->group->o.handle(c->group->o.ctx, c, r);
 }

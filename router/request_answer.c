@@ -141,6 +141,8 @@ static void finish_request(struct request *q) {
 
 static void count_finished(const struct journal_entry *e, const struct journal_sample *s) {
     by_count(BY_M_GENERATED_TOKENS, s->n_output);
+    if (s->finish != FINISH_ABORT && s->seen_ns > s->first_ns)
+        by_observe(BY_M_TPOT, (double)(s->seen_ns - s->first_ns) / 1e9 / (s->n_seen - 1));
     if (s != e->samples) return;
     by_count(BY_M_PROMPT_TOKENS, e->n_prompt);
     by_count(BY_M_CACHED_TOKENS, e->n_cached);
@@ -189,6 +191,10 @@ static void close_sample(struct request *q, const struct journal_sample *s) {
 
 /* When tokens came; a frame may bring several. */
 static void observe_times(struct request *q, struct journal_sample *s) {
+    const struct journal_entry *e = s->entry;
+    bool has_run = s->n_ids || (s->finish && s->finish != FINISH_ABORT);
+    if (!s->n_seen && has_run && s == e->samples)
+        by_observe(BY_M_QUEUE_TIME, (double)e->queue_us / 1e6);
     if (s->n_ids == s->n_seen) return;
     uint64_t now_ns = by_now_ns();
     uint32_t n_new = s->n_ids - s->n_seen;

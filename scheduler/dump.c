@@ -116,7 +116,7 @@ static void add_core(const struct core *c, const struct replica *r, struct by_bu
     add_f64(out, "token_usage", per(n_used, n_pages));
     add_f64(out, "gen_throughput", replica_rate(r, c->now_ns));
     add_f64(out, "cache_hit_rate", per(c->counts.cached_tokens, c->counts.prompt_tokens));
-    add_f64(out, "utilization", per(r->n_running, r->n_slots));
+    add_f64(out, "utilization", BY_MAX(per(r->n_running, r->n_slots), per(n_used, n_pages)));
     add_u64(out, "steps", r->n_steps);
     add_u64(out, "steps_failed", r->n_steps_failed);
     add_u64(out, "compute_us", r->compute_us);
@@ -146,6 +146,7 @@ static int dump_loads(struct core *c, const struct by_json *args, struct by_buf 
     add_str(out, "version", BY_STR(BANYAN_VERSION));
     add_f64(out, "uptime_s", (double)(c->now_ns - c->started_ns) / (double)BY_NS_PER_S);
     add_u64(out, "num_retracted_total", c->counts.n_retractions);
+    add_u64(out, "evicted_tokens_total", c->tree ? radix_n_evicted(c->tree) * c->page_size : 0);
     by_buf_addz(out, "\"loads\":[");
     for (uint32_t i = 0; i < c->opt.n_replicas; i++) {
         if (rank < 0 || i == rank) add_load(c, c->replicas[i], sections, out);

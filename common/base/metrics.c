@@ -35,6 +35,10 @@ void by_count(enum by_metric m, uint64_t n) {
     add(&values[m], (double)n);
 }
 
+void by_gauge_add(enum by_metric m, double more) {
+    add(&values[m], more);
+}
+
 void by_gauge(enum by_metric m, double value) {
     atomic_store(&values[m], value);
 }

@@ -22,6 +22,7 @@ enum by_metric {
 
 void by_count(enum by_metric m, uint64_t n);
 void by_gauge(enum by_metric m, double value);
+void by_gauge_add(enum by_metric m, double more);
 void by_observe(enum by_metric m, double value);
 void by_observe_many(enum by_metric m, double value, uint64_t n); /* the same value n times */
 void by_metrics_text(struct by_buf *out);                         /* Prometheus text format 0.0.4 */

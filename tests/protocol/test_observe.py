@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import BIN, DEADLINE, ROOT, Daemons, environment, rss_kib, wait_for
+from harness import BIN, DEADLINE, ROOT, Daemons, environment, in_threads, rss_kib, wait_for
 
 sys.path.insert(0, str(ROOT / "deploy/python"))
 
@@ -194,6 +194,30 @@ def test_times_are_observed(server):
     for name in ("time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds"):
         counts = [n for _, n in buckets[name]]
         assert counts == sorted(counts) and counts[-1] == after[f"{name}_count"] and buckets[name][-1][0] == float("inf")
+
+
+def test_what_sglangs_dashboards_ask_for_is_told():
+    """Under its names: how long requests wait and their tokens take, how full the server is, what gave way, what is being answered."""
+    with Daemons(gpu_worker=["--step-us", "1000", "--slots", "2"], scheduler=["--max-running-requests", "2"]) as d:
+        idle = metrics_of(d)[0]
+        assert idle["http_requests_active"] == 1, "the one that asks"
+        assert idle["utilization"] == idle["evicted_tokens_total"] == idle["queue_time_seconds_count"] == 0
+        waited = [meta["queue_time"] for *_, meta in in_threads([lambda: d.generate("x", 50, sampling={"ignore_eos": True}) for _ in range(6)])]
+        after = metrics_of(d)[0]
+        assert after["queue_time_seconds_count"] == 6 and after["queue_time_seconds_sum"] == pytest.approx(sum(waited), abs=1e-4) and max(waited) > 0.01
+        assert 0 < after["request_time_per_output_token_seconds_count"] <= 6  # who lags sees all tokens at once
+        assert after["request_time_per_output_token_seconds_sum"] * 49 <= after["e2e_request_latency_seconds_sum"]
+        with contextlib.ExitStack() as held:
+            body = json.dumps({"text": "go on", "stream": True, "sampling_params": {"max_new_tokens": 8000, "ignore_eos": True}})
+            for _ in range(3):
+                c = d.client._open("POST", "/generate", body)
+                held.callback(c.close)
+            now = wait_for("two to run", lambda: (m := metrics_of(d)[0])["num_running_reqs"] == 2 and m)
+            assert now["http_requests_active"] == 4 and now["utilization"] == 1
+        wait_for("them to be gone", lambda: metrics_of(d)[0]["http_requests_active"] == 1 and d.is_idle())
+        held_tokens = d.get("/v1/cache").json["replicas"][0]["held_tokens"]
+        assert held_tokens and d.post("/flush_cache").json["flushed_tokens"] == held_tokens
+        assert metrics_of(d)[0]["evicted_tokens_total"] == held_tokens
 
 
 def test_refusals_and_failures_are_counted(server):

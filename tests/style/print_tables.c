@@ -53,6 +53,16 @@ static void print_metrics(void) {
 #define GAUGE(id, name, help) ROW(name, "gauge", help)
 #define HISTOGRAM(id, name, help, ...) ROW(name, "histogram", help)
 #include "common/base/metrics.def"
+    printf("\nA dashboard made for SGLang finds them when Prometheus renames them as it scrapes: "
+           "`metric_relabel_configs: "
+           "[{source_labels: [__name__],\nregex: 'banyan:(.*)', target_label: __name__, "
+           "replacement: 'sglang:$1'}]`. "
+           "SGLang's labels are not here (`/v1/loads?format=prometheus` tells\nreplicas apart by "
+           "`dp_rank`), nor what tells of "
+           "parts that there are none of: `spec_…`, `lora_…`, `hicache_…`, `…grammar…`, "
+           "`kv_transfer_…`.\nSGLang's "
+           "`utilization` takes a cache that is full to nine tenths for full; here all of it "
+           "counts.\n");
 }
 
 static void print_messages(void) {

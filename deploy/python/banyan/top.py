@@ -81,7 +81,7 @@ def draw(address, now, before):
                  f"5xx {v['http_responses_5xx_total']:.0f}"]
     for load in now.loads["loads"]:
         name = f"replica {load['dp_rank']}" if load["is_up"] else f"replica {load['dp_rank']} is down"
-        lines.append(f"{name:16} KV {bar(load['token_usage'])}  slots {bar(load['utilization'])}")
+        lines.append(f"{name:16} KV {bar(load['token_usage'])}  slots {bar(load['num_running_reqs'] / max(load['max_running_requests'], 1))}")
     lines += [f"{'cache hits':16}    {bar(v['cache_hit_rate'])}  of all prompt tokens", "",
               f"{'a second':12} requests {rate('num_requests_total'):,.1f}   output tokens {rate('generation_tokens_total'):,.1f}",
               f"{'':12} prompt tokens {rate('prompt_tokens_total'):,.1f}   of them cached {rate('cached_tokens_total'):,.1f}", "",
