@@ -59,6 +59,10 @@ static bool is_family(const struct writer *w, const char *name) {
     return strcmp(w->family, name) == 0;
 }
 
+static bool is_latent(struct writer *w) {
+    return by_gguf_key(w->g, key_of(w, "attention.kv_lora_rank")) != NULL;
+}
+
 static int64_t get_i64(struct writer *w, const char *name, int64_t otherwise) {
     if (!w->rc)
         w->rc = by_gguf_get_i64(w->g, key_of(w, name), 0, BY_HIDDEN_MAX, &otherwise, w->err);
@@ -128,7 +132,8 @@ static void put_windows(struct writer *w) {
     static const char name[] = "attention.sliding_window_pattern";
     const struct by_gguf_key *k = by_gguf_key(w->g, key_of(w, name));
     struct by_gguf_array a = {0};
-    if (is_family(w, "exaone4") && !by_gguf_key(w->g, key_of(w, "attention.sliding_window")))
+    if ((is_family(w, "exaone4") || is_family(w, "dots1")) &&
+        !by_gguf_key(w->g, key_of(w, "attention.sliding_window")))
         by_buf_addz(&w->text, ",\"sliding_window\":null");
     put_i64(w, "attention.sliding_window", "sliding_window");
     put_f64(w, "rope.freq_base_swa", "rope_local_base_freq");
@@ -177,7 +182,8 @@ static void put_experts(struct writer *w) {
     put_i64(w, "expert_feed_forward_length", "moe_intermediate_size");
     put_i64(w, "expert_shared_feed_forward_length", "shared_expert_intermediate_size");
     put_i64(w, "expert_shared_count", "n_shared_experts");
-    put_i64(w, "leading_dense_block_count", "first_k_dense_replace");
+    by_buf_addf(&w->text, ",\"first_k_dense_replace\":%" PRId64,
+                get_i64(w, "leading_dense_block_count", 0));
     put_i64(w, "expert_group_count", "n_group");
     put_i64(w, "expert_group_used_count", "topk_group");
     put_f64(w, "expert_weights_scale", "routed_scaling_factor");
@@ -187,6 +193,8 @@ static void put_experts(struct writer *w) {
         put_bool(w, "norm_topk_prob", norm);
     } else if (is_family(w, "qwen3_moe")) { /* no key says it; ggml does it for this one */
         put_bool(w, "norm_topk_prob", true);
+    } else if (is_family(w, "deepseek_v3") || is_family(w, "glm4_moe")) { /* written where true */
+        put_bool(w, "norm_topk_prob", false);
     }
 }
 
@@ -209,24 +217,30 @@ static void put_head_dim(struct writer *w) {
         by_buf_addf(&w->text, ",\"head_dim\":%" PRId64, hidden / heads);
 }
 
+/* Layers that guess further tokens count as blocks. */
+static void put_layers(struct writer *w) {
+    int64_t all = get_i64(w, "block_count", 0), guessing = get_i64(w, "nextn_predict_layers", 0);
+    if (all > guessing) by_buf_addf(&w->text, ",\"num_hidden_layers\":%" PRId64, all - guessing);
+}
+
 static void write_config(struct writer *w) {
     by_buf_addz(&w->text, "{\"model_type\":");
     by_buf_add_json_str(&w->text, by_str_of(w->family));
     by_buf_addz(&w->text, ",\"architectures\":[");
     by_buf_add_json_str(&w->text, by_str_of(w->arch));
     by_buf_addc(&w->text, ']');
-    put_i64(w, "block_count", "num_hidden_layers");
+    put_layers(w);
     put_i64(w, "embedding_length", "hidden_size");
     put_i64(w, "feed_forward_length", "intermediate_size");
     put_i64(w, "attention.head_count", "num_attention_heads");
     put_i64(w, "attention.head_count_kv", "num_key_value_heads");
-    if (strncmp(w->family, "deepseek", 8) != 0) put_head_dim(w);
+    if (!is_latent(w)) put_head_dim(w);
     put_i64(w, "context_length", "max_position_embeddings");
     put_f64(w, "attention.layer_norm_rms_epsilon", "rms_norm_eps");
     put_f64(w, "attention.layer_norm_epsilon", "layer_norm_eps");
     put_windows(w);
     put_experts(w);
-    if (strncmp(w->family, "deepseek", 8) == 0) put_mla(w);
+    if (is_latent(w)) put_mla(w);
     if (is_family(w, "falcon")) { /* no key tells the two architectures apart */
         int64_t n_kv = get_i64(w, "attention.head_count_kv", 1);
         put_bool(w, "new_decoder_architecture", n_kv > 1);
@@ -248,6 +262,7 @@ static void write_config(struct writer *w) {
     put_bool(w, "tie_word_embeddings", !has_tensor(w->g, "output.weight"));
     put_bool(w, "attention_bias",
              has_tensor(w->g, "blk.0.attn_q.bias") || has_tensor(w->g, "blk.0.attn_qkv.bias"));
+    put_bool(w, "use_qk_norm", has_tensor(w->g, "blk.0.attn_q_norm.weight"));
     put_bool(w, "mlp_bias", has_tensor(w->g, "blk.0.ffn_up.bias"));
     by_buf_addc(&w->text, '}');
     if (w->text.is_full && !w->rc) w->rc = by_fail(w->err, BY_ELIMIT, "its keys are too long");
@@ -279,6 +294,18 @@ static int read_factors(struct writer *w, struct by_model_info *m) {
                            &r->attention_factor, w->err);
 }
 
+/* DeepSeek V3 says so by a key; GLM-4.7 Flash, which is one by its experts, by its tensors alone. */
+static bool is_corrected(const struct by_gguf *g, const char *arch) {
+    char key[96];
+    int64_t scores = 1, first = 0;
+    snprintf(key, sizeof key, "%s.expert_gating_func", arch);
+    if (!by_gguf_get_i64(g, key, 0, 100, &scores, NULL) && scores == 2) return true;
+    snprintf(key, sizeof key, "%s.leading_dense_block_count", arch);
+    if (by_gguf_get_i64(g, key, 0, BY_LAYERS_MAX, &first, NULL)) return false;
+    snprintf(key, sizeof key, "blk.%u.exp_probs_b.bias", (unsigned)first);
+    return has_tensor(g, key);
+}
+
 /* Some architectures of ggml stand for two families. */
 static const char *family_of(const struct by_gguf *g, const char *arch, const struct by_family *f) {
     char key[96];
@@ -286,12 +313,7 @@ static const char *family_of(const struct by_gguf *g, const char *arch, const st
     if (f && strcmp(f->name, "llama") == 0 && by_gguf_key(g, key)) return "mixtral";
     snprintf(key, sizeof key, "%s.attention.sliding_window", arch);
     if (f && strcmp(f->name, "olmo2") == 0 && by_gguf_key(g, key)) return "olmo3";
-    if (f && strcmp(f->name, "deepseek_v2") == 0) {
-        int64_t scores = 1;
-        snprintf(key, sizeof key, "%s.expert_gating_func", arch);
-        int rc = by_gguf_get_i64(g, key, 0, 100, &scores, NULL);
-        if (!rc && scores == 2) return "deepseek_v3";
-    }
+    if (f && strcmp(f->name, "deepseek_v2") == 0 && is_corrected(g, arch)) return "deepseek_v3";
     return f ? f->name : arch;
 }
 

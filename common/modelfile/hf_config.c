@@ -11,6 +11,11 @@ static bool is_family(const struct by_model_info *m, const char *name) {
     return strcmp(m->family, name) == 0;
 }
 
+/* A key that the family does not know means nothing: it was left behind by another one. */
+static bool knows(const struct by_config *c, const char *key) {
+    return !c->defaults || by_json_get(c->defaults, key);
+}
+
 static void copy_str(char *to, size_t cap, struct by_str s) {
     snprintf(to, cap, "%.*s", (int)BY_MIN(s.n, cap - 1), s.p ? s.p : "");
 }
@@ -58,6 +63,7 @@ static void read_flags(struct by_config *c, struct by_model_info *m) {
     m->has_attn_bias =
         by_config_bool(c, "attention_bias|qkv_bias|use_qkv_bias|use_bias|enable_bias|bias", false);
     m->has_mlp_bias = by_config_bool(c, "mlp_bias|use_bias|enable_bias|bias", false);
+    m->has_qk_norm = !knows(c, "use_qk_norm") || by_config_bool(c, "use_qk_norm", true);
     m->is_parallel = by_config_bool(c, "use_parallel_residual|parallel_attn", false);
     /* Gemma 3 has the key, too, and transformers does not look at it. */
     if (!is_family(m, "gemma3_text"))
@@ -216,13 +222,9 @@ static void read_layer_types(struct by_config *c, struct by_model_info *m,
     }
 }
 
-/* A window that the family does not know means nothing: it was left behind by another one. */
-static bool knows_windows(const struct by_config *c) {
-    return !c->defaults || by_json_get(c->defaults, "sliding_window");
-}
-
 static void read_windows(struct by_config *c, struct by_model_info *m) {
-    if (knows_windows(c) && by_config_bool(c, "use_sliding_window", true))
+    bool is_on = !knows(c, "use_sliding_window") || by_config_bool(c, "use_sliding_window", true);
+    if (is_on && knows(c, "sliding_window"))
         m->sliding_window = by_config_u32(c, "sliding_window", 0);
     if (!m->sliding_window) return;
     const struct by_json *types = by_config_find(c, "layer_types");
@@ -273,7 +275,21 @@ static void read_no_rope(struct by_config *c, struct by_model_info *m) {
 
 /* ---- experts, latent attention ---- */
 
+/* "dense" or "sparse", one a layer. */
+static void read_ffn_types(struct by_model_info *m, const struct by_json *types) {
+    uint32_t i = 0;
+    for (const struct by_json *it = by_json_first(types); it && i < BY_LAYERS_MAX;
+         it = by_json_next(it), i++)
+        m->layer_flags[i] |= by_str_eqz(by_json_str(it), "sparse") ? BY_LAYER_MOE : 0;
+}
+
 static void mark_moe_layers(struct by_config *c, struct by_model_info *m) {
+    const struct by_json *types =
+        knows(c, "mlp_layer_types") ? by_config_find(c, "mlp_layer_types") : NULL;
+    if (types && by_json_type(types) == BY_JSON_ARRAY) {
+        read_ffn_types(m, types);
+        return;
+    }
     uint32_t first = by_config_u32(c, "first_k_dense_replace", 0);
     uint32_t step = BY_MAX(by_config_u32(c, "decoder_sparse_step|moe_layer_freq", 1), 1u);
     bool is_qwen = by_config_has(c, "decoder_sparse_step");
@@ -301,11 +317,11 @@ static void read_moe(struct by_config *c, struct by_model_info *m) {
     x->has_shared_gate = by_config_bool(c, "_shared_gate", false);
     x->norm_topk = by_config_bool(c, "norm_topk_prob", false);
     x->routed_scale = by_config_f64(c, "routed_scaling_factor", 1);
-    x->score =
-        by_str_eqz(by_config_str(c, "scoring_func"), "sigmoid") ? BY_MOE_SIGMOID : BY_MOE_SOFTMAX;
-    struct by_str method = by_config_str(c, "topk_method");
-    x->is_bias_corrected = x->group_by_top2 = by_str_eqz(method, "noaux_tc");
-    if (x->is_bias_corrected || by_str_eqz(method, "group_limited_greedy")) {
+    x->score = by_config_bool(c, "_sigmoid", false) ? BY_MOE_SIGMOID : BY_MOE_SOFTMAX;
+    x->is_bias_corrected = x->group_by_top2 = by_config_bool(c, "_choice_bias", false);
+    if (x->is_bias_corrected ||
+        (knows(c, "topk_method") &&
+         by_str_eqz(by_config_str(c, "topk_method"), "group_limited_greedy"))) {
         x->n_groups = by_config_u32(c, "n_group", 1);
         x->n_groups_used = by_config_u32(c, "topk_group", 1);
     }
@@ -313,7 +329,7 @@ static void read_moe(struct by_config *c, struct by_model_info *m) {
 }
 
 static void read_mla(struct by_config *c, struct by_model_info *m) {
-    if (strncmp(m->family, "deepseek", 8) != 0) return;
+    if (!c->defaults || !knows(c, "kv_lora_rank")) return;
     m->mla = (struct by_mla_info){.q_rank = by_config_u32(c, "q_lora_rank", 0),
                                   .kv_rank = by_config_u32(c, "kv_lora_rank", 0),
                                   .nope_dim = by_config_u32(c, "qk_nope_head_dim", 0),

@@ -122,19 +122,42 @@ static const struct by_family families[] = {
      "\"multi_query\":true,\"parallel_attn\":true,\"bias\":false,\"alibi\":false,"
      "\"new_decoder_architecture\":false,\"tie_word_embeddings\":true}"},
     {"deepseek_v2", "deepseek2", true, true, 4096, 11008, 32, 32, 102400, 2048,
-     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"scoring_func\":\"softmax\","
-     "\"topk_method\":\"greedy\",\"norm_topk_prob\":false,\"routed_scaling_factor\":1,"
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"topk_method\":\"greedy\","
+     "\"norm_topk_prob\":false,\"routed_scaling_factor\":1,"
      "\"n_routed_experts\":64,\"n_shared_experts\":2,\"moe_intermediate_size\":1407,"
      "\"first_k_dense_replace\":0,\"kv_lora_rank\":512,\"q_lora_rank\":1536,"
      "\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,\"v_head_dim\":128,"
      "\"tie_word_embeddings\":false}"},
     {"deepseek_v3", NULL, true, true, 7168, 18432, 61, 128, 129280, 4096,
-     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"scoring_func\":\"sigmoid\","
-     "\"topk_method\":\"noaux_tc\",\"norm_topk_prob\":true,\"routed_scaling_factor\":2.5,"
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"_sigmoid\":true,\"_choice_bias\":true,"
+     "\"norm_topk_prob\":true,\"routed_scaling_factor\":2.5,"
      "\"n_group\":8,\"topk_group\":4,\"n_routed_experts\":256,\"n_shared_experts\":1,"
      "\"num_experts_per_tok\":8,\"moe_intermediate_size\":2048,\"first_k_dense_replace\":3,"
      "\"kv_lora_rank\":512,\"q_lora_rank\":1536,\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,"
      "\"v_head_dim\":128,\"tie_word_embeddings\":false}"},
+    {"glm4_moe", "glm4moe", false, false, 4096, 10944, 46, 96, 151552, 131072,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"num_key_value_heads\":8,"
+     "\"partial_rotary_factor\":0.5,\"use_qk_norm\":false,\"_sigmoid\":true,"
+     "\"_choice_bias\":true,\"norm_topk_prob\":true,\"n_routed_experts\":128,"
+     "\"n_shared_experts\":1,\"num_experts_per_tok\":8,\"moe_intermediate_size\":1408,"
+     "\"first_k_dense_replace\":1,\"tie_word_embeddings\":false}"},
+    {"glm4_moe_lite", NULL, true, true, 2048, 10240, 47, 20, 154880, 202752,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"_sigmoid\":true,\"_choice_bias\":true,"
+     "\"norm_topk_prob\":true,\"routed_scaling_factor\":1.8,\"n_routed_experts\":64,"
+     "\"n_shared_experts\":1,\"num_experts_per_tok\":4,\"moe_intermediate_size\":1536,"
+     "\"first_k_dense_replace\":1,\"mlp_layer_types\":null,\"kv_lora_rank\":512,"
+     "\"q_lora_rank\":768,\"qk_nope_head_dim\":192,\"qk_rope_head_dim\":64,"
+     "\"v_head_dim\":256,\"tie_word_embeddings\":false}"},
+    {"solar_open", NULL, false, false, 4096, 1280, 48, 64, 196608, 131072,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":1000000,\"num_key_value_heads\":8,"
+     "\"head_dim\":128,\"_sigmoid\":true,\"_choice_bias\":true,\"norm_topk_prob\":true,"
+     "\"n_routed_experts\":128,\"n_shared_experts\":1,\"num_experts_per_tok\":8,"
+     "\"moe_intermediate_size\":1280,\"tie_word_embeddings\":false}"},
+    {"dots1", "dots1", false, false, 4608, 10944, 62, 32, 152064, 2048,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":32,"
+     "\"sliding_window\":4096,\"max_window_layers\":62,\"_sigmoid\":true,"
+     "\"_choice_bias\":true,\"norm_topk_prob\":false,\"moe_intermediate_size\":1408,"
+     "\"first_k_dense_replace\":0,\"tie_word_embeddings\":false}"},
     {"gpt_oss", "gpt-oss", false, false, 2880, 2880, 36, 64, 201088, 131072,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":150000,\"num_key_value_heads\":8,\"head_dim\":64,"
      "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":32,\"beta_fast\":32,\"beta_slow\":1,"

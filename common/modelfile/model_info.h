@@ -146,6 +146,7 @@ struct by_model_info {
     bool is_tied;       /* the output matrix is the embedding */
     bool has_attn_bias; /* q, k, v (and where the family says so, o) */
     bool has_mlp_bias;
+    bool has_qk_norm; /* false: not even where the family can have them */
     bool is_parallel; /* attention and feed-forward read the same normed input */
 
     struct by_rope rope;

@@ -32,6 +32,8 @@ static const struct {
     {"falcon", "alibi", IS_TRUE, 0, "alibi positions (Falcon RW)"},
     {"deepseek_v2", "norm_topk_prob", IS_TRUE, 0,
      "weights of experts that sum to 1, which transformers leaves as they are,"},
+    {"glm4_moe_lite", "first_k_dense_replace", DIFFERS, 1,
+     "another first layer with experts than the second, unless mlp_layer_types says so,"},
     {"gpt_oss", "swiglu_limit", DIFFERS, 7, "another limit of the activation than 7"},
 };
 

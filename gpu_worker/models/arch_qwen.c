@@ -2,7 +2,12 @@
 
 /* Qwen2 has biases on q, k and v; Qwen3 norms each head of q and k instead. */
 const struct family family_qwen2 = {.name = "qwen2"};
-const struct family family_qwen2_moe = {.name = "qwen2_moe"};
+const struct family family_qwen2_moe = {
+    .name = "qwen2_moe",
+    .names = {{ROLE_SHARED_GATE, "mlp.shared_expert.gate_proj"},
+              {ROLE_SHARED_UP, "mlp.shared_expert.up_proj"},
+              {ROLE_SHARED_DOWN, "mlp.shared_expert.down_proj"}},
+};
 
 const struct family family_qwen3 = {
     .name = "qwen3",

@@ -81,18 +81,30 @@ static int by_address(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
+/* Layers that guess further tokens lie behind the last one (DeepSeek V3, GLM). */
+static bool is_beyond(const struct decoder *d, struct by_str name) {
+    static const char *const stems[] = {"layers.", "blk."};
+    for (size_t i = 0; i < BY_COUNTOF(stems); i++) {
+        size_t at = by_str_find(name, by_str_of(stems[i]), 0);
+        if (at == SIZE_MAX) continue;
+        uint64_t layer = 0;
+        for (at += strlen(stems[i]);
+             at < name.n && name.p[at] >= '0' && name.p[at] <= '9' && layer <= BY_LAYERS_MAX; at++)
+            layer = 10 * layer + (uint64_t)(name.p[at] - '0');
+        return layer >= d->info.n_layers;
+    }
+    return false;
+}
+
 /* Tensors that repeat what the config says, or belong to parts that are left out on purpose. */
 static bool may_be_unused(const struct decoder *d, struct by_str name) {
     static const char *const parts[] = {
         "rotary_emb",   "inv_freq", "rope_f",      "attn.bias", "masked_bias", "attention.bias",
         "position_ids", "vision",   "multi_modal", "pooler",    "_scale"};
-    char beyond[32];
     for (size_t i = 0; i < BY_COUNTOF(parts); i++) {
         if (by_str_find(name, by_str_of(parts[i]), 0) != SIZE_MAX) return true;
     }
-    /* DeepSeek V3 keeps its layer for guessing two tokens behind the last one. */
-    snprintf(beyond, sizeof beyond, "layers.%u.", d->info.n_layers);
-    if (by_str_find(name, by_str_of(beyond), 0) != SIZE_MAX) return true;
+    if (is_beyond(d, name)) return true;
     return d->info.is_tied &&
            (by_str_eqz(name, "lm_head.weight") || by_str_eqz(name, "output.weight"));
 }

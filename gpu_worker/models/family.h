@@ -39,5 +39,6 @@ extern const struct family family_llama, family_mistral, family_smollm3, family_
     family_falcon, family_deepseek_v2, family_deepseek_v3, family_gpt_oss, family_bert, family_glm,
     family_seed_oss, family_ernie4_5, family_arcee, family_cohere2, family_olmo3, family_exaone4,
     family_ministral, family_vaultgemma;
+extern const struct family family_glm4_moe, family_glm4_moe_lite, family_solar_open, family_dots1;
 
 #endif

@@ -6,15 +6,16 @@
 #include <string.h>
 
 static const struct family *const families[] = {
-    &family_llama,       &family_mistral,   &family_smollm3,    &family_granite,
-    &family_helium,      &family_mixtral,   &family_qwen2,      &family_qwen2_moe,
-    &family_qwen3,       &family_qwen3_moe, &family_gemma,      &family_gemma2,
-    &family_gemma3_text, &family_olmo2,     &family_cohere,     &family_glm4,
-    &family_phi3,        &family_stablelm,  &family_starcoder2, &family_gpt2,
-    &family_gpt_neox,    &family_opt,       &family_falcon,     &family_deepseek_v2,
-    &family_deepseek_v3, &family_gpt_oss,   &family_bert,       &family_glm,
-    &family_seed_oss,    &family_ernie4_5,  &family_arcee,      &family_cohere2,
-    &family_olmo3,       &family_exaone4,   &family_ministral,  &family_vaultgemma,
+    &family_llama,       &family_mistral,       &family_smollm3,    &family_granite,
+    &family_helium,      &family_mixtral,       &family_qwen2,      &family_qwen2_moe,
+    &family_qwen3,       &family_qwen3_moe,     &family_gemma,      &family_gemma2,
+    &family_gemma3_text, &family_olmo2,         &family_cohere,     &family_glm4,
+    &family_phi3,        &family_stablelm,      &family_starcoder2, &family_gpt2,
+    &family_gpt_neox,    &family_opt,           &family_falcon,     &family_deepseek_v2,
+    &family_deepseek_v3, &family_gpt_oss,       &family_bert,       &family_glm,
+    &family_seed_oss,    &family_ernie4_5,      &family_arcee,      &family_cohere2,
+    &family_olmo3,       &family_exaone4,       &family_ministral,  &family_vaultgemma,
+    &family_glm4_moe,    &family_glm4_moe_lite, &family_solar_open, &family_dots1,
 };
 
 /* Llama's names, which most families share, and GGUF's, which all do. */
@@ -46,14 +47,14 @@ static const struct {
     [ROLE_DOWN] = {"mlp.down_proj", "ffn_down"},
     [ROLE_POST_FFN_NORM] = {NULL, "post_ffw_norm"},
     [ROLE_ROUTER] = {"mlp.gate", "ffn_gate_inp"},
-    [ROLE_ROUTER_BIAS] = {NULL, "exp_probs_b.bias"},
+    [ROLE_ROUTER_BIAS] = {"mlp.gate.e_score_correction_bias", "exp_probs_b.bias"},
     [ROLE_EXPERT_GATE] = {"mlp.experts.@.gate_proj", "ffn_gate_exps"},
     [ROLE_EXPERT_UP] = {"mlp.experts.@.up_proj", "ffn_up_exps"},
     [ROLE_EXPERT_GATE_UP] = {NULL, "ffn_gate_up_exps"},
     [ROLE_EXPERT_DOWN] = {"mlp.experts.@.down_proj", "ffn_down_exps"},
-    [ROLE_SHARED_GATE] = {"mlp.shared_expert.gate_proj", "ffn_gate_shexp"},
-    [ROLE_SHARED_UP] = {"mlp.shared_expert.up_proj", "ffn_up_shexp"},
-    [ROLE_SHARED_DOWN] = {"mlp.shared_expert.down_proj", "ffn_down_shexp"},
+    [ROLE_SHARED_GATE] = {"mlp.shared_experts.gate_proj", "ffn_gate_shexp"},
+    [ROLE_SHARED_UP] = {"mlp.shared_experts.up_proj", "ffn_up_shexp"},
+    [ROLE_SHARED_DOWN] = {"mlp.shared_experts.down_proj", "ffn_down_shexp"},
     [ROLE_SHARED_SCORE] = {"mlp.shared_expert_gate", "ffn_gate_inp_shexp"},
     [ROLE_Q_A] = {"self_attn.q_a_proj", "attn_q_a"},
     [ROLE_Q_A_NORM] = {"self_attn.q_a_layernorm", "attn_q_a_norm"},
@@ -118,6 +119,7 @@ int arch_make(struct arch *out, const struct by_model_info *m, const struct by_j
     };
     if (!m->is_gguf) out->layout = f->layout;
     set_names(out, f, m->is_gguf);
+    if (!m->has_qk_norm) out->names[ROLE_Q_NORM] = out->names[ROLE_K_NORM] = NULL;
     if (f->adjust) f->adjust(out, m, config);
     return 0;
 }

@@ -351,6 +351,44 @@ def deepseek_v3(r):
     return {**deepseek(r), "rope_interleave": r.choice([True, True, False]), "topk_method": "noaux_tc", "scoring_func": "sigmoid"}
 
 
+def corrected_moe(r):
+    """DeepSeek V3's choice of experts, as others took it over."""
+    n, n_groups, n_used = r.choice([(4, 1, 3), (8, 1, 3), (8, 2, 3), (8, 4, 2), (4, 2, 1)])
+    return {"n_routed_experts": n, "num_experts_per_tok": n_used, "n_shared_experts": r.choice([1, 2]),
+            "moe_intermediate_size": r.choice([24, 40]), "routed_scaling_factor": r.choice([1.0, 2.5]), "norm_topk_prob": r.choice(FLAG),
+            "n_group": n_groups, "topk_group": r.randint((n_groups + 1) // 2, n_groups), "num_nextn_predict_layers": 1}
+
+
+def glm4_moe(r):
+    v = base(r)
+    return {**v, **rope(r, partial=True), **corrected_moe(r), "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS),
+            "use_qk_norm": r.choice(FLAG), "first_k_dense_replace": r.randint(0, 3)}
+
+
+def solar_open(r):
+    v = base(r)
+    v.pop("intermediate_size")
+    return {**v, **rope(r), **corrected_moe(r), "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS)}
+
+
+def mlp_types(r, n):
+    return r.choice([None, [r.choice(["dense", "sparse"]) for _ in range(n)]])
+
+
+def glm4_moe_lite(r):
+    v = deepseek_v3(r)
+    v.pop("first_k_dense_replace")
+    return {**v, **corrected_moe(r), "mlp_layer_types": mlp_types(r, v["num_hidden_layers"])}
+
+
+def dots1(r):
+    v = base(r)
+    out = {**v, **rope(r), **corrected_moe(r), "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS),
+           "first_k_dense_replace": r.randint(0, 3), "sliding_window": r.choice(WINDOW), "max_window_layers": r.randint(0, 5),
+           "use_sliding_window": r.choice(FLAG), "scoring_func": "noaux_tc"}
+    return {**out, "layer_types": layer_types(r, v["num_hidden_layers"])} if out["sliding_window"] else out
+
+
 def gpt_oss(r):
     v = base(r, dims=(16,))
     n = r.choice([4, 8])
@@ -363,12 +401,13 @@ def gpt_oss(r):
 FAMILIES = {f.__name__: f for f in (
     llama, mistral, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, gemma, gemma2, gemma3_text, helium, smollm3, granite, olmo2,
     cohere, glm4, phi3, stablelm, starcoder2, gpt2, gpt_neox, opt, falcon, deepseek_v2, deepseek_v3, gpt_oss,
+    glm4_moe, glm4_moe_lite, solar_open, dots1,
     glm, seed_oss, ernie4_5, arcee, cohere2, olmo3, exaone4, ministral, vaultgemma)}
 # What no file may leave out, or transformers would make a model of its default size.
 KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "head_dim",
         "max_position_embeddings", "moe_intermediate_size", "shared_expert_intermediate_size", "n_embd", "n_head", "n_layer",
         "n_positions", "ffn_dim", "word_embed_proj_dim", "num_experts", "num_local_experts", "n_routed_experts", "pad_token_id",
-        "bos_token_id", "eos_token_id", "num_experts_per_tok", "n_group", "topk_group", "use_sliding_window", "sliding_window"}
+        "bos_token_id", "eos_token_id", "num_experts_per_tok", "n_shared_experts", "n_group", "topk_group", "use_sliding_window", "sliding_window"}
 
 
 def draw(family, seed):
@@ -445,12 +484,17 @@ def described(config, folder):
     return out[out.index("family"):].replace(f"({config.get('architectures', [''])[0]})", "")
 
 
+UNUSABLE = {  # defaults that make no model
+    "deepseek_v2": {"num_experts_per_tok": 2}, "glm4_moe": {"head_dim": 128},
+    "dots1": {"n_routed_experts": 128, "n_shared_experts": 2, "num_experts_per_tok": 6}}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_a_config_leaves_out_is_transformers_default(family, tmp_path):
     """The text_config of Gemma 3 4B is five keys long."""
     full = transformers.CONFIG_MAPPING[family]().to_dict()
     full = {k: v for k, v in full.items() if not k.endswith("_token_id") and k != "architectures"}
-    must = {"model_type": family, **({"num_experts_per_tok": 2} if family == "deepseek_v2" else {})}  # it has none
+    must = {"model_type": family, **UNUSABLE.get(family, {})}
     assert described(must, tmp_path) == described({**full, **must}, tmp_path)
 
 

@@ -210,7 +210,24 @@ TEST(a_file_without_the_key_has_no_window) {
     }
 }
 
-TESTS(RUN(a_llama_with_experts_is_a_mixtral),
+TEST(blocks_that_guess_further_tokens_are_no_layers) {
+    UNUSED_STATE;
+    struct header h;
+    begin(&h, "glm4moe");
+    add_sizes(&h, "glm4moe");
+    add_u32(&h, "glm4moe.nextn_predict_layers", 1);
+    add_u32(&h, "glm4moe.attention.key_length", 16);
+    add_u32(&h, "glm4moe.expert_count", 8);
+    add_u32(&h, "glm4moe.expert_used_count", 2);
+    struct by_model_info m = read_header(&h);
+    assert_int_equal(m.n_layers, 3);
+    /* Neither a key for dense layers nor for weights that sum to 1: there are none, they do not. */
+    assert_int_equal(m.layer_flags[0], BY_LAYER_MOE);
+    assert_false(m.moe.norm_topk);
+    assert_false(m.has_qk_norm);
+}
+
+TESTS(RUN(blocks_that_guess_further_tokens_are_no_layers), RUN(a_llama_with_experts_is_a_mixtral),
       RUN(deepseek_is_told_apart_by_its_scores_and_keeps_its_head_parts),
       RUN(granite_divides_its_logits_and_command_r_multiplies),
       RUN(a_head_without_a_key_is_its_share_of_the_hidden_size),

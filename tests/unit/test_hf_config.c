@@ -73,7 +73,42 @@ TEST(exaone4s_layers_without_a_window_do_not_turn_unless_there_are_no_windows) {
     assert_int_equal(m.layer_flags[0] | m.layer_flags[3], 0);
 }
 
-TESTS(RUN(null_is_no_window_and_nothing_is_the_familys),
+/* transformers' dots1 looks at neither use_sliding_window nor scoring_func nor mlp_layer_types. */
+TEST(a_switch_that_the_family_does_not_know_switches_nothing) {
+    UNUSED_STATE;
+    struct by_model_info m = read_text(
+        "{\"model_type\":\"dots1\",\"n_routed_experts\":4,\"num_experts_per_tok\":2,\"sliding_"
+        "window\":64,\"use_sliding_window\":false,\"max_window_layers\":60,\"scoring_func\":"
+        "\"noaux_tc\",\"mlp_layer_types\":[\"dense\"]}");
+    assert_int_equal(m.sliding_window, 64);
+    assert_int_equal(m.layer_flags[0], BY_LAYER_MOE);
+    assert_int_equal(m.layer_flags[60], BY_LAYER_MOE | BY_LAYER_SLIDING);
+    assert_true(m.moe.score == BY_MOE_SIGMOID && m.moe.is_bias_corrected);
+}
+
+TEST(which_layers_have_experts_may_be_a_list) {
+    UNUSED_STATE;
+    struct by_model_info m = read_text("{\"model_type\":\"glm4_moe_lite\",\"mlp_layer_types\":["
+                                       "\"sparse\",\"dense\",\"sparse\"]}");
+    assert_int_equal(m.layer_flags[0], BY_LAYER_MOE);
+    assert_int_equal(m.layer_flags[1], 0);
+    m = read_text("{\"model_type\":\"glm4_moe_lite\"}");
+    assert_int_equal(m.layer_flags[0], 0);
+    assert_int_equal(m.layer_flags[1], BY_LAYER_MOE);
+    assert_int_equal(m.mla.kv_rank, 512);
+}
+
+TEST(norms_of_q_and_k_are_an_option) {
+    UNUSED_STATE;
+    assert_false(read_text("{\"model_type\":\"glm4_moe\",\"head_dim\":128}").has_qk_norm);
+    assert_true(read_text("{\"model_type\":\"glm4_moe\",\"head_dim\":128,\"use_qk_norm\":true}")
+                    .has_qk_norm);
+    assert_true(read_text("{\"model_type\":\"qwen3\",\"use_qk_norm\":false}").has_qk_norm);
+}
+
+TESTS(RUN(a_switch_that_the_family_does_not_know_switches_nothing),
+      RUN(which_layers_have_experts_may_be_a_list), RUN(norms_of_q_and_k_are_an_option),
+      RUN(null_is_no_window_and_nothing_is_the_familys),
       RUN(a_window_that_the_family_does_not_know_is_none),
       RUN(sizes_that_a_text_config_leaves_out_are_transformers),
       RUN(smollm3s_windows_are_where_no_rope_is),

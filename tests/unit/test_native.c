@@ -75,6 +75,8 @@ TEST(what_is_not_known_is_named) {
     refused("{\"model_type\":\"opt\",\"word_embed_proj_dim\":32," SIZES "}", "word_embed_proj_dim");
     refused("{\"model_type\":\"opt\",\"do_layer_norm_before\":false," SIZES "}",
             "do_layer_norm_before");
+    refused("{\"model_type\":\"glm4_moe_lite\",\"first_k_dense_replace\":2," SIZES "}",
+            "first_k_dense_replace");
     refused("{\"model_type\":\"gpt_oss\",\"num_local_experts\":4,\"num_experts_per_tok\":2,"
             "\"swiglu_limit\":5," SIZES "}",
             "swiglu_limit");
