@@ -149,9 +149,10 @@ static bool find_leader(const struct core *c, const struct replica *r, struct se
 
 enum verdict { ENTERS, LATER /* let others go first */, NO_ROOM, FAILED };
 
-struct room {            /* what is left, while candidates are looked at */
-    uint64_t n_reserved; /* pages that the running sequences of this replica will still take */
-    uint32_t budget;     /* prompt tokens of this step */
+struct room {        /* what is left, while candidates are looked at */
+    uint32_t budget; /* prompt tokens of this step */
+    /* pages that the running sequences of a replica will still take; has_reserved: a bit for each that is known */
+    uint64_t n_reserved[RADIX_REPLICAS_MAX], has_reserved;
     uint64_t load[RADIX_REPLICAS_MAX]; /* with several replicas: work each has, in prompt tokens */
 };
 
@@ -165,33 +166,57 @@ static uint64_t load_of(const struct replica *r) {
     return n;
 }
 
-static struct room room_of(const struct core *c, const struct replica *r, uint32_t budget) {
+static struct room room_of(const struct core *c, uint32_t budget) {
     struct room room = {.budget = budget};
-    const struct by_list *lists[] = {&r->prefill, &r->decode};
-    for (uint32_t i = 0; i < BY_COUNTOF(lists); i++) {
-        for (BY_LIST_EACH(it, lists[i]))
-            room.n_reserved += pages_to_come(c, BY_CONTAINER_OF(it, struct seq, link));
-    }
     for (uint32_t i = 0; c->n_replicas_up > 1 && i < c->opt.n_replicas; i++)
         room.load[i] = load_of(c->replicas[i]);
     return room;
 }
 
-/* With several replicas: is another one a better place for s, matched prefix and load weighed in tokens? Then s waits for
- * that one's next step, and counts as part of its load meanwhile: so a hot prefix spreads as soon as the queue before
- * the replica that has it is longer than the prefix. */
+static uint64_t reserved(const struct core *c, const struct replica *r, struct room *room) {
+    const struct by_list *lists[] = {&r->prefill, &r->decode};
+    uint64_t bit = UINT64_C(1) << r->index, n = 0;
+    if (room->has_reserved & bit) return room->n_reserved[r->index];
+    for (uint32_t i = 0; i < BY_COUNTOF(lists); i++) {
+        for (BY_LIST_EACH(it, lists[i]))
+            n += pages_to_come(c, BY_CONTAINER_OF(it, struct seq, link));
+    }
+    room->has_reserved |= bit;
+    return room->n_reserved[r->index] = n;
+}
+
+/* May s have its prompt, and pages for what is expected of it, without taking them from those who run? */
+static bool has_room(const struct core *c, const struct replica *r, const struct seq *s,
+                     struct radix_held hit, struct room *room) {
+    if (r->n_free_slots == 0) return false;
+    /* What it matches is part of both: it is evictable until s locks it, or locked by others. */
+    uint64_t need = BY_DIV_UP(s->n_total + expected(c, s), c->page_size);
+    uint64_t have =
+        (uint64_t)pages_n_free(r->pages) + radix_n_evictable(c->tree, r->index) + hit.n_locked;
+    if (have <= hit.n_pages) return false; /* not even one page beyond the match */
+    if (c->model.is_encoder) return have >= need && s->n_total <= room->budget; /* all at once */
+    if (r->n_running == 0 && by_list_empty(&r->leaving)) return true;
+    return have >= need + reserved(c, r, room);
+}
+
+/* With several replicas: is another one a better place for s? Room decides, then matched prefix and load, weighed in tokens. Then
+ * s waits for that one's next step, and counts as part of its load meanwhile: so a hot prefix spreads as soon as the replica
+ * that has it is full, or the queue before it longer than the prefix. */
 static bool is_better_elsewhere(const struct core *c, const struct replica *r, const struct seq *s,
                                 const struct radix_held *held, struct room *room) {
     if (c->n_replicas_up < 2) return false;
-    uint64_t cost_here = s->n_total - held[r->index].n_pages * c->page_size + room->load[r->index];
-    uint64_t best_cost = cost_here;
+    bool has = has_room(c, r, s, held[r->index], room); /* the best so far */
+    uint64_t cost = s->n_total - held[r->index].n_pages * c->page_size + room->load[r->index];
     uint32_t best = r->index;
     for (uint32_t i = 0; i < c->opt.n_replicas; i++) {
         const struct replica *o = c->replicas[i];
         if (o == r || !o->is_up || o->solo || o->n_free_slots == 0) continue;
-        uint64_t cost = s->n_total - held[i].n_pages * c->page_size + room->load[i];
-        if (cost >= best_cost) continue;
-        best_cost = cost;
+        uint64_t cost_there = s->n_total - held[i].n_pages * c->page_size + room->load[i];
+        if (has && cost_there >= cost) continue;
+        bool has_there = has_room(c, o, s, held[i], room);
+        if (has ? !has_there : !has_there && cost_there >= cost) continue;
+        has = has_there;
+        cost = cost_there;
         best = i;
     }
     if (best == r->index) return false;
@@ -271,19 +296,6 @@ static void count_admission(struct core *c, struct seq *s) {
     by_count(BY_M_PROMPT_TOKENS, req->n_prompt);
 }
 
-/* May s have its prompt, and pages for what is expected of it, without taking them from those who run? */
-static bool has_room(const struct core *c, const struct replica *r, const struct seq *s,
-                     struct radix_held hit, const struct room *room) {
-    /* What it matches is part of both: it is evictable until s locks it, or locked by others. */
-    uint64_t need = BY_DIV_UP(s->n_total + expected(c, s), c->page_size);
-    uint64_t have =
-        (uint64_t)pages_n_free(r->pages) + radix_n_evictable(c->tree, r->index) + hit.n_locked;
-    if (have <= hit.n_pages) return false; /* not even one page beyond the match */
-    if (c->model.is_encoder) return have >= need && s->n_total <= room->budget; /* all at once */
-    if (r->n_running == 0 && by_list_empty(&r->leaving)) return true;
-    return have >= need + room->n_reserved;
-}
-
 static void enter(struct core *c, struct replica *r, struct seq *s, struct room *room) {
     admit_dequeue(c, s);
     place(r, s, c->page_size);
@@ -296,7 +308,7 @@ static void enter(struct core *c, struct replica *r, struct seq *s, struct room 
     uint32_t n = batch_prefill(c, r, s, room->budget);
     by_assert(n > 0);
     room->budget -= n;
-    room->n_reserved += pages_to_come(c, s);
+    room->n_reserved[r->index] += pages_to_come(c, s);
     room->load[r->index] += DECODE_LOAD + s->n_total - s->n_cached;
 }
 
@@ -319,7 +331,6 @@ static enum verdict consider(struct core *c, struct replica *r, struct seq *s, s
     if (is_better_elsewhere(c, r, s, held, room)) return LATER;
     if (n_hit < n_pages_max && find_leader(c, r, s, n_hit, n_pages_max)) return LATER;
     /* Room comes last: nobody is to give his place for one who would wait all the same. */
-    if (r->n_free_slots == 0) return NO_ROOM;
     if (!has_room(c, r, s, held[r->index], room) || !find_place(c, r, s, n_pages_max))
         return NO_ROOM;
     enter(c, r, s, room);
@@ -341,7 +352,7 @@ uint32_t admit_waiting(struct core *c, struct replica *r, uint32_t *budget) {
     bool may_preempt = c->policy.kind == POLICY_FAIR || c->policy.kind == POLICY_PRIORITY;
     if (by_list_empty(&c->waiting) || *budget == 0) return 0;
     if (r->n_free_slots == 0 && !may_preempt && !retract_has_paused(r)) return 0;
-    struct room room = room_of(c, r, *budget);
+    struct room room = room_of(c, *budget);
     uint32_t n = 0;
     policy_begin(c, r);
     while (room.budget > 0) {

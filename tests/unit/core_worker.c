@@ -7,6 +7,8 @@ void w_worker_up(struct world *w, uint32_t replica) {
     struct w_worker *k = &w->worker[replica];
     k->peer = k->peer ? k->peer + W_REPLICAS : W_WORKER + replica;
     if (!k->epoch) k->epoch = k->peer;
+    if (!k->n_pages) k->n_pages = w->n_pages;
+    if (!k->context_len) k->context_len = w->is_encoder ? w->step_tokens : W_IDS;
     k->is_up = true;
     k->last_step = 0;
     k->n = k->first = 0;
@@ -16,13 +18,13 @@ void w_worker_up(struct world *w, uint32_t replica) {
                           .instance = BY_STR("0"),
                           .epoch = k->epoch,
                           .model = {.n_vocab = W_VOCAB,
-                                    .context_len = w->is_encoder ? w->step_tokens : W_IDS,
+                                    .context_len = k->context_len,
                                     .is_encoder = w->is_encoder,
                                     .n_embed = W_EMBED,
                                     .pools_all = w->pools_all,
                                     .weights_id = by_str_of(k->weights_id)},
                           .capacity = {.page_size = w->page_size,
-                                       .n_pages = w->n_pages,
+                                       .n_pages = k->n_pages,
                                        .n_slots = w->n_slots,
                                        .step_tokens_max = w->step_tokens,
                                        .world = 1,
@@ -48,7 +50,8 @@ void w_worker_kill(struct world *w, uint32_t replica) {
 static uint64_t *w_kv(struct world *w, struct w_worker *k, struct w_slot *s, uint32_t pos) {
     assert_true(pos / w->page_size < s->n_pages);
     uint32_t page = s->pages[pos / w->page_size];
-    assert_true(page < w->n_pages);
+    assert_true(page < k->n_pages);
+    assert_true(pos < k->context_len);
     return &k->kv[(size_t)page * w->page_size + pos % w->page_size];
 }
 

@@ -42,8 +42,10 @@ struct w_slot {
 };
 struct w_worker {
     uint32_t peer, n_free_pages;
-    uint32_t epoch;           /* 0 after a kill: the next life gets one of its own */
-    const char *weights_id;   /* in its hello; NULL: none */
+    uint32_t epoch;         /* 0 after a kill: the next life gets one of its own */
+    const char *weights_id; /* in its hello; NULL: none */
+    /* what it says that it can hold: 0, all that the world's can, and W_IDS */
+    uint32_t n_pages, context_len;
     struct msg_update update; /* the last one it was told */
     bool is_up;
     uint64_t last_step;

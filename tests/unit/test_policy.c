@@ -383,6 +383,54 @@ TEST(a_hot_prefix_spreads_to_the_idle_replica) {
     world_stop(&w);
 }
 
+/* Rid 1 fills replica 1, and is one running sequence: little work, as it seemed, so that whoever came waited for that replica,
+ * though the other one had room. */
+TEST(a_full_replica_is_no_better_place) {
+    UNUSED_STATE;
+    struct world w = {.n_pages = 1024, .opt = {.n_replicas = 2}};
+    w.worker[1].n_pages = 100;
+    world_start(&w);
+    w_worker_kill(&w, 0);
+    w_submit(&w, 1, 0, 100, 290);
+    w_step(&w);
+    w_worker_up(&w, 0);
+    for (uint32_t rid = 2; rid <= 6; rid++)
+        w_submit(&w, rid, 0, 40, 200);
+    for (int i = 0; i < 20; i++) {
+        w_step(&w);
+        w_work(&w, 0, 0);
+        w_work(&w, 1, 0);
+    }
+    for (uint32_t rid = 1; rid <= 6; rid++)
+        assert_true(w.req[rid].sample[0].n > 0);
+    w_run(&w);
+    for (uint32_t rid = 1; rid <= 6; rid++)
+        w_assert_whole(&w, rid);
+    world_stop(&w);
+}
+
+/* Its prefix is on replica 1, which is full: who runs there gave way, though the other replica had room. */
+TEST(nobody_gives_way_while_another_replica_has_room) {
+    UNUSED_STATE;
+    struct world w = {.n_pages = 100,
+                      .opt = {.n_replicas = 2, .policy = POLICY_PRIORITY, .preemption_gap = 1}};
+    world_start(&w);
+    w_worker_kill(&w, 0);
+    put(&w, 1, 100, 4, 200, "", 0);
+    w_step(&w);
+    w_work(&w, 1, 0);
+    w_step(&w);
+    w_work(&w, 1, 0);
+    w_worker_up(&w, 0);
+    put(&w, 2, 100, 100, 200, "", 9);
+    w_run(&w);
+    for (uint32_t rid = 1; rid <= 2; rid++)
+        w_assert_whole(&w, rid);
+    w_ask(&w, "dump", "{}");
+    assert_non_null(strstr(w.answer, "\"preemptions\":0,"));
+    world_stop(&w);
+}
+
 TEST(a_lost_replicas_requests_move) {
     UNUSED_STATE;
     struct world w = {.n_pages = 1024, .n_slots = 32, .opt = {.n_replicas = 2}};
@@ -437,4 +485,5 @@ TESTS(RUN(fcfs_goes_by_arrival), RUN(lpm_takes_the_longest_match_first),
       RUN(a_long_prompt_goes_on_behind_newcomers), RUN(the_gap_between_busy_tenants_is_bounded),
       RUN(being_alone_earns_no_credit), RUN(a_long_stream_earns_no_credit),
       RUN(a_request_goes_where_its_prefix_is), RUN(a_hot_prefix_spreads_to_the_idle_replica),
+      RUN(a_full_replica_is_no_better_place), RUN(nobody_gives_way_while_another_replica_has_room),
       RUN(a_lost_replicas_requests_move), RUN(a_tenant_with_a_name_leaves_room_for_others));
