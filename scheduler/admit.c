@@ -6,6 +6,7 @@
  * The expected output is a share (new_token_ratio) of max_new_tokens: it falls slowly while all goes well, and jumps
  * when a sequence has to be retracted. */
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/metrics.h"
 #include "scheduler/core_state.h"
 
@@ -71,6 +72,45 @@ void admit_enqueue(struct core *c, struct seq *s) {
 void admit_dequeue(struct core *c, struct seq *s) {
     c->n_waiting--;
     policy_pull(c, s);
+}
+
+/* ---- how long ---- */
+
+/* As long as s can become on r; 0: r cannot hold it, and the next token if one is wanted. */
+static uint32_t longest_on(const struct replica *r, const struct seq *s) {
+    uint32_t want = req_n_wanted(s->req), n_max = BY_MIN(want, r->context_len);
+    return s->n_total + (want > s->n_total) <= n_max ? n_max : 0;
+}
+
+bool admit_is_held_elsewhere(const struct core *c, const struct seq *s) {
+    bool may_come = c->now_ns < c->started_ns + CORE_GRACE_MS * BY_NS_PER_MS;
+    for (uint32_t i = 0; i < c->opt.n_replicas; i++) {
+        const struct replica *o = c->replicas[i];
+        if (o == s->replica) continue;
+        if (o->context_len ? longest_on(o, s) > 0 : may_come) return true;
+    }
+    return false;
+}
+
+bool admit_ends_too_long(struct core *c, struct seq *s) {
+    struct by_err err;
+    uint32_t longest = 0;
+    if (admit_is_held_elsewhere(c, s)) return false;
+    for (uint32_t i = 0; i < c->opt.n_replicas; i++)
+        longest = BY_MAX(longest, c->replicas[i]->context_len);
+    if (longest == 0) return false; /* there is no replica yet */
+    if (req_n_output(s) > 0) {
+        s->finish = FINISH_LENGTH;
+        deliver_new(c, s);
+        core_seq_ended(c, s);
+        return true;
+    }
+    int code =
+        by_fail(&err, BY_ETOOLONG,
+                "the input (%u tokens) is longer than the model's context length (%u tokens)",
+                s->req->n_prompt, longest);
+    core_fail(c, s->req, code, err.text);
+    return true;
 }
 
 /* ---- one candidate ---- */
@@ -147,7 +187,7 @@ static bool find_leader(const struct core *c, const struct replica *r, struct se
     return false;
 }
 
-enum verdict { ENTERS, LATER /* let others go first */, NO_ROOM, FAILED };
+enum verdict { ENTERS, LATER /* let others go first */, NO_ROOM, ENDED };
 
 struct room {        /* what is left, while candidates are looked at */
     uint32_t budget; /* prompt tokens of this step */
@@ -210,7 +250,7 @@ static bool is_better_elsewhere(const struct core *c, const struct replica *r, c
     uint32_t best = r->index;
     for (uint32_t i = 0; i < c->opt.n_replicas; i++) {
         const struct replica *o = c->replicas[i];
-        if (o == r || !o->is_up || o->solo || o->n_free_slots == 0) continue;
+        if (o == r || !o->is_up || o->solo || o->n_free_slots == 0 || !longest_on(o, s)) continue;
         uint64_t cost_there = s->n_total - held[i].n_pages * c->page_size + room->load[i];
         if (has && cost_there >= cost) continue;
         bool has_there = has_room(c, o, s, held[i], room);
@@ -316,15 +356,11 @@ static enum verdict consider(struct core *c, struct replica *r, struct seq *s, s
     struct by_err err;
     if (intake_check(c, s->req, &err) != 0) {
         core_fail(c, s->req, err.code, err.text);
-        return FAILED;
+        return ENDED;
     }
-    uint64_t kv_tokens = (uint64_t)r->capacity.n_pages * c->page_size;
-    if (s->n_total > kv_tokens) {
-        core_fail(c, s->req, BY_ETOOLONG,
-                  "the prompt does not fit into the KV cache of the server");
-        return FAILED;
-    }
-    s->n_max = (uint32_t)BY_MIN((uint64_t)s->n_max, kv_tokens + 1); /* the last token needs no KV */
+    uint32_t n_max = longest_on(r, s);
+    if (n_max == 0) return admit_ends_too_long(c, s) ? ENDED : LATER;
+    s->n_max = n_max;
     if (is_still_led(c, r, s)) return LATER;
     struct radix_held held[RADIX_REPLICAS_MAX] = {0};
     uint32_t n_pages_max = peek(c, r, s, held), n_hit = held[r->index].n_pages;

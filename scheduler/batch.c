@@ -251,6 +251,17 @@ static void take_token(struct core *c, struct seq *s, struct outcome *o, uint32_
     core_clear_suspect(c, s->req);
 }
 
+/* Has s come to its end? Who is as long as this replica can hold goes on at a larger one, if there is one. */
+static bool check_end(struct core *c, struct seq *s) {
+    if (!req_check_end(s)) return false;
+    if (s->finish != FINISH_LENGTH || s->n_total == req_n_wanted(s->req) ||
+        !admit_is_held_elsewhere(c, s))
+        return true;
+    s->finish = FINISH_NONE;
+    retract_leave(c, s, SEQ_WAITING);
+    return false;
+}
+
 static void take_row(struct core *c, const struct flight_row *row, struct outcome *o) {
     struct seq *s = row->seq;
     uint32_t i = o->i_sample;
@@ -280,7 +291,7 @@ static void take_row(struct core *c, const struct flight_row *row, struct outcom
     }
     if (s->n_done < s->n_total || row->n_tokens > 1) batch_file(c, s); /* a prefill chunk */
     if (row->is_sampling) take_token(c, s, o, i);
-    bool is_end = (row->is_sampling || s->n_done == s->n_max) && req_check_end(s);
+    bool is_end = (row->is_sampling || s->n_done == s->n_max) && check_end(c, s);
     deliver_new(c, s);
     if (is_end) core_seq_ended(c, s);
     retract_landed(c, s); /* the last thing: s may be gone */

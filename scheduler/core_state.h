@@ -18,6 +18,8 @@
 
 /* After so many lost steps without a new token, a request runs alone; the next loss proves it guilty (DESIGN D5). */
 enum { CORE_SUSPECT_DEATHS = 2, CORE_TOMB_MS = 600000 };
+/* A lost worker, tokenizer worker or detokenizer may come back in this time, and all find a new scheduler: requests wait. */
+enum { CORE_GRACE_MS = 10000 };
 
 struct core_peer {
     uint32_t id;
@@ -59,8 +61,10 @@ struct core {
     bool peers_changed; /* routers are told at the end of the round */
     bool is_draining;
 
-    struct msg_model model; /* of the first replica since there was none; strings: model_arena's */
+    /* Of the first replica since there was none, but for the longest context of any; strings: model_arena's. */
+    struct msg_model model;
     struct by_arena model_arena;
+    uint32_t n_models; /* that were learned so far */
 
     struct book book;
     struct by_list waiting, paused, done;
@@ -119,7 +123,7 @@ void intake_ack(struct core *c, struct core_peer *from, const struct msg_ack *m)
 void intake_cancel(struct core *c, struct core_peer *from, const struct msg_cancel *m);
 void intake_finish(struct core *c, struct core_peer *from, const struct msg_finish *m);
 void intake_pause(struct core *c, const struct msg_name *name, bool is_paused);
-/* Does it suit the model? Answers 0 at once until a model is known. */
+/* Does it suit the model, whatever its length? Answers 0 at once until a model is known. */
 BY_MUST_USE int intake_check(struct core *c, struct req *req, struct by_err *err);
 
 /* admit.c */
@@ -130,6 +134,10 @@ uint32_t admit_waiting(struct core *c, struct replica *r, uint32_t *budget);
 bool admit_suspect(struct core *c, struct replica *r, uint32_t budget);
 void admit_enqueue(struct core *c, struct seq *s); /* to WAITING, in order of arrival */
 void admit_dequeue(struct core *c, struct seq *s); /* it is about to leave WAITING */
+/* Can another replica than its own, here, lost or still to come, hold s and its next token? */
+bool admit_is_held_elsewhere(const struct core *c, const struct seq *s);
+/* If none can, s, which waits, ends: with what it has, or an error. True: it did; its request may be gone. */
+bool admit_ends_too_long(struct core *c, struct seq *s);
 /* Ids of s that this replica has in the tree and may be used. Changes nothing. */
 uint32_t admit_n_cached(const struct core *c, const struct replica *r, const struct seq *s);
 void admit_ratio_decay(struct core *c);

@@ -60,27 +60,16 @@ static int check_want(const struct core *c, const struct req *req, struct by_err
 }
 
 int intake_check(struct core *c, struct req *req, struct by_err *err) {
-    if (req->is_checked || c->model.n_vocab == 0) return 0;
-    int able = check_want(c, req, err);
-    if (able) return able;
-    /* A vector needs no room for a token behind the prompt. */
-    uint32_t context = c->model.context_len;
-    uint32_t room = req->sampling.vector ? context : context - (context > 0);
-    if (context && req->n_prompt > room)
-        return by_fail(
-            err, BY_ETOOLONG,
-            "the input (%u tokens) is longer than the model's context length (%u tokens)",
-            req->n_prompt, context);
-    for (uint32_t i = 0; i < req->n_seqs; i++) {
-        struct seq *s = &req->seqs[i];
+    if (req->checked_by == c->n_models || c->model.n_vocab == 0) return 0;
+    int rc = check_want(c, req, err);
+    for (uint32_t i = 0; i < req->n_seqs && !rc; i++) {
+        const struct seq *s = &req->seqs[i];
         /* The prompt is the same in each: look at it once. */
         uint32_t from = i == 0 ? 0 : req->n_prompt;
-        int rc = check_ids(c, s->ids + from, s->n_total - from, err);
-        if (rc) return rc;
-        if (context) s->n_max = BY_MAX(BY_MIN(s->n_max, context), s->n_total);
+        rc = check_ids(c, s->ids + from, s->n_total - from, err);
     }
-    req->is_checked = true;
-    return 0;
+    if (!rc) req->checked_by = c->n_models;
+    return rc;
 }
 
 static int check_shape(const struct msg_tokenized *m, struct by_err *err) {
@@ -160,7 +149,10 @@ static void start(struct core *c, const struct msg_tokenized *m) {
     req->tenant->n_queued += req->is_queued;
     core_set_timer(c, req);
     deliver_assign(c, req);
-    if (intake_check(c, req, &err) != 0) core_fail(c, req, err.code, err.text);
+    if (intake_check(c, req, &err) != 0)
+        core_fail(c, req, err.code, err.text);
+    else if (req->seqs[0].state == SEQ_WAITING)
+        (void)admit_ends_too_long(c, &req->seqs[0]);
 }
 
 /* A copy of a live request: the router lost something on the way, and says how far it got. */

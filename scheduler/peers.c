@@ -5,11 +5,6 @@
 #include "common/base/mem.h"
 #include "scheduler/core_state.h"
 
-enum {
-    /* a lost worker, tokenizer worker or detokenizer may come back in this time: requests wait */
-    GRACE_MS = 10000,
-};
-
 struct core_peer *core_peer(const struct core *c, uint32_t id) {
     return id ? by_map_get(&c->peer_by_id, id) : NULL;
 }
@@ -55,7 +50,7 @@ void peers_expire(struct core *c) {
 }
 
 uint64_t peers_next_due(const struct core *c) {
-    return c->ready_lost_ns && c->was_ready ? c->ready_lost_ns + GRACE_MS * BY_NS_PER_MS
+    return c->ready_lost_ns && c->was_ready ? c->ready_lost_ns + CORE_GRACE_MS * BY_NS_PER_MS
                                             : UINT64_MAX;
 }
 
@@ -156,6 +151,7 @@ int core_admit(const struct core *c, const struct msg_hello *hello, struct by_er
 static void learn_model(struct core *c, const struct msg_model *model) {
     by_arena_clear(&c->model_arena);
     msg_model_copy(&c->model_arena, model, &c->model);
+    c->n_models++;
 }
 
 /* A worker that was started again may be here before the end of its former life is noticed. */
@@ -182,20 +178,35 @@ static void copy_text(char *to, size_t cap, struct by_str from) {
 }
 
 /* What all ranks of a group can hold: the least of each. */
-static void join_capacity(struct replica *r, const struct msg_capacity *cap) {
+static void join_capacity(struct replica *r, const struct msg_hello *h) {
+    const struct msg_capacity *cap = &h->capacity;
     struct msg_capacity *all = &r->capacity;
+    uint64_t kv_tokens = (uint64_t)cap->n_pages * cap->page_size;
+    uint64_t context = h->model.context_len ? h->model.context_len : LIMIT_TOKENS;
+    uint32_t context_len = (uint32_t)BY_MIN(context, kv_tokens);
     if (r->n_ranks == 0) {
+        r->context_len = context_len;
         *all = *cap;
         copy_text(r->device, sizeof r->device, cap->device);
         all->device = by_str_of(r->device);
         return;
     }
+    r->context_len = BY_MIN(r->context_len, context_len);
     all->n_pages = BY_MIN(all->n_pages, cap->n_pages);
     all->n_slots = BY_MIN(all->n_slots, cap->n_slots);
     all->step_tokens_max = BY_MIN(all->step_tokens_max, cap->step_tokens_max);
     all->weight_bytes += cap->weight_bytes;
     all->kv_bytes += cap->kv_bytes;
     all->load_ms = BY_MAX(all->load_ms, cap->load_ms);
+}
+
+static uint32_t longest_context(const struct core *c) {
+    uint32_t longest = 0;
+    for (uint32_t i = 0; i < c->opt.n_replicas; i++) {
+        const struct replica *r = c->replicas[i];
+        if (r->is_up) longest = BY_MAX(longest, r->context_len);
+    }
+    return longest;
 }
 
 static void worker_up(struct core *c, struct core_peer *p, const struct msg_hello *h) {
@@ -211,7 +222,7 @@ static void worker_up(struct core *c, struct core_peer *p, const struct msg_hell
     r->ranks[p->rank] = p->id;
     r->has_died |= r->epochs[p->rank] != 0 && r->epochs[p->rank] != p->epoch;
     r->epochs[p->rank] = p->epoch;
-    join_capacity(r, cap);
+    join_capacity(r, h);
     r->n_ranks++;
     r->world = cap->world;
     if (r->n_ranks < r->world) return;
@@ -224,6 +235,7 @@ static void worker_up(struct core *c, struct core_peer *p, const struct msg_hell
     replica_open(r, BY_MIN(r->capacity.n_slots, c->opt.max_running));
     radix_join(c->tree, r->index, r->pages);
     c->n_replicas_up++;
+    c->model.context_len = longest_context(c);
     send_group(c, r);
     by_info("replica is up replica=%u ranks=%u pages=%u page_size=%u slots=%u", r->index, r->world,
             r->capacity.n_pages, r->capacity.page_size, r->n_slots);

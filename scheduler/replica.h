@@ -45,7 +45,9 @@ struct replica_build {
 struct replica {
     uint32_t index;
     bool is_up;
-    struct msg_capacity capacity;      /* what all ranks together can hold */
+    /* What all ranks together can hold, the longest sequence among it; lost, of its last life. */
+    struct msg_capacity capacity;
+    uint32_t context_len;
     char device[128];                  /* of the first rank that came */
     uint32_t ranks[REPLICA_RANKS_MAX]; /* peers; 0: not here */
     uint32_t n_ranks, world;
@@ -76,7 +78,6 @@ struct replica {
     double tokens_per_s;           /* generated in the last second of work */
     uint64_t rate_from_ns, rate_n; /* how many since then, for the next one */
     uint32_t n_pinned;             /* pages that pins lock */
-    uint64_t down_ns;              /* when it was lost; 0: never */
 };
 
 struct replica *replica_new(uint32_t index);

@@ -12,13 +12,17 @@ static void seq_init(struct seq *s, struct req *req, uint32_t sample, struct poo
                       .slot = SEQ_NO_SLOT,
                       .n_total = prompt->n,
                       .in_priority.index = BY_HEAP_OUT};
-    uint64_t n_max = (uint64_t)prompt->n + req->sampling.max_new_tokens;
-    s->n_max = (uint32_t)BY_MIN(n_max, (uint64_t)LIMIT_TOKENS);
+    s->n_max = req_n_wanted(req);
     s->ids = pool_get(pool, prompt->n * sizeof *s->ids, &s->ids_cap);
     memcpy(s->ids, prompt->p, prompt->n * sizeof *s->ids);
     /* Nothing comes before position 0, so nothing predicts it. */
     if (req->sampling.logprob_start >= 0)
         s->prompts_next = BY_MAX((uint32_t)req->sampling.logprob_start, 1u);
+}
+
+uint32_t req_n_wanted(const struct req *req) {
+    uint64_t n = (uint64_t)req->n_prompt + req->sampling.max_new_tokens;
+    return (uint32_t)BY_MIN(n, (uint64_t)LIMIT_TOKENS);
 }
 
 struct req *req_new(struct pool *pool, const struct msg_tokenized *m) {

@@ -35,9 +35,9 @@ struct req {
     uint32_t n_cached; /* prompt tokens from the cache at first admission */
     bool is_admitted;  /* that has happened */
     bool is_queued;    /* counts for --max-queued-requests */
-    bool is_checked;   /* against the model's vocabulary and context */
     bool is_over;
-    bool is_blamed; /* scratch of retract_blame */
+    bool is_blamed;      /* scratch of retract_blame */
+    uint32_t checked_by; /* core.n_models when it was found to suit the model; 0: not yet */
     /* replicas, a bit each, that were lost with rows of it in flight and are not back */
     uint64_t blamed_by;
     bool is_paused;
@@ -65,6 +65,8 @@ void req_free(struct req *req, struct pool *pool);
 static inline uint32_t req_n_output(const struct seq *s) {
     return s->n_total - s->req->n_prompt;
 }
+/* As long as its client wants each sample at most: prompt and output. */
+uint32_t req_n_wanted(const struct req *req);
 /* Room for n ids in all, so that the next ones cost no allocation. */
 void req_reserve(struct pool *pool, struct seq *s, uint32_t n_ids);
 /* One more output id. top and id_top may be NULL: nothing was reported for it. */

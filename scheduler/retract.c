@@ -232,5 +232,4 @@ void retract_replica_lost(struct core *c, struct replica *r) {
     radix_leave(c->tree, r->index);
     replica_close(r);
     c->n_replicas_up--;
-    r->down_ns = c->now_ns;
 }

@@ -60,7 +60,7 @@ struct seq {
     uint32_t *ids;
     size_t ids_cap;   /* bytes */
     uint32_t n_total; /* known ids */
-    uint32_t n_max;   /* n_total never passes this: prompt + max_new_tokens, or what fits */
+    uint32_t n_max;   /* n_total never passes this: as many as are wanted, or fit where it runs */
     float *logprobs;  /* one an output id, when asked */
     size_t logprobs_cap;
     struct msg_top *tops; /* one an output id, when asked; data in the request's arena */

@@ -58,6 +58,7 @@ static void draw(struct sim *s) {
     g->pools_all = sim_one_in(s, 4);
     g->is_encoder = sim_one_in(s, 10);
     if (g->is_encoder) g->step_tokens += SIM_SEQ_MAX; /* its prompts are not cut */
+    g->is_uneven = sim_one_in(s, 2);
 }
 
 bool sim_is_used(const struct sim *s, const struct sim_proc *p) {

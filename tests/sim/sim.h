@@ -124,7 +124,8 @@ struct sim_slot {
 };
 struct sim_worker {
     uint32_t replica, rank;
-    uint64_t last_step, slow; /* slow: how many times longer a step takes */
+    uint32_t n_pages, context_len; /* what it can hold in this life */
+    uint64_t last_step, slow;      /* slow: how many times longer a step takes */
     struct sim_slot slot[SIM_SLOTS_MAX];
     uint64_t kv[SIM_PAGES_MAX * SIM_PAGE_SIZE_MAX];
     struct by_buf steps[SIM_STEPS_MAX];
@@ -212,6 +213,7 @@ struct sim_config { /* drawn from the seed */
     uint32_t fault_every; /* items */
     bool has_poison;
     bool is_encoder, pools_all; /* of the model: no texts; embeddings of every position */
+    bool is_uneven;             /* the second replica has another size in each life */
 };
 struct sim {
     struct sim_options opt;
@@ -230,6 +232,8 @@ struct sim {
     uint64_t calm_since; /* UINT64_MAX: something is broken just now */
     uint64_t n_items, n_requests, n_done, n_failed, n_dropped_frames, n_faults;
     uint64_t n_aborts, n_deaths /* of gpu workers */, n_reader_deaths, n_scheduler_lives;
+    bool
+        is_blind; /* a scheduler waited in vain for the larger replica's first hello: long ones may have ended */
 };
 
 FILE *sim_out(void); /* for what a person shall see */
@@ -281,7 +285,8 @@ void proc_idle(struct sim *s, struct sim_proc *p);    /* after each item of it *
 void proc_hello(struct sim *s, const struct sim_link *l, struct msg_hello *out);
 
 /* sim_gpu.c    */
-void gpu_reset(struct sim *s, struct sim_worker *w);
+void gpu_born(struct sim *s, struct sim_worker *w);  /* a new life */
+void gpu_reset(struct sim *s, struct sim_worker *w); /* a new session */
 void gpu_take(struct sim *s, struct sim_proc *p, struct sim_link *l, const struct msg_step *m);
 /* l may be NULL: nobody to tell */
 void gpu_work(struct sim *s, struct sim_proc *p, struct sim_link *l);

@@ -16,7 +16,8 @@ static void check_fair(struct sim *s, const struct core *c) {
     double bound =
         (double)OUTPUT_WEIGHT * s->cfg.n_pages * s->cfg.page_size * s->cfg.core.n_replicas;
     double least = 1e300, most = -1e300;
-    if (c->policy.kind != POLICY_FAIR) return;
+    /* Who waits for the larger replica sees others go on at the smaller one, and no bound holds. */
+    if (c->policy.kind != POLICY_FAIR || s->cfg.is_uneven) return;
     for (BY_LIST_EACH(it, &c->tenants.busy)) {
         const struct tenant *t = BY_CONTAINER_OF(it, struct tenant, link);
         if (t->n_waiting == 0) continue;
@@ -106,6 +107,11 @@ void check_awake(struct sim *s, const struct core *c) {
 
 /* ---- after each item ---- */
 
+static void look_if_blind(struct sim *s, const struct core *c) {
+    bool is_late = c->now_ns >= c->started_ns + CORE_GRACE_MS * SIM_MS;
+    s->is_blind |= s->cfg.is_uneven && is_late && !c->replicas[0]->context_len;
+}
+
 void check_after(struct sim *s, struct sim_proc *p) {
     bool ok = true;
     if (!p->epoch) return; /* it died of the item */
@@ -113,6 +119,7 @@ void check_after(struct sim *s, struct sim_proc *p) {
     case ROLE_SCHEDULER:
         ok = core_check(p->core);
         check_fair(s, p->core);
+        look_if_blind(s, p->core);
         gpu_poison(s);
         break;
     case ROLE_ROUTER:
@@ -159,9 +166,9 @@ void check_settled(struct sim *s) {
         const struct replica *r = c->replicas[i];
         if (!r->is_up) sim_fail(s, "replica %u is not there", i);
         uint32_t n_kept = radix_n_held(c->tree, i);
-        if (pages_n_free(r->pages) + n_kept != s->cfg.n_pages)
+        if (pages_n_free(r->pages) + n_kept != pages_n(r->pages))
             sim_fail(s, "replica %u: %u pages are free and %u in the tree, of %u", i,
-                     pages_n_free(r->pages), n_kept, s->cfg.n_pages);
+                     pages_n_free(r->pages), n_kept, pages_n(r->pages));
         if (!c->n_pins && radix_n_evictable(c->tree, i) != n_kept)
             sim_fail(s, "replica %u: pages of the tree are locked by nobody", i);
     }

@@ -22,6 +22,16 @@ void gpu_vector(uint64_t h, float *out) {
         out[i] = (float)(by_rand_next(&h) >> 40);
 }
 
+void gpu_born(struct sim *s, struct sim_worker *w) {
+    w->n_pages = s->cfg.n_pages;
+    w->context_len = SIM_SEQ_MAX;
+    if (s->cfg.is_uneven && w->replica > 0) {
+        w->n_pages = 1 + (uint32_t)sim_below(s, w->n_pages);
+        w->context_len = 1 + (uint32_t)sim_below(s, w->context_len);
+    }
+    gpu_reset(s, w);
+}
+
 void gpu_reset(struct sim *s, struct sim_worker *w) {
     w->last_step = 0;
     w->first = w->n = 0;
@@ -57,8 +67,9 @@ static struct sim_slot *slot_at(struct sim *s, struct sim_worker *w, uint32_t i,
     return &w->slot[i];
 }
 
-static void push_page(struct sim *s, struct sim_slot *slot, uint32_t page) {
-    if (page >= s->cfg.n_pages) sim_fail(s, "page %u of %u", page, s->cfg.n_pages);
+static void push_page(struct sim *s, const struct sim_worker *w, struct sim_slot *slot,
+                      uint32_t page) {
+    if (page >= w->n_pages) sim_fail(s, "page %u of %u", page, w->n_pages);
     if (slot->n_pages == SIM_SEQ_MAX) sim_fail(s, "too many pages for one sequence");
     slot->pages[slot->n_pages++] = page;
 }
@@ -87,12 +98,13 @@ static void admit(struct sim *s, struct sim_worker *w, const struct msg_admit *a
     for (uint32_t i = 0; i < a->ids.n; i++)
         push_id(s, slot, a->ids.p[i]);
     for (uint32_t i = 0; i < a->pages.n; i++)
-        push_page(s, slot, a->pages.p[i]);
+        push_page(s, w, slot, a->pages.p[i]);
 }
 
 static uint64_t *kv_at(struct sim *s, struct sim_worker *w, const struct sim_slot *slot,
                        uint32_t pos) {
     uint32_t page = pos / s->cfg.page_size;
+    if (pos >= w->context_len) sim_fail(s, "position %u of %u", pos, w->context_len);
     if (page >= slot->n_pages) sim_fail(s, "position %u has no page", pos);
     return &w->kv[(size_t)slot->pages[page] * s->cfg.page_size + pos % s->cfg.page_size];
 }
@@ -194,7 +206,7 @@ static void apply(struct sim *s, struct sim_worker *w, const struct msg_step *m)
     for (uint32_t i = 0; i < m->admits.n; i++)
         admit(s, w, &m->admits.p[i]);
     for (uint32_t i = 0; i < m->append_slots.n; i++)
-        push_page(s, slot_at(s, w, m->append_slots.p[i], true), m->append_pages.p[i]);
+        push_page(s, w, slot_at(s, w, m->append_slots.p[i], true), m->append_pages.p[i]);
 }
 
 static uint32_t crc_of(const struct sim *s, const struct sim_worker *w) {
@@ -279,7 +291,7 @@ void gpu_poison(struct sim *s) {
             struct sim_proc *p = l ? l->end[0].proc : NULL;
             /* Only in the session that both believe in: a later one starts with other memory. */
             if (!p || !l->end[0].is_up || l->end[0].session != l->end[1].session) continue;
-            for (uint32_t page = 0; page < s->cfg.n_pages; page++) {
+            for (uint32_t page = 0; page < pages_n(r->pages); page++) {
                 if (pages_refs(r->pages, page) > 0) continue;
                 uint64_t *kv = &p->worker->kv[(size_t)page * s->cfg.page_size];
                 if (*kv == UINT64_MAX - 1) continue;

@@ -208,7 +208,7 @@ void proc_start(struct sim *s, struct sim_proc *p) {
     if (p->role == ROLE_ROUTER) start_router(s, p);
     if (p->role == ROLE_TOKENIZER_WORKER) start_tokenizer(p);
     if (p->role == ROLE_DETOKENIZER) start_detok(s, p);
-    if (p->role == ROLE_GPU_WORKER) gpu_reset(s, p->worker);
+    if (p->role == ROLE_GPU_WORKER) gpu_born(s, p->worker);
     if (p->role != ROLE_SCHEDULER) bus_open(s, p, scheduler(s));
 }
 
@@ -245,12 +245,12 @@ void proc_hello(struct sim *s, const struct sim_link *l, struct msg_hello *out) 
                               .endpoint = BY_STR("ipc://sim")};
     if (p->role != ROLE_GPU_WORKER) return;
     out->model = (struct msg_model){.n_vocab = worker_n_vocab(s->shared->tokenizer_worker),
-                                    .context_len = SIM_SEQ_MAX,
+                                    .context_len = p->worker->context_len,
                                     .is_encoder = s->cfg.is_encoder,
                                     .n_embed = SIM_EMBED,
                                     .pools_all = s->cfg.pools_all};
     out->capacity = (struct msg_capacity){.page_size = s->cfg.page_size,
-                                          .n_pages = s->cfg.n_pages,
+                                          .n_pages = p->worker->n_pages,
                                           .n_slots = s->cfg.n_slots,
                                           .step_tokens_max = s->cfg.step_tokens,
                                           .rank = p->worker->rank,

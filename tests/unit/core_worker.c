@@ -51,7 +51,7 @@ static uint64_t *w_kv(struct world *w, struct w_worker *k, struct w_slot *s, uin
     assert_true(pos / w->page_size < s->n_pages);
     uint32_t page = s->pages[pos / w->page_size];
     assert_true(page < k->n_pages);
-    assert_true(pos < k->context_len);
+    assert_true(pos < k->context_len); /* a worker would end its session */
     return &k->kv[(size_t)page * w->page_size + pos % w->page_size];
 }
 

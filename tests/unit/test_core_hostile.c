@@ -263,6 +263,27 @@ TEST(a_rank_of_another_page_size_is_refused) {
     world_stop(&w);
 }
 
+/* The last rank's hello alone said how long sequences may be, and another rank had less memory. */
+TEST(a_group_holds_what_its_smallest_rank_can) {
+    UNUSED_STATE;
+    struct world w = {0};
+    world_start(&w);
+    w_worker_kill(&w, 0);
+    struct msg_hello h = {
+        .role = ROLE_GPU_WORKER,
+        .epoch = 9,
+        .model = {.n_vocab = W_VOCAB, .context_len = 50},
+        .capacity = {
+            .page_size = 4, .n_pages = 100, .n_slots = 1, .step_tokens_max = 100, .world = 2}};
+    core_on_up(w.core, w.now, 100, &h);
+    h.capacity.rank = 1;
+    h.model.context_len = 80;
+    core_on_up(w.core, w.now, 101, &h);
+    w_submit(&w, 1, 0, 60, 10);
+    assert_int_equal(w.req[1].code, BY_ETOOLONG);
+    world_stop(&w);
+}
+
 TEST(results_that_make_no_sense_end_the_session_not_the_scheduler) {
     UNUSED_STATE;
     struct world w = {0};
@@ -284,5 +305,5 @@ TEST(results_that_make_no_sense_end_the_session_not_the_scheduler) {
 
 TESTS(RUN(nonsense_is_dropped_and_nothing_breaks),
       RUN(a_worker_that_lies_about_its_capacity_is_refused),
-      RUN(a_rank_of_another_page_size_is_refused),
+      RUN(a_rank_of_another_page_size_is_refused), RUN(a_group_holds_what_its_smallest_rank_can),
       RUN(results_that_make_no_sense_end_the_session_not_the_scheduler));

@@ -82,7 +82,7 @@ TEST(a_prompt_beyond_the_cache_is_refused) {
     w_submit(&w, 2, 0, 60, 100); /* runs up to what fits */
     w_run(&w);
     assert_int_equal(w.req[1].code, BY_ETOOLONG);
-    assert_int_equal(w.req[2].sample[0].n, 5);
+    assert_int_equal(w.req[2].sample[0].n, 4);
     assert_int_equal(w.req[2].sample[0].finish, FINISH_LENGTH);
     world_stop(&w);
 }
