@@ -233,6 +233,8 @@ enum journal_result journal_take(struct journal_entry *e, const struct msg_text 
     if (t->pos > s->n_ids || t->offset > s->text.n) return JOURNAL_GAP;
     uint32_t skip_ids = BY_MIN(s->n_ids - t->pos, t->ids.n);
     size_t skip_text = BY_MIN(s->text.n - (size_t)t->offset, t->text.n);
+    /* The end of a copy that is behind: what it made of its last ids the client has as they went on. */
+    if ((uint64_t)t->pos + t->ids.n < s->n_ids) skip_text = t->text.n;
     bool has_logprobs = t->logprobs.n == t->ids.n && t->ids.n;
     e->has_text = true;
     take_prompt(e, t);

@@ -108,6 +108,21 @@ TEST(an_end_does_not_take_back_what_was_delivered) {
     journal_release(&j);
 }
 
+/* The same, and the copy ended in the middle of a character that the client had whole: the mark for the half of it was longer
+ * than that character, and its last byte went out behind it. Found by the simulation. */
+TEST(the_end_of_a_copy_that_is_behind_has_no_text) {
+    UNUSED_STATE;
+    struct journal j;
+    journal_init(&j, 5);
+    struct journal_entry *e = put(&j, 1);
+    text(e, 0, 2, 0);
+    struct msg_text end = {
+        .pos = 1, .offset = 1, .text = BY_STR("\xEF\xBF\xBD"), .finish = FINISH_ABORT};
+    assert_int_equal(journal_take(e, &end), JOURNAL_NEWS);
+    assert_true(by_str_eqz(by_buf_str(&e->samples[0].text), "ab"));
+    journal_release(&j);
+}
+
 TEST(a_request_that_was_sent_says_what_it_has) {
     UNUSED_STATE;
     struct journal j;
@@ -134,4 +149,5 @@ TESTS(RUN(what_came_twice_counts_once),
       RUN(prompt_logprobs_are_put_together_from_chunks_of_any_size),
       RUN(an_id_is_its_first_requests_until_that_is_over),
       RUN(an_end_does_not_take_back_what_was_delivered),
+      RUN(the_end_of_a_copy_that_is_behind_has_no_text),
       RUN(a_request_that_was_sent_says_what_it_has));
