@@ -279,10 +279,10 @@ void core_on_message(struct core *c, uint64_t now_ns, uint32_t peer, const struc
         intake_ack(c, p, &m->ack);
         break;
     case MSG_pause:
-        intake_pause(c, &m->pause.name, true);
+        intake_pause(c, p, &m->pause.name, true);
         break;
     case MSG_unpause:
-        intake_pause(c, &m->unpause.name, false);
+        intake_pause(c, p, &m->unpause.name, false);
         break;
     default:
         dump_ask(c, p, &m->ask);

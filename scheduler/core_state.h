@@ -122,7 +122,8 @@ void intake_tokenized(struct core *c, struct core_peer *from, const struct msg_t
 void intake_ack(struct core *c, struct core_peer *from, const struct msg_ack *m);
 void intake_cancel(struct core *c, struct core_peer *from, const struct msg_cancel *m);
 void intake_finish(struct core *c, struct core_peer *from, const struct msg_finish *m);
-void intake_pause(struct core *c, const struct msg_name *name, bool is_paused);
+void intake_pause(struct core *c, struct core_peer *from, const struct msg_name *name,
+                  bool is_paused);
 /* Does it suit the model, whatever its length? Answers 0 at once until a model is known. */
 BY_MUST_USE int intake_check(struct core *c, struct req *req, struct by_err *err);
 

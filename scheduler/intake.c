@@ -209,13 +209,17 @@ static void bury_unknown(struct core *c, const struct msg_name *name) {
     if (life) book_bury(&c->book, life, name->rid, c->now_ns + CORE_TOMB_MS * BY_NS_PER_MS, 0);
 }
 
+/* Routers name their requests by their own epoch, and speak for no others. */
+static bool is_own(struct core *c, const struct core_peer *from, const struct msg_name *name) {
+    if (from->epoch == name->epoch) return true;
+    core_strange(c, from, "a word on another router's request");
+    return false;
+}
+
 void intake_ack(struct core *c, struct core_peer *from, const struct msg_ack *m) {
     struct req *req;
     enum book_state state = book_find(&c->book, &m->name, &req);
-    if (from->epoch != m->name.epoch) {
-        core_strange(c, from, "an ack for another router's request");
-        return;
-    }
+    if (!is_own(c, from, &m->name)) return;
     if (state == BOOK_NEW && m->is_final) bury_unknown(c, &m->name);
     if (state != BOOK_LIVE) return;
     if (m->sample < req->n_seqs) {
@@ -241,10 +245,7 @@ void intake_cancel(struct core *c, struct core_peer *from, const struct msg_canc
             core_fail(c, req, BY_EINTERNAL, "the detokenizer cannot follow this request");
         return;
     }
-    if (from->epoch != m->name.epoch) {
-        core_strange(c, from, "a cancel for another router's request");
-        return;
-    }
+    if (!is_own(c, from, &m->name)) return;
     if (state == BOOK_NEW) bury_unknown(c, &m->name);
     if (state != BOOK_LIVE) return;
     c->counts.n_cancelled++;
@@ -302,8 +303,10 @@ static void unpause_seq(struct core *c, struct seq *s) {
     tenants_run(&c->tenants, s->req->tenant);
 }
 
-void intake_pause(struct core *c, const struct msg_name *name, bool is_paused) {
+void intake_pause(struct core *c, struct core_peer *from, const struct msg_name *name,
+                  bool is_paused) {
     struct req *req;
+    if (!is_own(c, from, name)) return;
     if (book_find(&c->book, name, &req) != BOOK_LIVE || req->is_paused == is_paused) return;
     req->is_paused = is_paused;
     for (uint32_t i = 0; i < req->n_seqs; i++) {

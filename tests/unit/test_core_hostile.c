@@ -284,6 +284,24 @@ TEST(a_group_holds_what_its_smallest_rank_can) {
     world_stop(&w);
 }
 
+/* Both routers count their requests from 1. A pause was taken from any of them; an ack and a cancel were not. */
+TEST(a_router_speaks_for_its_own_requests_only) {
+    UNUSED_STATE;
+    struct world w = {0};
+    world_start(&w);
+    w_up(&w, 2000, ROLE_ROUTER, w.epoch + 1);
+    w_submit(&w, 1, 0, 10, 10);
+    struct msg_name name = {w.epoch, 1};
+    struct msg says[] = {{.kind = MSG_pause, .pause.name = name},
+                         {.kind = MSG_ack, .ack = {.name = name, .is_final = true}},
+                         {.kind = MSG_cancel, .cancel.name = name}};
+    for (uint32_t i = 0; i < BY_COUNTOF(says); i++)
+        core_on_message(w.core, w.now, 2000, &says[i]);
+    w_run(&w);
+    w_assert_whole(&w, 1);
+    world_stop(&w);
+}
+
 TEST(results_that_make_no_sense_end_the_session_not_the_scheduler) {
     UNUSED_STATE;
     struct world w = {0};
@@ -306,4 +324,5 @@ TEST(results_that_make_no_sense_end_the_session_not_the_scheduler) {
 TESTS(RUN(nonsense_is_dropped_and_nothing_breaks),
       RUN(a_worker_that_lies_about_its_capacity_is_refused),
       RUN(a_rank_of_another_page_size_is_refused), RUN(a_group_holds_what_its_smallest_rank_can),
+      RUN(a_router_speaks_for_its_own_requests_only),
       RUN(results_that_make_no_sense_end_the_session_not_the_scheduler));
