@@ -60,11 +60,19 @@ static uint64_t number_in(const char *path) {
     return n;
 }
 
+static pid_t opener; /* CUDA's devices are no child's */
+
 extern "C" {
 
 int port_open(struct port **out, uint32_t index, struct port_device *device, struct by_err *err) {
     if (index > 1)
         return by_fail(err, BY_EINVAL, "--device cuda:%u: this machine has 2 emulated devices",
+                       index);
+    if (!opener) opener = getpid();
+    if (opener != getpid())
+        return by_fail(err, BY_EUNAVAILABLE,
+                       "--device cuda:%u: initialization error (forked from a process that has a "
+                       "device, emulated)",
                        index);
     struct port *p = new port();
     p->limit = number("BANYAN_EMU_BYTES", UINT64_C(8) << 30);
