@@ -115,9 +115,10 @@ static __device__ __forceinline__ void begin_scores(float (&s)[KEYS / 8][4],
 
 /* Begins o += p · v. */
 template <int T, int D>
-static __device__ __forceinline__ void
-begin_sums(float (&out)[D / 8][4], const uint32_t (&p)[KEYS / 16][4], uint32_t values) {
+static __device__ __forceinline__ void begin_sums(float (&out)[D / 8][4],
+                                                  uint32_t (&p)[KEYS / 16][4], uint32_t values) {
     wgmma_settle(out);
+    wgmma_settle(p);
     wgmma_fence();
     for (int k = 0; k < KEYS / 16; k++)
         for (int d = 0; d < D / 64; d++)
@@ -133,6 +134,7 @@ static __device__ __forceinline__ void multiply(const struct attend &a, const st
     uint32_t q[D / 16][4], p[KEYS / 16][4], base = t.from / KEYS * KEYS, item = 0;
     struct carried c = carry(a, t, head);
     load_queries<T, D>(a, t, head, q);
+    wgmma_settle(q);
     wait_full(ring, item);
     begin_scores<T, D>(s, q, slot_of(ring, item));
     wgmma_wait<0>();
@@ -151,6 +153,7 @@ static __device__ __forceinline__ void multiply(const struct attend &a, const st
         weigh(a, c, base, s, shrink);
         wgmma_wait<0>();
         wgmma_settle(out);
+        wgmma_settle(p);
         give_back(ring, item);
         shrink_sums(out, shrink);
         for (int k = 0; k < KEYS / 16; k++)

@@ -82,10 +82,16 @@ template <int N> static __device__ __forceinline__ void wgmma_wait(void) {
     asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(N) : "memory");
 }
 
-/* Keeps the compiler from moving what uses d to the other side. */
+/* Keeps the compiler from moving what makes or uses these registers to the other side: of sums, and of what is multiplied, which a
+ * product reads until it is waited for. */
 template <int N> static __device__ __forceinline__ void wgmma_settle(float (&d)[N][4]) {
     for (int j = 0; j < N; j++)
         asm volatile("" : "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])::"memory");
+}
+
+template <int N> static __device__ __forceinline__ void wgmma_settle(uint32_t (&a)[N][4]) {
+    for (int j = 0; j < N; j++)
+        asm volatile("" : "+r"(a[j][0]), "+r"(a[j][1]), "+r"(a[j][2]), "+r"(a[j][3])::"memory");
 }
 
 #define WGMMA_D4(j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])

@@ -193,7 +193,7 @@ template <int N> static inline void copies_wait(void) {
 template <int N> static inline void wgmma_wait(void) {
     emu_wgmma_wait(N);
 }
-template <int N> static inline void wgmma_settle(float (&)[N][4]) {
+template <class T, int N> static inline void wgmma_settle(T (&)[N][4]) {
 }
 template <int N> static inline void registers_give(void) {
 }
