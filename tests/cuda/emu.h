@@ -6,9 +6,9 @@
  *
  * What it shows: wrong indexes, missing barriers between lanes and warps (emu_order turns the order round: what depends on
  * it differs), divergent barriers (told, not hung), shared memory too small (exact size, poisoned, seen by the address
- * sanitizer), grids that no device takes. Of what is asynchronous (wgmma.cuh) that it is waited for: lanes that go backward
- * have it done at the last moment, lanes that go forward at once. What it cannot: true races in device memory, speed,
- * rounding of the device's own expf and tanhf.
+ * sanitizer), grids that no device takes, sums of tensor cores cut off where theirs are. Of what is asynchronous (wgmma.cuh)
+ * that it is waited for: lanes that go backward have it done at the last moment, lanes that go forward at once. What it cannot:
+ * true races in device memory, speed, rounding of the device's own expf and tanhf.
  * Owner: the test program; one thread. */
 #ifndef TESTS_CUDA_EMU_H
 #define TESTS_CUDA_EMU_H
@@ -117,6 +117,8 @@ struct emu_fragments {
     uint16_t rows[32][8];
 };
 struct emu_fragments *emu_warp_fragments(void); /* the warp's */
+/* sum + a[0] b[0] + … + a[n - 1] b[n - 1], cut off n_extra bits behind the 24 of the largest of them (emu_tensor.cc). */
+float emu_tensor_sum(float sum, const float *a, const float *b, uint32_t n, uint32_t n_extra);
 
 template <class Number>
 static inline void emu_mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
@@ -128,12 +130,14 @@ static inline void emu_mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t
     __syncwarp();
     for (uint32_t i = 0; i < 4; i++) {
         uint32_t row = lane / 4 + 8 * (i / 2), col = lane % 4 * 2 + i % 2;
+        float x[16], y[16];
         for (uint32_t k = 0; k < 16; k++) {
-            uint32_t at = k % 8 / 2, x = f->a[row % 8 * 4 + at][row / 8 + 2 * (k / 8)],
-                     y = f->b[col * 4 + at][k / 8];
-            d[i] +=
-                number((uint16_t)(x >> (16 * (k % 2)))) * number((uint16_t)(y >> (16 * (k % 2))));
+            uint32_t at = k % 8 / 2, from = 16 * (k % 2);
+            x[k] = number((uint16_t)(f->a[row % 8 * 4 + at][row / 8 + 2 * (k / 8)] >> from));
+            y[k] = number((uint16_t)(f->b[col * 4 + at][k / 8] >> from));
         }
+        for (uint32_t k = 0; k < 16; k += 8) /* as an A100 does, which cuts off most */
+            d[i] = emu_tensor_sum(d[i], x + k, y + k, 8, 1);
     }
     __syncwarp();
 }

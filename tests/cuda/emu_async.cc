@@ -166,13 +166,11 @@ static void do_product(const struct product &p) {
                 (uint16_t)(f->a[lane / 4 * 4 + k % 8 / 2][h + 2 * (k / 8)] >> (16 * (k % 2))));
     for (uint32_t n = 0; n < 64; n++) {
         if (n % 8 / 2 != lane % 4) continue;
-        float *d = p.d[n / 8] + n % 2, sums[2] = {p.adds ? d[0] : 0, p.adds ? d[2] : 0};
-        for (uint32_t k = 0; k < 16; k++) {
-            float b = p.number(number_at(p, n, k));
-            sums[0] += a[0][k] * b;
-            sums[1] += a[1][k] * b;
-        }
-        d[0] = sums[0], d[2] = sums[1];
+        float *d = p.d[n / 8] + n % 2, b[16];
+        for (uint32_t k = 0; k < 16; k++)
+            b[k] = p.number(number_at(p, n, k));
+        for (uint32_t h = 0; h < 2; h++)
+            d[2 * h] = emu_tensor_sum(p.adds ? d[2 * h] : 0, a[h], b, 16, 2);
     }
     __syncwarp();
 }
