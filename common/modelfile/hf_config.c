@@ -37,11 +37,11 @@ static void read_sizes(struct by_config *c, struct by_model_info *m,
     m->norm_eps = by_config_f64(
         c, "rms_norm_eps|layer_norm_eps|layer_norm_epsilon|norm_epsilon|norm_eps", m->norm_eps);
     m->is_tied = by_config_bool(c, "tie_word_embeddings", false);
-    if (!m->ffn && (is_family(m, "gpt2") || is_family(m, "falcon")) && m->hidden <= BY_HIDDEN_MAX)
+    const bool is_bigcode = is_family(m, "gpt_bigcode"), is_falcon = is_family(m, "falcon");
+    if (!m->ffn && (is_family(m, "gpt2") || is_bigcode || is_falcon) && m->hidden <= BY_HIDDEN_MAX)
         m->ffn = 4 * m->hidden;
-    if (is_family(m, "falcon") && !by_config_bool(c, "new_decoder_architecture", false)) {
+    if (is_bigcode || (is_falcon && !by_config_bool(c, "new_decoder_architecture", false)))
         m->n_kv_heads = by_config_bool(c, "multi_query", true) ? 1 : m->n_heads;
-    }
     if (!m->head_dim && m->n_heads) m->head_dim = m->hidden / m->n_heads;
 }
 
@@ -74,7 +74,7 @@ static void read_flags(struct by_config *c, struct by_model_info *m) {
     m->logit_scale = by_config_f64(c, "logit_scale", 1);
     m->attn_scale = by_config_f64(c, "attention_multiplier", 0);
     double divided = by_config_f64(c, "logits_scaling", 0);
-    if (divided > 0) m->logit_scale = 1 / divided;
+    if (divided > 0) m->logit_scale = is_family(m, "hyperclovax") ? divided : 1 / divided;
     double scalar = by_config_f64(c, "query_pre_attn_scalar", 0);
     if (scalar > 0) m->attn_scale = 1 / sqrt(scalar);
     if (by_config_bool(c, "_embed_sqrt", false)) m->embed_scale = sqrt((double)m->hidden);

@@ -66,6 +66,8 @@ static const struct by_family families[] = {
     {"granite", "granite", false, true, 4096, 11008, 32, 32, 32000, 2048,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"attention_multiplier\":1,"
      "\"tie_word_embeddings\":false}"},
+    {"hyperclovax", NULL, false, false, 4096, 11008, 32, 32, 32000, 2048,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"tie_word_embeddings\":false}"},
     {"seed_oss", "seed_oss", false, false, 4096, 27648, 64, 80, 155136, 524288,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":8,\"head_dim\":128,"
      "\"attention_bias\":true,\"tie_word_embeddings\":false}"},
@@ -103,12 +105,26 @@ static const struct by_family families[] = {
     {"stablelm", "stablelm", false, false, 2560, 6912, 32, 32, 50304, 4096,
      "{\"layer_norm_eps\":1e-5,\"rope_theta\":10000,\"num_key_value_heads\":32,"
      "\"partial_rotary_factor\":0.25,\"tie_word_embeddings\":false}"},
+    {"phi", "phi2", false, false, 2048, 8192, 24, 32, 51200, 2048,
+     "{\"layer_norm_eps\":1e-5,\"rope_theta\":10000,\"partial_rotary_factor\":0.5,"
+     "\"hidden_act\":\"gelu_new\",\"parallel_attn\":true,\"attention_bias\":true,"
+     "\"mlp_bias\":true,\"tie_word_embeddings\":false}"},
+    {"nemotron", "nemotron", false, false, 6144, 24576, 32, 48, 256000, 4096,
+     "{\"norm_eps\":1e-5,\"rope_theta\":10000,\"partial_rotary_factor\":0.5,"
+     "\"hidden_act\":\"relu2\",\"tie_word_embeddings\":false}"},
+    {"jais2", "jais2", false, false, 3328, 26624, 32, 26, 150272, 8192,
+     "{\"layer_norm_eps\":1e-5,\"rope_theta\":10000,\"hidden_act\":\"relu2\","
+     "\"attention_bias\":true,\"mlp_bias\":true,\"tie_word_embeddings\":false}"},
     {"starcoder2", "starcoder2", false, false, 3072, 12288, 30, 24, 49152, 4096,
      "{\"norm_epsilon\":1e-5,\"rope_theta\":10000,\"num_key_value_heads\":2,\"use_bias\":true,"
      "\"sliding_window\":null,\"hidden_act\":\"gelu_pytorch_tanh\",\"tie_word_embeddings\":true}"},
     {"gpt2", "gpt2", false, false, 768, 0, 12, 12, 50257, 1024,
      "{\"layer_norm_epsilon\":1e-5,\"activation_function\":\"gelu_new\",\"attention_bias\":true,"
      "\"mlp_bias\":true,\"_no_rope\":true,\"tie_word_embeddings\":true}"},
+    {"gpt_bigcode", "starcoder", false, false, 768, 0, 12, 12, 50257, 1024,
+     "{\"layer_norm_epsilon\":1e-5,\"activation_function\":\"gelu_pytorch_tanh\","
+     "\"multi_query\":true,\"attention_bias\":true,\"mlp_bias\":true,\"_no_rope\":true,"
+     "\"tie_word_embeddings\":true}"},
     {"gpt_neox", "gptneox", false, false, 6144, 24576, 44, 64, 50432, 2048,
      "{\"layer_norm_eps\":1e-5,\"hidden_act\":\"gelu\",\"rotary_pct\":0.25,"
      "\"rotary_emb_base\":10000,\"use_parallel_residual\":true,\"attention_bias\":true,"

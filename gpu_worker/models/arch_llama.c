@@ -7,6 +7,18 @@ const struct family family_mistral = {.name = "mistral"};
 const struct family family_ministral = {.name = "ministral"};
 const struct family family_smollm3 = {.name = "smollm3"};
 const struct family family_granite = {.name = "granite"};
+/* Granite with norms behind as well, unless the config says no. */
+static void adjust_hyperclovax(struct arch *a, const struct by_model_info *m,
+                               const struct by_json *config) {
+    const struct by_json *v = config ? by_json_get(config, "use_post_norm") : NULL;
+    (void)m;
+    if (v && !by_json_bool(v)) a->names[ROLE_POST_ATTN_NORM] = a->names[ROLE_POST_FFN_NORM] = NULL;
+}
+const struct family family_hyperclovax = {
+    .name = "hyperclovax",
+    .names = {{ROLE_POST_ATTN_NORM, "post_norm1"}, {ROLE_POST_FFN_NORM, "post_norm2"}},
+    .adjust = adjust_hyperclovax,
+};
 const struct family family_helium = {.name = "helium"};
 const struct family family_ernie4_5 = {.name = "ernie4_5"};
 const struct family family_seed_oss = {

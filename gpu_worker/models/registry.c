@@ -16,6 +16,8 @@ static const struct family *const families[] = {
     &family_seed_oss,    &family_ernie4_5,      &family_arcee,      &family_cohere2,
     &family_olmo3,       &family_exaone4,       &family_ministral,  &family_vaultgemma,
     &family_glm4_moe,    &family_glm4_moe_lite, &family_solar_open, &family_dots1,
+    &family_phi,         &family_nemotron,      &family_jais2,      &family_gpt_bigcode,
+    &family_hyperclovax,
 };
 
 /* Llama's names, which most families share, and GGUF's, which all do. */

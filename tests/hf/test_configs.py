@@ -203,6 +203,10 @@ def granite(r):
             "residual_multiplier": r.choice([1.0, 0.22]), "attention_multiplier": r.choice([1.0, 0.0625])}
 
 
+def hyperclovax(r):
+    return {**granite(r), "use_post_norm": r.choice(FLAG)}
+
+
 def seed_oss(r):
     return {**llama(r), "attention_out_bias": r.choice(FLAG)}
 
@@ -289,6 +293,22 @@ def stablelm(r):
             "use_parallel_residual": r.choice(FLAG), "hidden_act": r.choice(ACTS)}
 
 
+def phi(r):
+    v = base(r, "layer_norm_eps", given=False)
+    return {**v, **rope(r, partial=True), "qk_layernorm": r.choice(FLAG), "hidden_act": r.choice(ACTS)}
+
+
+def nemotron(r):
+    v = base(r, "norm_eps")
+    kinds = () if IS_4 else tuple(SCALINGS)  # transformers 4 does not look at them
+    return {**v, **rope(r, True, kinds), "attention_bias": r.choice(FLAG), "mlp_bias": r.choice(FLAG), "hidden_act": r.choice([*ACTS, "relu2"])}
+
+
+def jais2(r):
+    v = base(r, "layer_norm_eps")
+    return {**v, **rope(r), "attention_bias": r.choice(FLAG), "mlp_bias": r.choice(FLAG), "hidden_act": r.choice([*ACTS, "relu2"])}
+
+
 def starcoder2(r):
     v = base(r, "norm_epsilon", given=False)
     return {**v, **rope(r), "use_bias": r.choice(FLAG), "sliding_window": r.choice(WINDOW), "hidden_act": r.choice(ACTS)}
@@ -300,6 +320,12 @@ def gpt2(r):
             "n_inner": r.choice([None, 40, 96]), "vocab_size": N_VOCAB, "activation_function": r.choice(ACTS),
             "layer_norm_epsilon": r.choice(EPS), "tie_word_embeddings": r.choice(FLAG), "scale_attn_weights": r.choice([True, True, False]),
             "scale_attn_by_inverse_layer_idx": r.choice([False, False, True]), "bos_token_id": 0, "eos_token_id": 1}
+
+
+def gpt_bigcode(r):
+    v = gpt2(r)
+    v.pop("scale_attn_by_inverse_layer_idx")
+    return {**v, "multi_query": r.choice(FLAG)}
 
 
 def gpt_neox(r):
@@ -402,7 +428,8 @@ FAMILIES = {f.__name__: f for f in (
     llama, mistral, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, gemma, gemma2, gemma3_text, helium, smollm3, granite, olmo2,
     cohere, glm4, phi3, stablelm, starcoder2, gpt2, gpt_neox, opt, falcon, deepseek_v2, deepseek_v3, gpt_oss,
     glm4_moe, glm4_moe_lite, solar_open, dots1,
-    glm, seed_oss, ernie4_5, arcee, cohere2, olmo3, exaone4, ministral, vaultgemma)}
+    glm, seed_oss, ernie4_5, arcee, cohere2, olmo3, exaone4, ministral, vaultgemma,
+    phi, nemotron, jais2, gpt_bigcode, hyperclovax)}
 # What no file may leave out, or transformers would make a model of its default size.
 KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "head_dim",
         "max_position_embeddings", "moe_intermediate_size", "shared_expert_intermediate_size", "n_embd", "n_head", "n_layer",
@@ -429,7 +456,7 @@ def make(config, path, seed):
     read = transformers.AutoConfig.from_pretrained(path)
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(read, attn_implementation="eager", dtype=torch.float32).eval()
-    less_one = config["model_type"].startswith(("gemma", "vaultgemma"))
+    less_one = config["model_type"].startswith(("gemma", "vaultgemma", "nemotron"))
     for name, p in [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if n.endswith("correction_bias"))]:
         if p.dim() > 1:
             p.data.normal_(0, 1.3 * max(p.shape[-1], 1) ** -0.5)
@@ -517,6 +544,7 @@ def test_the_text_model_inside_another_is_found(name, tmp_path):
             "num_key_value_heads": 1, "vocab_size": N_VOCAB, "max_position_embeddings": 128}
     if kind != "qwen2":
         text["head_dim"] = 16
+    name = name.split()[0]
     config = getattr(transformers, f"{name}Config")(text_config=text, **more)
     config._attn_implementation = "eager"
     torch.manual_seed(3)

@@ -71,6 +71,8 @@ TEST(what_is_not_known_is_named) {
             "{\"rope_type\":\"default\"},\"sliding_attention\":{\"rope_type\":\"linear\","
             "\"factor\":2}}}",
             "layers with a window");
+    refused("{\"model_type\":\"phi\",\"tie_word_embeddings\":true," SIZES "}",
+            "tie_word_embeddings");
     refused("{\"model_type\":\"falcon\",\"alibi\":true," SIZES "}", "alibi");
     refused("{\"model_type\":\"opt\",\"word_embed_proj_dim\":32," SIZES "}", "word_embed_proj_dim");
     refused("{\"model_type\":\"opt\",\"do_layer_norm_before\":false," SIZES "}",
