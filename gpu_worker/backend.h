@@ -160,7 +160,14 @@ struct kv_shape {
 
 struct rope_table; /* cos and sin by position, backend memory: see rope_new below */
 
-/* q and k of each row: optional norm a head, rotation; then k and v into the pages. q turns in place. */
+/* What queries are multiplied by, so that softmax stays sharp over many keys: 1 + beta * ln(1 + position / every), the quotient
+ * a whole number. every 0: nothing. */
+struct growth {
+    float beta;
+    uint32_t every;
+};
+
+/* q and k of each row: optional norm a head, rotation, q's growth; then k and v into the pages. q turns in place. */
 struct op_kv_write {
     float *x; /* [rows, ld]: q heads at q_col, k heads at k_col, v heads at v_col */
     uint32_t ld, q_col, k_col, v_col;
@@ -168,6 +175,8 @@ struct op_kv_write {
     /* over each head's columns (qk_whole: over all of q, all of k), or NULL */
     const struct norm *q_norm, *k_norm;
     bool qk_whole;
+    bool norm_is_last; /* the norms come after the rotation; not with qk_whole */
+    struct growth q_growth;
     const struct rope_table *rope; /* NULL: none */
     bool is_interleaved;           /* pairs (2i, 2i+1), else (i, i + n_rot/2) */
     uint32_t q_rot_col, k_rot_col; /* first turned column within a head */

@@ -123,6 +123,7 @@ static void put_rope(struct writer *w) {
     put_f64(w, "rope.scaling.yarn_beta_slow", "beta_slow");
     if (is_family(w, "gpt_oss")) put_bool(w, "truncate", false);
     put_mscale(w);
+    put_f64(w, "attention.temperature_scale", "llama_4_scaling_beta");
     put_i64(w, "rope.scaling.original_context_length", "original_max_position_embeddings");
     by_buf_addc(&w->text, '}');
 }
@@ -132,9 +133,12 @@ static void put_windows(struct writer *w) {
     static const char name[] = "attention.sliding_window_pattern";
     const struct by_gguf_key *k = by_gguf_key(w->g, key_of(w, name));
     struct by_gguf_array a = {0};
-    if ((is_family(w, "exaone4") || is_family(w, "dots1")) &&
-        !by_gguf_key(w->g, key_of(w, "attention.sliding_window")))
-        by_buf_addz(&w->text, ",\"sliding_window\":null");
+    static const char *const may_have_none[] = {"exaone4", "mistral", "dots1"};
+    for (size_t i = 0; i < BY_COUNTOF(may_have_none); i++) {
+        if (is_family(w, may_have_none[i]) &&
+            !by_gguf_key(w->g, key_of(w, "attention.sliding_window")))
+            by_buf_addz(&w->text, ",\"sliding_window\":null");
+    }
     put_i64(w, "attention.sliding_window", "sliding_window");
     put_f64(w, "rope.freq_base_swa", "rope_local_base_freq");
     if (w->rc || !k) return;
@@ -311,6 +315,8 @@ static const char *family_of(const struct by_gguf *g, const char *arch, const st
     char key[96];
     snprintf(key, sizeof key, "%s.expert_count", arch);
     if (f && strcmp(f->name, "llama") == 0 && by_gguf_key(g, key)) return "mixtral";
+    snprintf(key, sizeof key, "%s.attention.temperature_scale", arch);
+    if (f && strcmp(f->name, "ministral3") == 0 && !by_gguf_key(g, key)) return "mistral";
     snprintf(key, sizeof key, "%s.attention.sliding_window", arch);
     if (f && strcmp(f->name, "olmo2") == 0 && by_gguf_key(g, key)) return "olmo3";
     if (f && strcmp(f->name, "deepseek_v2") == 0 && is_corrected(g, arch)) return "deepseek_v3";

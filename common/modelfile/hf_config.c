@@ -121,6 +121,20 @@ static uint32_t read_factors(struct by_config *c, const struct by_json *j, const
     return n;
 }
 
+static void read_growth(struct by_config *scaling, struct by_model_info *m) {
+    m->query_growth = by_config_f64(scaling, "llama_4_scaling_beta", 0);
+    if (m->query_growth != 0)
+        m->query_growth_every = by_config_u32(scaling, "original_max_position_embeddings", 0);
+}
+
+/* With an alpha "dynamic" is another base at all lengths. */
+static void read_alpha(struct by_config *scaling, struct by_model_info *m) {
+    double alpha = by_config_f64(scaling, "alpha", 0);
+    if (m->rope.kind != BY_ROPE_DYNAMIC || !(alpha > 0) || m->head_dim <= 2) return;
+    m->rope.kind = BY_ROPE_PLAIN;
+    m->rope.theta *= pow(alpha, (double)m->head_dim / (m->head_dim - 2));
+}
+
 /* The scaling's own keys: a reader over that object alone. */
 static void read_scaling(struct by_config *c, struct by_model_info *m,
                          const struct by_json *scaling) {
@@ -128,6 +142,8 @@ static void read_scaling(struct by_config *c, struct by_model_info *m,
     struct by_rope *rope = &m->rope;
     struct by_str name = by_config_str(&s, "rope_type|type");
     if (name.n) rope->kind = rope_kind(&s, name);
+    if (is_family(m, "ministral3")) read_growth(&s, m);
+    if (is_family(m, "hunyuan_v1_dense")) read_alpha(&s, m);
     if (rope->kind == BY_ROPE_PLAIN) {
         c->rc = s.rc;
         return;
@@ -153,8 +169,8 @@ static void read_scaling(struct by_config *c, struct by_model_info *m,
 
 /* transformers 5 puts all of rope into rope_parameters, for some families one object a kind of layer. */
 static const struct by_json *rope_object(struct by_config *c, struct by_model_info *m) {
-    const struct by_json *p = by_config_find(c, "rope_parameters");
-    if (!p) return by_config_find(c, "rope_scaling");
+    const struct by_json *p = by_config_find(c, "rope_parameters|rope_scaling");
+    if (!p) return NULL;
     const struct by_json *full = by_json_get(p, "full_attention"),
                          *local = by_json_get(p, "sliding_attention");
     if (!local) return full ? full : p;

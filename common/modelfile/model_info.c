@@ -15,6 +15,12 @@ static const struct by_family families[] = {
     {"ministral", NULL, false, true, 4096, 14336, 32, 32, 32000, 131072,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":8,"
      "\"sliding_window\":4096,\"tie_word_embeddings\":false}"},
+    {"ministral3", "mistral3", false, true, 4096, 14336, 34, 32, 131072, 262144,
+     "{\"rms_norm_eps\":1e-5,\"num_key_value_heads\":8,\"head_dim\":128,\"sliding_window\":null,"
+     "\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":1000000,\"factor\":16,"
+     "\"original_max_position_embeddings\":16384,\"beta_fast\":32,\"beta_slow\":1,"
+     "\"mscale\":1,\"mscale_all_dim\":1,\"llama_4_scaling_beta\":0.1},"
+     "\"tie_word_embeddings\":false}"},
     {"mixtral", NULL, false, true, 4096, 14336, 32, 32, 32000, 131072,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":1000000,\"num_key_value_heads\":8,"
      "\"num_local_experts\":8,\"num_experts_per_tok\":2,\"norm_topk_prob\":true,"
@@ -66,6 +72,8 @@ static const struct by_family families[] = {
     {"granite", "granite", false, true, 4096, 11008, 32, 32, 32000, 2048,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"attention_multiplier\":1,"
      "\"tie_word_embeddings\":false}"},
+    {"hunyuan_v1_dense", "hunyuan-dense", false, false, 4096, 11008, 32, 32, 290943, 2048,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"tie_word_embeddings\":false}"},
     {"hyperclovax", NULL, false, false, 4096, 11008, 32, 32, 32000, 2048,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"tie_word_embeddings\":false}"},
     {"seed_oss", "seed_oss", false, false, 4096, 27648, 64, 80, 155136, 524288,
@@ -405,7 +413,7 @@ static int check_scales(const struct by_model_info *m, const char *where, struct
     } scales[] = {
         {"attention scale", m->attn_scale},    {"embedding scale", m->embed_scale},
         {"residual scale", m->residual_scale}, {"logit scale", m->logit_scale},
-        {"expert scale", m->moe.routed_scale},
+        {"expert scale", m->moe.routed_scale}, {"growth of queries", m->query_growth},
     };
     for (size_t i = 0; i < BY_COUNTOF(scales); i++) {
         if (isfinite(scales[i].value) && fabs(scales[i].value) <= 1e6) continue;

@@ -150,10 +150,13 @@ struct by_model_info {
     bool is_parallel; /* attention and feed-forward read the same normed input */
 
     struct by_rope rope;
-    uint32_t sliding_window;                         /* 0: none */
-    uint8_t layer_flags[BY_LAYERS_MAX];              /* enum by_layer_flag */
-    double attn_softcap, final_softcap;              /* 0: none */
-    double attn_scale;                               /* of q . k; always set */
+    uint32_t sliding_window;            /* 0: none */
+    uint8_t layer_flags[BY_LAYERS_MAX]; /* enum by_layer_flag */
+    double attn_softcap, final_softcap; /* 0: none */
+    double attn_scale;                  /* of q . k; always set */
+    /* queries are multiplied by 1 + query_growth * ln(1 + position / every), the quotient a whole number; every 0: not */
+    double query_growth;
+    uint32_t query_growth_every;
     double embed_scale, residual_scale, logit_scale; /* 1: none */
 
     struct by_moe_info moe;

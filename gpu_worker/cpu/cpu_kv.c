@@ -169,24 +169,30 @@ static void norm_heads(struct lane *l, const struct norm *n, float *x, uint32_t 
         l->cpu->k->norm(n, x + h * dim, dim, x + h * dim, false, 1);
 }
 
+static void turn_heads(struct lane *l, const struct op_kv_write *o, float *q, float *k,
+                       uint32_t p) {
+    struct rope_table *t = (struct rope_table *)o->rope; /* grows behind its lock */
+    by_assert(p < t->n_positions);
+    if (p >= atomic_load_explicit(&t->n_made, memory_order_acquire)) rope_make(t, p + 1);
+    const float *c = t->cos + (size_t)p * t->n_half, *sn = t->sin + (size_t)p * t->n_half;
+    for (uint32_t h = 0; h < o->n_heads; h++)
+        l->cpu->k->rotate(q + h * o->q_dim + o->q_rot_col, c, sn, 2 * t->n_half, o->is_interleaved);
+    for (uint32_t h = 0; h < o->kv.n_kv_heads; h++)
+        l->cpu->k->rotate(k + h * o->kv.k_dim + o->k_rot_col, c, sn, 2 * t->n_half,
+                          o->is_interleaved);
+}
+
 static void write_row(struct lane *l, const struct op_kv_write *o, const struct cpu_kv_layout *y,
                       const struct seq_rows *s, uint32_t row) {
     float *x = o->x + (size_t)row * o->ld, *q = x + o->q_col, *k = x + o->k_col;
+    const uint32_t p = o->positions[row];
+    if (o->rope && o->norm_is_last) turn_heads(l, o, q, k, p);
     norm_heads(l, o->q_norm, q, o->n_heads, o->q_dim, o->qk_whole);
     norm_heads(l, o->k_norm, k, o->kv.n_kv_heads, o->kv.k_dim, o->qk_whole);
-    if (o->rope) {
-        struct rope_table *t = (struct rope_table *)o->rope; /* grows behind its lock */
-        uint32_t p = o->positions[row];
-        by_assert(p < t->n_positions);
-        if (p >= atomic_load_explicit(&t->n_made, memory_order_acquire)) rope_make(t, p + 1);
-        const float *c = t->cos + (size_t)p * t->n_half, *sn = t->sin + (size_t)p * t->n_half;
-        for (uint32_t h = 0; h < o->n_heads; h++)
-            l->cpu->k->rotate(q + h * o->q_dim + o->q_rot_col, c, sn, 2 * t->n_half,
-                              o->is_interleaved);
-        for (uint32_t h = 0; h < o->kv.n_kv_heads; h++)
-            l->cpu->k->rotate(k + h * o->kv.k_dim + o->k_rot_col, c, sn, 2 * t->n_half,
-                              o->is_interleaved);
-    }
+    if (o->rope && !o->norm_is_last) turn_heads(l, o, q, k, p);
+    if (o->q_growth.every && p >= o->q_growth.every)
+        l->cpu->k->scale(q, o->n_heads * o->q_dim,
+                         1 + o->q_growth.beta * logf((float)(1 + p / o->q_growth.every)));
     put_token(o, y, s, row);
 }
 

@@ -20,7 +20,8 @@ struct kv_args {
     float *x;
     uint32_t ld, q_col, k_col, v_col, n_heads, q_dim, q_rot_col, k_rot_col;
     struct head_norm q_norm, k_norm;
-    bool is_whole, is_interleaved;
+    bool is_whole, is_interleaved, norm_is_last;
+    struct growth q_growth;
     const float *cos, *sin; /* NULL: no rotation */
     uint32_t n_half;
     uint32_t n_kv_heads, k_dim, v_dim, page_size, room; /* room: floats of shared memory a warp */
@@ -102,7 +103,7 @@ static __device__ void store_head(const struct kv_args &a, const float *v, uint3
     }
 }
 
-/* Query or key head h of the row, normed and turned, in shared memory. */
+/* Query or key head h of the row, normed and turned or turned and normed, in shared memory. */
 static __device__ void make_head(const struct kv_args &a, const float *x, uint32_t h, bool is_q,
                                  float *v, struct moments m, uint32_t position) {
     const struct head_norm &n = is_q ? a.q_norm : a.k_norm;
@@ -110,15 +111,18 @@ static __device__ void make_head(const struct kv_args &a, const float *x, uint32
     for (uint32_t i = threadIdx.x % 32; i < dim; i += 32)
         v[i] = x[(size_t)h * dim + i];
     __syncwarp();
+    if (a.cos && a.norm_is_last) turn_head(a, v + (is_q ? a.q_rot_col : a.k_rot_col), position);
     if (n.w) norm_head(n, v, dim, n.w + at, n.b ? n.b + at : NULL, a.is_whole, m);
-    if (a.cos) turn_head(a, v + (is_q ? a.q_rot_col : a.k_rot_col), position);
+    if (a.cos && !a.norm_is_last) turn_head(a, v + (is_q ? a.q_rot_col : a.k_rot_col), position);
 }
 
 static __device__ void turn_query(const struct kv_args &a, float *x, uint32_t h, float *v,
                                   struct moments m, uint32_t turn) {
+    float grown = 1;
     make_head(a, x, h, true, v, m, turn);
+    if (a.q_growth.every) grown += a.q_growth.beta * logf((float)(1 + turn / a.q_growth.every));
     for (uint32_t i = threadIdx.x % 32; i < a.q_dim; i += 32)
-        x[(size_t)h * a.q_dim + i] = v[i];
+        x[(size_t)h * a.q_dim + i] = v[i] * grown;
 }
 
 /* Key and value of row r into its page. */
@@ -178,6 +182,7 @@ extern "C" void cuda_kv_write(struct lane *l, const struct op_kv_write *o) {
     a.q_rot_col = o->q_rot_col, a.k_rot_col = o->k_rot_col;
     a.q_norm = head_norm_of(o->q_norm), a.k_norm = head_norm_of(o->k_norm);
     a.is_whole = o->qk_whole, a.is_interleaved = o->is_interleaved;
+    a.norm_is_last = o->norm_is_last, a.q_growth = o->q_growth;
     if (o->rope && o->rope->n_half)
         a.cos = o->rope->cos, a.sin = o->rope->sin, a.n_half = o->rope->n_half;
     a.n_kv_heads = o->kv.n_kv_heads, a.k_dim = o->kv.k_dim, a.v_dim = o->kv.v_dim;

@@ -85,6 +85,7 @@ struct arch {
     bool is_parallel;           /* attention and feed-forward read the same x, both are added */
     bool is_post_ln;            /* the post norms take x + f(x) and give the new x (BERT) */
     bool qk_whole;              /* q and k norms go over all heads at once */
+    bool qk_norm_is_last;       /* q and k are normed after they have turned */
     bool is_encoder;            /* every token sees every other; no output matrix */
     bool ffn_norm_is_attn_norm; /* parallel families with one norm for both */
     struct layout layout;

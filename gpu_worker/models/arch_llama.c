@@ -5,6 +5,7 @@
 const struct family family_llama = {.name = "llama"};
 const struct family family_mistral = {.name = "mistral"};
 const struct family family_ministral = {.name = "ministral"};
+const struct family family_ministral3 = {.name = "ministral3"};
 const struct family family_smollm3 = {.name = "smollm3"};
 const struct family family_granite = {.name = "granite"};
 /* Granite with norms behind as well, unless the config says no. */
@@ -24,5 +25,10 @@ const struct family family_ernie4_5 = {.name = "ernie4_5"};
 const struct family family_seed_oss = {
     .name = "seed_oss",
     .gguf = {{ROLE_FFN_NORM, "post_attention_norm"}},
+};
+const struct family family_hunyuan_v1_dense = {
+    .name = "hunyuan_v1_dense",
+    .qk_norm_is_last = true,
+    .names = {{ROLE_Q_NORM, "self_attn.query_layernorm"}, {ROLE_K_NORM, "self_attn.key_layernorm"}},
 };
 const struct family family_arcee = {.name = "arcee", .is_ungated = true};

@@ -19,7 +19,7 @@ enum { FAMILY_NAMES_MAX = 24 };
 struct family {
     const char *name; /* transformers' model_type */
     enum norm_kind norm;
-    bool is_ungated, is_post_ln, qk_whole, is_encoder, ffn_norm_is_attn_norm;
+    bool is_ungated, is_post_ln, qk_whole, qk_norm_is_last, is_encoder, ffn_norm_is_attn_norm;
     struct layout layout;
     const char *layer_prefix;                 /* NULL: Llama's */
     struct role_name names[FAMILY_NAMES_MAX]; /* where they differ from Llama's */
@@ -39,7 +39,7 @@ extern const struct family family_llama, family_mistral, family_smollm3, family_
     family_falcon, family_deepseek_v2, family_deepseek_v3, family_gpt_oss, family_bert, family_glm,
     family_seed_oss, family_ernie4_5, family_arcee, family_cohere2, family_olmo3, family_exaone4,
     family_ministral, family_vaultgemma, family_phi, family_nemotron, family_jais2,
-    family_gpt_bigcode, family_hyperclovax;
+    family_gpt_bigcode, family_hyperclovax, family_ministral3, family_hunyuan_v1_dense;
 extern const struct family family_glm4_moe, family_glm4_moe_lite, family_solar_open, family_dots1;
 
 #endif

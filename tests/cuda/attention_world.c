@@ -56,6 +56,7 @@ static void write_rounded(struct attention_world *w, struct op_kv_write *write) 
     }
     write->q_norm = write->k_norm = NULL;
     write->rope = NULL;
+    write->q_growth.every = 0;
     RUN_OP(w->b, kv_write, write);
 }
 
@@ -74,6 +75,8 @@ void attention_run(struct attention_world *w, const struct seq_rows *seqs, uint3
                                 .q_norm = w->q_norm,
                                 .k_norm = w->k_norm,
                                 .qk_whole = k->is_whole,
+                                .norm_is_last = k->norm_is_last,
+                                .q_growth = k->q_growth,
                                 .rope = is_plain(k) ? NULL : w->rope,
                                 .is_interleaved = k->is_interleaved,
                                 .q_rot_col = k->is_latent ? k->v_dim : 0,

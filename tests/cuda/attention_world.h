@@ -14,7 +14,8 @@ struct attention_case {
     enum kv_dtype dtype;
     float softcap, scale; /* scale 0: 0.3 */
     float q_size;         /* of plain queries, 0: 1; scores stay as large */
-    bool has_sinks, is_full, is_latent, is_whole, is_interleaved;
+    bool has_sinks, is_full, is_latent, is_whole, is_interleaved, norm_is_last;
+    struct growth q_growth;
     bool is_plain;   /* no norm, no rotation: both backends keep the same keys */
     bool is_on_grid; /* that, and keys and values are numbers that FP8 keeps as they are */
     enum norm_kind kind;

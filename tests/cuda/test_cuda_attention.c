@@ -63,7 +63,16 @@ static const struct attention_case cases[] = {
      .n = {5, 2, 1},
      .is_whole = true,
      .kind = NORM_LAYER,
-     .has_sinks = true}};
+     .has_sinks = true},
+    {.n_heads = 4,
+     .n_kv_heads = 2,
+     .k_dim = 16,
+     .v_dim = 16,
+     .page_size = 16,
+     .done = {0, 290, 63},
+     .n = {5, 2, 2},
+     .norm_is_last = true,
+     .q_growth = {0.5f, 32}}};
 
 TEST(attention_sees_what_it_should) {
     UNUSED_STATE;

@@ -107,6 +107,13 @@ def ministral(r):
     return {**v, "layer_types": layer_types(r, v["num_hidden_layers"])} if v["sliding_window"] else v
 
 
+def ministral3(r):
+    v = {**base(r), "sliding_window": r.choice(WINDOW), "hidden_act": r.choice(ACTS)}
+    kind, length = r.choice(["yarn", "yarn", "default"]), r.choice([8, 16, 64])
+    turns = {"rope_type": kind, "rope_theta": r.choice([10000.0, 1e6]), **(yarn(r) if kind == "yarn" else {})}
+    return {**v, "rope_parameters": {**turns, "original_max_position_embeddings": length, "llama_4_scaling_beta": r.choice([0.1, 1.5])}}
+
+
 def mixtral(r):
     n = r.choice([2, 5, 8])
     return {**mistral(r), "num_local_experts": n, "num_experts_per_tok": r.randint(1, min(n, 3))}
@@ -201,6 +208,16 @@ def smollm3(r):
 def granite(r):
     return {**llama(r), "embedding_multiplier": r.choice([1.0, 12.0]), "logits_scaling": r.choice([1.0, 8.0, 0.5]),
             "residual_multiplier": r.choice([1.0, 0.22]), "attention_multiplier": r.choice([1.0, 0.0625])}
+
+
+def hunyuan_v1_dense(r):
+    v = {**llama(r)}
+    v.pop("mlp_bias")
+    alpha = {"type" if IS_4 else "rope_type": "dynamic", "alpha": r.choice([2.0, 1000.0])}
+    for key in ("rope_parameters", "rope_scaling"):
+        if v.get(key) and r.random() < 0.6:
+            v[key] = {**({"rope_theta": v[key]["rope_theta"]} if "rope_theta" in v[key] else {}), **alpha}
+    return v
 
 
 def hyperclovax(r):
@@ -429,7 +446,7 @@ FAMILIES = {f.__name__: f for f in (
     cohere, glm4, phi3, stablelm, starcoder2, gpt2, gpt_neox, opt, falcon, deepseek_v2, deepseek_v3, gpt_oss,
     glm4_moe, glm4_moe_lite, solar_open, dots1,
     glm, seed_oss, ernie4_5, arcee, cohere2, olmo3, exaone4, ministral, vaultgemma,
-    phi, nemotron, jais2, gpt_bigcode, hyperclovax)}
+    phi, nemotron, jais2, gpt_bigcode, hyperclovax, ministral3, hunyuan_v1_dense)}
 # What no file may leave out, or transformers would make a model of its default size.
 KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "head_dim",
         "max_position_embeddings", "moe_intermediate_size", "shared_expert_intermediate_size", "n_embd", "n_head", "n_layer",
@@ -530,6 +547,7 @@ AROUND = {  # config class: model_type of the text, what the outer config has be
     "Gemma3": ("gemma3_text", {"vision_config": {**VISION, "model_type": "siglip_vision_model"}, "mm_tokens_per_image": 4}),
     "Llava": ("llama", {"vision_config": {**VISION, "model_type": "clip_vision_model"}, "tie_word_embeddings": True}),
     "Mistral3": ("mistral", {"vision_config": {**VISION, "model_type": "pixtral", "head_dim": 16}}),
+    "Mistral3 of Ministral3": ("ministral3", {"vision_config": {**VISION, "model_type": "pixtral", "head_dim": 16}}),
     "InternVL": ("qwen2", {"vision_config": {**VISION, "model_type": "internvl_vision", "image_size": [28, 28], "patch_size": [14, 14]}}),
     "Idefics3": ("llama", {"vision_config": VISION}),
     "Voxtral": ("llama", {"audio_config": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}}),

@@ -280,8 +280,38 @@ TEST(embeddings_are_the_rows_of_the_file) {
 
 /* ---- rotation ---- */
 
-static void check_rotation(bool is_interleaved, uint32_t n_rot, uint32_t rot_col, bool qk_whole) {
+/* a turn of a head of doubles, by hand */
+static void turn_by_hand(const struct op_kv_write *o, const float *freq, uint32_t n_rot,
+                         uint32_t position, double *v) {
+    for (uint32_t i = 0; i < n_rot / 2; i++) {
+        uint32_t a = o->q_rot_col + (o->is_interleaved ? 2 * i : i),
+                 b = o->is_interleaved ? a + 1 : a + n_rot / 2;
+        double angle = (double)((float)position * freq[i]), c = 1.5 * cos(angle),
+               s = 1.5 * sin(angle);
+        double va = v[a], vb = v[b];
+        v[a] = va * c - vb * s;
+        v[b] = vb * c + va * s;
+    }
+}
+
+static void norm_by_hand(const struct norm *n, double *v, uint32_t dim) {
+    double sum = 0;
+    for (uint32_t d = 0; d < dim; d++)
+        sum += v[d] * v[d];
+    for (uint32_t d = 0; d < dim; d++)
+        v[d] = v[d] / sqrt(sum / dim + (double)n->eps) * (double)n->w[d];
+}
+
+struct rotation {
+    bool is_interleaved, qk_whole, norm_is_last;
+    uint32_t n_rot, rot_col;
+    struct growth growth;
+};
+
+static void check_rotation(const struct rotation *k) {
     enum { HEADS = 3, KV = 1, DIM = 24 };
+    const bool qk_whole = k->qk_whole;
+    const uint32_t n_rot = k->n_rot, rot_col = k->rot_col;
     float freq[12];
     for (uint32_t i = 0; i < n_rot / 2; i++)
         freq[i] = powf(100, -2 * (float)i / (float)n_rot);
@@ -308,8 +338,10 @@ static void check_rotation(bool is_interleaved, uint32_t n_rot, uint32_t rot_col
                              .q_norm = &qn,
                              .k_norm = &kn,
                              .qk_whole = qk_whole,
+                             .norm_is_last = k->norm_is_last,
+                             .q_growth = k->growth,
                              .rope = rope,
-                             .is_interleaved = is_interleaved,
+                             .is_interleaved = k->is_interleaved,
                              .q_rot_col = rot_col,
                              .k_rot_col = rot_col,
                              .kv = kv,
@@ -320,23 +352,21 @@ static void check_rotation(bool is_interleaved, uint32_t n_rot, uint32_t rot_col
                              .n = N};
     RUN_OP(world.b, kv_write, &op);
     for (uint32_t r = 0; r < N; r++) {
+        double grown = 1;
+        if (k->growth.every)
+            grown += (double)k->growth.beta * log(1 + positions[r] / k->growth.every);
         for (uint32_t h = 0; h < HEADS; h++) {
             double v[DIM];
             const float *whole = before + r * LD + COL, *head = whole + h * DIM;
             for (uint32_t d = 0; d < DIM; d++)
-                v[d] = qk_whole ? world_norm_of(&qn, whole, HEADS * DIM, h * DIM + d)
-                                : world_norm_of(&qn, head, DIM, d);
-            for (uint32_t i = 0; i < n_rot / 2; i++) {
-                uint32_t a = rot_col + (is_interleaved ? 2 * i : i),
-                         b = is_interleaved ? a + 1 : a + n_rot / 2;
-                double angle = (double)((float)positions[r] * freq[i]), c = 1.5 * cos(angle),
-                       s = 1.5 * sin(angle);
-                double va = v[a], vb = v[b];
-                v[a] = va * c - vb * s;
-                v[b] = vb * c + va * s;
-            }
+                v[d] = qk_whole          ? world_norm_of(&qn, whole, HEADS * DIM, h * DIM + d)
+                       : k->norm_is_last ? (double)head[d]
+                                         : world_norm_of(&qn, head, DIM, d);
+            turn_by_hand(&op, freq, n_rot, positions[r], v);
+            if (k->norm_is_last) norm_by_hand(&qn, v, DIM);
             for (uint32_t d = 0; d < DIM; d++)
-                assert_near((double)x[r * LD + COL + h * DIM + d], v[d], 4e-6, 4, "a turned head");
+                assert_near((double)x[r * LD + COL + h * DIM + d], v[d] * grown, 4e-6, 4,
+                            "a turned head");
         }
     }
     by_free(before);
@@ -349,10 +379,18 @@ static void check_rotation(bool is_interleaved, uint32_t n_rot, uint32_t rot_col
 
 TEST(heads_are_normed_and_turned) {
     UNUSED_STATE;
-    for (int k = 0; k < 4; k++) {
-        check_rotation(k & 1, 24, 0, k & 2);
-        check_rotation(k & 1, 12, 0, k & 2);
-        check_rotation(k & 1, 10, 14, k & 2);
+    static const uint32_t turned[3][2] = {{24, 0}, {12, 0}, {10, 14}};
+    for (int i = 0; i < 4 * 3; i++) {
+        struct rotation k = {.is_interleaved = i & 1,
+                             .qk_whole = i & 2,
+                             .n_rot = turned[i / 4][0],
+                             .rot_col = turned[i / 4][1]};
+        check_rotation(&k);
+        if (k.qk_whole) continue;
+        k.norm_is_last = true;
+        check_rotation(&k);
+        k.growth = (struct growth){0.1f, 300};
+        check_rotation(&k);
     }
 }
 

@@ -262,15 +262,23 @@ static void naive_kv_row(const struct op_kv_write *o, const struct seq_rows *q, 
     uint32_t position = o->positions[r], token = q->position + (r - q->first);
     if (o->qk_whole && o->q_norm) naive_norm_row(o->q_norm, qs, qs, o->n_heads * o->q_dim);
     if (o->qk_whole && o->k_norm) naive_norm_row(o->k_norm, ks, ks, kv->n_kv_heads * kv->k_dim);
+    const float grown =
+        o->q_growth.every
+            ? 1 + o->q_growth.beta * logf(1 + floorf((float)position / (float)o->q_growth.every))
+            : 1;
     for (uint32_t h = 0; h < o->n_heads; h++) {
         float *p = qs + (size_t)h * o->q_dim;
+        if (o->rope && o->norm_is_last) naive_turn(o, p + o->q_rot_col, position);
         if (!o->qk_whole && o->q_norm) naive_norm_row(o->q_norm, p, p, o->q_dim);
-        if (o->rope) naive_turn(o, p + o->q_rot_col, position);
+        if (o->rope && !o->norm_is_last) naive_turn(o, p + o->q_rot_col, position);
+        for (uint32_t i = 0; i < o->q_dim; i++)
+            p[i] *= grown;
     }
     for (uint32_t h = 0; h < kv->n_kv_heads; h++) {
         float *p = ks + (size_t)h * kv->k_dim, *slot = naive_slot(o->pool, kv, q, token, h);
+        if (o->rope && o->norm_is_last) naive_turn(o, p + o->k_rot_col, position);
         if (!o->qk_whole && o->k_norm) naive_norm_row(o->k_norm, p, p, kv->k_dim);
-        if (o->rope) naive_turn(o, p + o->k_rot_col, position);
+        if (o->rope && !o->norm_is_last) naive_turn(o, p + o->k_rot_col, position);
         memcpy(slot, p, kv->k_dim * sizeof *slot);
         memcpy(slot + kv->k_dim, row + o->v_col + (size_t)h * kv->v_dim, kv->v_dim * sizeof *slot);
     }

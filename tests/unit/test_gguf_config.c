@@ -39,13 +39,17 @@ static void add_bools(struct header *h, const char *name, const char *values, ui
     by_buf_add(&h->keys, values, n);
 }
 
+static void add_str_key(struct header *h, const char *name, const char *value) {
+    add_key(h, name, BY_GGUF_STR, "", 0);
+    add_str(&h->keys, value);
+}
+
 static void begin(struct header *h, const char *arch) {
     uint32_t item = BY_GGUF_STR;
     uint64_t n = 40;
     by_buf_init(&h->keys, 1 << 16);
     h->n = 0;
-    add_key(h, "general.architecture", BY_GGUF_STR, "", 0);
-    add_str(&h->keys, arch);
+    add_str_key(h, "general.architecture", arch);
     add_key(h, "tokenizer.ggml.tokens", BY_GGUF_ARRAY, &item, sizeof item);
     by_buf_add(&h->keys, &n, sizeof n);
     for (uint64_t i = 0; i < n; i++)
@@ -227,10 +231,31 @@ TEST(blocks_that_guess_further_tokens_are_no_layers) {
     assert_false(m.has_qk_norm);
 }
 
+/* ggml has one architecture for Ministral 3 and for Mistral Small 3.1 and later. */
+TEST(a_ministral_is_told_apart_by_its_growing_queries) {
+    UNUSED_STATE;
+    for (int has_growth = 0; has_growth < 2; has_growth++) {
+        struct header h;
+        begin(&h, "mistral3");
+        add_sizes(&h, "mistral3");
+        add_str_key(&h, "mistral3.rope.scaling.type", "yarn");
+        add_f32(&h, "mistral3.rope.scaling.factor", 16);
+        add_u32(&h, "mistral3.rope.scaling.original_context_length", 64);
+        if (has_growth) add_f32(&h, "mistral3.attention.temperature_scale", 0.5f);
+        struct by_model_info m = read_header(&h);
+        assert_string_equal(m.family, has_growth ? "ministral3" : "mistral");
+        assert_int_equal(m.query_growth_every, has_growth ? 64 : 0);
+        assert_true(m.query_growth == (has_growth ? 0.5 : 0));
+        assert_true(m.rope.kind == BY_ROPE_YARN && m.rope.is_interleaved);
+        assert_int_equal(m.sliding_window, 0);
+    }
+}
+
 TESTS(RUN(blocks_that_guess_further_tokens_are_no_layers), RUN(a_llama_with_experts_is_a_mixtral),
       RUN(deepseek_is_told_apart_by_its_scores_and_keeps_its_head_parts),
       RUN(granite_divides_its_logits_and_command_r_multiplies),
       RUN(a_head_without_a_key_is_its_share_of_the_hidden_size),
       RUN(windows_are_every_layers_but_each_nth_or_a_list),
       RUN(a_file_without_the_key_has_no_window),
+      RUN(a_ministral_is_told_apart_by_its_growing_queries),
       RUN(falcons_architecture_follows_from_its_key_value_heads));

@@ -3,6 +3,8 @@
 
 #include "tests/unit/test.h"
 
+#include <math.h>
+
 static struct by_model_info read_text(const char *text) {
     const struct by_json_limits lim = {.bytes_max = 1 << 20, .depth_max = 16};
     struct by_json *config = NULL;
@@ -106,10 +108,34 @@ TEST(norms_of_q_and_k_are_an_option) {
     assert_true(read_text("{\"model_type\":\"qwen3\",\"use_qk_norm\":false}").has_qk_norm);
 }
 
+/* Hunyuan's "dynamic" rope does not change with the length when it has an alpha: it is another base. */
+TEST(hunyuans_alpha_is_a_base) {
+    UNUSED_STATE;
+    struct by_model_info m = read_text("{\"model_type\":\"hunyuan_v1_dense\",\"head_dim\":128,"
+                                       "\"rope_scaling\":{\"type\":\"dynamic\","
+                                       "\"alpha\":1000.0,\"factor\":1.0}}");
+    assert_int_equal(m.rope.kind, BY_ROPE_PLAIN);
+    assert_true(fabs(m.rope.theta - 11158839.9) < 0.1);
+    m = read_text("{\"model_type\":\"hunyuan_v1_dense\",\"rope_scaling\":{\"type\":\"dynamic\","
+                  "\"factor\":2.0}}");
+    assert_int_equal(m.rope.kind, BY_ROPE_DYNAMIC);
+}
+
+TEST(ministral3s_queries_grow_and_mistrals_do_not) {
+    UNUSED_STATE;
+    struct by_model_info m = read_text("{\"model_type\":\"ministral3\"}");
+    assert_true(m.query_growth == 0.1 && m.query_growth_every == 16384);
+    assert_true(m.rope.kind == BY_ROPE_YARN && m.rope.attention_factor == 1);
+    m = read_text("{\"model_type\":\"mistral\",\"rope_parameters\":{\"rope_type\":\"default\","
+                  "\"llama_4_scaling_beta\":0.1,\"original_max_position_embeddings\":64}}");
+    assert_int_equal(m.query_growth_every, 0);
+}
+
 TESTS(RUN(a_switch_that_the_family_does_not_know_switches_nothing),
       RUN(which_layers_have_experts_may_be_a_list), RUN(norms_of_q_and_k_are_an_option),
       RUN(null_is_no_window_and_nothing_is_the_familys),
       RUN(a_window_that_the_family_does_not_know_is_none),
       RUN(sizes_that_a_text_config_leaves_out_are_transformers),
-      RUN(smollm3s_windows_are_where_no_rope_is),
+      RUN(smollm3s_windows_are_where_no_rope_is), RUN(hunyuans_alpha_is_a_base),
+      RUN(ministral3s_queries_grow_and_mistrals_do_not),
       RUN(exaone4s_layers_without_a_window_do_not_turn_unless_there_are_no_windows));
