@@ -169,10 +169,9 @@ static void put_mla(struct writer *w) {
     int64_t key = get_i64(w, "attention.key_length_mla", get_i64(w, "attention.key_length", 0));
     int64_t value =
         get_i64(w, "attention.value_length_mla", get_i64(w, "attention.value_length", 0));
-    by_buf_addf(&w->text,
-                ",\"qk_rope_head_dim\":%" PRId64 ",\"qk_nope_head_dim\":%" PRId64
-                ",\"v_head_dim\":%" PRId64,
-                rope, BY_MAX(key - rope, (int64_t)0), value);
+    by_buf_addf(&w->text, ",\"qk_rope_head_dim\":%" PRId64 ",\"qk_nope_head_dim\":%" PRId64, rope,
+                BY_MAX(key - rope, (int64_t)0));
+    if (value) by_buf_addf(&w->text, ",\"v_head_dim\":%" PRId64, value);
     put_i64(w, "attention.kv_lora_rank", "kv_lora_rank");
     if (by_gguf_key(w->g, key_of(w, "attention.q_lora_rank")))
         put_i64(w, "attention.q_lora_rank", "q_lora_rank");

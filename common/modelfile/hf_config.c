@@ -59,6 +59,15 @@ static void read_act(struct by_config *c, struct by_model_info *m) {
     if (is_family(m, "gemma") && m->act == BY_ACT_GELU) m->act = BY_ACT_GELU_TANH;
 }
 
+/* MiniCPM's: null is none. */
+static void read_depth_scales(struct by_config *c, struct by_model_info *m) {
+    double depth = by_config_f64(c, "scale_depth", 0),
+           width = by_config_f64(c, "dim_model_base", 0);
+    m->embed_scale = by_config_f64(c, "scale_emb", 1);
+    if (depth > 0 && m->n_layers) m->residual_scale = depth / sqrt((double)m->n_layers);
+    if (width > 0 && m->hidden) m->logit_scale = width / (double)m->hidden;
+}
+
 static void read_flags(struct by_config *c, struct by_model_info *m) {
     m->has_attn_bias =
         by_config_bool(c, "attention_bias|qkv_bias|use_qkv_bias|use_bias|enable_bias|bias", false);
@@ -78,6 +87,7 @@ static void read_flags(struct by_config *c, struct by_model_info *m) {
     double scalar = by_config_f64(c, "query_pre_attn_scalar", 0);
     if (scalar > 0) m->attn_scale = 1 / sqrt(scalar);
     if (by_config_bool(c, "_embed_sqrt", false)) m->embed_scale = sqrt((double)m->hidden);
+    if (is_family(m, "minicpm3")) read_depth_scales(c, m);
     m->pos_offset = by_config_u32(c, "_pos_offset", 0);
     m->n_types = by_config_u32(c, "type_vocab_size", 0);
     const struct by_json *labels = by_config_find(c, "id2label");
@@ -346,11 +356,12 @@ static void read_moe(struct by_config *c, struct by_model_info *m) {
 
 static void read_mla(struct by_config *c, struct by_model_info *m) {
     if (!c->defaults || !knows(c, "kv_lora_rank")) return;
+    const uint32_t head = m->n_heads ? m->hidden / m->n_heads : 0;
     m->mla = (struct by_mla_info){.q_rank = by_config_u32(c, "q_lora_rank", 0),
                                   .kv_rank = by_config_u32(c, "kv_lora_rank", 0),
                                   .nope_dim = by_config_u32(c, "qk_nope_head_dim", 0),
                                   .rope_dim = by_config_u32(c, "qk_rope_head_dim", 0),
-                                  .v_dim = by_config_u32(c, "v_head_dim", 0)};
+                                  .v_dim = by_config_u32(c, "v_head_dim", head)};
 }
 
 /* ---- special ids, quantisation ---- */

@@ -90,6 +90,9 @@ static const struct by_family families[] = {
     {"olmo3", NULL, false, false, 4096, 11008, 32, 32, 50304, 2048,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":500000,\"sliding_window\":4096,"
      "\"sliding_window_pattern\":4,\"_local_unscaled\":true,\"tie_word_embeddings\":false}"},
+    {"exaone", "exaone", false, false, 4096, 14336, 32, 32, 102400, 4096,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":500000,\"num_key_value_heads\":8,"
+     "\"tie_word_embeddings\":false}"},
     {"exaone4", "exaone4", false, false, 4096, 16384, 32, 32, 102400, 2048,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"num_key_value_heads\":32,"
      "\"sliding_window\":4096,\"sliding_window_pattern\":4,\"_rope_in_windows\":true,"
@@ -182,6 +185,14 @@ static const struct by_family families[] = {
      "\"sliding_window\":4096,\"max_window_layers\":62,\"_sigmoid\":true,"
      "\"_choice_bias\":true,\"norm_topk_prob\":false,\"moe_intermediate_size\":1408,"
      "\"first_k_dense_replace\":0,\"tie_word_embeddings\":false}"},
+    {"minicpm3", "minicpm3", false, false, 2560, 6400, 62, 40, 73448, 32768,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"num_key_value_heads\":40,\"kv_lora_rank\":256,"
+     "\"q_lora_rank\":768,\"qk_nope_head_dim\":64,\"qk_rope_head_dim\":32,\"scale_emb\":12,"
+     "\"scale_depth\":1.4,\"dim_model_base\":256,\"tie_word_embeddings\":true}"},
+    {"youtu", NULL, true, true, 2048, 6144, 32, 16, 128256, 131072,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":16,\"kv_lora_rank\":512,"
+     "\"q_lora_rank\":1536,\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,\"v_head_dim\":128,"
+     "\"tie_word_embeddings\":true}"},
     {"gpt_oss", "gpt-oss", false, false, 2880, 2880, 36, 64, 201088, 131072,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":150000,\"num_key_value_heads\":8,\"head_dim\":64,"
      "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":32,\"beta_fast\":32,\"beta_slow\":1,"

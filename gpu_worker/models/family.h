@@ -39,7 +39,8 @@ extern const struct family family_llama, family_mistral, family_smollm3, family_
     family_falcon, family_deepseek_v2, family_deepseek_v3, family_gpt_oss, family_bert, family_glm,
     family_seed_oss, family_ernie4_5, family_arcee, family_cohere2, family_olmo3, family_exaone4,
     family_ministral, family_vaultgemma, family_phi, family_nemotron, family_jais2,
-    family_gpt_bigcode, family_hyperclovax, family_ministral3, family_hunyuan_v1_dense;
+    family_gpt_bigcode, family_hyperclovax, family_ministral3, family_hunyuan_v1_dense,
+    family_exaone, family_minicpm3, family_youtu;
 extern const struct family family_glm4_moe, family_glm4_moe_lite, family_solar_open, family_dots1;
 
 #endif

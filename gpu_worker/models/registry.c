@@ -53,6 +53,9 @@ static const struct family *const families[] = {
     &family_hyperclovax,
     &family_ministral3,
     &family_hunyuan_v1_dense,
+    &family_exaone,
+    &family_minicpm3,
+    &family_youtu,
 };
 
 /* Llama's names, which most families share, and GGUF's, which all do. */

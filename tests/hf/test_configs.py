@@ -261,6 +261,13 @@ def olmo3(r):
             "layer_types": layer_types(r, v["num_hidden_layers"])}
 
 
+def exaone(r):
+    v = llama(r)
+    for new, old in (("num_hidden_layers", "num_layers"), ("rms_norm_eps", "layer_norm_epsilon"), ("hidden_act", "activation_function")):
+        v[old] = v.pop(new)
+    return v
+
+
 def exaone4(r):
     v = {**base(r), **rope(r), "hidden_act": r.choice(ACTS), "sliding_window": r.choice(WINDOW)}
     if not v["sliding_window"]:
@@ -432,6 +439,26 @@ def dots1(r):
     return {**out, "layer_types": layer_types(r, v["num_hidden_layers"])} if out["sliding_window"] else out
 
 
+def youtu(r):
+    v = {**deepseek(r), "rope_interleave": r.choice([True, True, False])}
+    for key in ("n_routed_experts", "num_experts_per_tok", "n_shared_experts", "moe_intermediate_size", "first_k_dense_replace",
+                "routed_scaling_factor", "norm_topk_prob", "n_group", "topk_group"):
+        v.pop(key)
+    return v
+
+
+def minicpm3(r):
+    v = youtu(r)
+    v.pop("rope_interleave")
+    if r.random() < 0.5:
+        v.pop("rope_parameters", 0)
+        factors = [[round(r.uniform(1, 4), 2) for _ in range(v["qk_rope_head_dim"] // 2)] for _ in range(2)]
+        v["rope_scaling"] = {"type": "longrope", "short_factor": factors[0], "long_factor": factors[1],
+                             "original_max_position_embeddings": v["max_position_embeddings"]}
+    return {**v, "v_head_dim": r.choice([None, 8, 16]), "scale_emb": r.choice([1, 12]), "scale_depth": r.choice([None, 1.4]),
+            "dim_model_base": r.choice([None, 32])}
+
+
 def gpt_oss(r):
     v = base(r, dims=(16,))
     n = r.choice([4, 8])
@@ -446,9 +473,10 @@ FAMILIES = {f.__name__: f for f in (
     cohere, glm4, phi3, stablelm, starcoder2, gpt2, gpt_neox, opt, falcon, deepseek_v2, deepseek_v3, gpt_oss,
     glm4_moe, glm4_moe_lite, solar_open, dots1,
     glm, seed_oss, ernie4_5, arcee, cohere2, olmo3, exaone4, ministral, vaultgemma,
-    phi, nemotron, jais2, gpt_bigcode, hyperclovax, ministral3, hunyuan_v1_dense)}
+    phi, nemotron, jais2, gpt_bigcode, hyperclovax, ministral3, hunyuan_v1_dense,
+    exaone, minicpm3, youtu)}
 # What no file may leave out, or transformers would make a model of its default size.
-KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "head_dim",
+KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "head_dim",
         "max_position_embeddings", "moe_intermediate_size", "shared_expert_intermediate_size", "n_embd", "n_head", "n_layer",
         "n_positions", "ffn_dim", "word_embed_proj_dim", "num_experts", "num_local_experts", "n_routed_experts", "pad_token_id",
         "bos_token_id", "eos_token_id", "num_experts_per_tok", "n_shared_experts", "n_group", "topk_group", "use_sliding_window", "sliding_window"}
