@@ -222,6 +222,7 @@ int main(int argc, char **argv) {
     r->resume = resume_new(r->loop, (uint64_t)(o.resume_grace * 1000), (size_t)o.resume_bytes);
     journal_init(&r->journal, r->epoch);
     by_list_init(&r->unwritten);
+    by_strmap_init(&r->misspelt);
     by_buf_init(&r->scratch, REQUEST_ANSWER_MAX);
     if (open_all(&shell, &o, &err)) {
         by_proc_last_words(err.text);

@@ -50,6 +50,8 @@ static const struct row rows[] = {
     {"watermark", NULL, NEVER, 0, 0, 0},
     {"stream_interval", NULL, NEVER, 0, 0, 0},
 };
+/* OpenAI's two names of max_new_tokens. */
+static const char *const max_keys[] = {"max_tokens", "max_completion_tokens"};
 
 void params_init(struct params *p, uint32_t max_new_tokens) {
     *p = (struct params){
@@ -333,7 +335,6 @@ static int read_openai_logprobs(struct params *p, const struct by_json *body, bo
 
 int params_read_openai(struct params *p, const struct by_json *body, bool is_chat,
                        struct by_arena *arena, struct by_err *err) {
-    static const char *const max_keys[] = {"max_tokens", "max_completion_tokens"};
     int rc = 0;
     mark_top_k(p);
     for (size_t i = 0; i < BY_COUNTOF(rows) && !rc; i++) {
@@ -403,9 +404,14 @@ static void write_row(const struct row *r, struct by_buf *out) {
     }
 }
 
+const char *params_openai_name(size_t i) {
+    if (i < BY_COUNTOF(rows)) return rows[i].openai ? rows[i].openai : "";
+    i -= BY_COUNTOF(rows);
+    return i < BY_COUNTOF(max_keys) ? max_keys[i] : NULL;
+}
+
 void params_write_schema(bool is_openai, struct by_buf *out) {
-    static const char *const max_keys[][2] = {{"max_new_tokens", NULL},
-                                              {"max_tokens", "max_completion_tokens"}};
+    const size_t n_max = is_openai ? BY_COUNTOF(max_keys) : 1;
     for (size_t i = 0; i < BY_COUNTOF(rows); i++) {
         const char *name = is_openai ? rows[i].openai : rows[i].native;
         if (!name) continue;
@@ -413,7 +419,7 @@ void params_write_schema(bool is_openai, struct by_buf *out) {
         write_row(&rows[i], out);
         by_buf_addc(out, ',');
     }
-    for (size_t i = 0; i < 2 && max_keys[is_openai][i]; i++)
+    for (size_t i = 0; i < n_max; i++)
         by_buf_addf(out, "%s\"%s\":{\"type\":[\"integer\",\"null\"],\"minimum\":0,\"maximum\":%d}",
-                    i ? "," : "", max_keys[is_openai][i], LIMIT_TOKENS);
+                    i ? "," : "", is_openai ? max_keys[i] : "max_new_tokens", LIMIT_TOKENS);
 }

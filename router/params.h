@@ -34,6 +34,8 @@ BY_MUST_USE int params_read_openai(struct params *p, const struct by_json *body,
 BY_MUST_USE int params_read_ids(const struct by_json *list, const char *key, uint32_t n_max,
                                 struct by_arena *arena, struct msg_u32s *out, struct by_err *err);
 
+/* The i-th name that stands beside OpenAI's other fields: "" for one that does not, NULL behind the last. */
+const char *params_openai_name(size_t i);
 /* "name": {schema}, … of every parameter, as members of a JSON object (forms.h). */
 void params_write_schema(bool is_openai, struct by_buf *out);
 

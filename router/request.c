@@ -5,6 +5,7 @@
 #include "common/base/mem.h"
 #include "common/base/metrics.h"
 #include "common/base/rand.h"
+#include "router/misspelt.h"
 #include "router/request_log.h"
 #include "router/request_parts.h"
 
@@ -91,6 +92,8 @@ bool request_parse(struct request *q, const struct http1_request *r) {
     if (id->is_theirs) q->their_id = by_arena_copy(&q->arena, by_str_of(id->text));
     request_id_name(id, q->id);
     if (!rc) rc = request_read_body(&q->body, r, &err);
+    if (!rc && q->router->asks)
+        misspelt_tell(q->router->asks, q->body, r->path, &q->router->misspelt);
     if (!rc) return true;
     request_refuse(q, &err);
     return false;

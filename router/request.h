@@ -13,6 +13,7 @@
 #include "common/base/json.h"
 #include "router/api_error.h"
 #include "router/auth.h"
+#include "router/forms.h"
 #include "router/journal.h"
 #include "router/outlet.h"
 #include "router/parse_reasoning.h"
@@ -34,6 +35,8 @@ struct router { /* what every handler may see */
     uint64_t started_ns;    /* by the clock that nobody sets */
     const char *model_name; /* --served-model-name, or NULL: the model's path */
     struct auth *auth;
+    const struct form *asks;       /* of the route whose handler is running; NULL: nothing */
+    struct by_strmap misspelt;     /* fields whose misspelling the log has told (misspelt.h) */
     struct auth_key *caller;       /* of the request whose handler is running; NULL: no key */
     bool isolates_cache;           /* --isolate-cache */
     bool logs_requests, logs_text; /* --log-requests, --log-requests-text */

@@ -230,6 +230,7 @@ static void handle(struct router *r, struct conn *c, const struct http1_request 
     } else if (refused) {
         refuse(c, req, refused, "the API key is missing or wrong; send Authorization: Bearer KEY");
     } else if (found) {
+        r->asks = found->asks;
         found->handler(r, c, req);
     } else if (path_known) {
         refuse_method(c, req);

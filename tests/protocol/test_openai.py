@@ -3,6 +3,8 @@
 import openai
 import pytest
 
+from harness import Daemons
+
 HELLO = [{"role": "user", "content": "hello"}]
 
 
@@ -10,6 +12,38 @@ HELLO = [{"role": "user", "content": "hello"}]
 def client(server):
     with openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", max_retries=0) as c:
         yield c
+
+
+OPENAIS = """audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens metadata modalities model n
+parallel_tool_calls prediction presence_penalty prompt_cache_key prompt_cache_retention reasoning_effort response_format safety_identifier
+seed service_tier stop store stream stream_options temperature tool_choice tools top_logprobs top_p user verbosity web_search_options suffix
+echo best_of""".split()
+OTHERS = """add_generation_prompt add_special_tokens allowed_token_ids bad_words cache_salt chat_template chat_template_kwargs documents
+ignore_eos include_stop_str_in_output kv_transfer_params length_penalty logits_processors min_p min_tokens mm_processor_kwargs priority
+prompt_logprobs repetition_penalty request_id return_token_ids return_tokens_as_token_ids skip_special_tokens
+spaces_between_special_tokens stop_token_ids structured_outputs top_k truncate_prompt_tokens use_beam_search vllm_xargs
+cache_prompt dynatemp_range id_slot json_schema min_keep mirostat n_predict n_probs repeat_last_n repeat_penalty samplers typical_p xtc_threshold
+custom_logit_processor ebnf lora_path no_stop_trim regex return_hidden_states separate_reasoning stop_regex stream_reasoning
+num_ctx options keep_alive format think raw images system""".split()
+
+
+def test_a_misspelt_field_is_told_once_in_the_log_and_others_never():
+    """max_token, and the answer went on: like SGLang and vLLM we ignore what is no field, and nobody was told."""
+    with Daemons() as d:
+        log = lambda: (d.dir / "router.log").read_text()
+        for name in (*OPENAIS, *OTHERS):
+            for path, prompt in (("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}), ("/v1/completions", {"prompt": "hi"})):
+                assert d.post(path, {**prompt, name: None, "max_tokens": 1}).status == 200, name
+        d.ok("/v1/completions", {"prompt": "hi", "max_tokens": 1, **{f"max_token{i}" * 10: 1 for i in range(100)}})
+        assert "none and was ignored" not in log()
+        slips = {"max_token": 1, "temprature": 0, "logprob": True, "skip_special_token": False}
+        for _ in range(3):
+            d.ok("/v1/completions", {"prompt": "hi", "max_tokens": 1, **slips})
+        d.ok("/generate", {"text": "hi", "return_logprobs": True, "sampling_params": {"max_new_tokens": 1}})
+        for path, slip, name in (("/v1/completions", "max_token", "max_tokens"), ("/v1/completions", "temprature", "temperature"),
+                                 ("/v1/completions", "logprob", "logprobs"), ("/v1/completions", "skip_special_token", "skip_special_tokens"),
+                                 ("/generate", "return_logprobs", "return_logprob")):
+            assert log().count(f"{path}: a request's field {slip} is none and was ignored; {name} is one") == 1, log()
 
 
 def test_chat(client):
