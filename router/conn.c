@@ -281,9 +281,11 @@ static void refuse(struct conn *c, int status, const char *text) {
     by_buf_release(&body);
 }
 
-static void handle_request(struct conn *c) {
+/* is_whole: with its body. */
+static bool handle_request(struct conn *c, bool is_whole) {
     const struct http1_request *r = http1_request(c->http);
-    c->keep_alive = r->keep_alive;
+    c->keep_alive = r->keep_alive && is_whole;
+    c->is_refused = !is_whole;
     c->is_http10 = r->is_http10;
     struct by_str trace = {0}, id = {0};
     (void)http1_header(r, "traceparent", &trace);
@@ -291,8 +293,23 @@ static void handle_request(struct conn *c) {
     trace_context_follow(trace, &c->trace);
     request_id_take(id, &c->id);
     move(c, CONN_BUSY);
+    if (!c->group->o.handle(c->group->o.ctx, c, r, is_whole)) {
+        c->is_refused = false;
+        move(c, CONN_READING);
+        return false;
+    }
     by_count(BY_M_HTTP_REQUESTS, 1);
-    c->group->o.handle(c->group->o.ctx, c, r);
+    return true;
+}
+
+/* A head has come, and of its body n bytes at most. False: it was refused already, the body will not be read. */
+static bool ask_for_body(struct conn *c, size_t n) {
+    const struct http1_request *r = http1_request(c->http);
+    if (r->body_expected && n >= r->body_expected) return true; /* it is here */
+    if (handle_request(c, false)) return false;
+    if (r->wants_continue) by_buf_addz(&c->out, "HTTP/1.1 100 Continue\r\n\r\n");
+    flush(c);
+    return true;
 }
 
 static void keep_waiting(struct conn *c, struct by_str bytes) {
@@ -309,10 +326,7 @@ static void feed(struct conn *c, struct by_str bytes) {
         }
         enum http1_result result = http1_feed(c->http, bytes, &used);
         bytes = by_str_sub(bytes, used, bytes.n);
-        if (result == HTTP1_HEAD && http1_request(c->http)->wants_continue) {
-            by_buf_addz(&c->out, "HTTP/1.1 100 Continue\r\n\r\n");
-            flush(c);
-        }
+        if (result == HTTP1_HEAD && !ask_for_body(c, bytes.n)) return;
         if (result == HTTP1_BAD) {
             const struct http1_request *r = http1_request(c->http);
             if (r->is_tls) /* its library shows a person no word of the answer */
@@ -324,7 +338,7 @@ static void feed(struct conn *c, struct by_str bytes) {
             return;
         }
         if (result == HTTP1_DONE)
-            handle_request(c);
+            (void)handle_request(c, true);
         else if (result == HTTP1_MORE && !used && bytes.n)
             return;
     }

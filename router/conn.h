@@ -28,8 +28,9 @@ struct conn_options {
     uint32_t connections_max;
     uint32_t stall_seconds;   /* that a client may take nothing of what waits for it; 0: for ever */
     uint32_t request_seconds; /* from its first byte to its last, besides its body's; 0: for ever */
-    /* A whole request; the slices live until the answer is complete. */
-    void (*handle)(void *ctx, struct conn *c, const struct http1_request *r);
+    /* A whole request; the slices live until the answer is complete. One whose body is still on its way comes before that with
+     * is_whole false, to be answered when its head is enough to refuse it: was it? */
+    bool (*handle)(void *ctx, struct conn *c, const struct http1_request *r, bool is_whole);
     void *ctx;
 };
 

@@ -207,45 +207,60 @@ static bool is_preflight(const struct conn *c, const struct http1_request *req) 
     return false;
 }
 
-static void handle(struct router *r, struct conn *c, const struct http1_request *req) {
-    const struct route *found = NULL;
-    bool path_known = false;
-    if (is_preflight(c, req)) {
-        conn_respond(c, 204, NULL, BY_STR(""), cors_preflight);
-        return;
-    }
+static const struct route *find(const struct router *r, const struct http1_request *req,
+                                bool *is_path_known) {
     enum http1_method method = req->method == HTTP1_HEAD_METHOD ? HTTP1_GET : req->method;
-    for (size_t i = 0; i < n_routes && !found; i++) {
+    for (size_t i = 0; i < n_routes; i++) {
         if (!matches(routes[i].path, req->path)) continue;
         if (routes[i].level == ROUTE_ADMIN && r->hides_admin && !r->is_by_admin_socket) continue;
-        path_known = true;
-        if (routes[i].method == method) found = &routes[i];
+        *is_path_known = true;
+        if (routes[i].method == method) return &routes[i];
     }
+    return NULL;
+}
+
+static void refuse_caller(const struct router *r, struct conn *c, const struct http1_request *req,
+                          int refused) {
+    const char *why = refused != BY_EFORBIDDEN
+                          ? "the API key is missing or wrong; send Authorization: Bearer KEY"
+                      : r->auth->n ? "this key may not do that; an admin's key may"
+                                   : "a page in a browser may not do that without an admin's key "
+                                     "(--admin-api-key)";
+    refuse(c, req, refused, why);
+}
+
+/* Who asks for what is known from the head: only who may is waited for with a body. */
+static bool handle(struct router *r, struct conn *c, const struct http1_request *req,
+                   bool is_whole) {
+    bool is_path_known = false;
+    const struct route *found = find(r, req, &is_path_known);
     int refused = found ? check_key(r, found->level, req) : 0;
-    if (refused == BY_EFORBIDDEN) {
-        refuse(c, req, refused,
-               r->auth->n ? "this key may not do that; an admin's key may"
-                          : "a page in a browser may not do that without an admin's key "
-                            "(--admin-api-key)");
+    if (is_preflight(c, req)) {
+        conn_respond(c, 204, NULL, BY_STR(""), cors_preflight);
     } else if (refused) {
-        refuse(c, req, refused, "the API key is missing or wrong; send Authorization: Bearer KEY");
-    } else if (found) {
+        refuse_caller(r, c, req, refused);
+    } else if (!found && is_path_known) {
+        refuse_method(c, req);
+    } else if (!found) {
+        refuse_path(c, req);
+    } else if (is_whole) {
         r->asks = found->asks;
         found->handler(r, c, req);
-    } else if (path_known) {
-        refuse_method(c, req);
     } else {
-        refuse_path(c, req);
+        return false;
     }
+    return true;
 }
 
-void routes_handle(void *router, struct conn *c, const struct http1_request *req) {
-    handle(router, c, req);
+bool routes_handle(void *router, struct conn *c, const struct http1_request *req, bool is_whole) {
+    return handle(router, c, req, is_whole);
 }
 
-void routes_handle_admin(void *router, struct conn *c, const struct http1_request *req) {
+bool routes_handle_admin(void *router, struct conn *c, const struct http1_request *req,
+                         bool is_whole) {
     struct router *r = router;
     r->is_by_admin_socket = true;
-    handle(r, c, req);
+    bool was_answered = handle(r, c, req, is_whole);
     r->is_by_admin_socket = false;
+    return was_answered;
 }

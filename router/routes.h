@@ -24,8 +24,9 @@ struct route {
 
 extern const struct route routes[];
 extern const size_t n_routes;
-void routes_handle(void *router, struct conn *c, const struct http1_request *req);
+bool routes_handle(void *router, struct conn *c, const struct http1_request *req, bool is_whole);
 /* On --admin-socket: who can open it is an admin, with or without a key. */
-void routes_handle_admin(void *router, struct conn *c, const struct http1_request *req);
+bool routes_handle_admin(void *router, struct conn *c, const struct http1_request *req,
+                         bool is_whole);
 
 #endif

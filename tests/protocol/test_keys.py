@@ -230,6 +230,26 @@ def test_admins_routes_are_on_their_socket_alone(guarded):
     assert guarded.admin.post("/no/such/path").status == 404
 
 
+@pytest.mark.parametrize("head, status", [
+    ("POST /generate", 401), ("PUT /generate", 401), ("POST /v1/messages", 401), (f"POST /drain\r\nAuthorization: Bearer {ALICE}", 403),
+    ("POST /nowhere", 404), (f"DELETE /generate\r\nAuthorization: Bearer {ALICE}", 405), (f"POST /generate\r\nAuthorization: Bearer {ALICE}", 100)])
+@pytest.mark.parametrize("body", ["Content-Length: 9000000", "Content-Length: 9000000\r\nExpect: 100-continue", "Transfer-Encoding: chunked\r\nExpect: 100-continue"])
+def test_a_stranger_is_refused_before_the_body(keyed, head, status, body):
+    """16 MB of each were read and kept before anybody looked at the key; curl asks first (Expect) so as not to send them."""
+    first, *more = head.split("\r\n")
+    with socket.create_connection(("127.0.0.1", keyed.port), 10) as s:
+        s.sendall("\r\n".join([first + " HTTP/1.1", "Host: x", "Content-Type: application/json", body, *more, "", ""]).encode())
+        if status == 100 and "Expect" not in body:
+            s.sendall(b"{")  # it is waited for
+            s.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                s.recv(1)
+            return
+        answer = s.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+    assert status == 100 or b"Connection: close" in answer
+
+
 def hang_up(d, says):
     """SIGHUP, and how often the router has said so by then."""
     log = d.dir / "router.log"

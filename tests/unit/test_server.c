@@ -12,10 +12,11 @@ static struct {
     char path[64];
 } all;
 
-static void on_request(void *ctx, struct conn *c, const struct http1_request *r) {
+static bool on_request(void *ctx, struct conn *c, const struct http1_request *r, bool is_whole) {
     (void)ctx;
     (void)r;
-    conn_respond(c, 200, "text/plain", by_str_of("here"), NULL);
+    if (is_whole) conn_respond(c, 200, "text/plain", by_str_of("here"), NULL);
+    return is_whole;
 }
 
 static int open_server(void **state) {
