@@ -33,7 +33,7 @@ static unsigned oldest(struct resume *r) {
 /* What is kept of an answer grew by any event whole, whatever --resume-bytes said: one of 128 MB behind others met an assert. */
 TEST(an_event_larger_than_all_that_is_kept_is_not_kept) {
     UNUSED_STATE;
-    uv_loop_t loop;
+    static uv_loop_t loop; /* never closed: the answers' timer stays in it */
     uv_loop_init(&loop);
     struct resume *r = resume_new(&loop, 1000, KEPT_BYTES);
     struct resume_answer *a = resume_begin(r, &request, NULL);
