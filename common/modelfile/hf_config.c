@@ -101,10 +101,14 @@ static enum by_rope_kind rope_kind(struct by_config *c, struct by_str name) {
     static const struct {
         const char *name;
         enum by_rope_kind kind;
-    } kinds[] = {{"default", BY_ROPE_PLAIN},     {"linear", BY_ROPE_LINEAR},
-                 {"llama3", BY_ROPE_LLAMA3},     {"yarn", BY_ROPE_YARN},
-                 {"longrope", BY_ROPE_LONGROPE}, {"su", BY_ROPE_LONGROPE},
-                 {"dynamic", BY_ROPE_DYNAMIC}};
+    } kinds[] = {{"default", BY_ROPE_PLAIN},
+                 {"linear", BY_ROPE_LINEAR},
+                 {"llama3", BY_ROPE_LLAMA3},
+                 {"yarn", BY_ROPE_YARN},
+                 {"longrope", BY_ROPE_LONGROPE},
+                 {"su", BY_ROPE_LONGROPE},
+                 {"dynamic", BY_ROPE_DYNAMIC},
+                 {"mrope", BY_ROPE_PLAIN}}; /* a text's three positions are one */
     for (size_t i = 0; i < BY_COUNTOF(kinds); i++) {
         if (by_str_eqz(name, kinds[i].name)) return kinds[i].kind;
     }
@@ -459,6 +463,7 @@ int by_hf_config_read(struct by_model_info *out, const struct by_json *config, c
         copy_str(out->architecture, sizeof out->architecture, by_json_str(by_json_first(archs)));
     const struct by_family *family = by_family_find(by_str_of(out->family));
     if (family) {
+        copy_str(out->family, sizeof out->family, by_str_of(family->name));
         const struct by_json_limits lim = {.bytes_max = BY_CONFIG_BYTES_MAX,
                                            .depth_max = BY_CONFIG_DEPTH_MAX};
         int rc = by_json_parse(&defaults, by_str_of(family->defaults), &lim, err);

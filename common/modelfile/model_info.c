@@ -44,6 +44,17 @@ static const struct by_family families[] = {
      "\"use_sliding_window\":false,\"sliding_window\":4096,\"max_window_layers\":28,"
      "\"decoder_sparse_step\":1,\"num_experts\":128,\"num_experts_per_tok\":8,"
      "\"moe_intermediate_size\":768,\"norm_topk_prob\":false,\"tie_word_embeddings\":false}"},
+    {"qwen2_vl", "qwen2vl", false, false, 8192, 29568, 80, 64, 152064, 32768,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":1000000,\"num_key_value_heads\":8,\"qkv_bias\":true,"
+     "\"use_sliding_window\":false,\"sliding_window\":4096,\"max_window_layers\":80,"
+     "\"tie_word_embeddings\":false}"},
+    {"qwen2_5_vl", NULL, false, false, 8192, 29568, 80, 64, 152064, 32768,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":1000000,\"num_key_value_heads\":8,\"qkv_bias\":true,"
+     "\"use_sliding_window\":false,\"sliding_window\":4096,\"max_window_layers\":80,"
+     "\"tie_word_embeddings\":false}"},
+    {"qwen3_vl", "qwen3vl", false, false, 4096, 22016, 32, 32, 151936, 128000,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":500000,\"num_key_value_heads\":32,\"head_dim\":128,"
+     "\"tie_word_embeddings\":false}"},
     {"gemma", "gemma", false, false, 3072, 24576, 28, 16, 256000, 8192,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":16,\"head_dim\":256,"
      "\"hidden_act\":\"gelu_pytorch_tanh\",\"_embed_sqrt\":true,\"tie_word_embeddings\":true}"},
@@ -224,10 +235,13 @@ const struct by_family *by_family_at(size_t i) {
 }
 
 const struct by_family *by_family_find(struct by_str name) {
+    static const char text[] = "_text"; /* the inside of a model that reads images, as of late */
     for (size_t i = 0; i < BY_COUNTOF(families); i++) {
         if (by_str_eqz(name, families[i].name)) return &families[i];
     }
-    return NULL;
+    size_t n = sizeof text - 1;
+    if (name.n <= n || memcmp(name.p + name.n - n, text, n) != 0) return NULL;
+    return by_family_find((struct by_str){name.p, name.n - n});
 }
 
 const struct by_family *by_family_find_gguf(struct by_str architecture) {

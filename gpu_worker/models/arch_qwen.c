@@ -17,3 +17,11 @@ const struct family family_qwen3_moe = {
     .name = "qwen3_moe",
     .names = {{ROLE_Q_NORM, "self_attn.q_norm"}, {ROLE_K_NORM, "self_attn.k_norm"}},
 };
+
+/* Those that read images: a text's positions in time, height and width are one, and so turn as one. */
+const struct family family_qwen2_vl = {.name = "qwen2_vl"};
+const struct family family_qwen2_5_vl = {.name = "qwen2_5_vl"};
+const struct family family_qwen3_vl = {
+    .name = "qwen3_vl",
+    .names = {{ROLE_Q_NORM, "self_attn.q_norm"}, {ROLE_K_NORM, "self_attn.k_norm"}},
+};

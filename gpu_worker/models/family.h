@@ -1,6 +1,6 @@
 /* family.h - one family of models as a constant: flags, and names where they differ from Llama's.
  *
- *     arch_gemma.c: family_gemma, family_gemma2 …      registry.c lists them all
+ *     arch_gemma.c: family_gemma, family_gemma2 …      families.def lists them all
  *
  * Always: the families are those of by_family_find (common/modelfile), which says what their files leave out; a test
  * holds the two lists together.
@@ -32,15 +32,8 @@ struct family {
 const struct family *family_find(struct by_str name);
 const struct family *family_at(size_t i); /* NULL past the end */
 
-extern const struct family family_llama, family_mistral, family_smollm3, family_granite,
-    family_helium, family_mixtral, family_qwen2, family_qwen2_moe, family_qwen3, family_qwen3_moe,
-    family_gemma, family_gemma2, family_gemma3_text, family_olmo2, family_cohere, family_glm4,
-    family_phi3, family_stablelm, family_starcoder2, family_gpt2, family_gpt_neox, family_opt,
-    family_falcon, family_deepseek_v2, family_deepseek_v3, family_gpt_oss, family_bert, family_glm,
-    family_seed_oss, family_ernie4_5, family_arcee, family_cohere2, family_olmo3, family_exaone4,
-    family_ministral, family_vaultgemma, family_phi, family_nemotron, family_jais2,
-    family_gpt_bigcode, family_hyperclovax, family_ministral3, family_hunyuan_v1_dense,
-    family_exaone, family_minicpm3, family_youtu;
-extern const struct family family_glm4_moe, family_glm4_moe_lite, family_solar_open, family_dots1;
+#define FAMILY(name) extern const struct family family_##name;
+#include "gpu_worker/models/families.def"
+#undef FAMILY
 
 #endif
