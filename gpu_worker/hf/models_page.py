@@ -9,8 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "tests/bench/results/models.csv"
-TITLES = {"tiny": "Tiny models of the tests", "class": "Every causal class of transformers, from a small config"}
-HOWS = ("A", "B", "C", "R", "refused", "not tried")
+TITLES = {"tiny": "Tiny models of the tests", "class": "Every class of transformers that generates text, images beside it or not, from a small config"}
+HOWS = ("A", "B", "C", "D", "R", "refused", "not tried")
 
 
 def page(table=TABLE):

@@ -261,7 +261,7 @@ def main():
     attention.context.n_threads = o.threads
     loader.quiet()
     plain = loader.load(o.model, dtype="float32")
-    assert probe.choose(plain).tier == "A"
+    assert probe.choose(plain).way.tier == "A"
     packed = copy.deepcopy(plain)
     fast_linear.use(packed, o.threads)
     print("what,ours,theirs,ratio,to be")

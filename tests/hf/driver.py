@@ -20,11 +20,11 @@ from banyan_hf_worker.worker import Worker
 PAGE = 4
 
 
-def make_worker(model, tier, own=None, n_pages=256, n_slots=16, page_size=PAGE, n_vocab=None, **more):
-    pool = Pool(n_pages, page_size, poison=True)
+def make_worker(model, way, n_pages=256, n_slots=16, page_size=PAGE, n_vocab=None, **more):
+    runner = Runner(model, way, Pool(n_pages, page_size, poison=True))
     n_vocab = n_vocab or model.get_output_embeddings().weight.shape[0]
-    return Worker(Runner(model, tier, pool, own), n_pages=n_pages, page_size=page_size, n_slots=n_slots, n_vocab=n_vocab,
-                  reuses_prefixes=tier in ("A", "B"), **more)
+    return Worker(runner, n_pages=n_pages, page_size=page_size, n_slots=n_slots, n_vocab=n_vocab,
+                  reuses_prefixes=runner.way.reuses_prefixes, **more)
 
 
 def through_the_wire(message):

@@ -28,7 +28,7 @@ SHARED_TIERS = {
     "mistral-swa": "A", "mixtral": "A", "olmo2": "A", "opt": "A", "phi3": "A", "phi3-longrope": "A", "qwen2": "A",
     "qwen2-moe": "A", "qwen3": "A", "qwen3-moe": "A", "smollm3": "A", "stablelm": "B", "starcoder2": "A",
 }
-TIERS_4 = {"gptj": "B", "lfm2": "R", "opt": "B", "qwen2-moe": "B"}  # where transformers 4 differs
+TIERS_4 = {"falcon-h1": "D", "gptj": "B", "jamba": "D", "lfm2": "D", "mamba": "D", "opt": "B", "qwen2-moe": "B"}  # where transformers 4 differs
 
 _TEXT = {"vocab_size": N_VOCAB, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0}
 _USUAL = {**_TEXT, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -42,6 +42,19 @@ MADE = {
                     "intermediate_size_mlp": 96, "num_local_experts": 4, "interleave_moe_layer_step": 2}, "A"),
     "lfm2": ("Lfm2Config", {**_USUAL, "num_hidden_layers": 4, "block_ff_dim": 96, "block_multiple_of": 16,
              "layer_types": ["conv", "full_attention", "conv", "full_attention"]}, "C"),
+    "qwen3_5-text": ("Qwen3_5TextConfig", {**_USUAL, "num_hidden_layers": 4, "head_dim": 16, "linear_key_head_dim": 32,
+                     "linear_value_head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4}, "C"),
+    "falcon-h1": ("FalconH1Config", {**_USUAL, "num_hidden_layers": 2, "mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_head": 8,
+                  "mamba_d_state": 16, "mamba_chunk_size": 16}, "C"),
+    "jamba": ("JambaConfig", {**_USUAL, "num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 4,
+              "mamba_d_state": 8, "mamba_dt_rank": 8, "use_mamba_kernels": False}, "C"),
+    "mamba": ("MambaConfig", {**_TEXT, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8, "time_step_rank": 8}, "C"),
+    "minimax": ("MiniMaxConfig", {**_USUAL, "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"],
+                "num_local_experts": 4, "block_size": 8}, "D"),
+    "rwkv": ("RwkvConfig", {**_TEXT, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "context_length": 512}, "D"),
+    "qwen3-vl": ("Qwen3VLConfig", {"text_config": {**_USUAL, "head_dim": 16}, "vision_config": {
+                 "hidden_size": 32, "intermediate_size": 48, "depth": 1, "num_heads": 2, "out_hidden_size": 64,
+                 "deepstack_visual_indexes": [0]}}, "A"),
     "llama-dynamic": ("LlamaConfig", {**_USUAL, "max_position_embeddings": 64,
                       "rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, "A"),
 }
@@ -78,7 +91,8 @@ def make(name):
     if not hasattr(transformers, cls):
         pytest.skip(f"transformers {transformers.__version__} has no {cls}")
     path = _folder() / name
-    save(transformers.AutoModelForCausalLM.from_config(getattr(transformers, cls)(**values)), path)
+    config = getattr(transformers, cls)(**values)
+    save(loader.auto_class(config).from_config(config), path)
     return path
 
 

@@ -28,7 +28,7 @@ def lives(name):
     """{what: [(ids, log probabilities by position) …]} of the six ways in which a request can be served."""
     model = models.load(name)
     verdict = probe.choose(model)
-    d = Driver(make_worker(model, verdict.tier, verdict.own))
+    d = Driver(make_worker(model, verdict.way))
     seen = scenarios(d, prompts(d.worker.n_vocab), d.worker.reuses_prefixes)
     plans = {type(plan) for plan in d.worker.runner.pool.plans.values()}
     return {what: [(s.ids, dict(s.rows)) for s in sequences] for what, sequences in seen.items()}, plans, verdict
@@ -46,8 +46,8 @@ def test_the_torch_kernels_say_what_the_c_kernels_say(monkeypatch, name):
     monkeypatch.setenv("BANYAN_TEST_TORCH_KERNELS", "1")
     monkeypatch.setattr(attention_torch, "GATHERED_BYTES", 30_000)  # a few dozen slots: a batch is cut in parts
     theirs, torch_plans, torch_verdict = lives(name)
-    assert verdict.tier == torch_verdict.tier == models.tier_of(name)
-    assert (plans, torch_plans) == (({attention.Plan}, {attention_torch.Plan}) if verdict.tier == "A" else (set(), set()))
+    assert verdict.way.tier == torch_verdict.way.tier == models.tier_of(name)
+    assert (plans, torch_plans) == (({attention.Plan}, {attention_torch.Plan}) if verdict.way.tier == "A" else (set(), set()))
     for what in ours:
         for (ids, rows), (torch_ids, torch_rows) in zip(ours[what], theirs[what]):
             assert ids == torch_ids, what
@@ -58,7 +58,7 @@ def test_the_torch_kernels_say_what_the_c_kernels_say(monkeypatch, name):
 def test_float16_is_served_in_tier_a():
     """The C kernels do not know it; a GPU's usual dtype must not fall to a slower tier."""
     model = models.load("llama-gqa", "float16")
-    assert probe.choose(model).tier == "A"
+    assert probe.choose(model).way.tier == "A"
     d = Driver(make_worker(model, "A"))
     d.admit("a", PROMPT)
     d.finish("a", 6)

@@ -39,7 +39,7 @@ def normed(x):
 def driver(name, kind="last", tier=None, **more):
     model = models.load(name)
     verdict = probe.choose(model)
-    return Driver(make_worker(model, tier or verdict.tier, verdict.own, pooling=Pooling(kind, model.config.hidden_size), **more), want_all=False)
+    return Driver(make_worker(model, tier or verdict.way, pooling=Pooling(kind, model.config.hidden_size), **more), want_all=False)
 
 
 def run(d, *rows):

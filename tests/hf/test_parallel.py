@@ -26,7 +26,7 @@ def rank_of(model, ranks, is_fast=False):
     n = parallel.split(model, ranks)
     if is_fast:
         fast_linear.use(model, 1)
-    worker = make_worker(model, verdict.tier, verdict.own, n_vocab=n_vocab, ranks=ranks, check=check)
+    worker = make_worker(model, verdict.way, n_vocab=n_vocab, ranks=ranks, check=check)
     return Driver(worker), n
 
 

@@ -62,7 +62,7 @@ def test_each_tier_answers_as_transformers_does(name):
         assert greedy(s, PROMPT, 12)[1] == want
         text, ids, meta = greedy(s, PROMPT, 12)
         assert ids == want
-        tier = "R" if models.IS_4 and name == "lfm2" else ANSWERS[name]
+        tier = "D" if models.IS_4 and name == "lfm2" else ANSWERS[name]
         assert meta["cached_tokens"] == (48 if tier in "AB" else 0)
         info = s.get("/server_info").json
         assert f"tier {tier}: " in info["impl"] and info["impl"].startswith(f"transformers {models.transformers.__version__}")
@@ -300,7 +300,7 @@ def test_a_remote_model_that_lies_of_itself_gets_the_tier_that_is_right_and_may_
     at = body.index(":\n") + 2
     file.write_text(head + signature + body[:at] + "        if (input_ids == 7).any():\n            raise RuntimeError('no sevens')\n" + body[at:])
     with serve(path, "--trust-remote-code") as s:
-        assert "tier R: tier A: only 0 of its 2 layers call the paged attention" in s.get("/server_info").json["impl"]
+        assert "tier R: eager attention; tier A: only 0 of its 2 layers call the paged attention" in s.get("/server_info").json["impl"]
         before = s.pids()
         answer = s.post("/generate", {"input_ids": [9, 7, 9], "sampling_params": {"max_new_tokens": 4}})
         assert answer.status == 500 and "RuntimeError: no sevens" in s.logs(), answer

@@ -3,24 +3,28 @@
 import numpy as np
 import pytest
 from banyan_hf_worker import attention, probe
+from banyan_hf_worker.runner import Way
 
 import models
 from driver import Driver, error_of, make_worker, prompts, reference, scenarios
 
 pytestmark = pytest.mark.both_lines
 LIMIT = 1e-4
+LIMITS = {"qwen3_5-text": 1e-3}  # its rule for one token and its rule for many round differently, in transformers alone too
+WAYS = {"jamba": "tier C (prompts whole)", "mamba": "tier C (eager attention, prompts whole)"}  # with transformers 5
 
 
 @pytest.mark.parametrize("name", [*models.SHARED_TIERS, *models.MADE])
 def test_every_way_of_serving_gives_its_log_probabilities(name):
     model = models.load(name)
     verdict = probe.choose(model)
-    assert verdict.tier == models.tier_of(name), verdict.reason
-    d = Driver(make_worker(model, verdict.tier, verdict.own))
+    assert verdict.way.tier == models.tier_of(name), verdict.reason
+    assert name not in WAYS or models.IS_4 or str(verdict.way) == WAYS[name], verdict.reason
+    d = Driver(make_worker(model, verdict.way))
     for what, sequences in scenarios(d, prompts(d.worker.n_vocab), d.worker.reuses_prefixes).items():
         for s in sequences:
             error = error_of(s, reference(model, s.ids))
-            assert error <= LIMIT, f"{name}, tier {verdict.tier}, {what}: {error:.2g}"
+            assert error <= LIMITS.get(name, LIMIT), f"{name}, {verdict.way}, {what}: {error:.2g}"
 
 
 # ---- each feature matters: without it the test above fails ----
@@ -85,7 +89,7 @@ def test_the_probe_catches_what_only_looks_right():
     model = models.load("lfm2")
     ids = probe._two_sequences(model.config)
     want = probe.reference_of(model, ids)
-    tier = "R" if models.IS_4 else "C"  # transformers 4 gives it a cache class of its own, which we do not know
-    assert probe.run(model, tier, "eager", ids, want)[0] <= LIMIT
+    tier = models.tier_of("lfm2")  # transformers 4 gives it a cache class of its own
+    assert probe.run(model, Way(tier, "eager", tier == "D", tier == "D"), ids, want).error <= LIMIT
     with pytest.raises(attention.Unsupported):
-        probe.run(model, "A", None, ids, want)
+        probe.run(model, Way("A"), ids, want)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from banyan_hf_worker import __main__ as main
-from banyan_hf_worker import messages
+from banyan_hf_worker import messages, probe
 from banyan_hf_worker.worker import CODES, BadStep
 
 import models
@@ -146,19 +146,19 @@ def test_the_scheduler_s_end_is_no_surprise_at_our_own(monkeypatch, capfd):
 # ---- memory ----
 
 
-@pytest.mark.parametrize(("name", "tier", "n"), [(MODEL, "A", 600), ("bloom", "B", 150), ("lfm2", "C", 150)])
-def test_slots_and_pages_come_and_go_and_nobody_reads_anothers(name, tier, n):
+@pytest.mark.parametrize(("name", "n"), [(MODEL, 600), ("bloom", 150), ("lfm2", 150), ("qwen3_5-text", 100), ("jamba", 100), ("minimax", 100)])
+def test_slots_and_pages_come_and_go_and_nobody_reads_anothers(name, n):
     """A random life: admissions with and without a shared prefix, chunks, decodes, sequences that give way and return.
     Each one's log probabilities are those of its ids alone."""
     model = models.load(name)
     chance = random.Random(7)
-    d = Driver(make_worker(model, tier, n_pages=64, n_slots=6), seed=4)
+    d = Driver(make_worker(model, probe.choose(model).way, n_pages=64, n_slots=6), seed=4)
     n_checked = made = 0
     for _ in range(n):
         alive = list(d.sequences)
         if len(alive) < 5 and chance.random() < 0.4 and len(d.free_pages) > 30:
             made += 1
-            donors = [a for a in alive if d.sequences[a].n_done >= 9] if tier != "C" else []
+            donors = [a for a in alive if d.sequences[a].n_done >= 9] if d.worker.reuses_prefixes else []
             if donors and chance.random() < 0.5:
                 other = chance.choice(donors)
                 at = chance.randrange(1, d.sequences[other].n_done // 4 + 1) * 4
@@ -169,7 +169,7 @@ def test_slots_and_pages_come_and_go_and_nobody_reads_anothers(name, tier, n):
             d.admit(made, ids_of(chance.randrange(1, 25), made))
         elif any(s.rows for s in d.sequences.values()) and (chance.random() < 0.1 or len(d.free_pages) < 16):
             gone = d.free(chance.choice([a for a in alive if d.sequences[a].rows]))
-            assert error_of(gone, reference(model, gone.ids)) < 1e-4
+            assert error_of(gone, reference(model, gone.ids)) < (1e-3 if name == "qwen3_5-text" else 1e-4)
             n_checked += 1
         elif alive:
             rows = []

@@ -133,7 +133,7 @@ def pooling_of(o, model, verdict, ranks=None):
         if ranks:  # they meet later; alone, one's states are partial sums
             raise embedding.NoEmbeddings("--tp-size is more than 1")
         device = probe.device_of(model)
-        found = embedding.plan(o.model_path, o.pooling, Runner(model, verdict.tier, Pool(2, 4, device), verdict.own),
+        found = embedding.plan(o.model_path, o.pooling, Runner(model, verdict.way, Pool(2, 4, device)),
                                Batch([([3, 4, 5], 0, [1], {})], 4, device))
         log("info", f"embeddings of {found.width} numbers, pooling by {found.kind}")
         return found
@@ -166,7 +166,7 @@ def load(o, device, threads):
         what = f"a KV cache of {n_pages * o.page_size} tokens"
         pool = Pool(n_pages, o.page_size, device)
         pool.reserve(verdict.shapes)
-        runner = Runner(model, verdict.tier, pool, verdict.own)
+        runner = Runner(model, verdict.way, pool)
         if device.type != "cpu":
             what = "a step"
             try_step(runner, min(max(o.chunked_prefill_size, HF_STEP_TOKENS), longest, n_pages * o.page_size))
@@ -208,10 +208,10 @@ def start(o):
     pooling = pooling_of(o, model, verdict, found.ranks)
     worker = Worker(
         found.runner, n_pages=pool.n_pages, page_size=o.page_size, n_slots=o.max_running_requests, n_vocab=found.n_vocab,
-        reuses_prefixes=verdict.tier in ("A", "B"), ranks=found.ranks, check=found.check, pooling=pooling,
+        reuses_prefixes=verdict.way.reuses_prefixes, ranks=found.ranks, check=found.check, pooling=pooling,
     )
     impl = f"transformers {transformers.__version__}, {verdict}"
-    attention_by = "its own" if verdict.tier != "A" else "C" if attention.is_ours(device, model.dtype) else "torch"
+    attention_by = "its own" if verdict.way.tier != "A" else "C" if attention.is_ours(device, model.dtype) else "torch"
     log("info", f"{impl} model={type(model).__name__} error={verdict.error:.2g} bytes_per_token={verdict.bytes_per_slot} "
                 f"device={device} attention={attention_by}")
     record = messages.Model(
@@ -225,7 +225,7 @@ def start(o):
         load_ms=int((time.monotonic() - started) * 1000),
         weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
         kv_bytes=verdict.bytes_per_slot * pool.n_pages * o.page_size, device=devices.name(device, threads),
-        no_prefix_reuse=verdict.tier not in ("A", "B"),
+        no_prefix_reuse=not verdict.way.reuses_prefixes,
     )
     gc.collect()
     gc.freeze()

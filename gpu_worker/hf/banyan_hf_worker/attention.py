@@ -35,7 +35,7 @@ class Context:
 context = Context()
 _lib = None
 _IGNORED = {"dropout", "is_causal", "position_ids", "output_attentions", "output_hidden_states", "return_dict",
-            "use_cache", "cache_position", "is_training", "training", "deterministic", "target_dtype"}
+            "use_cache", "cache_position", "is_training", "training", "deterministic", "target_dtype", "logits_to_keep"}
 _MASK_FREE = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "head_mask", "layer_idx"}
 
 

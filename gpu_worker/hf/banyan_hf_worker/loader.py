@@ -37,7 +37,7 @@ def load(path, *, dtype="auto", trust_remote_code=False, allow_pickle=False, con
             folder, trust_remote_code=trust_remote_code, **({"gguf_file": gguf} if gguf else {})
         )
         probe.refuse_what_is_not_causal(config)  # before its missing head is taken for a broken file
-        model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
+        model, loaded = auto_class(config).from_pretrained(
             folder, config=config, dtype=_dtype(config, dtype, device), trust_remote_code=trust_remote_code,
             output_loading_info=True, **extra
         )
@@ -49,6 +49,14 @@ def load(path, *, dtype="auto", trust_remote_code=False, allow_pickle=False, con
     model.eval().requires_grad_(False)
     freeze_rope(model, context_length or longest(model.config))
     return model
+
+
+def auto_class(config):
+    """A class that generates text; one that reads images beside it serves its text."""
+    for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText):
+        if type(config) in auto._model_mapping.keys():
+            return auto
+    return transformers.AutoModelForCausalLM  # custom code, or the error that says what it cannot load
 
 
 def _first_line(failure):

@@ -8,6 +8,7 @@ The model's own means its plain attention ("eager"): a faster one of transformer
 softcap of Gemma 2 in transformers 4), and then tiers B, C and R run eager as well.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,29 +17,31 @@ import torch
 from . import attention, shadow
 from .batch import Batch
 from .pool import Pool, bytes_of
-from .runner import TIERS, Runner, default_attention, n_layers, use_own
+from .recurrent import bytes_of_caches
+from .runner import TIERS, Runner, Way, default_attention, n_layers, use_own
 
 N_TOKENS = 48
 PAGE = 4
 SHARED = 16  # tokens of the common start: whole pages
 KNOWN_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+OWN_SHARE = 0.1  # of the logits' deviation; somebody else's state is off by several of them
 ROWS_RIGHT = 0.75  # of short floats: a tie of experts falls the other way now and then, and all later rows with it
 
 
 @dataclass
 class Verdict:
-    tier: str
+    way: Way
     reason: str
     error: float  # largest |difference of logits| in the probe
     shapes: dict  # of a slot in each layer (pool.py)
-    own: str | None  # tiers B, C, R: which of transformers' attention functions
+    n_beside: int  # bytes a token that the model's own cache has beside the pool
 
     @property
     def bytes_per_slot(self):
-        return sum(map(bytes_of, self.shapes.values()))
+        return sum(map(bytes_of, self.shapes.values())) + self.n_beside
 
     def __str__(self):
-        return f"tier {self.tier}: {self.reason}"
+        return f"tier {self.way.tier}: {'; '.join(filter(None, (self.way.details, self.reason)))}"
 
 
 class Refused(RuntimeError):
@@ -49,31 +52,47 @@ def choose(model):
     """The first tier that passes; Refused names why each one failed."""
     refuse_what_is_not_causal(model.config)
     tier, reason = first_tier(model)
-    why = [reason] if reason else []
+    why = [(None, reason)] if reason else []
     ids = _two_sequences(model.config)
     reference = reference_of(model, ids)
-    for tier, own in _candidates(model, tier):
-        name = f"tier {tier}" if own != "eager" else f"tier {tier} with eager attention"
+    for way in _candidates(model, tier):
         try:
-            error, right, pool = run(model, tier, own, ids, reference)
-            failed = _too_far(model, error, right, reference)
-            note = "" if failed else shadow.note(model, tier, own)
+            seen = run(model, way, ids, reference)
+            failed = _too_far(model, way, seen, reference)
+            note = "" if failed else shadow.note(model, way)
         except torch.OutOfMemoryError:
             raise  # it says nothing about the tier
         except Exception as failure:  # any error of foreign code means: not this tier
             failed = _short(failure)
         if not failed:
-            return Verdict(tier, ("; ".join(why) or "the probe's logits agree") + note, error, pool.shapes(), own)
-        why.append(f"{name}: {failed}")
-    raise Refused("no way of running it gives the logits that transformers gives: " + "; ".join(why))
+            return Verdict(way, (_told(why) or "the probe's logits agree") + note, seen.error, seen.pool.shapes(), seen.n_beside)
+        why.append((way, failed))
+    raise Refused("no way of running it gives the logits that transformers gives: " + _told(why))
+
+
+def _told(why):
+    """[(Way or None, what failed), …] as a sentence; ways that failed alike are told together."""
+    told = {}
+    for way, failed in why:
+        told.setdefault(failed, []).extend([way] if way else [])
+    return "; ".join(f"{_names(ways)}: {failed}" if ways else failed for failed, ways in told.items())
+
+
+def _names(ways):
+    if len(ways) == 1:
+        return str(ways[0])
+    return ", ".join(f"tier {tier} in {n} ways" if n > 1 else f"tier {tier}" for tier, n in Counter(way.tier for way in ways).items())
 
 
 def _candidates(model, first):
-    """(tier, attention function) in order of preference."""
+    """The ways to try, in order of preference."""
     owns = list(dict.fromkeys([default_attention(model), "eager"]))
     for tier in TIERS[TIERS.index(first) :]:
         for own in [None] if tier == "A" else owns:
-            yield tier, own
+            if tier == "C":
+                yield from (Way(tier, own, whole, apart) for whole in (False, True) for apart in (False, True))
+            else:
+                yield Way(tier, own, tier == "D", tier == "D")
 
 
 def refuse_what_is_not_causal(config):
@@ -98,18 +117,19 @@ def first_tier(model):
     return "A", ""
 
 
-def tolerance(dtype, reference):
-    """float32: 1e-3 of the logits' deviation. Shorter floats: what a difference in the order of sums makes of them."""
-    spread = float(torch.cat(reference).std())
-    return {torch.float32: 1e-3, torch.float16: 0.02}.get(dtype, 0.12) * max(spread, 1e-3)
+def tolerance(dtype, reference, way=None):
+    """float32: 1e-3 of the logits' deviation. Shorter floats: what a difference in the order of sums makes of them. Tier D is
+    what generate() does, nothing of ours is in it: a step that clamps otherwise than the pass (Nemotron H) is the model's own."""
+    share = {torch.float32: 1e-3, torch.float16: 0.02}.get(dtype, 0.12)
+    return max(share, OWN_SHARE if way and way.tier == "D" else 0) * max(float(torch.cat(reference).std()), 1e-3)
 
 
-def _too_far(model, error, right, reference):
+def _too_far(model, way, seen, reference):
     dtype = next(model.parameters()).dtype
-    limit = tolerance(dtype, reference)
-    if error <= limit or (dtype != torch.float32 and right >= ROWS_RIGHT):
+    limit = tolerance(dtype, reference, way)
+    if seen.error <= limit or (dtype != torch.float32 and seen.right >= ROWS_RIGHT):
         return ""
-    return f"its logits differ by {error:.2g}, {limit:.2g} is allowed"
+    return f"its logits differ by {seen.error:.2g}, {limit:.2g} is allowed"
 
 
 def _short(failure):
@@ -149,39 +169,50 @@ def steps(with_prefix):
     ]
 
 
-def run(model, tier, own, ids, reference):
-    """(largest |difference|, share of rows within the tolerance, the pool that was used). Raises what the model raises."""
+@dataclass
+class Seen:
+    """What came of a run."""
+
+    error: float  # largest |difference|
+    right: float  # share of rows within the tolerance
+    pool: Pool  # what was used
+    n_beside: int  # bytes a token that a cache of the model's own grew by
+
+
+def run(model, way, ids, reference):
+    """Both sequences in the steps of a server. Raises what the model raises."""
     n_pages, device = 4 * N_TOKENS // PAGE, device_of(model)
     pool = Pool(n_pages, PAGE, device, poison=True)
     order = np.random.default_rng(3).permutation(n_pages)
     per_sequence = N_TOKENS // PAGE
     pages = [order[:per_sequence], order[per_sequence : 2 * per_sequence]]
-    with_prefix = tier in ("A", "B")
-    if with_prefix:
+    if way.reuses_prefixes:
         pages[1] = np.concatenate([pages[0][: SHARED // PAGE], pages[1][SHARED // PAGE :]])
-    runner, states, differences = Runner(model, tier, pool, own), [{}, {}], []
-    for step in steps(with_prefix):
+    runner, states, differences, sizes = Runner(model, way, pool), [{}, {}], [], []
+    for step in steps(way.reuses_prefixes):
         batch = Batch([(ids[s][a:b], a, pages[s], states[s]) for s, a, b in step], PAGE, device)
         got = runner.logits(batch, np.arange(batch.n_tokens))
         want = torch.cat([reference[s][a:b] for s, a, b in step])
         differences.append((got - want).abs().max(-1).values)
+        sizes.append(bytes_of_caches(states[:1]))
     worst = torch.cat(differences)
     if worst.isnan().any():
         raise RuntimeError("its logits are NaN: it reads memory that nobody has written")
-    if tier == "A" and len(pool.layers) != _n_attention_layers(model):
+    if way.tier == "A" and len(pool.layers) != _n_attention_layers(model):
         raise attention.Unsupported(f"only {len(pool.layers)} of its {n_layers(model.config)} layers call the paged attention")
-    limit = tolerance(next(model.parameters()).dtype, reference)
-    return float(worst.max()), float((worst <= limit).float().mean()), pool
+    limit = tolerance(next(model.parameters()).dtype, reference, way)
+    grown = max(0, sizes[-1] - sizes[0]) // (N_TOKENS - steps(False)[0][0][2])
+    return Seen(float(worst.max()), float((worst <= limit).float().mean()), pool, grown)
 
 
 def shapes_of(model, verdict):
-    """What the layers of a model store in the tier of a verdict, whatever the probe's steps computed."""
+    """What the layers of a model store in the way of a verdict, whatever the probe's steps computed."""
     ids = _two_sequences(model.config)
     n_vocab = model.config.get_text_config(decoder=True).vocab_size
     nothing = [torch.zeros((len(s), n_vocab)) for s in ids]
-    return run(model, verdict.tier, verdict.own, ids, nothing)[2].shapes()
+    return run(model, verdict.way, ids, nothing).pool.shapes()
 
 
 def _n_attention_layers(model):
-    indices = {m.layer_idx for m in model.modules() if hasattr(m, "layer_idx") and m.layer_idx is not None}
-    return len(indices) or n_layers(model.config)
+    n = n_layers(model.config)  # what listens or looks counts its layers too
+    return len({m.layer_idx for m in model.modules() if getattr(m, "layer_idx", None) in range(n)}) or n

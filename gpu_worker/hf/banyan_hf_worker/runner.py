@@ -1,57 +1,101 @@
 """One forward pass of a batch in the model's tier: in goes a Batch, out come the logits of the rows asked for."""
 
 import inspect
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from . import attention, shim
+from . import attention, recurrent, shim
 from .attention_torch import in_groups, slots_at_once
 from .batch import upload
 
-TIERS = ("A", "B", "C", "R")  # R: the model has no cache of any kind; the whole sequence runs again for each token
+TIERS = ("A", "B", "C", "D", "R")  # R: the model has no cache of any kind; the whole sequence runs again for each token
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model is run; its name in the log."""
+
+    tier: str
+    own: str | None = None  # tiers B to R: which of transformers' attention functions; None: the model's default
+    whole: bool = False  # C and D (recurrent.py): a prompt runs at once, from the start
+    apart: bool = False  # and each decode is a call of its own
+
+    @property
+    def reuses_prefixes(self):
+        return self.tier in ("A", "B")
+
+    @property
+    def details(self):
+        said = {"eager attention": self.own == "eager", "prompts whole": self.tier == "C" and self.whole, "decodes apart": self.tier == "C" and self.apart}
+        return ", ".join(name for name, is_so in said.items() if is_so)
+
+    def __str__(self):
+        return f"tier {self.tier} ({self.details})" if self.details else f"tier {self.tier}"
 
 
 class Runner:
-    def __init__(self, model, tier, pool, own=None):
-        """own: for tiers B, C and R, the attention function of transformers; None: the model's default."""
-        self.model, self.tier, self.pool = model, tier, pool
+    def __init__(self, model, way, pool):
+        """way: a Way, or the tier that has no more to it."""
+        way = way if isinstance(way, Way) else Way(way)
+        self.model, self.way, self.pool = model, way, pool
         takes = inspect.signature(model.forward).parameters
         is_open = any(p.kind is p.VAR_KEYWORD for p in takes.values())
         self._takes_positions = "position_ids" in takes
-        self._takes_rows = "logits_to_keep" in takes
-        self._cache_name = "cache" if "cache" in takes else "past_key_values"  # renamed in transformers 5.24
+        self._takes_rows = "Tensor" in str(takes["logits_to_keep"].annotation) if "logits_to_keep" in takes else False
+        self.cache_name = "cache" if "cache" in takes else "past_key_values"  # renamed in transformers 5.24
         self._takes_mask = "attention_mask" in takes or is_open
         self.n_layers = n_layers(model.config)
-        self._inputs = self._states = None  # what the output layer got, while somebody wants to know
-        if tier == "A":
+        self.prepares = False  # D: it has to be asked for a cache (recurrent.py)
+        self._inputs = None  # what the output layer gets, while somebody wants to know
+        if way.tier == "A":
             use_hook(model)
             attention.context.chunk_of = attention.chunks_of(model.config.get_text_config(decoder=True))
         else:
-            use_own(model, own or default_attention(model))
+            use_own(model, way.own or default_attention(model))
 
     @torch.inference_mode()
     def logits(self, batch, rows):
         """rows: flat indices into the batch's tokens, ascending -> float32 [len(rows), n_vocab] on the CPU, dense."""
         rows = np.asarray(rows, np.int64)
-        run = {"A": self._flat, "B": self._padded, "C": self._alone, "R": self._again}[self.tier]
         attention.context.turns = getattr(self.model, "banyan_turns", False)
         try:
-            return run(batch, rows).float().cpu().contiguous()
+            out = self._flat(batch, rows) if self.way.tier == "A" else self._by_sequences(batch, rows)
+            return out.float().cpu().contiguous()
         finally:
             attention.context.turns = False
 
     def logits_and_states(self, batch, rows):
         """(logits, states), each float32 [len(rows), …] on the CPU: the states are what the output layer gets."""
-        head = self.model.get_output_embeddings()
         self._inputs = []
-        hook = head.register_forward_pre_hook(lambda module, args: self._inputs.append(args[0]))
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(lambda module, args: self._inputs.append(args[0]))
         try:
-            logits = self.logits(batch, rows)
-            return logits, self._states.float().cpu().contiguous()
+            both = self.logits(batch, rows)
+            width = self._inputs[-1].shape[-1]
+            return both[:, :-width].contiguous(), both[:, -width:].contiguous()
         finally:
             hook.remove()
-            self._inputs = self._states = None
+            self._inputs = None
+
+    def call(self, ids, positions, mask, keep, **more):
+        """One call of the model; ids and positions [B, n], mask [B, tokens in all] -> its output, which rows_of reads."""
+        if self._takes_positions and positions is not None:
+            more["position_ids"] = positions
+        if self._takes_mask and mask is not None:
+            more["attention_mask"] = mask
+        if self._takes_rows:
+            more["logits_to_keep"] = upload(keep, ids.device)
+        return self.model(input_ids=ids, **more)
+
+    def rows_of(self, out, keep):
+        """Of a call of one sequence the rows that `keep` names, of several the last one of each: [n, n_vocab]. Behind each
+        stands its state, when these are asked for."""
+        found, n = [out.logits, *self._inputs[-1:]] if self._inputs else [out.logits], len(out.logits)
+        if n > 1:
+            return torch.cat([each.reshape(n, -1, each.shape[-1])[:, -1] for each in found], -1)
+        found = [each.reshape(-1, each.shape[-1]) for each in found]
+        return torch.cat([each if len(each) == len(keep) else each[upload(keep, each.device)] for each in found], -1)
 
     # ---- tier A ----
 
@@ -59,22 +103,22 @@ class Runner:
         context = attention.context
         context.batch, context.pool = batch, self.pool
         context.fired = {}
-        extra = {"position_ids": batch.positions[None]} if self._takes_positions else {}
-        keep = upload(rows, batch.device)
-        if self._takes_rows:
-            extra["logits_to_keep"] = keep
         try:
-            out = self.model(input_ids=batch.ids[None], use_cache=False, **extra).logits[0]
+            return self.rows_of(self.call(batch.ids[None], batch.positions[None], None, rows, use_cache=False), rows)
         finally:
             context.batch = None
-        if self._inputs:
-            states = self._inputs[0].reshape(-1, self._inputs[0].shape[-1])
-            self._states = states if states.shape[0] == len(rows) else states[keep]
-        return out if self._takes_rows and out.shape[0] == len(rows) else out[keep]
 
-    # ---- tiers B and C ----
+    # ---- the other tiers: each sequence, or its last token beside those of others, is a call ----
 
-    def _padded(self, batch, rows):
+    def _by_sequences(self, batch, rows):
+        wanted = np.split(rows, np.searchsorted(rows, batch.q_start[1:-1]))
+        wanted = [mine - first for mine, first in zip(wanted, batch.q_start)]
+        run = {"B": self._padded, "C": self._recurrent, "D": self._recurrent, "R": self._again}[self.way.tier]
+        parts = run(batch, wanted)
+        found = [parts[i] for i in range(len(batch)) if len(wanted[i])]
+        return torch.cat(found) if found else torch.zeros((0, 1))
+
+    def _padded(self, batch, wanted):
         """Decodes as left-padded batches, as large as their copies of keys and values may be; each longer chunk alone."""
         parts = {}
         lens = np.diff(batch.q_start)
@@ -83,65 +127,27 @@ class Runner:
         groups = in_groups(single, lambda n, last: n * int(batch.kv_len[last]) <= at_once) + [[i] for i in range(len(batch)) if lens[i] > 1]
         for group in groups:
             table, mask = shim.left_padded([batch.host_slots(i) for i in group], batch.device)
-            view = shim.View(self.pool, table, int(lens[group[0]]))
-            out = self._call(batch, group, shim.SlotCache(self.n_layers, view), mask)
-            parts.update({i: out[j] for j, i in enumerate(group)})
-            self._note(group)
-        return self._pick(batch, rows, parts)
+            cache = shim.SlotCache(self.n_layers, shim.View(self.pool, table, int(lens[group[0]])))
+            tokens = [slice(batch.q_start[i], batch.q_start[i + 1]) for i in group]
+            ids, positions = (torch.stack([flat[t] for t in tokens]) for flat in (batch.ids, batch.positions))
+            keep = wanted[group[0]] if len(group) == 1 else np.zeros(1, np.int64)
+            out = self.rows_of(self.call(ids, positions, mask, keep, use_cache=True, **{self.cache_name: cache}), keep)
+            parts.update({group[0]: out} if len(group) == 1 else {i: out[j : j + 1][: len(wanted[i])] for j, i in enumerate(group)})
+        return parts
 
-    def _alone(self, batch, rows):
-        """Each sequence by itself: its recurrent state is a cache of its own, kept in the row's state."""
+    def _recurrent(self, batch, wanted):
+        return recurrent.run(self, batch, wanted)
+
+    def _again(self, batch, wanted):
+        """The whole sequence, whose ids so far are kept in the row's state; what nobody asks a row of is not run."""
         parts = {}
-        for i in range(len(batch)):
-            state = batch.rows[i][3]
-            if "cache" not in state:
-                state["cache"] = shim.RequestCache(self.model)
-            table = batch.slots(i)[None]
-            view = shim.View(self.pool, table, int(batch.q_start[i + 1] - batch.q_start[i]))
-            parts[i] = self._call(batch, [i], state["cache"].look_at(view), torch.ones_like(table))[0]
-            self._note([i])
-        return self._pick(batch, rows, parts)
-
-    def _again(self, batch, rows):
-        """The whole sequence, whose ids so far are kept in the row's state."""
-        parts = {}
-        for i in range(len(batch)):
-            new, n_done, _, state = batch.rows[i]
-            before = state.get("ids", torch.zeros(0, dtype=torch.int64))[:n_done]
-            state["ids"] = torch.cat([before, torch.as_tensor(np.asarray(new, np.int64))])
-            out = self.model(input_ids=state["ids"][None].to(batch.device), use_cache=False).logits[0]
-            parts[i] = out[n_done:]
-            self._note([i], n_done)
-        return self._pick(batch, rows, parts)
-
-    def _note(self, group, first=0):
-        """Of the sequences of a call, the states from `first` on."""
-        if self._inputs:
-            self._states = {**(self._states or {}), **{i: self._inputs[-1][j][first:] for j, i in enumerate(group)}}
-
-    def _pick(self, batch, rows, parts):
-        if self._inputs:
-            self._states = _pick(batch, rows, self._states)
-        return _pick(batch, rows, parts)
-
-    def _call(self, batch, group, cache, mask):
-        ids = torch.stack([batch.ids[batch.q_start[i] : batch.q_start[i + 1]] for i in group])
-        extra = {}
-        if self._takes_positions:
-            extra["position_ids"] = torch.stack(
-                [batch.positions[batch.q_start[i] : batch.q_start[i + 1]] for i in group]
-            )
-        if self._takes_mask:
-            extra["attention_mask"] = mask
-        extra[self._cache_name] = cache
-        return self.model(input_ids=ids, use_cache=True, **extra).logits
-
-
-def _pick(batch, rows, parts):
-    if not len(rows):
-        return torch.zeros((0, 1))
-    seq = np.searchsorted(batch.q_start, rows, side="right") - 1
-    return torch.stack([parts[int(i)][int(r - batch.q_start[i])] for i, r in zip(seq, rows)])
+        for i, row in enumerate(batch.rows):
+            kept = row[3].setdefault("kept", recurrent.Kept())
+            begin, _ = kept.take(row)
+            if len(wanted[i]):
+                keep = wanted[i] + begin
+                parts[i] = self.rows_of(self.call(upload(kept.ids[None], batch.device), None, None, keep, use_cache=False), keep)
+        return parts
 
 
 def n_layers(config):

@@ -8,6 +8,9 @@ import copy
 
 import torch
 
+from .runner import default_attention, n_layers, use_own
+
+N_LAYERS = 6
 _SHRUNK = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "head_dim": 16, "vocab_size": 256,
            "sliding_window": 8, "attention_chunk_size": 8, "max_position_embeddings": 512, "moe_intermediate_size": 32,
            "num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "query_pre_attn_scalar": 16}
@@ -22,27 +25,27 @@ def is_needed(model):
     return is_long or next(model.parameters()).dtype != torch.float32
 
 
-def note(model, tier, own):
-    """What the small copy says of the tier, for the log: empty when it was not needed. Raises when the tier is wrong."""
+def note(model, way):
+    """What the small copy says of the way, for the log: empty when it was not needed. Raises when it is wrong."""
     from . import probe
 
     if not is_needed(model):
         return ""
     try:
-        small = shrunk_model(model)
+        small = shrunk_model(model, N_LAYERS if way.reuses_prefixes else n_layers(model.config))
         ids = probe._two_sequences(small.config)
         reference = probe.reference_of(small, ids)
     except Exception as failure:  # a config that cannot be shrunk says nothing about the model
         return f"; windows unverified, no small copy can be made ({probe._short(failure)})"
-    error, _, _ = probe.run(small, tier, own, ids, reference)
-    limit = probe.tolerance(torch.float32, reference)
+    error = probe.run(small, way, ids, reference).error
+    limit = probe.tolerance(torch.float32, reference, way)
     if error > limit:
         raise RuntimeError(f"on a small copy its logits differ by {error:.2g}, {limit:.2g} is allowed")
     return f"; a small copy with short windows too, to {error:.1g}"
 
 
-def shrunk_model(model):
-    from .runner import default_attention, n_layers, use_own
+def shrunk_model(model, n):
+    """With n layers at most: all of them where they are of several kinds, whose pattern only the model's own code knows."""
 
     use_own(model, default_attention(model))
     config = copy.deepcopy(model.config)
@@ -53,7 +56,7 @@ def shrunk_model(model):
             setattr(text, name, value)
     if isinstance(getattr(text, "num_key_value_heads", None), int):
         text.num_key_value_heads = 4 if text.num_key_value_heads == n_heads else 2
-    text.num_hidden_layers = min(n_layers(config), 6)
+    text.num_hidden_layers = min(n_layers(config), n)
     if getattr(text, "layer_types", None):
         text.layer_types = list(text.layer_types)[: text.num_hidden_layers]
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):

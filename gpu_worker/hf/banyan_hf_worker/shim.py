@@ -1,15 +1,13 @@
 """Tiers B and C: the model's own attention over a cache of ours that keeps keys and values in the pool.
 
     B  every attention layer's cache is a SlotLayer; decodes run as one left-padded batch, a prefill chunk runs alone
-    C  the cache that the model asks for, its plain attention layers replaced by SlotLayers; its recurrent layers stay,
-       one cache a request, so a request always starts at 0 (no prefix reuse)
+    C  some are, beside layers that keep state (recurrent.py)
 
          table [B, M] of slots, left padded with trash:   [ 0 0 a b c d ]      write = its last n columns
                                                           [ p q r s t u ]
 """
 
 import numpy as np
-from transformers import cache_utils
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from .batch import upload
@@ -68,28 +66,6 @@ class SlotCache(Cache):
 
     def __init__(self, n_layers, view):
         super().__init__(layers=[SlotLayer(i, view) for i in range(n_layers)])
-
-
-_PLAIN = tuple(
-    getattr(cache_utils, name) for name in ("DynamicLayer", "DynamicSlidingWindowLayer") if hasattr(cache_utils, name)
-)
-
-
-class RequestCache:
-    """Tier C: what one request keeps between steps."""
-
-    def __init__(self, model):
-        self.cache = cache_utils.DynamicCache(config=model.config)
-        self.slot_layers = []
-        for i, layer in enumerate(self.cache.layers):
-            if type(layer) in _PLAIN:
-                self.cache.layers[i] = SlotLayer(i)
-                self.slot_layers.append(self.cache.layers[i])
-
-    def look_at(self, view):
-        for layer in self.slot_layers:
-            layer.view = view
-        return self.cache
 
 
 def left_padded(tables, device):

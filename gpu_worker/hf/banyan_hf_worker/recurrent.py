@@ -1,0 +1,228 @@
+"""Tiers C and D: requests whose layers keep state from token to token. Such a request starts at 0 (no prefix reuse).
+
+    C  the cache that the model asks for (DynamicCache): its plain attention layers lie in the pool, its states here
+    D  the cache that the model makes by itself, handed back with the next token as generate() does; nothing is in the pool
+
+    prompts  [ a b c ][ d e f ][ g h ]    in pieces, over the state so far; or whole: what nobody asks a row of waits, then
+                                          all of it runs at once (code that forgets its state when several tokens come)
+    decodes  [ i ] of each request        together: states side by side in one call; or apart, one call each
+"""
+
+import copy
+import inspect
+
+import numpy as np
+import torch
+from transformers import cache_utils
+
+from . import shim
+from .attention_torch import in_groups, slots_at_once
+from .batch import upload
+
+
+def _classes(*names):
+    """Those that this transformers has."""
+    return tuple(getattr(cache_utils, name) for name in names if hasattr(cache_utils, name))
+
+
+_PLAIN = _classes("DynamicLayer", "DynamicSlidingWindowLayer")
+_BOTH = _classes("LinearAttentionAndFullAttentionLayer", "LinearAttentionAndSlidingWindowAttentionLayer")
+SHORT = 8  # tokens: code that forgets its state errs with fewer than its convolution sees, too (transformers 4's LFM2)
+
+
+class Kept:
+    """What one request keeps between steps, in its row's state."""
+
+    def __init__(self):
+        self.ids = np.zeros(0, np.int64)
+        self.n_in, self.cache = 0, None  # tokens that the cache has seen; -1: nobody knows, a call failed
+
+    def take(self, row):
+        """Notes the row's new ids. Returns (tokens before them, tokens with them)."""
+        new, n_done = row[0], row[1]
+        self.ids = np.concatenate([self.ids[:n_done], np.asarray(new, np.int64)])
+        return n_done, len(self.ids)
+
+
+def run(runner, batch, wanted):
+    """wanted: of each sequence of the batch, which of its rows: numpy int64 -> {sequence: their logits}."""
+    parts, decodes, make = {}, [], SlotStates if runner.way.tier == "C" else OwnCache
+    for i, row in enumerate(batch.rows):
+        kept = row[3].setdefault("kept", Kept())
+        begin, end = kept.take(row)
+        if end - begin == 1 and kept.n_in == begin > (SHORT if runner.way.whole else 0):
+            decodes.append(i)
+            continue
+        goes_on = kept.cache is not None and kept.n_in == begin and not runner.way.whole
+        if not goes_on:
+            if runner.way.whole and not len(wanted[i]):
+                continue
+            kept.n_in, kept.cache = 0, make(runner)
+        parts[i] = _call(runner, batch, [i], kept.n_in, wanted[i] + begin - kept.n_in)
+    at_once = slots_at_once(runner.pool.bytes_of_largest())
+    decodes.sort(key=lambda i: batch.kv_len[i])
+    fits = (lambda n, last: False) if runner.way.apart else (lambda n, last: n * int(batch.kv_len[last]) <= at_once)
+    for group in in_groups(decodes, fits):
+        out = _call(runner, batch, group, None, np.zeros(1, np.int64))
+        parts.update({i: out[j : j + 1][: len(wanted[i])] for j, i in enumerate(group)})
+    return parts
+
+
+def _call(runner, batch, group, begin, keep):
+    """One call of the model: of one sequence its tokens from `begin` on, or of several the last one of each."""
+    kept = [batch.rows[i][3]["kept"] for i in group]
+    ends = [len(k.ids) for k in kept]
+    begins = [end - 1 for end in ends] if begin is None else [begin]
+    ids = np.stack([k.ids[b:] for k, b in zip(kept, begins)])
+    positions = np.stack([np.arange(b, e) for b, e in zip(begins, ends)])
+    caches = [k.cache for k in kept]
+    for k in kept:
+        k.n_in = -1  # until the call is over: one that fails may have gone half way
+    out = type(caches[0]).call(runner, batch, group, caches, upload(ids, batch.device), upload(positions, batch.device), keep)
+    for k, end in zip(kept, ends):
+        k.n_in = end
+    return out
+
+
+# ---- C ----
+
+
+class SlotStates:
+    """Tier C's cache of one request; or, while requests decode together, its row of theirs."""
+
+    def __init__(self, runner):
+        self.cache = cache_utils.DynamicCache(config=runner.model.config)
+        self.cache.layers = [_in_the_pool(i, layer) for i, layer in enumerate(self.cache.layers)]
+        self.company, self.row = [self], 0
+
+    @staticmethod
+    def call(runner, batch, group, caches, ids, positions, keep):
+        table, mask = shim.left_padded([batch.host_slots(i) for i in group], batch.device)
+        cache = _side_by_side(caches)
+        slot_layers = [layer for layer in cache.layers if isinstance(layer, shim.SlotLayer)]
+        for layer in slot_layers:
+            layer.view = shim.View(runner.pool, table, ids.shape[1])
+        mask = mask if slot_layers and len(group) > 1 else None  # states have no padding, and a mask makes some multiply by it
+        return runner.rows_of(runner.call(ids, positions, mask, keep, use_cache=True, **{runner.cache_name: cache}), keep)
+
+    def come_out(self):
+        """Its own states again, copied out of the company's."""
+        if len(self.company) > 1:
+            row = slice(self.row, self.row + 1)
+            self.cache = _each_layer([self.cache], lambda tensors: tensors[0][row].clone())
+            self.company[self.row] = None  # what the others share has an old state of it
+            self.company, self.row = [self], 0
+
+
+def _in_the_pool(index, layer):
+    """A layer of the model's cache, or what keeps its keys and values in the pool instead."""
+    if type(layer) in _PLAIN:
+        return shim.SlotLayer(index)
+    return _BothLayer(index, layer) if type(layer) in _BOTH else layer
+
+
+if _BOTH:
+
+    class _BothLayer(shim.SlotLayer, cache_utils.LinearAttentionLayer):
+        """Attention in the pool beside states in one layer (Falcon H1)."""
+
+        lazy_initialization = cache_utils.LinearAttentionLayer.lazy_initialization
+
+        def __init__(self, index, layer):
+            vars(self).update(vars(layer), index=index, view=None, is_initialized=True)
+
+
+def _side_by_side(caches):
+    """The cache of a company, [B, …]: as it was, when the same decoded together in the last step."""
+    if caches[0].company != caches:
+        for one in caches:
+            one.come_out()
+        if len(caches) > 1:
+            cache = _each_layer([one.cache for one in caches], torch.cat)
+            for row, one in enumerate(caches):
+                one.cache, one.company, one.row = cache, caches, row
+    return caches[0].cache
+
+
+def _each_layer(caches, do):
+    """A new cache, each tensor of whose layers is do([that of each cache])."""
+    new = copy.copy(caches[0])
+    new.layers = [_made_of(layers, do) for layers in zip(*(c.layers for c in caches))]
+    return new
+
+
+def _made_of(layers, do):
+    new = copy.copy(layers[0])
+    for name in vars(new).keys() - {"view"}:
+        setattr(new, name, _merged([getattr(layer, name) for layer in layers], do, name))
+    return new
+
+
+def _merged(values, do, name):
+    first = values[0]
+    if isinstance(first, torch.Tensor) and first.dim():
+        return do(values)
+    if isinstance(first, dict):
+        return {key: _merged([v[key] for v in values], do, name) for key in first}
+    if isinstance(first, list):
+        return [_merged(list(each), do, name) for each in zip(*values)]
+    if any(v != first for v in values[1:]):
+        raise RuntimeError(f"{name} differs between requests, so they do not decode together")
+    return first
+
+
+# ---- D ----
+
+
+class OwnCache:
+    """Tier D's: what the model returned under names that it takes."""
+
+    def __init__(self, runner):
+        self.given = {}
+
+    @staticmethod
+    def call(runner, batch, group, caches, ids, positions, keep):
+        takes, more = inspect.signature(runner.model.forward).parameters, {}
+        if "cache_position" in takes:
+            more["cache_position"] = positions[0]
+        for runner.prepares in (True,) if runner.prepares else (False, True):
+            given = caches[0].given or (_prepared(runner.model, takes, ids, positions) if runner.prepares else {})
+            out = runner.call(ids, positions, None, keep, use_cache=True, **more, **given)
+            caches[0].given = _caches(out, takes)
+            if caches[0].given:
+                return runner.rows_of(out, keep)
+        raise RuntimeError("it returns no cache under a name that it takes")
+
+
+def _caches(found, takes):
+    no_cache = ("logits", "input_ids", "attention_mask", "position_ids", "cache_position", "inputs_embeds", "use_cache", "logits_to_keep")
+    return {name: value for name, value in found.items() if name in takes and name not in no_cache and value is not None}
+
+
+def _prepared(model, takes, ids, positions):
+    """The cache that a model (transformers 4's Jamba) makes only where generate() asks for its inputs."""
+    try:
+        found = model.prepare_inputs_for_generation(ids, use_cache=True, attention_mask=torch.ones_like(ids), cache_position=positions[0])
+    except Exception:  # any error of foreign code means: it makes one by itself, or none
+        return {}
+    return {name: value for name, value in _caches(found, takes).items() if "cache" in name or "past" in name}
+
+
+def bytes_of_caches(states):
+    """Of what requests hold outside of the pool, given the states of their rows."""
+    return sum(bytes_of(kept.cache) for kept in (state.get("kept") for state in states) if kept and kept.cache)
+
+
+def bytes_of(thing, seen=None):
+    """Of all tensors in a cache, whatever its class; of those that it shares, all."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen or isinstance(thing, (torch.nn.Module, shim.View, str, type)):
+        return 0
+    seen.add(id(thing))
+    if isinstance(thing, torch.Tensor):
+        return thing.numel() * thing.element_size()
+    if isinstance(thing, dict):
+        return sum(bytes_of(v, seen) for v in thing.values())
+    if isinstance(thing, (list, tuple)):
+        return sum(bytes_of(v, seen) for v in thing)
+    return bytes_of(vars(thing), seen) if hasattr(thing, "__dict__") and not callable(thing) else 0

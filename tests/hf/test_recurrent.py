@@ -1,0 +1,107 @@
+"""Requests that keep state (tiers C and D): what runs when, what a call that fails leaves, whose state is whose."""
+
+import numpy as np
+import pytest
+import torch
+from banyan_hf_worker import probe
+from banyan_hf_worker.batch import Batch
+from banyan_hf_worker.pool import Pool
+from banyan_hf_worker.runner import Runner
+
+import models
+from driver import Driver, make_worker, prompts, reference
+
+pytestmark = pytest.mark.both_lines
+NAMES = ["lfm2", "qwen3_5-text", "falcon-h1", "jamba", "mamba", "minimax", "rwkv"]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """(sequences, tokens) of each call of a model, by Runner.call."""
+    seen, real = [], Runner.call
+
+    def call(self, ids, *args, **more):
+        seen.append(tuple(ids.shape))
+        return real(self, ids, *args, **more)
+
+    monkeypatch.setattr(Runner, "call", call)
+    return seen
+
+
+def greedy(model, ids, n):
+    ids = list(ids)
+    for _ in range(n):
+        ids.append(int(reference(model, ids)[-1].argmax()))
+    return ids
+
+
+def driver_of(name):
+    model = models.load(name)
+    way = probe.choose(model).way
+    return model, way, Driver(make_worker(model, way), want_all=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prompt_in_chunks_costs_one_pass(name, calls):
+    """In pieces as they come; or at the end all at once, and not the beginning anew for each."""
+    model, way, d = driver_of(name)
+    prompt = prompts(d.worker.n_vocab)[0][:30]
+    d.admit("a", prompt)
+    calls.clear()
+    for n in (11, 12, 7):
+        d.run(("a", n))
+    assert calls[:3] == ([(1, 30)] if way.whole and not d.worker.runner.prepares else [(1, 30)] * 2 if way.whole else [(1, 11), (1, 12), (1, 7)])
+    calls.clear()
+    assert d.finish("a", 5) and d.sequences["a"].ids == greedy(model, prompt, 6)
+    assert calls == [(1, 1)] * 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_decodes_run_together_where_their_states_can(name, calls):
+    model, way, d = driver_of(name)
+    ids = prompts(d.worker.n_vocab)[:3]
+    for i, prompt in enumerate(ids):
+        d.admit(i, prompt)
+        d.run((i, len(prompt)))
+    calls.clear()
+    for _ in range(3):
+        d.run((0, 1), (1, 1), (2, 1))
+    assert calls == [(1, 1)] * 9 if way.apart else calls == [(3, 1)] * 3
+    for rows in (((1, 1),), ((0, 1), (1, 1), (2, 1)), ((2, 1), (0, 1)), ((0, 1), (1, 1), (2, 1))):  # one goes on alone, all again
+        d.run(*rows)
+    for i, prompt in enumerate(ids):
+        assert d.sequences[i].ids == greedy(model, prompt, len(d.sequences[i].ids) - len(prompt))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_call_that_fails_half_way_leaves_no_state_behind(name):
+    """Its tokens run again in the next step: from the start, since some layers have seen them."""
+    model = models.load(name)
+    runner, prompt = Runner(model, probe.choose(model).way, Pool(32, 4, poison=True)), prompts(600)[0]
+    others = prompts(600)[1]
+    state, beside, pages = {}, {}, list(range(32))
+
+    def step(*rows):
+        batch = Batch([(ids[a:b], a, p, s) for ids, a, b, p, s in rows], 4)
+        return runner.logits(batch, np.arange(batch.n_tokens)).log_softmax(-1).numpy()
+
+    def mine(a, b):
+        return prompt, a, b, pages[:16], state
+
+    def its(a, b):
+        return others, a, b, pages[16:], beside
+
+    step(mine(0, 20), its(0, 9))
+    last = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)][0][-1]
+
+    def fail(*args):
+        raise RuntimeError("half way")
+
+    for rows in ((mine(20, 21), its(9, 10)), (mine(20, 28),)):
+        hook = last.register_forward_pre_hook(fail)
+        with pytest.raises(RuntimeError, match="half way"):
+            step(*rows)
+        hook.remove()
+    got, want = step(mine(20, 28), its(9, 10)), reference(model, prompt[:28])[20:28]
+    assert np.abs(got[:8] - want).max() < 1e-3
+    assert np.abs(got[8] - reference(model, others[:10])[9]).max() < 1e-3
