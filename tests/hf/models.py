@@ -52,7 +52,8 @@ MADE = {
     "minimax": ("MiniMaxConfig", {**_USUAL, "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"],
                 "num_local_experts": 4, "block_size": 8}, "D"),
     "rwkv": ("RwkvConfig", {**_TEXT, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "context_length": 512}, "D"),
-    "qwen3-vl": ("Qwen3VLConfig", {"text_config": {**_USUAL, "head_dim": 16}, "vision_config": {
+    "qwen3-vl": ("Qwen3VLConfig", {"text_config": {
+                 **_USUAL, "head_dim": 16, "rope_scaling": {"rope_type": "default", "mrope_section": [2, 3, 3]}}, "vision_config": {
                  "hidden_size": 32, "intermediate_size": 48, "depth": 1, "num_heads": 2, "out_hidden_size": 64,
                  "deepstack_visual_indexes": [0]}}, "A"),
     "llama-dynamic": ("LlamaConfig", {**_USUAL, "max_position_embeddings": 64,
