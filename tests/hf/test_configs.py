@@ -594,9 +594,9 @@ def test_the_text_model_inside_another_is_found(name, tmp_path):
             "num_key_value_heads": 1, "vocab_size": N_VOCAB, "max_position_embeddings": 128}
     if not kind.startswith("qwen2"):
         text["head_dim"] = 16
-    name = name.split()[0]
     elif kind != "qwen2":
         text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+    name = name.split()[0]
     config = getattr(transformers, f"{name}Config")(text_config=text, **more)
     config._attn_implementation = "eager"
     torch.manual_seed(3)
