@@ -537,7 +537,7 @@ def difference(config, seed, folder):
 
 
 @pytest.mark.both_lines
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [f for f in FAMILIES if not IS_4 or f in transformers.CONFIG_MAPPING])
 def test_a_config_is_read_as_transformers_reads_it(family, tmp_path):
     n_native = 0
     for seed in range(SEED, SEED + N_CONFIGS):
