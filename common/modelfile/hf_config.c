@@ -335,8 +335,19 @@ static void mark_moe_layers(struct by_config *c, struct by_model_info *m) {
     }
 }
 
+/* Hunyuan's dense models say that they have one expert. */
+static bool knows_experts(const struct by_config *c) {
+    static const char *const keys[] = {"num_experts", "num_local_experts", "n_routed_experts",
+                                       "moe_intermediate_size"};
+    for (size_t i = 0; i < BY_COUNTOF(keys); i++) {
+        if (knows(c, keys[i])) return true;
+    }
+    return false;
+}
+
 static void read_moe(struct by_config *c, struct by_model_info *m) {
     struct by_moe_info *x = &m->moe;
+    if (!knows_experts(c)) return;
     x->n_experts = by_config_u32(c, "num_experts|num_local_experts|n_routed_experts", 0);
     if (!x->n_experts) return;
     x->n_used = by_config_u32(c, "num_experts_per_tok|experts_per_token", 0);

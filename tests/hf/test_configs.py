@@ -211,7 +211,7 @@ def granite(r):
 
 
 def hunyuan_v1_dense(r):
-    v = {**llama(r)}
+    v = {**llama(r), "num_experts": 1}
     v.pop("mlp_bias")
     alpha = {"type" if IS_4 else "rope_type": "dynamic", "alpha": r.choice([2.0, 1000.0])}
     for key in ("rope_parameters", "rope_scaling"):

@@ -121,6 +121,14 @@ TEST(hunyuans_alpha_is_a_base) {
     assert_int_equal(m.rope.kind, BY_ROPE_DYNAMIC);
 }
 
+/* It was refused for using none of one expert. */
+TEST(a_dense_family_has_no_experts) {
+    UNUSED_STATE;
+    struct by_model_info m = read_text("{\"model_type\":\"hunyuan_v1_dense\",\"num_experts\":1}");
+    assert_int_equal(m.moe.n_experts, 0);
+    assert_int_equal(m.layer_flags[0], 0);
+}
+
 TEST(ministral3s_queries_grow_and_mistrals_do_not) {
     UNUSED_STATE;
     struct by_model_info m = read_text("{\"model_type\":\"ministral3\"}");
@@ -137,5 +145,5 @@ TESTS(RUN(a_switch_that_the_family_does_not_know_switches_nothing),
       RUN(a_window_that_the_family_does_not_know_is_none),
       RUN(sizes_that_a_text_config_leaves_out_are_transformers),
       RUN(smollm3s_windows_are_where_no_rope_is), RUN(hunyuans_alpha_is_a_base),
-      RUN(ministral3s_queries_grow_and_mistrals_do_not),
+      RUN(a_dense_family_has_no_experts), RUN(ministral3s_queries_grow_and_mistrals_do_not),
       RUN(exaone4s_layers_without_a_window_do_not_turn_unless_there_are_no_windows));

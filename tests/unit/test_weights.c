@@ -148,7 +148,8 @@ TEST(a_type_without_a_reading_is_named) {
 TEST(sizes_out_of_reason_are_refused) {
     UNUSED_STATE;
     refused(&none, "\"head_dim\":1048576", "1048576", "head size");
-    refused(&none, "\"num_local_experts\":5,\"num_experts_per_tok\":9", "9 of 5 experts", "");
+    refused(&none, "\"model_type\":\"mixtral\",\"num_local_experts\":5,\"num_experts_per_tok\":9",
+            "9 of 5 experts", "");
     refused(&none, "\"num_hidden_layers\":0", "number of layers is 0", "1 to");
     refused(&none, "\"num_key_value_heads\":3", "2 attention heads", "3 key-value heads");
 }
