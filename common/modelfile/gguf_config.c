@@ -133,7 +133,7 @@ static void put_windows(struct writer *w) {
     static const char name[] = "attention.sliding_window_pattern";
     const struct by_gguf_key *k = by_gguf_key(w->g, key_of(w, name));
     struct by_gguf_array a = {0};
-    static const char *const may_have_none[] = {"exaone4", "mistral", "dots1"};
+    static const char *const may_have_none[] = {"exaone4", "exaone_moe", "mistral", "dots1"};
     for (size_t i = 0; i < BY_COUNTOF(may_have_none); i++) {
         if (is_family(w, may_have_none[i]) &&
             !by_gguf_key(w->g, key_of(w, "attention.sliding_window")))
@@ -187,6 +187,7 @@ static void put_experts(struct writer *w) {
     put_i64(w, "expert_shared_count", "n_shared_experts");
     by_buf_addf(&w->text, ",\"first_k_dense_replace\":%" PRId64,
                 get_i64(w, "leading_dense_block_count", 0));
+    put_i64(w, "interleave_moe_layer_step", "moe_layer_interval");
     put_i64(w, "expert_group_count", "n_group");
     put_i64(w, "expert_group_used_count", "topk_group");
     put_f64(w, "expert_weights_scale", "routed_scaling_factor");
@@ -196,7 +197,8 @@ static void put_experts(struct writer *w) {
         put_bool(w, "norm_topk_prob", norm);
     } else if (is_family(w, "qwen3_moe")) { /* no key says it; ggml does it for this one */
         put_bool(w, "norm_topk_prob", true);
-    } else if (is_family(w, "deepseek_v3") || is_family(w, "glm4_moe")) { /* written where true */
+    } else if (is_family(w, "deepseek_v3") || is_family(w, "glm4_moe") ||
+               is_family(w, "exaone_moe")) { /* written where true */
         put_bool(w, "norm_topk_prob", false);
     }
 }
@@ -250,9 +252,10 @@ static void write_config(struct writer *w) {
         by_buf_addf(&w->text, ",\"num_kv_heads\":%" PRId64, n_kv);
     }
     if (is_family(w, "gemma2") || is_family(w, "gemma3_text")) put_gemma_scale(w);
+    bool is_granite = is_family(w, "granite") || is_family(w, "granitemoe");
     put_f64(w, "attn_logit_softcapping", "attn_logit_softcapping");
     put_f64(w, "final_logit_softcapping", "final_logit_softcapping");
-    put_f64(w, "logit_scale", is_family(w, "granite") ? "logits_scaling" : "logit_scale");
+    put_f64(w, "logit_scale", is_granite ? "logits_scaling" : "logit_scale");
     put_f64(w, "embedding_scale", "embedding_multiplier");
     put_f64(w, "residual_scale", "residual_multiplier");
     put_f64(w, "attention.scale", "attention_multiplier");

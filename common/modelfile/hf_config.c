@@ -157,7 +157,7 @@ static void read_scaling(struct by_config *c, struct by_model_info *m,
     struct by_str name = by_config_str(&s, "rope_type|type");
     if (name.n) rope->kind = rope_kind(&s, name);
     if (is_family(m, "ministral3")) read_growth(&s, m);
-    if (is_family(m, "hunyuan_v1_dense")) read_alpha(&s, m);
+    if (strncmp(m->family, "hunyuan_v1", 10) == 0) read_alpha(&s, m);
     if (rope->kind == BY_ROPE_PLAIN) {
         c->rc = s.rc;
         return;
@@ -212,7 +212,10 @@ static void read_rope(struct by_config *c, struct by_model_info *m,
         rope->kind = BY_ROPE_NONE;
         return;
     }
-    double part = by_config_f64(c, "partial_rotary_factor|rotary_pct", 1);
+    double part = 1;
+    if (knows(c, "rotary_dim") && m->head_dim)
+        part = (double)by_config_u32(c, "rotary_dim", m->head_dim) / m->head_dim;
+    part = by_config_f64(c, "partial_rotary_factor|rotary_pct", part);
     const struct by_json *object = rope_object(c, m);
     if (object) {
         struct by_config o = {.config = object, .where = c->where, .err = c->err, .rc = c->rc};
@@ -320,11 +323,16 @@ static void mark_moe_layers(struct by_config *c, struct by_model_info *m) {
         read_ffn_types(m, types);
         return;
     }
-    uint32_t first = by_config_u32(c, "first_k_dense_replace", 0);
-    uint32_t step = BY_MAX(by_config_u32(c, "decoder_sparse_step|moe_layer_freq", 1), 1u);
-    bool is_qwen = by_config_has(c, "decoder_sparse_step");
-    for (uint32_t i = first; i < m->n_layers && i < BY_LAYERS_MAX; i++) {
-        if ((is_qwen ? i + 1 : i) % step == 0) m->layer_flags[i] |= BY_LAYER_MOE;
+    uint32_t first = by_config_u32(c, "first_k_dense_replace|moe_layer_start_index", 0);
+    uint32_t step =
+        BY_MAX(by_config_u32(c, "decoder_sparse_step|moe_layer_interval|moe_layer_freq", 1), 1u);
+    bool from_one = by_config_has(c, "decoder_sparse_step|moe_layer_interval");
+    int64_t last = -1;
+    const struct by_json *end = by_config_find(c, "moe_layer_end_index");
+    if (end && !by_json_to_i64(end, &last)) by_config_fail(c, c->key, "a whole number", end);
+    if (last < 0 || last >= m->n_layers) last = (int64_t)m->n_layers - 1;
+    for (uint32_t i = first; i <= last && i < BY_LAYERS_MAX; i++) {
+        if ((from_one ? i + 1 : i) % step == 0) m->layer_flags[i] |= BY_LAYER_MOE;
     }
     const struct by_json *dense = by_config_find(c, "mlp_only_layers");
     for (const struct by_json *it = dense ? by_json_first(dense) : NULL; it;
@@ -345,16 +353,37 @@ static bool knows_experts(const struct by_config *c) {
     return false;
 }
 
+/* Hunyuan may have another number of them in every layer; in all that there are it is one. */
+static void check_n_used(struct by_config *c, uint32_t n_used) {
+    const struct by_json *list = by_config_find(c, "moe_topk");
+    if (!list || by_json_type(list) != BY_JSON_ARRAY) return;
+    for (const struct by_json *it = by_json_first(list); it && !c->rc; it = by_json_next(it)) {
+        int64_t n;
+        if (!by_json_to_i64(it, &n) || n != n_used)
+            c->rc = by_fail(c->err, BY_EUNSUPPORTED,
+                            "%s: moe_topk: another number of experts in another layer is not "
+                            "supported natively",
+                            c->where);
+    }
+}
+
 static void read_moe(struct by_config *c, struct by_model_info *m) {
     struct by_moe_info *x = &m->moe;
     if (!knows_experts(c)) return;
-    x->n_experts = by_config_u32(c, "num_experts|num_local_experts|n_routed_experts", 0);
+    x->n_experts =
+        by_config_u32(c, "num_experts|num_local_experts|n_routed_experts|moe_num_experts", 0);
     if (!x->n_experts) return;
-    x->n_used = by_config_u32(c, "num_experts_per_tok|experts_per_token", 0);
+    x->n_used = by_config_u32(c, "num_experts_per_tok|experts_per_token|moe_k|moe_topk", 0);
     x->ffn = by_config_u32(c, "moe_intermediate_size", m->ffn);
-    x->shared_ffn = by_config_u32(c, "shared_expert_intermediate_size", 0);
+    x->shared_ffn = by_config_u32(c, "shared_expert_intermediate_size|shared_intermediate_size", 0);
     if (!x->shared_ffn)
-        x->shared_ffn = BY_MIN(by_config_u32(c, "n_shared_experts", 0), 64u) * x->ffn;
+        x->shared_ffn =
+            BY_MIN(
+                by_config_u32(c, "n_shared_experts|num_shared_experts|moe_num_shared_experts", 0),
+                64u) *
+            x->ffn;
+    check_n_used(c, x->n_used);
+    if (by_config_bool(c, "_experts_as_dense", false)) x->ffn = x->shared_ffn = m->ffn;
     x->has_shared_gate = by_config_bool(c, "_shared_gate", false);
     x->norm_topk = by_config_bool(c, "norm_topk_prob", false);
     x->routed_scale = by_config_f64(c, "routed_scaling_factor", 1);

@@ -173,6 +173,41 @@ static const struct by_family families[] = {
      "\"num_experts_per_tok\":8,\"moe_intermediate_size\":2048,\"first_k_dense_replace\":3,"
      "\"kv_lora_rank\":512,\"q_lora_rank\":1536,\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,"
      "\"v_head_dim\":128,\"tie_word_embeddings\":false}"},
+    {"olmoe", "olmoe", false, false, 2048, 2048, 16, 16, 50304, 4096,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"num_experts\":64,\"num_experts_per_tok\":8,"
+     "\"norm_topk_prob\":false,\"tie_word_embeddings\":false}"},
+    {"flex_olmo", NULL, false, false, 4096, 11008, 32, 32, 100352, 4096,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":500000,\"num_experts\":7,\"num_experts_per_tok\":5,"
+     "\"norm_topk_prob\":false,\"tie_word_embeddings\":false}"},
+    {"granitemoe", "granitemoe", false, true, 4096, 11008, 32, 32, 32000, 2048,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"attention_multiplier\":1,"
+     "\"num_local_experts\":8,\"num_experts_per_tok\":2,\"norm_topk_prob\":true,"
+     "\"tie_word_embeddings\":false}"},
+    {"granitemoeshared", NULL, false, true, 4096, 11008, 32, 32, 32000, 2048,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"attention_multiplier\":1,"
+     "\"num_local_experts\":8,\"num_experts_per_tok\":2,\"norm_topk_prob\":true,"
+     "\"tie_word_embeddings\":false}"},
+    {"hunyuan_v1_moe", "hunyuan-moe", false, false, 4096, 11008, 32, 32, 290943, 2048,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"num_experts\":1,\"moe_topk\":1,"
+     "\"_experts_as_dense\":true,\"norm_topk_prob\":true,\"tie_word_embeddings\":false}"},
+    {"ernie4_5_moe", "ernie4_5-moe", true, true, 2560, 12288, 28, 20, 103424, 131072,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":500000,\"num_key_value_heads\":4,"
+     "\"moe_num_experts\":64,\"moe_k\":6,\"moe_num_shared_experts\":2,"
+     "\"moe_intermediate_size\":1536,\"moe_layer_start_index\":1,\"moe_layer_end_index\":-1,"
+     "\"moe_layer_interval\":1,\"_choice_bias\":true,\"norm_topk_prob\":true,"
+     "\"tie_word_embeddings\":true}"},
+    {"minimax_m2", "minimax-m2", false, false, 3072, 1536, 62, 48, 200064, 196608,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":5000000,\"num_key_value_heads\":8,\"head_dim\":128,"
+     "\"rotary_dim\":null,\"num_local_experts\":256,\"num_experts_per_tok\":8,"
+     "\"_sigmoid\":true,\"_choice_bias\":true,\"norm_topk_prob\":true,"
+     "\"tie_word_embeddings\":false}"},
+    {"exaone_moe", "exaone-moe", false, false, 4096, 16384, 32, 32, 102400, 2048,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"num_key_value_heads\":32,"
+     "\"sliding_window\":4096,\"sliding_window_pattern\":4,\"_rope_in_windows\":true,"
+     "\"_sigmoid\":true,\"_choice_bias\":true,\"norm_topk_prob\":true,"
+     "\"routed_scaling_factor\":2.5,\"num_experts\":64,\"num_experts_per_tok\":8,"
+     "\"num_shared_experts\":1,\"moe_intermediate_size\":1024,\"first_k_dense_replace\":1,"
+     "\"mlp_layer_types\":null,\"tie_word_embeddings\":false}"},
     {"glm4_moe", "glm4moe", false, false, 4096, 10944, 46, 96, 151552, 131072,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"num_key_value_heads\":8,"
      "\"partial_rotary_factor\":0.5,\"use_qk_norm\":false,\"_sigmoid\":true,"

@@ -51,6 +51,7 @@ enum role {
     ROLE_EXPERT_DOWN,
     ROLE_SHARED_GATE,
     ROLE_SHARED_UP,
+    ROLE_SHARED_GATE_UP,
     ROLE_SHARED_DOWN,
     ROLE_SHARED_SCORE,
     ROLE_Q_A, /* latent attention: hidden -> q_rank -> heads */

@@ -100,7 +100,7 @@ static bool is_beyond(const struct decoder *d, struct by_str name) {
 static bool may_be_unused(const struct decoder *d, struct by_str name) {
     static const char *const parts[] = {
         "rotary_emb",   "inv_freq", "rope_f",      "attn.bias", "masked_bias", "attention.bias",
-        "position_ids", "vision",   "multi_modal", "pooler",    "_scale"};
+        "position_ids", "vision",   "multi_modal", "pooler",    "_scale",      "mtp"};
     for (size_t i = 0; i < BY_COUNTOF(parts); i++) {
         if (by_str_find(name, by_str_of(parts[i]), 0) != SIZE_MAX) return true;
     }

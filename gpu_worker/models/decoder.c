@@ -84,8 +84,7 @@ static void attend_in(const struct pass *p, const struct layer *l) {
                                                   .n = p->n});
 }
 
-/* x += f, or x += norm(f), or x = norm(x + f): f is in d->out unless it has been added already. */
-static void add(const struct pass *p, const struct norm *post) {
+void decoder_add(const struct pass *p, const struct norm *post) {
     const struct decoder *d = p->d;
     if (!post->w) return;
     bool is_post_ln = d->arch.is_post_ln;
@@ -116,7 +115,7 @@ void decoder_sum(const struct pass *p, const struct norm *post) {
         if (!d->tp_rc) d->tp_rc = sum_ranks(p, d->out.p, (size_t)p->n * d->out.ld);
     d->b->barrier(p->lane);
     if (post->w && !d->arch.is_post_ln) {
-        add(p, post);
+        decoder_add(p, post);
         return;
     }
     d->b->norm(p->lane, &(struct op_norm){.x = d->out.p,
@@ -128,7 +127,7 @@ void decoder_sum(const struct pass *p, const struct norm *post) {
                                           .scale = (float)d->info.residual_scale,
                                           .first = p->first,
                                           .n = p->n});
-    add(p, post);
+    decoder_add(p, post);
 }
 
 /* A sublayer's last matrix adds to x itself, unless a norm or a sum over ranks comes between. */
@@ -151,7 +150,7 @@ static void add_linear(const struct pass *p, const struct weight *w, const struc
     if (is_part)
         decoder_sum(p, post);
     else
-        add(p, post);
+        decoder_add(p, post);
 }
 
 static void attend_out(const struct pass *p, const struct layer *l) {

@@ -113,6 +113,8 @@ struct pass {
 
 /* BY_EUNAVAILABLE: a rank of the group is lost. */
 BY_MUST_USE int decoder_forward(struct decoder *d, const struct model_step *s);
+/* x += f, or x += norm(f), or x = norm(x + f): f is in d->out unless it has been added already. */
+void decoder_add(const struct pass *p, const struct norm *post);
 /* d->out of the rows in hand becomes the sum over ranks, then is added to x as the layer says (post: or NULL). */
 void decoder_sum(const struct pass *p, const struct norm *post);
 /* Does the part that comes now only hold a share of its result? */

@@ -72,12 +72,13 @@ static void clear(const struct pass *p, const struct buffer *y) {
 void moe_forward(const struct pass *p, const struct layer *l) {
     const struct decoder *d = p->d;
     const bool is_part = decoder_is_part(d, false);
-    const float scale = is_part ? 1 : (float)d->info.residual_scale;
-    const struct buffer *y = is_part ? &d->out : &d->x;
+    const bool is_direct = !is_part && !l->post_ffn_norm.w;
+    const float scale = is_direct ? (float)d->info.residual_scale : 1;
+    const struct buffer *y = is_direct ? &d->x : &d->out;
     project(p, l->moe->router, decoder_norm(&l->ffn_norm), ACT_NONE, &d->moe.logits);
     route(p, l->moe);
     shared_in(p, l);
-    if (is_part) clear(p, y);
+    if (!is_direct) clear(p, y);
     d->b->experts(p->lane,
                   &(struct op_experts){.gate_up = (const struct weight *const *)l->moe->gate_up,
                                        .down = (const struct weight *const *)l->moe->down,
@@ -108,7 +109,10 @@ void moe_forward(const struct pass *p, const struct layer *l) {
                                                   .first = p->first,
                                                   .n = p->n});
     }
-    if (is_part) decoder_sum(p, &l->post_ffn_norm);
+    if (is_part)
+        decoder_sum(p, &l->post_ffn_norm);
+    else
+        decoder_add(p, &l->post_ffn_norm);
 }
 
 /* ---- weights ---- */
@@ -171,13 +175,17 @@ static int bind_shared(struct binder *b, struct moe *m, uint32_t layer) {
     const struct cut cut = b->d->share.shared;
     const uint32_t n = b->d->full.moe.shared_ffn;
     if (!n) return 0;
-    int rc = bind_matrix(b, &m->shared_gate_up,
-                         &(struct bind){.parts = {bind_cut(ROLE_SHARED_GATE, n, 0, cut),
-                                                  bind_cut(ROLE_SHARED_UP, n, 0, cut)},
-                                        .n_parts = 2,
-                                        .n_in = info->hidden,
-                                        .layer = layer,
-                                        .is_gated = true});
+    struct bind w = {
+        .parts = {bind_cut(ROLE_SHARED_GATE, n, 0, cut), bind_cut(ROLE_SHARED_UP, n, 0, cut)},
+        .n_parts = 2,
+        .n_in = info->hidden,
+        .layer = layer,
+        .is_gated = true};
+    if (b->d->arch.names[ROLE_SHARED_GATE_UP]) {
+        w.parts[0] = bind_cut(ROLE_SHARED_GATE_UP, 2 * n, 0, cut);
+        w.parts[1] = bind_cut(ROLE_SHARED_GATE_UP, 2 * n, n, cut);
+    }
+    int rc = bind_matrix(b, &m->shared_gate_up, &w);
     if (!rc)
         rc = bind_matrix(b, &m->shared_down,
                          &(struct bind){.parts = {bind_whole(ROLE_SHARED_DOWN, info->hidden)},
@@ -185,6 +193,7 @@ static int bind_shared(struct binder *b, struct moe *m, uint32_t layer) {
                                         .n_in = cut.n,
                                         .n_in_all = n,
                                         .in_first = cut.first,
+                                        .no_bias = b->d->share.rank > 0,
                                         .layer = layer});
     if (rc || !info->moe.has_shared_gate) return rc;
     return bind_matrix(b, &m->shared_score,

@@ -48,6 +48,7 @@ static const struct {
     [ROLE_SHARED_GATE] = {"mlp.shared_experts.gate_proj", "ffn_gate_shexp"},
     [ROLE_SHARED_UP] = {"mlp.shared_experts.up_proj", "ffn_up_shexp"},
     [ROLE_SHARED_DOWN] = {"mlp.shared_experts.down_proj", "ffn_down_shexp"},
+    [ROLE_SHARED_GATE_UP] = {NULL, NULL},
     [ROLE_SHARED_SCORE] = {"mlp.shared_expert_gate", "ffn_gate_inp_shexp"},
     [ROLE_Q_A] = {"self_attn.q_a_proj", "attn_q_a"},
     [ROLE_Q_A_NORM] = {"self_attn.q_a_layernorm", "attn_q_a_norm"},

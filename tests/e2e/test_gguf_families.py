@@ -17,7 +17,7 @@ from harness import BIN, ROOT
 TINY = ROOT.parent / "shared/data/tiny"
 HEADERS = json.loads((ROOT / "tests/vectors/gguf/headers.json").read_text())
 UNSAID = {"mistral-swa": ["sliding window", "family"], "starcoder2": ["sliding window"]}  # no key says it; mistral's files say llama
-STANDS_FOR = {"solar-open": "glm4_moe", "glm4-moe-lite": "deepseek_v3"}  # families that are one to ggml
+STANDS_FOR = {"solar-open": "glm4_moe", "glm4-moe-lite": "deepseek_v3", "granitemoeshared": "granitemoe"}  # families that are one to ggml
 ENCODERS = ("bert-embed", "bert-rerank")
 
 pytestmark = pytest.mark.skipif(not TINY.exists(), reason="the tiny models lie beside the project")

@@ -401,6 +401,64 @@ def deepseek_v3(r):
     return {**deepseek(r), "rope_interleave": r.choice([True, True, False]), "topk_method": "noaux_tc", "scoring_func": "sigmoid"}
 
 
+def olmoe(r):
+    n = r.choice([3, 4, 8])
+    return {**olmo2(r), "num_experts": n, "num_experts_per_tok": r.randint(1, 3), "norm_topk_prob": r.choice(FLAG),
+            "clip_qkv": r.choice([None, None, 0.7])}
+
+
+def flex_olmo(r):
+    v = olmoe(r)
+    v.pop("clip_qkv")
+    return v
+
+
+def granitemoe(r):
+    n = r.choice([3, 4, 8])
+    v = {**granite(r), "num_local_experts": n, "num_experts_per_tok": r.randint(1, 3)}
+    v.pop("mlp_bias")
+    return v
+
+
+def granitemoeshared(r):
+    return {**granitemoe(r), "shared_intermediate_size": r.choice([0, 24, 40])}
+
+
+def hunyuan_v1_moe(r):
+    v = hunyuan_v1_dense(r)
+    n, used = r.choice([1, 4, 8]), r.randint(1, 3)
+    used = min(n, used)
+    for scaling in filter(None, (v.get("rope_parameters"), v.get("rope_scaling"))):
+        if "alpha" in scaling:
+            scaling["factor"] = 1.0
+    return {**v, "num_experts": n, "moe_topk": r.choice([used, [used] * v["num_hidden_layers"]]),
+            "moe_intermediate_size": [v["intermediate_size"]] * v["num_hidden_layers"]}
+
+
+def ernie4_5_moe(r):
+    v = {**ernie4_5(r), "use_bias": r.choice([False, False, True])}
+    n = r.choice([3, 4, 8])
+    return {**v, "moe_num_experts": n, "moe_k": r.randint(1, 3), "moe_num_shared_experts": r.choice([0, 1, 2]),
+            "moe_intermediate_size": r.choice([24, 40]), "moe_layer_start_index": r.randint(0, 2), "moe_layer_end_index": r.choice([-1, 1, 2]),
+            "moe_layer_interval": r.choice([1, 1, 2])}
+
+
+def minimax_m2(r):
+    v = base(r)
+    n = r.choice([3, 4, 8])
+    out = {**v, **rope(r, partial=True), "hidden_act": r.choice(ACTS), "num_local_experts": n, "num_experts_per_tok": r.randint(1, 3)}
+    return {**out, "rotary_dim": r.choice([4, 8])} if r.random() < 0.5 else out
+
+
+def exaone_moe(r):
+    v = exaone4(r)
+    n = v["num_hidden_layers"]
+    out = {**v, **corrected_moe(r), "num_experts": 8, "num_shared_experts": r.choice([1, 2]), "first_k_dense_replace": r.randint(0, 3),
+           "mlp_layer_types": mlp_types(r, n)}
+    out.pop("n_shared_experts"), out.pop("n_routed_experts")
+    return out
+
+
 def corrected_moe(r):
     """DeepSeek V3's choice of experts, as others took it over."""
     n, n_groups, n_used = r.choice([(4, 1, 3), (8, 1, 3), (8, 2, 3), (8, 4, 2), (4, 2, 1)])
@@ -471,7 +529,7 @@ def gpt_oss(r):
 FAMILIES = {f.__name__: f for f in (
     llama, mistral, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, gemma, gemma2, gemma3_text, helium, smollm3, granite, olmo2,
     cohere, glm4, phi3, stablelm, starcoder2, gpt2, gpt_neox, opt, falcon, deepseek_v2, deepseek_v3, gpt_oss,
-    glm4_moe, glm4_moe_lite, solar_open, dots1,
+    hunyuan_v1_moe, ernie4_5_moe, minimax_m2, exaone_moe, olmoe, flex_olmo, granitemoe, granitemoeshared, glm4_moe, glm4_moe_lite, solar_open, dots1,
     glm, seed_oss, ernie4_5, arcee, cohere2, olmo3, exaone4, ministral, vaultgemma,
     phi, nemotron, jais2, gpt_bigcode, hyperclovax, ministral3, hunyuan_v1_dense,
     exaone, minicpm3, youtu)}
@@ -479,7 +537,8 @@ FAMILIES = {f.__name__: f for f in (
 KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "head_dim",
         "max_position_embeddings", "moe_intermediate_size", "shared_expert_intermediate_size", "n_embd", "n_head", "n_layer",
         "n_positions", "ffn_dim", "word_embed_proj_dim", "num_experts", "num_local_experts", "n_routed_experts", "pad_token_id",
-        "bos_token_id", "eos_token_id", "num_experts_per_tok", "n_shared_experts", "n_group", "topk_group", "use_sliding_window", "sliding_window"}
+        "bos_token_id", "eos_token_id", "num_experts_per_tok", "n_shared_experts", "moe_num_experts", "moe_k", "moe_topk", "moe_num_shared_experts",
+        "num_shared_experts", "shared_intermediate_size", "n_group", "topk_group", "use_sliding_window", "sliding_window"}
 
 
 def draw(family, seed):

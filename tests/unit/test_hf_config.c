@@ -100,6 +100,40 @@ TEST(which_layers_have_experts_may_be_a_list) {
     assert_int_equal(m.mla.kv_rank, 512);
 }
 
+TEST(ernies_layers_with_experts_have_a_first_a_last_and_a_step) {
+    UNUSED_STATE;
+    struct by_model_info m =
+        read_text("{\"model_type\":\"ernie4_5_moe\",\"moe_layer_start_index\":2,"
+                  "\"moe_layer_end_index\":20,\"moe_layer_interval\":2}");
+    for (uint32_t i = 0; i < m.n_layers; i++)
+        assert_int_equal(m.layer_flags[i], i % 2 == 1 && i >= 2 && i <= 20 ? BY_LAYER_MOE : 0);
+    m = read_text("{\"model_type\":\"ernie4_5_moe\"}");
+    assert_int_equal(m.layer_flags[0], 0);
+    assert_int_equal(m.layer_flags[27], BY_LAYER_MOE);
+    assert_int_equal(m.moe.shared_ffn, 2 * 1536);
+    assert_true(m.moe.score == BY_MOE_SOFTMAX && m.moe.is_bias_corrected && m.moe.norm_topk);
+}
+
+TEST(minimax_says_how_much_of_a_head_turns) {
+    UNUSED_STATE;
+    struct by_model_info m = read_text("{\"model_type\":\"minimax_m2\",\"rotary_dim\":64,"
+                                       "\"shared_intermediate_size\":0,\"sliding_window\":9}");
+    assert_int_equal(m.rope.n_rot, 64);
+    assert_int_equal(m.sliding_window, 0);
+    assert_int_equal(read_text("{\"model_type\":\"minimax_m2\"}").rope.n_rot, 128);
+}
+
+/* Its files have lists, a number a layer. */
+TEST(hunyuans_experts_are_as_wide_as_a_dense_layer) {
+    UNUSED_STATE;
+    struct by_model_info m = read_text(
+        "{\"model_type\":\"hunyuan_v1_moe\",\"intermediate_size\":3072,\"num_experts\":64,"
+        "\"moe_topk\":[8,8],\"moe_intermediate_size\":[3072,3072]}");
+    assert_int_equal(m.moe.n_used, 8);
+    assert_int_equal(m.moe.ffn, 3072);
+    assert_int_equal(m.moe.shared_ffn, 3072);
+}
+
 TEST(norms_of_q_and_k_are_an_option) {
     UNUSED_STATE;
     assert_false(read_text("{\"model_type\":\"glm4_moe\",\"head_dim\":128}").has_qk_norm);
@@ -141,6 +175,9 @@ TEST(ministral3s_queries_grow_and_mistrals_do_not) {
 
 TESTS(RUN(a_switch_that_the_family_does_not_know_switches_nothing),
       RUN(which_layers_have_experts_may_be_a_list), RUN(norms_of_q_and_k_are_an_option),
+      RUN(ernies_layers_with_experts_have_a_first_a_last_and_a_step),
+      RUN(minimax_says_how_much_of_a_head_turns),
+      RUN(hunyuans_experts_are_as_wide_as_a_dense_layer),
       RUN(null_is_no_window_and_nothing_is_the_familys),
       RUN(a_window_that_the_family_does_not_know_is_none),
       RUN(sizes_that_a_text_config_leaves_out_are_transformers),

@@ -77,6 +77,12 @@ TEST(what_is_not_known_is_named) {
     refused("{\"model_type\":\"opt\",\"word_embed_proj_dim\":32," SIZES "}", "word_embed_proj_dim");
     refused("{\"model_type\":\"opt\",\"do_layer_norm_before\":false," SIZES "}",
             "do_layer_norm_before");
+    refused("{\"model_type\":\"hunyuan_v1_moe\",\"use_cla\":true," SIZES "}", "use_cla");
+    refused("{\"model_type\":\"hunyuan_v1_moe\",\"num_experts\":8,\"moe_topk\":[2,3]," SIZES "}",
+            "moe_topk");
+    refused("{\"model_type\":\"ernie4_5_moe\",\"use_bias\":true," SIZES "}", "use_bias");
+    refused("{\"model_type\":\"ernie4_5_moe\",\"moe_norm_min\":0.5," SIZES "}", "moe_norm_min");
+    refused("{\"model_type\":\"olmoe\",\"clip_qkv\":8.0," SIZES "}", "clip_qkv");
     refused("{\"model_type\":\"glm4_moe_lite\",\"first_k_dense_replace\":2," SIZES "}",
             "first_k_dense_replace");
     refused("{\"model_type\":\"gpt_oss\",\"num_local_experts\":4,\"num_experts_per_tok\":2,"
