@@ -18,12 +18,18 @@ static bool heap_before(const struct by_heap_node *x, const struct by_heap_node 
     return by_str_cmp(a->name, b->name) < 0;
 }
 
+static bool least_before(const struct by_heap_node *x, const struct by_heap_node *y) {
+    return BY_CONTAINER_OF(x, struct tenant, in_wanting)->least <
+           BY_CONTAINER_OF(y, struct tenant, in_wanting)->least;
+}
+
 void tenants_init(struct tenants *t) {
     *t = (struct tenants){0};
     by_strmap_init(&t->by_name);
     by_list_init(&t->busy);
     by_list_init(&t->idle);
     by_heap_init(&t->heap, heap_before);
+    by_heap_init(&t->wanting, least_before);
 }
 
 static void tenant_free(struct tenants *t, struct tenant *tenant) {
@@ -44,6 +50,7 @@ void tenants_release(struct tenants *t) {
         tenant_free(t, BY_CONTAINER_OF(by_list_first(&t->idle), struct tenant, link));
     by_strmap_release(&t->by_name);
     by_heap_release(&t->heap);
+    by_heap_release(&t->wanting);
 }
 
 bool tenants_may_queue(const struct tenants *t, struct by_str name, uint32_t n_queued,
@@ -68,7 +75,7 @@ static struct tenant *find_or_add(struct tenants *t, struct by_str name) {
     }
     struct tenant *tenant = by_alloc(sizeof *tenant);
     tenant->name = (struct by_str){by_strndup(name.p ? name.p : "", name.n), name.n};
-    tenant->in_heap.index = BY_HEAP_OUT;
+    tenant->in_heap.index = tenant->in_wanting.index = BY_HEAP_OUT;
     by_list_init(&tenant->waiting);
     by_list_push(&t->idle, &tenant->link);
     by_strmap_put(&t->by_name, tenant->name, (uintptr_t)tenant);
@@ -94,21 +101,33 @@ void tenants_give(struct tenants *t, struct tenant *tenant) {
     by_list_push(&t->idle, &tenant->link);
 }
 
+static void update_wanting(struct tenants *t, struct tenant *tenant) {
+    bool does_want = tenant->n_waiting + tenant->n_running > 0;
+    if (does_want == (tenant->in_wanting.index != BY_HEAP_OUT)) return;
+    tenant->least = tenant->counter;
+    if (does_want)
+        by_heap_push(&t->wanting, &tenant->in_wanting);
+    else
+        by_heap_remove(&t->wanting, &tenant->in_wanting);
+}
+
 /* What a tenant that begins to wait has at least: the least counter of the others who want something now; when nobody
  * does, that of whoever wanted something last. */
-static double floor_for(const struct tenants *t, const struct tenant *tenant) {
-    double least = -1;
-    for (BY_LIST_EACH(it, &t->busy)) {
-        const struct tenant *o = BY_CONTAINER_OF(it, struct tenant, link);
-        if (o == tenant || o->n_waiting + o->n_running == 0) continue;
-        if (least < 0 || o->counter < least) least = o->counter;
+static double floor_for(struct tenants *t) {
+    for (struct by_heap_node *n; (n = by_heap_first(&t->wanting)) != NULL;) {
+        struct tenant *o = BY_CONTAINER_OF(n, struct tenant, in_wanting);
+        if (o->least == o->counter) return o->counter;
+        o->least = o->counter; /* served since it was put there */
+        by_heap_fix(&t->wanting, n);
     }
-    return least < 0 ? t->last_counter : least;
+    return t->last_counter;
 }
 
 void tenants_wait(struct tenants *t, struct tenant *tenant) {
     if (tenant->n_waiting++ > 0) return;
-    tenant->counter = BY_MAX(tenant->counter, floor_for(t, tenant));
+    if (tenant->in_wanting.index != BY_HEAP_OUT) by_heap_remove(&t->wanting, &tenant->in_wanting);
+    tenant->counter = BY_MAX(tenant->counter, floor_for(t));
+    update_wanting(t, tenant);
     by_heap_push(&t->heap, &tenant->in_heap);
 }
 
@@ -116,18 +135,21 @@ void tenants_unwait(struct tenants *t, struct tenant *tenant) {
     by_assert(tenant->n_waiting > 0);
     if (--tenant->n_waiting > 0) return;
     if (tenant->in_heap.index != BY_HEAP_OUT) by_heap_remove(&t->heap, &tenant->in_heap);
+    update_wanting(t, tenant);
     t->last = tenant;
     t->last_counter = tenant->counter;
 }
 
 void tenants_run(struct tenants *t, struct tenant *tenant) {
     tenant->n_running++;
+    update_wanting(t, tenant);
     if (tenant->in_heap.index != BY_HEAP_OUT) by_heap_fix(&t->heap, &tenant->in_heap);
 }
 
 void tenants_unrun(struct tenants *t, struct tenant *tenant) {
     by_assert(tenant->n_running > 0);
     tenant->n_running--;
+    update_wanting(t, tenant);
     if (tenant->in_heap.index != BY_HEAP_OUT) by_heap_fix(&t->heap, &tenant->in_heap);
 }
 
@@ -147,13 +169,17 @@ bool tenants_check(const struct tenants *t) {
             n_waiting++;
         if (n_waiting != tenant->n_waiting || tenant->n_reqs == 0) return false;
         if ((tenant->in_heap.index != BY_HEAP_OUT) != (n_waiting > 0)) return false;
+        bool does_want = n_waiting + tenant->n_running > 0;
+        if ((tenant->in_wanting.index != BY_HEAP_OUT) != does_want) return false;
+        if (does_want && tenant->least > tenant->counter) return false;
         n++;
     }
     for (BY_LIST_EACH(it, &t->idle)) {
         const struct tenant *tenant = BY_CONTAINER_OF(it, struct tenant, link);
-        if (tenant->n_reqs || tenant->n_waiting || tenant->in_heap.index != BY_HEAP_OUT)
+        if (tenant->n_reqs || tenant->n_waiting || tenant->in_heap.index != BY_HEAP_OUT ||
+            tenant->in_wanting.index != BY_HEAP_OUT)
             return false;
         n++;
     }
-    return n == t->n && by_heap_check(&t->heap);
+    return n == t->n && by_heap_check(&t->heap) && by_heap_check(&t->wanting);
 }

@@ -7,7 +7,8 @@
  * A tenant that begins to wait starts at the least counter of those who want something, or of who did last: neither idling
  * nor a single long stream earns credit.
  * Cached tokens cost nothing; what is computed again after a retraction or a lost worker is not charged again.
- * Always: a tenant is in the heap exactly while it has waiting sequences; counters start at zero with the scheduler.
+ * Always: a tenant is in a heap exactly while it has waiting sequences, and in another while it has any that wait or run;
+ * counters only grow, and start at zero with the scheduler.
  * Owner: the scheduler core, one thread. */
 #ifndef SCHEDULER_TENANT_H
 #define SCHEDULER_TENANT_H
@@ -19,10 +20,12 @@
 enum { TENANTS_MAX = 10000, TENANT_NAME_MAX = 256 };
 
 struct tenant {
-    struct by_list link;         /* in tenants.busy or tenants.idle */
-    struct by_heap_node in_heap; /* by tenant_before, while somebody waits */
-    struct by_list waiting;      /* by seq.in_tenant, in order of arrival */
-    struct by_str name;          /* owned */
+    struct by_list link;            /* in tenants.busy or tenants.idle */
+    struct by_heap_node in_heap;    /* by tenant_before, while somebody waits */
+    struct by_heap_node in_wanting; /* by least, while somebody waits or runs */
+    double least;                   /* its counter as of then: it is mended when it comes first */
+    struct by_list waiting;         /* by seq.in_tenant, in order of arrival */
+    struct by_str name;             /* owned */
     double counter;
     uint32_t n_reqs;    /* live ones */
     uint32_t n_queued;  /* of those: not admitted yet */
@@ -37,7 +40,8 @@ struct tenant {
 struct tenants {
     struct by_strmap by_name;
     struct by_list busy, idle; /* with live requests; without, the longest idle first */
-    struct by_heap heap;
+    struct by_heap heap;       /* who waits */
+    struct by_heap wanting;    /* who waits or runs */
     const struct tenant *last; /* to stop waiting; NULL: it is forgotten */
     double last_counter;       /* its counter, running on while it is served */
     uint32_t n;

@@ -9,11 +9,19 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 static inline void bench_row(const char *name, const char *parameter, double value,
                              const char *unit) {
     printf("%s,%s,%.4g,%s\n", name, parameter, value, unit);
     fflush(stdout);
+}
+
+/* What this thread has used of a processor: on a shared machine, what is its own. */
+static inline uint64_t bench_cpu_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 static inline int bench_cmp(const void *a, const void *b) {
