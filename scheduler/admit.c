@@ -57,6 +57,7 @@ void admit_enqueue(struct core *c, struct seq *s) {
     /* Those who come back are older than nearly all who wait: look from the front. */
     bool is_new = s->state == SEQ_NEW;
     seq_move(s, SEQ_WAITING, &c->waiting);
+    s->mark = (struct radix_mark){0};
     c->n_waiting++;
     if (!is_new) {
         by_list_remove(&s->link);
@@ -134,14 +135,15 @@ static uint32_t common_ids(const struct seq *a, const struct seq *b, uint32_t n)
 }
 
 /* What each replica has of that in the tree; returns how many pages of s may come from there on r. */
-static uint32_t peek(const struct core *c, const struct replica *r, const struct seq *s,
+static uint32_t peek(const struct core *c, const struct replica *r, struct seq *s,
                      struct radix_held *held /* [n_replicas], zeros */) {
     uint32_t n_pages_max = match_max(c, r, s);
-    if (n_pages_max > 0) radix_peek(c->tree, s->req->routing.extra_key, s->ids, n_pages_max, held);
+    if (n_pages_max > 0)
+        radix_peek(c->tree, s->req->routing.extra_key, s->ids, n_pages_max, &s->mark, held);
     return n_pages_max;
 }
 
-uint32_t admit_n_cached(const struct core *c, const struct replica *r, const struct seq *s) {
+uint32_t admit_n_cached(const struct core *c, const struct replica *r, struct seq *s) {
     struct radix_held held[RADIX_REPLICAS_MAX] = {0};
     peek(c, r, s, held);
     return held[r->index].n_pages * c->page_size;

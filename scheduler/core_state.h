@@ -139,8 +139,8 @@ void admit_dequeue(struct core *c, struct seq *s); /* it is about to leave WAITI
 bool admit_is_held_elsewhere(const struct core *c, const struct seq *s);
 /* If none can, s, which waits, ends: with what it has, or an error. True: it did; its request may be gone. */
 bool admit_ends_too_long(struct core *c, struct seq *s);
-/* Ids of s that this replica has in the tree and may be used. Changes nothing. */
-uint32_t admit_n_cached(const struct core *c, const struct replica *r, const struct seq *s);
+/* Ids of s that this replica has in the tree and may be used. Changes nothing but its mark. */
+uint32_t admit_n_cached(const struct core *c, const struct replica *r, struct seq *s);
 void admit_ratio_decay(struct core *c);
 void admit_ratio_bump(struct core *c, const struct replica *r);
 

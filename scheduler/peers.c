@@ -231,6 +231,8 @@ static void worker_up(struct core *c, struct core_peer *p, const struct msg_hell
         radix_free(c->tree);
         c->page_size = cap->page_size;
         c->tree = radix_new(c->page_size, c->opt.n_replicas, c->opt.eviction, &c->pool);
+        for (BY_LIST_EACH(it, &c->waiting)) /* marks are of the former one */
+            BY_CONTAINER_OF(it, struct seq, link)->mark = (struct radix_mark){0};
     }
     replica_open(r, BY_MIN(r->capacity.n_slots, c->opt.max_running));
     radix_join(c->tree, r->index, r->pages);

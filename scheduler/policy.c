@@ -76,7 +76,7 @@ void policy_pull(struct core *c, struct seq *s) {
 
 /* ---- windows ---- */
 
-static uint64_t key_of(const struct core *c, const struct replica *r, const struct seq *s) {
+static uint64_t key_of(const struct core *c, const struct replica *r, struct seq *s) {
     if (c->now_ns - s->req->arrived_ns > AGED_MS * BY_NS_PER_MS) return 0;
     if (c->policy.kind == POLICY_DFS_WEIGHT) return 1;
     if (c->policy.kind == POLICY_LOF) return 1 + (uint64_t)UINT32_MAX - (s->n_max - s->n_total);
@@ -99,8 +99,8 @@ static void fill_window(struct core *c, struct replica *r) {
         struct seq *s = BY_CONTAINER_OF(it, struct seq, link);
         struct radix_node *node = NULL;
         if (p->kind == POLICY_DFS_WEIGHT) {
-            node = radix_find(c->tree, s->req->routing.extra_key, s->ids,
-                              (s->n_total - 1) / c->page_size, r->index);
+            (void)admit_n_cached(c, r, s); /* marks it */
+            node = radix_find(c->tree, s->req->routing.extra_key, &s->mark, r->index);
             radix_weigh(node, p->round);
         }
         p->pick[p->n_picks++] =

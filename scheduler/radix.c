@@ -230,25 +230,54 @@ static uint32_t common_pages(const struct radix *t, const uint32_t *a, const uin
     return (uint32_t)(i / t->page_size);
 }
 
+/* A node is found again by its hash, and is what it was if it begins where it did: a split moves that, and whatever shortens
+ * a run gives it another id. */
+struct radix_node *radix_marked(const struct radix *t, const struct radix_mark *mark) {
+    struct radix_node *n = mark->id ? t->bucket[mark->hash & (t->n_buckets - 1)] : NULL;
+    while (n && n->id != mark->id)
+        n = n->chain;
+    uint32_t n_before = 0;
+    for (const struct radix_node *up = n ? n->parent : NULL; up; up = up->parent)
+        n_before += up->n_pages;
+    return n_before == mark->n_before ? n : NULL;
+}
+
+/* The first `end` pages match down to n: who holds or locks how many of them? */
+static void add_held(const struct radix *t, const struct radix_node *n, uint32_t n_before,
+                     uint32_t end, struct radix_held *held) {
+    for (; n->parent; n = n->parent, end = n_before, n_before -= n->n_pages) {
+        for (uint32_t r = 0; r < t->n_replicas; r++) {
+            if (n->hold[r].pages && !held[r].n_pages) held[r].n_pages = end;
+            if (n->hold[r].n_lock && !held[r].n_locked) held[r].n_locked = end;
+        }
+    }
+}
+
 void radix_peek(const struct radix *t, struct by_str space, const uint32_t *ids, uint32_t n_pages,
-                struct radix_held *held) {
+                struct radix_mark *mark, struct radix_held *held) {
     memset(held, 0, t->n_replicas * sizeof *held);
     uint64_t value;
     if (!by_strmap_get(&t->spaces, space, &value)) return;
-    const struct radix_node *n = (const struct radix_node *)(uintptr_t)value;
-    for (uint32_t done = 0; done < n_pages;) {
-        const uint32_t *rest = ids + (size_t)done * t->page_size;
-        n = radix_child(t, n, rest);
-        if (!n) return;
-        uint32_t want = BY_MIN(n->n_pages, n_pages - done);
-        uint32_t k = common_pages(t, n->tokens, rest, want);
-        for (uint32_t r = 0; r < t->n_replicas; r++) {
-            if (n->hold[r].pages) held[r].n_pages = done + k;
-            if (n->hold[r].n_lock) held[r].n_locked = done + k;
-        }
-        if (k < n->n_pages) return;
-        done += k;
+    const struct radix_node *n = mark->n_before < n_pages ? radix_marked(t, mark) : NULL;
+    uint32_t n_before = n ? mark->n_before : 0, k = n ? BY_MIN(mark->n_pages, n->n_pages) : 0;
+    if (!n) n = (const struct radix_node *)(uintptr_t)value;
+    for (;;) {
+        uint32_t most = BY_MIN(n->n_pages, n_pages - n_before);
+        size_t at = (size_t)k * t->page_size;
+        const uint32_t *rest = ids + (size_t)n_before * t->page_size;
+        k = k < most ? k + common_pages(t, n->tokens + at, rest + at, most - k) : most;
+        const struct radix_node *child = k == n->n_pages && n_before + k < n_pages
+                                             ? radix_child(t, n, rest + (size_t)k * t->page_size)
+                                             : NULL;
+        if (!child) break;
+        n = child;
+        n_before += k;
+        k = 1; /* as radix_child has seen */
     }
+    *mark = (struct radix_mark){0};
+    if (!n->parent) return;
+    *mark = (struct radix_mark){.id = n->id, .hash = n->hash, .n_before = n_before, .n_pages = k};
+    add_held(t, n, n_before, n_before + k, held);
 }
 
 static void use(struct radix *t, struct radix_node *n) {

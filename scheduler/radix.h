@@ -45,12 +45,18 @@ void radix_leave(struct radix *t, uint32_t replica);
 
 /* The root of a space; made when it is new. It stays while it has nodes or locks. */
 struct radix_node *radix_root(struct radix *t, struct by_str space);
-/* How much of the first n_pages pages of ids each replica holds. Changes nothing. */
+/* How much of the first n_pages pages of ids each replica holds. Changes nothing in the tree. The mark, zeros at first and the
+ * same ids' and space's each time, remembers where that was: who asks again is not compared again up to there, though the tree
+ * may have changed. */
 struct radix_held {
     uint32_t n_pages, n_locked; /* of them, those under a lock */
 };
+struct radix_mark {
+    uint64_t id, hash;          /* of the last node that matched; it may be gone */
+    uint32_t n_before, n_pages; /* pages before it, and of its run those that matched */
+};
 void radix_peek(const struct radix *t, struct by_str space, const uint32_t *ids, uint32_t n_pages,
-                struct radix_held *held /* [n_replicas] */);
+                struct radix_mark *mark, struct radix_held *held /* [n_replicas] */);
 /* The longest prefix of ids, at most n_pages pages, that the replica holds; its page numbers go to pages (may be
  * NULL). A node is split if the match ends inside it. Counts as a use. */
 struct radix_at radix_match(struct radix *t, struct radix_node *root, uint32_t replica,
@@ -69,10 +75,10 @@ void radix_unlock(struct radix *t, struct radix_node *node, uint32_t replica);
 /* Forgets at least n_pages evictable pages, worst first, or all there are; returns how many. */
 uint32_t radix_evict(struct radix *t, uint32_t replica, uint32_t n_pages);
 
-/* For a depth-first order of those who wait: the last node that lies wholly within ids and is held; each waiting one adds
- * its weight to the path; then the branches compare. */
-struct radix_node *radix_find(const struct radix *t, struct by_str space, const uint32_t *ids,
-                              uint32_t n_pages, uint32_t replica);
+/* For a depth-first order of those who wait: the last node that lies wholly within what radix_peek found, and is held; each
+ * waiting one adds its weight to the path; then the branches compare. NULL: nobody has anything in that space. */
+struct radix_node *radix_find(const struct radix *t, struct by_str space,
+                              const struct radix_mark *mark, uint32_t replica);
 void radix_weigh(struct radix_node *node, uint64_t round);
 bool radix_weighs_before(const struct radix_node *a, const struct radix_node *b);
 

@@ -101,6 +101,7 @@ static void trim(struct radix *t, struct radix_node *n, uint32_t r, uint32_t k) 
         return;
     }
     n->n_pages -= k;
+    n->id = ++t->next_id; /* it has no children, and marks behind its end mean nothing any more */
     pages_give(t->replica[r].pages, n->hold[r].pages + n->n_pages, k);
     t->replica[r].n_held -= k;
 }

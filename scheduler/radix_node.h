@@ -28,7 +28,7 @@ struct radix_node {
     struct radix_node *prev, *next;
     struct radix_node *chain; /* next in the bucket */
     size_t cap;               /* bytes of this block */
-    uint64_t id;              /* never reused: keys of the buckets */
+    uint64_t id; /* never reused: keys of the buckets; of a leaf that is trimmed another one */
     uint64_t hash;
     uint32_t *tokens; /* [n_pages * page_size] */
     size_t tokens_cap;
@@ -65,6 +65,8 @@ struct radix {
 uint64_t radix_hash(const struct radix *t, const struct radix_node *parent, const uint32_t *page);
 struct radix_node *radix_child(const struct radix *t, const struct radix_node *parent,
                                const uint32_t *page);
+struct radix_node *radix_marked(const struct radix *t,
+                                const struct radix_mark *mark); /* NULL: gone */
 struct radix_node *radix_split(struct radix *t, struct radix_node *n, uint32_t k);
 void radix_node_free(struct radix *t, struct radix_node *n);
 /* radix_evict.c: call after anything that may make (n, r) a leaf or stop it being one. */

@@ -1,20 +1,17 @@
 /* radix_order.c - the order of a walk through the tree, for --schedule-policy dfs-weight. */
 #include "scheduler/radix_node.h"
 
-struct radix_node *radix_find(const struct radix *t, struct by_str space, const uint32_t *ids,
-                              uint32_t n_pages, uint32_t replica) {
-    uint64_t value;
-    if (!by_strmap_get(&t->spaces, space, &value)) return NULL;
-    struct radix_node *at = (struct radix_node *)(uintptr_t)value;
-    for (uint32_t done = 0; done < n_pages;) {
-        const uint32_t *rest = ids + (size_t)done * t->page_size;
-        struct radix_node *n = radix_child(t, at, rest);
-        if (!n || !n->hold[replica].pages || n->n_pages > n_pages - done) break;
-        if (memcmp(n->tokens, rest, (size_t)n->n_pages * t->page_size * sizeof *rest) != 0) break;
-        at = n;
-        done += n->n_pages;
-    }
-    return at;
+struct radix_node *radix_find(const struct radix *t, struct by_str space,
+                              const struct radix_mark *mark, uint32_t replica) {
+    uint64_t root;
+    struct radix_node *n = radix_marked(t, mark);
+    if (!n)
+        return by_strmap_get(&t->spaces, space, &root) ? (struct radix_node *)(uintptr_t)root
+                                                       : NULL;
+    if (mark->n_pages < n->n_pages) n = n->parent;
+    while (n->parent && !n->hold[replica].pages)
+        n = n->parent;
+    return n;
 }
 
 void radix_weigh(struct radix_node *node, uint64_t round) {

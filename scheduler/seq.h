@@ -51,6 +51,7 @@ struct seq {
     struct by_heap_node in_priority; /* while WAITING, under that policy */
     uint64_t asked_round;            /* of the policy */
     struct seq_leader leader;        /* while WAITING (admit.c) */
+    struct radix_mark mark; /* while WAITING: where its match ended when that was asked last */
     enum seq_state state;
     enum seq_state leave_to;    /* LEAVING: WAITING, PAUSED or DONE */
     enum seq_state paused_from; /* PAUSED with a slot: PREFILL or DECODE */

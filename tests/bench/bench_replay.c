@@ -165,7 +165,8 @@ static uint32_t guess_replica(struct world *w, const struct session *s) {
     if (most - least > BALANCE_ABS && most > least * BALANCE_REL) {
         best = a <= b ? 0 : 1;
     } else {
-        radix_peek(w->guess, BY_STR(""), s->ids, n_pages, held);
+        struct radix_mark mark = {0};
+        radix_peek(w->guess, BY_STR(""), s->ids, n_pages, &mark, held);
         best = held[1].n_pages > held[0].n_pages;
         if (held[best].n_pages <= CACHE_THRESHOLD * n_pages)
             best = radix_n_held(w->guess, 1) < radix_n_held(w->guess, 0);

@@ -1,6 +1,6 @@
 /* bench_step.c - what one step costs the scheduler: 256 running requests, and with 100,000 waiting behind them; one that computes
- * a long prompt which others, of 64 tenants, begin with, too, and wait for. Beside it what the first request of one of ten
- * thousand tenants costs.
+ * a long prompt which others, of 64 tenants, begin with, too, and wait for; and long prompts, in the tree, that find no room. Beside
+ * it what the first request of one of ten thousand tenants costs.
  *
  * A step is: the result of one comes in, its tokens go out, the next one is built. Measured in the processor's time, without and
  * with encoding the frames, and without the worker's work. */
@@ -21,7 +21,9 @@ enum {
     FOLLOWERS = 255,
     TENANTS = 64,
     CHUNK = 512,
-    MANY_TENANTS = 10000
+    MANY_TENANTS = 10000,
+    DOCUMENT = 100000,
+    READERS = 128
 };
 
 struct world {
@@ -183,6 +185,31 @@ static void run_tenants(void) {
     by_buf_release(&w.frame);
 }
 
+/* All of a long document is in the tree, and READERS that end in another page of their own wait; slots are free, pages are not. */
+static void run_readers(enum policy_kind policy) {
+    enum { OTHERS = 200, N = 300 };
+    struct core_options o = options(policy, 4096, 10);
+    struct world w = {.now = 1};
+    double us[N];
+    char name[64];
+    start(&w, &o);
+    for (uint32_t i = 1; i <= OTHERS; i++)
+        submit(&w, i, i == 1 ? DOCUMENT : 0, BY_STR(""));
+    while (core_next_step(w.core, w.now))
+        ;
+    for (uint32_t i = 0; i < 2 * DOCUMENT / 4096; i++)
+        step(&w);
+    for (uint32_t i = 1; i <= READERS; i++)
+        submit(&w, OTHERS + i, DOCUMENT, BY_STR(""));
+    for (uint32_t i = 0; i < N; i++)
+        us[i] = step(&w);
+    snprintf(name, sizeof name, "step with 100 readers of 100000 tokens waiting (%s)",
+             policy_name(policy));
+    bench_row(name, "p50", bench_quantile(us, N, 0.5), "us");
+    core_free(w.core);
+    by_buf_release(&w.frame);
+}
+
 int main(void) {
     by_log_init(&(struct by_log_options){.process = "bench", .level = BY_LOG_ERROR});
     double alone = run("step of 256", 0, false, POLICY_FAIR);
@@ -196,5 +223,8 @@ int main(void) {
     }
     run_followed();
     run_tenants();
+    run_readers(POLICY_FCFS);
+    run_readers(POLICY_LPM);
+    run_readers(POLICY_DFS_WEIGHT);
     return 0;
 }

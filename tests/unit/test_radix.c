@@ -4,7 +4,7 @@
 #include "common/base/rand.h"
 #include "tests/unit/test.h"
 
-enum { PAGES = 256, LONGEST = 24 /* tokens */, SEQS = 400, REPLICAS = 2, HELD = 6 };
+enum { PAGES = 256, LONGEST = 24 /* tokens */, SEQS = 400, REPLICAS = 2, ASKERS = 16, HELD = 6 };
 
 struct fixture {
     struct pool pool;
@@ -41,7 +41,8 @@ static uint32_t put(struct fixture *f, uint32_t r, const uint32_t *ids, uint32_t
 
 static uint32_t held(struct fixture *f, uint32_t r, const uint32_t *ids, uint32_t n) {
     struct radix_held by_replica[REPLICAS];
-    radix_peek(f->t, BY_STR(""), ids, n, by_replica);
+    struct radix_mark mark = {0};
+    radix_peek(f->t, BY_STR(""), ids, n, &mark, by_replica);
     return by_replica[r].n_pages;
 }
 
@@ -110,7 +111,8 @@ TEST(spaces_do_not_see_each_other) {
     uint32_t ids[] = {1, 2, 3};
     struct radix_held by_replica[REPLICAS];
     put(&f, 0, ids, 3);
-    radix_peek(f.t, BY_STR("salt"), ids, 3, by_replica);
+    struct radix_mark mark = {0};
+    radix_peek(f.t, BY_STR("salt"), ids, 3, &mark, by_replica);
     assert_int_equal(by_replica[0].n_pages, 0);
     teardown(&f);
 }
@@ -307,12 +309,34 @@ static void do_evict(struct fixture *f, struct twin *w, uint64_t *seed) {
     assert_int_equal(before - n, twin_n_held(w, r));
 }
 
+struct asker {
+    uint32_t ids[LONGEST];
+    struct radix_mark mark;
+};
+
+/* Who asks again and again gets what one would who asks for the first time, of as many pages as it likes. */
+static void ask_again(struct fixture *f, struct asker *a, uint32_t page_size, uint64_t *seed) {
+    struct radix_held again[REPLICAS], first[REPLICAS];
+    struct radix_mark none = {0};
+    uint32_t n = LONGEST / page_size;
+    if (by_rand_next(seed) % 4 == 0) n = (uint32_t)(by_rand_next(seed) % (n + 1));
+    radix_peek(f->t, BY_STR(""), a->ids, n, &a->mark, again);
+    radix_peek(f->t, BY_STR(""), a->ids, n, &none, first);
+    assert_memory_equal(again, first, sizeof first);
+    for (uint32_t r = 0; r < REPLICAS; r++)
+        assert_ptr_equal(radix_find(f->t, BY_STR(""), &a->mark, r),
+                         radix_find(f->t, BY_STR(""), &none, r));
+}
+
 static void against_the_twin(uint32_t page_size, uint64_t seed) {
     struct fixture f;
     setup(&f, page_size, (enum radix_policy)(page_size % 5));
     struct twin *w = by_alloc(sizeof *w);
     w->page_size = page_size;
     struct holder holders[HELD] = {{.is_used = false}};
+    struct asker askers[ASKERS] = {{.mark = {0}}};
+    for (uint32_t i = 0; i < ASKERS; i++)
+        random_ids(&seed, askers[i].ids);
     for (int step = 0; step < 4000; step++) {
         struct holder *h = &holders[by_rand_next(&seed) % HELD];
         switch (by_rand_next(&seed) % 4) {
@@ -327,6 +351,7 @@ static void against_the_twin(uint32_t page_size, uint64_t seed) {
             do_evict(&f, w, &seed);
         }
         assert_true(radix_check(f.t));
+        ask_again(&f, &askers[step % ASKERS], page_size, &seed);
         for (uint32_t i = 0; i < HELD; i++) { /* what is locked stays */
             struct holder *k = &holders[i];
             if (k->is_used) assert_int_equal(held(&f, k->seq.r, k->seq.ids, k->seq.n), k->seq.n);
@@ -343,6 +368,30 @@ static void against_the_twin(uint32_t page_size, uint64_t seed) {
         radix_evict(f.t, r, UINT32_MAX);
     assert_int_equal(radix_n_nodes(f.t), 0);
     by_free(w);
+    teardown(&f);
+}
+
+TEST(a_mark_is_not_believed_when_its_run_was_another_meanwhile) {
+    UNUSED_STATE;
+    struct fixture f;
+    setup(&f, 1, RADIX_LRU);
+    uint32_t a[] = {1, 2, 3, 4, 5, 6}, b[] = {1, 2, 3, 4, 9, 9}, pages[6];
+    struct radix_mark mark = {0};
+    struct radix_held held[REPLICAS];
+    put(&f, 0, a, 6);
+    radix_peek(f.t, BY_STR(""), a, 6, &mark, held);
+    assert_int_equal(held[0].n_pages, 6);
+    assert_int_equal(radix_evict(f.t, 0, 2), 2);
+    struct radix_at at = radix_match(f.t, radix_root(f.t, BY_STR("")), 0, b, 6, pages);
+    radix_lock(f.t, at.node, 0);
+    assert_true(pages_take(f.pages[0], 2, pages + at.n_pages));
+    struct radix_at end = radix_insert(f.t, at, 0, b, 6, pages, 0);
+    assert_ptr_equal(end.node, at.node); /* it grew in place */
+    radix_peek(f.t, BY_STR(""), a, 6, &mark, held);
+    assert_int_equal(held[0].n_pages, 4);
+    assert_int_equal(held[0].n_locked, 4);
+    pages_give(f.pages[0], pages + 4, 2);
+    radix_unlock(f.t, end.node, 0);
     teardown(&f);
 }
 
@@ -378,5 +427,6 @@ TEST(a_warm_tree_allocates_nothing) {
 TESTS(RUN(a_split_keeps_both_halves_and_their_locks), RUN(a_partial_page_is_never_matched),
       RUN(one_users_run_grows_in_place), RUN(spaces_do_not_see_each_other),
       RUN(each_policy_picks_its_victim), RUN(a_run_that_grows_in_place_rises_with_who_files),
-      RUN(a_leaf_gives_only_what_is_asked), RUN(agrees_with_a_list_of_sequences),
-      RUN(a_warm_tree_allocates_nothing));
+      RUN(a_leaf_gives_only_what_is_asked),
+      RUN(a_mark_is_not_believed_when_its_run_was_another_meanwhile),
+      RUN(agrees_with_a_list_of_sequences), RUN(a_warm_tree_allocates_nothing));
