@@ -1,119 +1,12 @@
 #include "proto/msg.h"
 
-#include "common/base/check.h"
 #include "common/base/utf8.h"
 #include "proto/shape.h"
 
-#include <msgpack.h>
+/* Reading is a walk of our own over the bytes: a library's unpacker builds the whole object tree before one of our ceilings could
+ * be asked, and recursion and allocation would be the sender's to choose. A frame has few forms, so the walk is short. */
 
-/* Writing goes through msgpack-c. Reading is a walk of our own over the bytes: msgpack-c's unpacker builds the whole
- * object tree before one of our ceilings could be asked, and recursion and allocation would be the sender's to choose.
- * A frame has few forms, so the walk is short. */
-
-enum { HEAD_FIELDS = 3 /* kind, session, seq */, SKIP_MAX = 1 << 20 };
-
-static int write_bytes(void *ctx, const char *p, size_t n) {
-    by_buf_add(ctx, p, n);
-    return 0;
-}
-
-static void put_shape(msgpack_packer *pk, const struct shape *s, const void *p);
-
-static void put_bin(msgpack_packer *pk, const void *p, size_t n) {
-    msgpack_pack_bin(pk, n);
-    if (n) msgpack_pack_bin_body(pk, p, n);
-}
-
-static void put_str(msgpack_packer *pk, struct by_str s) {
-    msgpack_pack_str(pk, s.n);
-    if (s.n) msgpack_pack_str_body(pk, s.p, s.n);
-}
-
-static void put_field(msgpack_packer *pk, const struct shape_field *f, const void *p) {
-    const struct shape_list *l = p;
-    switch (f->type) {
-    case SHAPE_BOOL:
-        *(const bool *)p ? msgpack_pack_true(pk) : msgpack_pack_false(pk);
-        break;
-    case SHAPE_U32:
-        msgpack_pack_uint32(pk, *(const uint32_t *)p);
-        break;
-    case SHAPE_U64:
-        msgpack_pack_uint64(pk, *(const uint64_t *)p);
-        break;
-    case SHAPE_I32:
-        msgpack_pack_int32(pk, *(const int32_t *)p);
-        break;
-    case SHAPE_I64:
-        msgpack_pack_int64(pk, *(const int64_t *)p);
-        break;
-    case SHAPE_F32:
-        msgpack_pack_float(pk, *(const float *)p);
-        break;
-    case SHAPE_F64:
-        msgpack_pack_double(pk, *(const double *)p);
-        break;
-    case SHAPE_STR:
-        put_str(pk, *(const struct by_str *)p);
-        break;
-    case SHAPE_BIN:
-        put_bin(pk, ((const struct by_str *)p)->p, ((const struct by_str *)p)->n);
-        break;
-    case SHAPE_U32S:
-    case SHAPE_F32S:
-        put_bin(pk, l->p, (size_t)l->n * 4);
-        break;
-    case SHAPE_STRS:
-        msgpack_pack_array(pk, l->n);
-        for (uint32_t i = 0; i < l->n; i++)
-            put_str(pk, ((const struct by_str *)l->p)[i]);
-        break;
-    case SHAPE_RECORD:
-        put_shape(pk, f->of, p);
-        break;
-    case SHAPE_LIST:
-        msgpack_pack_array(pk, l->n);
-        for (uint32_t i = 0; i < l->n; i++)
-            put_shape(pk, f->of, (const char *)l->p + i * f->of->size);
-        break;
-    }
-}
-
-static void put_fields(msgpack_packer *pk, const struct shape *s, const void *p) {
-    size_t at = 0;
-    for (uint32_t i = 0; i < s->n_fields; i++) {
-        at = shape_field_at(&s->fields[i], at);
-        put_field(pk, &s->fields[i], (const char *)p + at);
-        at += shape_field_size(&s->fields[i]);
-    }
-}
-
-static void put_shape(msgpack_packer *pk, const struct shape *s, const void *p) {
-    msgpack_pack_array(pk, s->n_fields);
-    put_fields(pk, s, p);
-}
-
-void msg_encode(const struct msg *m, struct by_buf *out) {
-    const struct shape *s = shape_of_kind(m->kind);
-    by_assert(s != NULL);
-    msgpack_packer pk;
-    msgpack_packer_init(&pk, out, write_bytes);
-    msgpack_pack_array(&pk, s->n_fields + HEAD_FIELDS);
-    msgpack_pack_uint32(&pk, s->code);
-    msgpack_pack_fix_uint64(&pk, m->session);
-    msgpack_pack_fix_uint64(&pk, m->seq); /* of fixed width: msg_stamp_seq finds it */
-    put_fields(&pk, s, &m->hello);
-}
-
-void msg_stamp_seq(char *frame, uint64_t seq) {
-    size_t array = (uint8_t)frame[0] == 0xdc ? 3 : 1, kind = 1, session = 9;
-    char *at = frame + array + kind + session;
-    by_assert((uint8_t)*at == 0xcf); /* uint64 */
-    for (int i = 0; i < 8; i++)
-        at[1 + i] = (char)(seq >> (56 - 8 * i));
-}
-
-/* ---- reading ---- */
+enum { SKIP_MAX = 1 << 20 };
 
 struct reader {
     const uint8_t *p;
@@ -161,7 +54,7 @@ struct head {
     uint64_t u;
 };
 
-static int read_head(struct reader *r, struct head *h) {
+static int read_long_head(struct reader *r, struct head *h) {
     static const struct {
         enum family family;
         uint8_t n_bytes;
@@ -179,7 +72,6 @@ static int read_head(struct reader *r, struct head *h) {
     int rc = take(r, 1, &b);
     if (rc) return rc;
     uint8_t t = *b;
-    if (t < 0x80) return *h = (struct head){IS_UINT, t}, 0;
     if (t >= 0xe0) return *h = (struct head){IS_INT, (uint64_t)(int64_t)(int8_t)t}, 0;
     if (t < 0x90) return bad(r, "a map, which frames do not have");
     if (t < 0xa0) return *h = (struct head){IS_ARRAY, t & 0x0fu}, 0;
@@ -195,6 +87,13 @@ static int read_head(struct reader *r, struct head *h) {
         unsigned shift = 64 - 8 * (unsigned)n;
         h->u = (uint64_t)((int64_t)(h->u << shift) >> shift);
     }
+    return 0;
+}
+
+/* Most values are small numbers. */
+static inline int read_head(struct reader *r, struct head *h) {
+    if (r->i == r->n || r->p[r->i] >= 0x80) return read_long_head(r, h);
+    *h = (struct head){IS_UINT, r->p[r->i++]};
     return 0;
 }
 
@@ -274,136 +173,172 @@ static int read_bytes(struct reader *r, enum family want, struct by_str *out) {
     return 0;
 }
 
-static int read_words(struct reader *r, struct shape_list *out) {
+/* n elements of 4 bytes each: borrowed, or copied to where they may lie. */
+static int read_words(struct reader *r, const void **out, uint32_t *n) {
     struct by_str s;
     int rc = read_bytes(r, IS_BIN, &s);
     if (rc) return rc;
     if (s.n % 4) return bad(r, "an array of 4-byte numbers has a broken last one");
     if (s.n / 4 > LIMIT_TOKENS) return bad(r, "an array over the limit");
-    out->n = (uint32_t)(s.n / 4);
-    out->p = s.p;
-    if (!out->n || (uintptr_t)s.p % 4 == 0) return 0;
+    *n = (uint32_t)(s.n / 4);
+    *out = s.p;
+    if (!*n || (uintptr_t)s.p % 4 == 0) return 0;
     void *copy = by_arena_try(r->arena, s.n);
     if (!copy) return bad(r, "there is no memory for this array");
-    out->p = memcpy(copy, s.p, s.n);
+    *out = memcpy(copy, s.p, s.n);
     return 0;
 }
 
-static int read_shape(struct reader *r, const struct shape *s, void *to);
-static int read_fields(struct reader *r, const struct shape *s, uint64_t n, void *to);
-
 /* Room for the elements of a list: each takes at least a byte of the frame, so n is bounded by what is left. */
-static int read_list_head(struct reader *r, size_t each, struct shape_list *out) {
+static int read_list(struct reader *r, size_t each, void **out, uint32_t *n) {
     struct head h;
     int rc = read_head(r, &h);
     if (rc) return rc;
-    *out = (struct shape_list){0};
     if (h.family == IS_NIL) return 0;
     if (h.family != IS_ARRAY) return bad(r, "a list was expected");
     if (h.u > LIMIT_LIST || h.u > r->n - r->i) return bad(r, "a list over the limit");
-    out->p = by_arena_try(r->arena, h.u * each);
-    if (!out->p) return bad(r, "there is no memory for this list");
-    out->n = (uint32_t)h.u;
+    *out = by_arena_try(r->arena, h.u * each);
+    if (!*out) return bad(r, "there is no memory for this list");
+    *n = (uint32_t)h.u;
     return 0;
 }
 
-static int read_list(struct reader *r, const struct shape *of, struct shape_list *out) {
-    int rc = read_list_head(r, of->size, out);
-    for (uint32_t i = 0; i < out->n && !rc; i++) {
-        rc = read_shape(r, of, (char *)(uintptr_t)out->p + i * of->size);
-    }
-    return rc;
+/* What the rows call. */
+static inline int read_bool(struct reader *r, bool *to) {
+    struct head h;
+    int rc = read_head(r, &h);
+    if (rc) return rc;
+    if (h.family > IS_UINT || h.u > 1) return bad(r, "true or false was expected");
+    *to = h.u == 1;
+    return 0;
 }
-
-static int read_strs(struct reader *r, struct shape_list *out) {
-    int rc = read_list_head(r, sizeof(struct by_str), out);
-    for (uint32_t i = 0; i < out->n && !rc; i++) {
-        rc = read_bytes(r, IS_STR, (struct by_str *)(uintptr_t)out->p + i);
-    }
-    return rc;
-}
-
-static int read_scalar(struct reader *r, enum shape_type type, void *to) {
+static inline int read_u32(struct reader *r, uint32_t *to) {
     uint64_t u = 0;
+    int rc = read_int(r, false, UINT32_MAX, &u);
+    *to = (uint32_t)u;
+    return rc;
+}
+static inline int read_u64(struct reader *r, uint64_t *to) {
+    return read_int(r, false, UINT64_MAX, to);
+}
+static inline int read_i32(struct reader *r, int32_t *to) {
+    uint64_t u = 0;
+    int rc = read_int(r, true, INT32_MAX, &u);
+    *to = (int32_t)(int64_t)u;
+    return rc;
+}
+static inline int read_i64(struct reader *r, int64_t *to) {
+    return read_int(r, true, INT64_MAX, (uint64_t *)to);
+}
+static inline int read_f64(struct reader *r, double *to) {
+    return read_float(r, to);
+}
+static inline int read_f32(struct reader *r, float *to) {
     double d = 0;
-    int rc = 0;
-    switch (type) {
-    case SHAPE_U32:
-        rc = read_int(r, false, UINT32_MAX, &u);
-        *(uint32_t *)to = (uint32_t)u;
-        return rc;
-    case SHAPE_U64:
-        return read_int(r, false, UINT64_MAX, to);
-    case SHAPE_I32:
-        rc = read_int(r, true, INT32_MAX, &u);
-        *(int32_t *)to = (int32_t)(int64_t)u;
-        return rc;
-    case SHAPE_I64:
-        return read_int(r, true, INT64_MAX, to);
-    case SHAPE_F32:
-        rc = read_float(r, &d);
-        *(float *)to = (float)d;
-        return rc;
-    default:
-        return read_float(r, to);
-    }
+    int rc = read_float(r, &d);
+    *to = (float)d;
+    return rc;
 }
-
-static int read_bool(struct reader *r, bool *out) {
-    struct head h;
-    int rc = read_head(r, &h);
-    if (rc) return rc;
-    if (h.family > IS_UINT || h.u > 1)
-        return h.family == IS_NIL ? 0 : bad(r, "true or false was expected");
-    *out = h.family != IS_NIL && h.u == 1;
-    return 0;
+static inline int read_str(struct reader *r, struct by_str *to) {
+    return read_bytes(r, IS_STR, to);
 }
-
-static int read_field(struct reader *r, const struct shape_field *f, void *to) {
-    r->field = f->name;
-    switch (f->type) {
-    case SHAPE_BOOL:
-        return read_bool(r, to);
-    case SHAPE_STR:
-        return read_bytes(r, IS_STR, to);
-    case SHAPE_BIN:
-        return read_bytes(r, IS_BIN, to);
-    case SHAPE_U32S:
-    case SHAPE_F32S:
-        return read_words(r, to);
-    case SHAPE_STRS:
-        return read_strs(r, to);
-    case SHAPE_RECORD:
-        return read_shape(r, f->of, to);
-    case SHAPE_LIST:
-        return read_list(r, f->of, to);
-    default:
-        return read_scalar(r, f->type, to);
-    }
+static inline int read_bin(struct reader *r, struct by_str *to) {
+    return read_bytes(r, IS_BIN, to);
 }
-
-static int read_fields(struct reader *r, const struct shape *s, uint64_t n, void *to) {
-    size_t at = 0;
-    int rc = 0;
-    for (uint32_t i = 0; i < s->n_fields && i < n && !rc; i++) {
-        at = shape_field_at(&s->fields[i], at);
-        rc = read_field(r, &s->fields[i], (char *)to + at);
-        at += shape_field_size(&s->fields[i]);
-    }
-    /* fields of a newer version */
-    for (uint64_t i = s->n_fields; i < n && !rc; i++)
-        rc = skip(r);
+static inline int read_u32s(struct reader *r, struct msg_u32s *to) {
+    const void *p = NULL;
+    int rc = read_words(r, &p, &to->n);
+    to->p = p;
+    return rc;
+}
+static inline int read_f32s(struct reader *r, struct msg_f32s *to) {
+    const void *p = NULL;
+    int rc = read_words(r, &p, &to->n);
+    to->p = p;
+    return rc;
+}
+static inline int read_strs(struct reader *r, struct msg_strs *to) {
+    void *p = NULL;
+    int rc = read_list(r, sizeof(struct by_str), &p, &to->n);
+    to->p = p;
+    for (uint32_t i = 0; i < to->n && !rc; i++)
+        rc = read_str(r, (struct by_str *)p + i);
     return rc;
 }
 
-/* Records nest as deep as messages.def says, not as deep as the sender likes. */
-static int read_shape(struct reader *r, const struct shape *s, void *to) {
+/* A record is an array within the frame's; nil is one of zeros. */
+static int read_record(struct reader *r, uint64_t *n) {
     struct head h;
     int rc = read_head(r, &h);
     if (rc) return rc;
-    if (h.family == IS_NIL) return 0;
-    if (h.family != IS_ARRAY) return bad(r, "a record was expected");
-    return read_fields(r, s, h.u, to);
+    if (h.family != IS_ARRAY && h.family != IS_NIL) return bad(r, "a record was expected");
+    *n = h.u;
+    return 0;
+}
+
+/* A function for each row: n fields of it, and another for the record with its head. They nest as deep as messages.def says, not
+ * as deep as the sender likes. What a newer version has behind them is skipped. */
+#define ENUM(name, doc)
+#define VALUE(id, value, text)
+#define END_ENUM(name)
+#define RECORD(name, doc) MESSAGE(name, 0, doc)
+#define MESSAGE(name, code, doc) \
+    static int read_fields_##name(struct reader *r, uint64_t n, struct msg_##name *to) { \
+        int rc = 0; \
+        (void)to;
+#define FIELD(type, name, doc) \
+    if (n > 0 && !rc) { \
+        n--; \
+        r->field = #name; \
+        rc = read_##type(r, &to->name); \
+    }
+#define LIST(record, name, doc) \
+    if (n > 0 && !rc) { \
+        void *p = NULL; \
+        n--; \
+        r->field = #name; \
+        rc = read_list(r, sizeof(struct msg_##record), &p, &to->name.n); \
+        to->name.p = p; \
+        for (uint32_t i = 0; i < to->name.n && !rc; i++) \
+            rc = read_##record(r, (struct msg_##record *)p + i); \
+    }
+#define END(name) \
+    while (n-- > 0 && !rc) \
+        rc = skip(r); \
+    return rc; \
+    } \
+    static inline int read_##name(struct reader *r, struct msg_##name *to) { \
+        uint64_t n = 0; \
+        int rc = read_record(r, &n); \
+        return rc ? rc : read_fields_##name(r, n, to); \
+    }
+#include "proto/messages.def"
+#undef RECORD
+#undef MESSAGE
+#undef FIELD
+#undef LIST
+#undef END
+
+static int read_kind(struct reader *r, uint64_t n, struct msg *m) {
+    switch (m->kind) {
+#define RECORD(name, doc)
+#define MESSAGE(name, code, doc) \
+    case MSG_##name: \
+        return read_fields_##name(r, n, &m->name);
+#define FIELD(type, name, doc)
+#define LIST(record, name, doc)
+#define END(name)
+#include "proto/messages.def"
+#undef ENUM
+#undef VALUE
+#undef END_ENUM
+#undef RECORD
+#undef MESSAGE
+#undef FIELD
+#undef LIST
+#undef END
+    }
+    return bad(r, "a kind without a reader");
 }
 
 int msg_decode(struct msg *m, struct by_str frame, struct by_arena *arena, struct by_err *err) {
@@ -420,7 +355,7 @@ int msg_decode(struct msg *m, struct by_str frame, struct by_arena *arena, struc
         return by_fail(err, BY_ELIMIT, "a frame of %zu bytes is over the limit", frame.n);
     int rc = read_head(&r, &h);
     if (rc) return rc;
-    if (h.family != IS_ARRAY || h.u < HEAD_FIELDS)
+    if (h.family != IS_ARRAY || h.u < MSG_HEAD_FIELDS)
         return bad(&r, "a frame is an array of kind, session, seq and fields");
     rc = read_int(&r, false, UINT32_MAX, &kind);
     if (rc) return rc;
@@ -432,7 +367,7 @@ int msg_decode(struct msg *m, struct by_str frame, struct by_arena *arena, struc
     m->kind = (enum msg_kind)kind;
     rc = read_int(&r, false, UINT64_MAX, &m->session);
     if (!rc) rc = read_int(&r, false, UINT64_MAX, &m->seq);
-    if (!rc) rc = read_fields(&r, s, h.u - HEAD_FIELDS, &m->hello);
+    if (!rc) rc = read_kind(&r, h.u - MSG_HEAD_FIELDS, m);
     if (!rc && r.i != r.n) rc = bad(&r, "bytes behind the end");
     return rc;
 }

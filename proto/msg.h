@@ -92,6 +92,7 @@ enum msg_kind {
 #undef MESSAGE
 };
 
+enum { MSG_HEAD_FIELDS = 3 }; /* of a frame, before a message's own: kind, session, seq */
 struct msg {
     enum msg_kind kind;
     uint64_t session; /* stamped and checked by wire.c */

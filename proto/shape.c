@@ -53,41 +53,23 @@
             BY_COUNTOF(fields_##name) - 1 \
     }
 #define RECORD(name, doc) static const struct shape shape_##name = SHAPE(name, 0);
-#define MESSAGE(name, code, doc)
+#define MESSAGE(name, code, doc) static const struct shape shape_##name = SHAPE(name, code);
 #include "proto/messages.def"
 #undef RECORD
 #undef MESSAGE
 
-static const struct shape messages[] = {
-#define RECORD(name, doc)
-#define MESSAGE(name, code, doc) SHAPE(name, code),
-#include "proto/messages.def"
-#undef RECORD
-#undef MESSAGE
-};
-
-static const struct shape *const records[] = {
+static const struct shape *const shapes[] = {
 #define RECORD(name, doc) &shape_##name,
-#define MESSAGE(name, code, doc)
+#define MESSAGE(name, code, doc) RECORD(name, doc)
 #include "proto/messages.def"
 #undef RECORD
 #undef MESSAGE
 };
-
-static const struct shape *find(const char *name) {
-    for (size_t i = 0; i < BY_COUNTOF(messages); i++) {
-        if (strcmp(messages[i].name, name) == 0) return &messages[i];
-    }
-    for (size_t i = 0; i < BY_COUNTOF(records); i++) {
-        if (strcmp(records[i]->name, name) == 0) return records[i];
-    }
-    return NULL;
-}
 
 #define RECORD(name, doc) \
     void msg_##name##_copy(struct by_arena *arena, const struct msg_##name *from, \
                            struct msg_##name *to) { \
-        shape_copy(arena, find(#name), from, to); \
+        shape_copy(arena, &shape_##name, from, to); \
     }
 #define MESSAGE(name, code, doc) RECORD(name, doc)
 #include "proto/messages.def"
@@ -101,8 +83,8 @@ static const struct shape *find(const char *name) {
 #undef END
 
 const struct shape *shape_of_kind(uint32_t code) {
-    for (size_t i = 0; i < BY_COUNTOF(messages); i++) {
-        if (messages[i].code == code) return &messages[i];
+    for (size_t i = 0; i < BY_COUNTOF(shapes) && code; i++) {
+        if (shapes[i]->code == code) return shapes[i];
     }
     return NULL;
 }
@@ -141,11 +123,8 @@ static bool check_one(const struct shape *s) {
 }
 
 bool shape_check(void) {
-    for (size_t i = 0; i < BY_COUNTOF(messages); i++) {
-        if (!check_one(&messages[i])) return false;
-    }
-    for (size_t i = 0; i < BY_COUNTOF(records); i++) {
-        if (!check_one(records[i])) return false;
+    for (size_t i = 0; i < BY_COUNTOF(shapes); i++) {
+        if (!check_one(shapes[i])) return false;
     }
     return true;
 }

@@ -1,4 +1,5 @@
-/* shape.h - messages.def as data: what fields a record or message has. msg.c walks these; nobody else needs them.
+/* shape.h - messages.def as data: what fields a record or message has. Walked to print, compare and copy; reading and writing
+ * are code of their own for each row (msg.c, msg_encode.c).
  *
  *     shape "ack" ─▶ [ name: record ─▶ shape "name" ][ sample: u32 ][ n_tokens: u32 ][ is_final: bool ]
  *

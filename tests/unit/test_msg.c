@@ -132,6 +132,80 @@ TEST(a_frame_decodes_to_the_message_that_was_encoded) {
     each_message(200, check_there_and_back);
 }
 
+static void check_ceiling(const struct msg *m, struct by_str frame) {
+    struct by_buf b;
+    for (size_t max = 0; max <= frame.n; max++) {
+        by_buf_init(&b, max);
+        msg_encode(m, &b);
+        assert_true(b.n <= max);
+        assert_int_equal(b.is_full, max < frame.n);
+        if (!b.is_full) assert_memory_equal(b.p, frame.p, frame.n);
+        by_buf_release(&b);
+    }
+}
+
+TEST(a_frame_over_its_ceiling_says_so) {
+    UNUSED_STATE;
+    each_message(2, check_ceiling);
+}
+
+/* What is in a frame of `ask` behind its head and id. */
+static void assert_bytes(struct msg m, const char *hex) {
+    struct by_buf b;
+    char got[64] = "";
+    by_buf_init(&b, LIMIT_FRAME_BYTES);
+    msg_encode(&m, &b);
+    for (size_t i = 0; i < BY_MIN(strlen(hex) / 2, b.n - 20); i++)
+        snprintf(got + 2 * i, 3, "%02x", (uint8_t)b.p[20 + i]);
+    assert_string_equal(got, hex);
+    by_buf_release(&b);
+}
+
+/* The borders of msgpack's forms, as its specification has them. */
+TEST(each_value_takes_the_fewest_bytes) {
+    UNUSED_STATE;
+    static const struct {
+        uint64_t id;
+        const char *hex;
+    } numbers[] = {{0, "00a0"},
+                   {127, "7fa0"},
+                   {128, "cc80a0"},
+                   {255, "ccffa0"},
+                   {256, "cd0100a0"},
+                   {65535, "cdffffa0"},
+                   {65536, "ce00010000a0"},
+                   {UINT32_MAX, "ceffffffffa0"},
+                   {UINT64_C(1) << 32, "cf0000000100000000a0"}};
+    for (size_t i = 0; i < BY_COUNTOF(numbers); i++)
+        assert_bytes((struct msg){.kind = MSG_ask, .ask.id = numbers[i].id}, numbers[i].hex);
+    static const struct {
+        int32_t code;
+        const char *hex;
+    } codes[] = {{-1, "ffa0"},
+                 {-32, "e0a0"},
+                 {-33, "d0dfa0"},
+                 {-128, "d080a0"},
+                 {-129, "d1ff7fa0"},
+                 {-32768, "d18000a0"},
+                 {-32769, "d2ffff7fffa0"},
+                 {INT32_MIN, "d280000000a0"},
+                 {200, "ccc8a0"}};
+    for (size_t i = 0; i < BY_COUNTOF(codes); i++) {
+        char hex[32];
+        snprintf(hex, sizeof hex, "00%s", codes[i].hex);
+        assert_bytes((struct msg){.kind = MSG_answer, .answer.code = codes[i].code}, hex);
+    }
+    static const struct {
+        size_t n;
+        const char *hex;
+    } texts[] = {{31, "00bf"},      {32, "00d920"},      {255, "00d9ff"},
+                 {256, "00da0100"}, {65535, "00daffff"}, {65536, "00db00010000"}};
+    static char text[65536];
+    memset(text, 'x', sizeof text);
+    for (size_t i = 0; i < BY_COUNTOF(texts); i++)
+        assert_bytes((struct msg){.kind = MSG_ask, .ask.what = {text, texts[i].n}}, texts[i].hex);
+}
+
 /* The frame lies in a block of exactly its length, so that a sanitizer sees a read behind the end. */
 static void check_cut(const struct msg *m, struct by_str frame) {
     (void)m;
@@ -263,6 +337,7 @@ TEST(a_deep_copy_outlives_the_frame) {
 
 TESTS(RUN(shapes_lie_as_the_compiler_lays_structs),
       RUN(a_frame_decodes_to_the_message_that_was_encoded), RUN(a_frame_cut_anywhere_is_refused),
+      RUN(a_frame_over_its_ceiling_says_so), RUN(each_value_takes_the_fewest_bytes),
       RUN(a_damaged_frame_is_refused_or_is_another_message),
       RUN(fields_of_a_newer_version_are_skipped),
       RUN(fields_that_an_older_version_does_not_send_are_zero),
