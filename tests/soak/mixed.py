@@ -67,7 +67,7 @@ def stream(server, body, h, take=None, headers=None):
 
 @check
 def mixed(scale):
-    """F11: half an hour of mixed load, 16 requests a second; one client in a hundred hangs up, a process is killed each minute; first the worker and the scheduler, then the worker alone, then the others, so that each lives long enough for its memory to be seen."""
+    """F11: half an hour of mixed load, 16 requests a second; one client in a hundred hangs up, a process is killed each minute; for a sixth of it the worker and the scheduler, then the worker alone, for the last third the others, so that each lives long enough for its memory to be seen."""
     seconds, rng = max(20.0, 1800 * scale), random.Random(2)
     period = min(60, seconds / 8)
     with Daemons(gpu_worker=["--step-us", "4000"]) as d:
@@ -101,7 +101,8 @@ def mixed(scale):
                     if now > kill_at:
                         kill_at += period
                         n_kills[0] += 1
-                        turn = (["gpu-worker", "scheduler"], ["gpu-worker"], ["tokenizer-worker", "detokenizer"])[min(2, int(3 * (now - began) / seconds))]
+                        share = (now - began) / seconds
+                        turn = ["gpu-worker", "scheduler"] if share < 1 / 6 else ["gpu-worker"] if share < 2 / 3 else ["tokenizer-worker", "detokenizer"]
                         d.restart(turn[n_kills[0] % len(turn)])
             finally:
                 over.set()
@@ -111,7 +112,8 @@ def mixed(scale):
     row("mixed load: errors", f"{n[0]} requests in {seconds:.0f} s, {n_left[0]} hang-ups, {n_kills[0]} kills", f"{len(errors)} {'; '.join(errors[:2])}",
         "0", not errors and is_idle)
     for name in ("router", "scheduler", "tokenizer-worker", "detokenizer"):
-        s = watch.settled(name, seconds * (0.36 if name == "scheduler" else 0.2))  # the scheduler remembers names for ten minutes
+        # The scheduler remembers names for ten minutes, and its heap is flat once those of two such times have come and gone.
+        s = watch.settled(name, seconds * (0.65 if name == "scheduler" else 0.2))
         slope, first, last = slope_mib([(t, m) for t, m, _ in s]), s[0][2], s[-1][2]
         row(f"mixed load: the {name}'s memory and files", f"{s[-1][0] - s[0][0]:.0f} s after its warm-up, {s[-1][1] / 1024:.1f} MiB of its own",
             f"{slope:+.2f} MiB an hour, {last - first:+d} files", "1 MiB an hour, flat (in full only)", scale < 1 or (slope < 1 and abs(last - first) <= 36))
