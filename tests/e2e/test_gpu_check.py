@@ -11,16 +11,21 @@ from harness import ROOT
 NVIDIA_SMI = """#!/bin/sh
 case $* in
     *driver_version*) echo "name, driver" ;;
-    *compute_cap*) printf '9.0\\n9.0\\n' ;;
+    *MIG*) echo 'No devices were found'; exit 6 ;;
     *) printf 'Card 9000\\nCard 9000\\n' ;;
 esac
+"""
+DEVICES = """#!/bin/sh
+[ "$1" = devices ] || { echo bench/bench_gpu was run; exit; }
+printf '90 Card 9000\\n90 Card 9000\\n'
 """
 BUILD_SH = """#!/bin/sh
 mkdir -p build-gpu/tests build-gpu/bench build-gpu/bin build-gpu/gpu_worker/cuda
 printf '%s\\n' 'windows 1a' 'fp8 2b' 'fp8-blocks 3c' 'wgmma 4d' 'overlap 5e' >build-gpu/gpu_worker/cuda/proven-ways
 all="tests/gpu_sample tests/gpu_models_shared tests/gpu_ahead_shared bin/banyan bin/banyan-gpu-worker"
 [ "$TARGET" != gpu_kernels ] || all=
-for p in bench/bench_gpu bench/bench_ops tests/gpu_ops tests/gpu_experts tests/gpu_attention tests/gpu_fp8 $all; do
+cp bench_gpu build-gpu/bench/bench_gpu
+for p in bench/bench_ops tests/gpu_ops tests/gpu_experts tests/gpu_attention tests/gpu_fp8 $all; do
     printf '#!/bin/sh\\necho %s was run, "$@"\\n' "$p" >build-gpu/$p
     chmod +x build-gpu/$p
 done
@@ -37,22 +42,25 @@ def put(path, text):
 @pytest.fixture
 def check(tmp_path):
     """Runs the script in a tree of its own; returns its status, the report, what was proven."""
-    put(tmp_path / "bin/nvidia-smi", NVIDIA_SMI)
-    put(tmp_path / "bin/compute-sanitizer", '#!/bin/sh\nshift 4\nexec "$@"\n')
-    put(tmp_path / "deploy/build.sh", BUILD_SH)
-    put(tmp_path / ".venv/bin/python", PASSES)
-    (tmp_path / "tests/bench/results").mkdir(parents=True)
-    (tmp_path / "tests/gpu").mkdir()
-    shutil.copy(ROOT / "tests/gpu/check.sh", tmp_path / "tests/gpu/check.sh")
+    tree = tmp_path / "tree"
+    put(tree / "bin/nvidia-smi", NVIDIA_SMI)
+    put(tree / "bin/compute-sanitizer", '#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do shift 2; done\nexec "$@"\n')
+    put(tree / "bench_gpu", DEVICES)
+    put(tree / "deploy/build.sh", BUILD_SH)
+    put(tree / ".venv/bin/python", PASSES)
+    (tmp_path / "shared/data/tiny/llama-gqa").mkdir(parents=True)
+    (tree / "tests/bench/results").mkdir(parents=True)
+    (tree / "tests/gpu").mkdir()
+    shutil.copy(ROOT / "tests/gpu/check.sh", tree / "tests/gpu/check.sh")
 
     def run(**env):
-        paths = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "BANYAN_CACHE": str(tmp_path / "cache")}
-        got = subprocess.run([tmp_path / "tests/gpu/check.sh"], env={**os.environ, **paths, **env}, capture_output=True, text=True, timeout=120)
-        proven = tmp_path / "cache/cuda-proven"
-        report = (tmp_path / "tests/bench/results/gpu-Card-9000.md").read_text()
+        paths = {"PATH": f"{tree / 'bin'}:{os.environ['PATH']}", "BANYAN_CACHE": str(tree / "cache")}
+        got = subprocess.run([tree / "tests/gpu/check.sh"], env={**os.environ, **paths, **env}, capture_output=True, text=True, timeout=120)
+        proven = tree / "cache/cuda-proven"
+        report = (tree / "tests/bench/results/gpu-Card-9000.md").read_text()
         return got.returncode, report, proven.read_text() if proven.exists() else ""
 
-    run.tree = tmp_path
+    run.tree = tree
     return run
 
 
@@ -68,8 +76,8 @@ def test_all_that_passes_is_reported_and_proven(check):
 
 
 def test_other_cards_have_fewer_ways(check):
-    for capability, ways in (("8.0", []), ("8.9", ["fp8 2b"]), ("12.0", ["fp8 2b", "overlap 5e"])):
-        put(check.tree / "bin/nvidia-smi", NVIDIA_SMI.replace("9.0", capability))
+    for capability, ways in ((80, []), (89, ["fp8 2b"]), (120, ["fp8 2b", "overlap 5e"])):
+        put(check.tree / "bench_gpu", DEVICES.replace("90 ", f"{capability} "))
         (check.tree / "cache/cuda-proven").unlink(missing_ok=True)
         rc, report, proven = check()
         assert rc == 0 and proven.split() == " ".join([f"{way} Card 9000" for way in [*ways, "windows 1a"]]).split(), report
@@ -80,6 +88,28 @@ def test_without_libzmq_the_kernels_are_checked(check):
     rc, report, proven = check()
     assert rc == 0 and "No libzmq here" in report and "## Against the CPU: gpu_ops\n" in report, report
     assert "gpu_sample" not in report and "not here: build-gpu/bin/banyan-gpu-worker" in report and "not here: build-gpu/bin/banyan," in report
+    assert "windows" not in proven  # nothing has shown them
+
+
+def test_a_model_that_is_not_here_is_no_failure(check):
+    (check.tree / "../shared/data/tiny/llama-gqa").rmdir()
+    rc, report, proven = check()
+    assert rc == 0 and report.count("not here: ../shared/data/tiny/llama-gqa\n") == 6 and "windows" not in proven, report
+
+
+def test_an_instance_of_a_card_has_its_own_name(check):
+    put(check.tree / "bench_gpu", "#!/bin/sh\necho 90 Card 9000 MIG 1g.10gb\n")
+    rc, report, proven = check(CUDA_VISIBLE_DEVICES="MIG-1234")
+    assert rc == 0 and "not here: a second card" in report and proven.count(" Card 9000 MIG 1g.10gb\n") == 4, report + proven
+
+
+def test_without_a_build_or_a_device_nothing_else_is_tried(check):
+    put(check.tree / "bench_gpu", "#!/bin/sh\necho the driver is too old\nexit 1\n")
+    rc, report, proven = check()
+    assert rc == 1 and report.endswith("\nFAILED: CUDA sees no device: the driver is too old\n1 parts failed\n") and not proven, report
+    put(check.tree / "deploy/build.sh", "#!/bin/sh\necho no nvcc\nexit 1\n")
+    rc, report, proven = check()
+    assert rc == 1 and "no nvcc" in report and report.count("\n## ") == 1 and report.endswith("\n1 parts failed\n"), report
 
 
 @pytest.mark.parametrize("says, rc", [("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", 9), ("No devices were found", 6)])

@@ -1,9 +1,12 @@
 /* The ceilings of a card, to which the figures of the same run are held: copy and read of device memory, an empty kernel in a
- * stream and in a graph, and the product of two bf16 matrices by the tile kernel's own instruction. Medians of 9. */
+ * stream and in a graph, and the product of two bf16 matrices by the tile kernel's own instruction. Medians of 9.
+ *
+ *     bench_gpu [devices]        devices: what CUDA sees instead, a line each: "90 NVIDIA H100 80GB HBM3" */
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <cuda_runtime.h>
 #include <functional>
 
@@ -59,8 +62,22 @@ static double seconds(cudaStream_t s, const std::function<void()> &run) {
     return ms[4] / 1e3;
 }
 
-int main() {
+static void list_devices(void) {
     cudaDeviceProp prop;
+    int n = 0;
+    CHECK(cudaGetDeviceCount(&n));
+    for (int i = 0; i < n; i++) {
+        CHECK(cudaGetDeviceProperties(&prop, i));
+        printf("%d%d %s\n", prop.major, prop.minor, prop.name);
+    }
+}
+
+int main(int argc, char **argv) {
+    cudaDeviceProp prop;
+    if (argc > 1 && strcmp(argv[1], "devices") == 0) {
+        list_devices();
+        return 0;
+    }
     CHECK(cudaGetDeviceProperties(&prop, 0));
     const size_t bytes = std::min<size_t>((size_t)4 << 30, prop.totalGlobalMem / 4);
     uint8_t *a, *b;

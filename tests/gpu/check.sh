@@ -14,7 +14,8 @@
 # what is cut says CUT, and so does the last line; a part that is cut has failed. The build has its own 10 minutes: the
 # ceiling is of what needs the card.
 # Ways that must be proven on a card (gpu_worker/cuda/proven.h) are written down where their part passed. Ends with the number
-# of parts that failed. Nothing in it has run on a GPU so far: the first run is also the test of this script.
+# of parts that failed; where the build fails, or CUDA sees no device, nothing else is tried. Nothing in it has run on a GPU so far:
+# the first run is also the test of this script.
 set -u
 cd "$(dirname "$0")/../.."
 build=build-gpu
@@ -22,7 +23,7 @@ seconds_all=${BANYAN_GPU_SECONDS:-600}
 end=0 # second at which all is to be done; 0: not set yet
 cut=
 
-part() { # part SECONDS TITLE COMMAND…: its output under a title, whether it failed, whether it was cut
+part() { # part SECONDS TITLE COMMAND…: its output under a title, whether it failed, whether it was cut; 77: what it needs is not here
     seconds=$1 title=$2
     shift 2
     printf '\n## %s\n```\n' "$title"
@@ -39,7 +40,7 @@ part() { # part SECONDS TITLE COMMAND…: its output under a title, whether it f
         printf '(%s of %s s)\n' "$(($(date +%s) - began))" "$left"
     fi
     case $rc in
-        0) ;;
+        0 | 77) ;;
         124 | 137)
             cut="$cut; $title"
             printf 'FAILED: CUT after %s s (command: %s)\n' "$((left > 0 ? left : 0))" "$*"
@@ -67,10 +68,16 @@ overlapped() { # overlapped PROGRAM…: with kernels that come up early, whose e
     done
 }
 
+not_here() {
+    echo "not here: $*"
+    return 77
+}
+
 measure() { # measure MODEL FLAGS…: steps of decode and prompts
     model=$1
     shift
-    [ -x "$build/bin/banyan-gpu-worker" ] || { echo "not here: $build/bin/banyan-gpu-worker"; return 0; }
+    [ -e "$model" ] || { not_here "$model"; return; }
+    [ -x "$build/bin/banyan-gpu-worker" ] || { not_here "$build/bin/banyan-gpu-worker"; return; }
     "$build/bin/banyan-gpu-worker" --device cuda --model-path "$model" "$@" --max-running-requests 256 \
         --one-batch 1x128x64,8x128x64,64x128x32,1x2048x1,4x2048x1
 }
@@ -79,24 +86,23 @@ server() { # server PART …: cuDNN's alone does without a server
     if [ -x "$build/bin/banyan" ] || [ "$1" = attention ]; then
         BANYAN_BUILD=$PWD/$build "$GPU_PYTHON" tests/gpu/check_server.py "$@"
     else
-        echo "not here: $build/bin/banyan, which needs libzmq and the other libraries of deploy/setup.sh"
+        not_here "$build/bin/banyan, which needs libzmq and the other libraries of deploy/setup.sh"
     fi
+}
+
+ranks() { # ranks MODEL …
+    [ -e "$1" ] || { not_here "$1"; return; }
+    server ranks "$@"
 }
 
 two_cards() { # sums in windows of memory, which two ranks on one card cannot have
-    if [ "$GPU_CARDS" -ge 2 ]; then
-        BANYAN_TEST_CUDA_WAYS=windows server ranks "$1" two
-    else
-        echo "not here: a second card"
-    fi
+    [ "$GPU_CARDS" -ge 2 ] || { not_here "a second card"; return; }
+    BANYAN_TEST_CUDA_WAYS=windows ranks "$1" two
 }
 
-sanitized() { # sanitized PROGRAM ARGUMENT
-    if command -v compute-sanitizer >/dev/null; then
-        compute-sanitizer --error-exitcode 9 --leak-check full "$@"
-    else
-        echo "not here: compute-sanitizer"
-    fi
+sanitized() { # sanitized PROGRAM ARGUMENT; what a call says the programs see themselves: an event that is not ready is no error
+    command -v compute-sanitizer >/dev/null || { not_here compute-sanitizer; return; }
+    compute-sanitizer --error-exitcode 9 --leak-check full --report-api-errors no "$@"
 }
 
 # A part is this script once more, so that a deadline ends it with all that it started.
@@ -106,30 +112,30 @@ if [ "${1:-}" = --part ]; then
     exit
 fi
 
-# The cards that programs see, in nvidia-smi's order; a toolkit's programs, where nobody has named them.
+# A toolkit's programs, where nobody has named them. The report has the name that the driver gives the first card that programs see;
+# all else CUDA says itself: an instance of a card (MIG) has a name of its own there, and nvidia-smi does not take one for a card.
 export CUDA_DEVICE_ORDER=PCI_BUS_ID PATH="$PATH:/usr/local/cuda/bin"
-ask() { nvidia-smi ${CUDA_VISIBLE_DEVICES:+-i "$CUDA_VISIBLE_DEVICES"} --query-gpu="$1" --format=csv,noheader; }
 command -v nvidia-smi >/dev/null || { echo "gpu-check: no nvidia-smi here: no GPU, or no driver" >&2; exit 1; }
-cards=$(ask name) || # it says why on stdout
+case ${CUDA_VISIBLE_DEVICES:-MIG} in *MIG*) seen= ;; *) seen="-i $CUDA_VISIBLE_DEVICES" ;; esac
+cards=$(nvidia-smi $seen --query-gpu=name --format=csv,noheader) || # it says why on stdout
     { echo "gpu-check: nvidia-smi finds no GPU: $(printf %s "$cards" | head -n 1)" >&2; exit 1; }
-card=$(printf '%s\n' "$cards" | head -n 1)
-[ -n "$card" ] || { echo "gpu-check: nvidia-smi names no GPU" >&2; exit 1; }
-name=$(printf '%s\n' "$card" | tr -c 'A-Za-z0-9\n' '-' | tr -s '-')
-capability=$(ask compute_cap | head -n 1 | tr -d .)
+[ -n "$cards" ] || { echo "gpu-check: nvidia-smi names no GPU" >&2; exit 1; }
+name=$(printf '%s\n' "$cards" | head -n 1 | tr -c 'A-Za-z0-9\n' '-' | tr -s '-')
 cache=${BANYAN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/banyan}
 out=tests/bench/results/gpu-$name.md
-# For the parts: how many such cards; the Python that has torch and transformers, if one has.
-GPU_CARDS=$(printf '%s\n' "$cards" | grep -cxF "$card") GPU_PYTHON=python3
-export GPU_CARDS GPU_PYTHON
+# For the parts: the Python that has torch and transformers, if one has.
+GPU_PYTHON=python3
 for python in .venv-transformers/bin/python .venv/bin/python python3; do
     command -v "$python" >/dev/null && "$python" -c 'import torch, transformers' 2>/dev/null && GPU_PYTHON=$python && break
 done
+export GPU_PYTHON
 
-{
-    printf '# %s\n\n' "$name"
-    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv
-    pkg-config --exists libzmq || { export TARGET=gpu_kernels && printf '\nNo libzmq here: the kernels alone.\n'; }
-    part 600 "Build" deploy/build.sh "$build" -DBANYAN_CUDA=ON -DBANYAN_CUDA_RELEASE=ON -DBANYAN_GPU_TESTS=ON -DBUILD_TESTING=OFF
+all_parts() { # all_parts [MODEL_DIR]
+    devices=$("$build/bench/bench_gpu" devices) || { printf '\nFAILED: CUDA sees no device: %s\n' "$devices"; return; }
+    card=$(printf '%s\n' "$devices" | sed -n '1s/^[0-9]* //p')
+    capability=$(printf '%s\n' "$devices" | sed -n '1s/ .*//p')
+    GPU_CARDS=$(printf '%s\n' "$devices" | grep -cxF "$capability $card")
+    export GPU_CARDS
     programs=$(cd "$build/tests" 2>/dev/null && ls -d gpu_* | grep -v -e '\.' -e gpu_fp8)
     ways= # of FP8 that such a card has
     [ "$capability" -lt 89 ] || ways=fp8
@@ -160,9 +166,9 @@ done
         part 90 "The Transformers worker on this card against on the CPU, $model" server transformers "$model"
     done
     for model in ${1:-../shared/data/tiny/llama-gqa}; do
-        part 60 "Two NCCL ranks on this card against one, $model" server ranks "$model"
+        part 60 "Two NCCL ranks on this card against one, $model" ranks "$model"
         part 45 "Two ranks on two cards against one, $model" two_cards "$model"
-        [ "$GPU_CARDS" -lt 2 ] || proven windows
+        proven windows
         part 30 "Steps of $model" measure "$model"
         part 30 "The same, one kernel after the other" plain measure "$model"
         part 30 "The same without graphs" measure "$model" --disable-cuda-graph
@@ -177,6 +183,14 @@ done
     done
     [ "$capability" -ne 90 ] || part 100 "Under compute-sanitizer: wgmma" sanitized "$build/tests/gpu_attention" wgmma
     printf '\nCut for time: %s\n' "${cut#; }"
+}
+
+{
+    printf '# %s\n\n' "$name"
+    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv
+    pkg-config --exists libzmq || { export TARGET=gpu_kernels && printf '\nNo libzmq here: the kernels alone.\n'; }
+    part 600 "Build" deploy/build.sh "$build" -DBANYAN_CUDA=ON -DBANYAN_CUDA_RELEASE=ON -DBANYAN_GPU_TESTS=ON -DBUILD_TESTING=OFF
+    [ "$last" -ne 0 ] || all_parts "$@"
 } >"$out"
 failed=$(grep -c '^FAILED' "$out")
 printf '%s parts failed\n' "$failed" >>"$out"
