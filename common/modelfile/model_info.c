@@ -379,7 +379,7 @@ static int check_moe(const struct by_moe_info *x, const char *where, struct by_e
 
 static int check_mla(const struct by_mla_info *x, const char *where, struct by_err *err) {
     if (x->kv_rank == 0) return 0;
-    bool fits = x->kv_rank <= BY_HIDDEN_MAX && x->q_rank <= BY_HIDDEN_MAX && x->rope_dim > 0 &&
+    bool fits = x->kv_rank <= BY_HEAD_DIM_MAX && x->q_rank <= BY_HIDDEN_MAX && x->rope_dim > 0 &&
                 x->rope_dim % 2 == 0 && x->v_dim > 0 && x->v_dim <= BY_HEAD_DIM_MAX &&
                 x->nope_dim <= BY_HEAD_DIM_MAX && x->nope_dim + x->rope_dim <= BY_HEAD_DIM_MAX;
     if (fits) return 0;

@@ -173,6 +173,24 @@ TEST(ministral3s_queries_grow_and_mistrals_do_not) {
     assert_int_equal(m.query_growth_every, 0);
 }
 
+/* Latents are values of one head: the spans of the CUDA backend have a thread for 8 of its columns, and gave zeros for more than 1,024. */
+TEST(latents_are_no_wider_than_a_head_may_be) {
+    UNUSED_STATE;
+    const struct by_json_limits lim = {.bytes_max = 1 << 20, .depth_max = 16};
+    struct by_json *config = NULL;
+    struct by_model_info m;
+    struct by_err err = {0};
+    assert_int_equal(
+        read_text("{\"model_type\":\"deepseek_v3\",\"kv_lora_rank\":1024}").mla.kv_rank, 1024);
+    assert_int_equal(by_json_parse(&config,
+                                   BY_STR("{\"model_type\":\"deepseek_v3\",\"kv_lora_rank\":1032}"),
+                                   &lim, &err),
+                     0);
+    assert_int_equal(by_hf_config_read(&m, config, "config.json", &err), BY_EINVAL);
+    assert_non_null(strstr(err.text, "latent attention with rank 1032"));
+    by_json_free(config);
+}
+
 TESTS(RUN(a_switch_that_the_family_does_not_know_switches_nothing),
       RUN(which_layers_have_experts_may_be_a_list), RUN(norms_of_q_and_k_are_an_option),
       RUN(ernies_layers_with_experts_have_a_first_a_last_and_a_step),
@@ -183,4 +201,5 @@ TESTS(RUN(a_switch_that_the_family_does_not_know_switches_nothing),
       RUN(sizes_that_a_text_config_leaves_out_are_transformers),
       RUN(smollm3s_windows_are_where_no_rope_is), RUN(hunyuans_alpha_is_a_base),
       RUN(a_dense_family_has_no_experts), RUN(ministral3s_queries_grow_and_mistrals_do_not),
+      RUN(latents_are_no_wider_than_a_head_may_be),
       RUN(exaone4s_layers_without_a_window_do_not_turn_unless_there_are_no_windows));
