@@ -18,10 +18,11 @@ from banyan_hf_worker.runner import Runner
 
 import models
 from driver import Driver, error_of, make_worker, prompts, reference, scenarios
-from harness import ROOT
+from harness import BUILD, ROOT
 from test_serve import PROMPT, greedy, refused, serve
 
 LIMIT = 1e-4
+EMULATED = BUILD / "tests/banyan-cuda-emu.so"
 
 
 def lives(name):
@@ -227,6 +228,16 @@ def test_the_part_of_gpu_check_runs(monkeypatch, capsys):
     monkeypatch.setenv("BANYAN_TEST_TORCH_KERNELS", "1")
     assert part("tiny") == 0
     assert len(re.findall(r"prompt of \d+: (48 ids equal|ids part at)", capsys.readouterr().out)) == 3
+
+
+@pytest.mark.skipif(not EMULATED.exists(), reason="no emulated device was built")
+def test_the_part_of_greedy_ids_runs(monkeypatch, capsys):
+    """Over the emulated device; ids that are not transformers' are as good as."""
+    monkeypatch.syspath_prepend(ROOT / "tests/gpu")
+    check = importlib.import_module("check_server")
+    monkeypatch.setitem(check.MODULE, "BANYAN_CUDA_MODULE", str(EMULATED))
+    assert check.PARTS["ids"]("tiny") == 0
+    assert len(re.findall(r"4[0-8] of 48 ids are the likeliest", capsys.readouterr().out)) == 3
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
