@@ -16,7 +16,7 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 
 build_packages="gcc libc6-dev make cmake ninja-build pkg-config ca-certificates python3 python3-pip \
-libzmq3-dev libsodium-dev libuv1-dev libhttp-parser-dev libcjson-dev \
+libzmq3-dev libsodium-dev libmsgpack-dev libuv1-dev libhttp-parser-dev libcjson-dev \
 libpcre2-dev libutf8proc-dev libxxhash-dev libcurl4-openssl-dev libyaml-dev"
 test_packages="git g++ libcmocka-dev clang libclang-rt-dev clang-format procps haproxy"
 
