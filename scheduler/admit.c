@@ -58,6 +58,7 @@ void admit_enqueue(struct core *c, struct seq *s) {
     bool is_new = s->state == SEQ_NEW;
     seq_move(s, SEQ_WAITING, &c->waiting);
     s->mark = (struct radix_mark){0};
+    s->urgency = s->req->routing.priority;
     c->n_waiting++;
     if (!is_new) {
         by_list_remove(&s->link);
@@ -160,12 +161,18 @@ static bool leads(const struct core *c, const struct seq *o, const struct seq *s
     return gain >= SHARE_LEAST || (gain > 0 && o->req == s->req);
 }
 
+/* s waits for o: those who are less urgent than s shall not keep o waiting, either. */
+static bool follow(const struct seq *s, struct seq *o) {
+    o->urgency = BY_MAX(o->urgency, s->urgency);
+    return true;
+}
+
 /* The leader that was found for s the last time is still at it. */
 static bool is_still_led(const struct core *c, const struct replica *r, const struct seq *s) {
     const struct seq_leader *l = &s->leader;
-    const struct seq *o = l->slot < r->n_slots ? r->slots[l->slot] : NULL;
+    struct seq *o = l->slot < r->n_slots ? r->slots[l->slot] : NULL;
     return o && o->req->order == l->order && o->sample == l->sample &&
-           leads(c, o, s, l->n_common, o->n_done / c->page_size);
+           leads(c, o, s, l->n_common, o->n_done / c->page_size) && follow(s, o);
 }
 
 static bool find_leader(const struct core *c, const struct replica *r, struct seq *s,
@@ -174,7 +181,7 @@ static bool find_leader(const struct core *c, const struct replica *r, struct se
     size_t at = (size_t)n_pages * c->page_size;
     for (uint32_t i = 0; i < BY_COUNTOF(lists); i++) {
         for (BY_LIST_EACH(it, lists[i])) {
-            const struct seq *o = BY_CONTAINER_OF(it, struct seq, link);
+            struct seq *o = BY_CONTAINER_OF(it, struct seq, link);
             uint32_t n = BY_MIN(n_pages_max * c->page_size, o->req->n_prompt);
             if (!leads(c, o, s, n, n_pages)) continue; /* whatever they share */
             /* Most share what is in the tree and nothing behind it: look there first. */
@@ -183,7 +190,7 @@ static bool find_leader(const struct core *c, const struct replica *r, struct se
             n = common_ids(o, s, n);
             if (!leads(c, o, s, n, n_pages)) continue;
             s->leader = (struct seq_leader){o->req->order, o->sample, o->slot, n};
-            return true;
+            return follow(s, o);
         }
     }
     return false;

@@ -211,8 +211,7 @@ static struct seq *first_waiting(struct core *c) {
 
 /* Does the prompt of a go on before that of b? Strictly, by rank alone. */
 static bool outranks(const struct core *c, const struct seq *a, const struct seq *b) {
-    if (c->policy.kind == POLICY_PRIORITY)
-        return a->req->routing.priority > b->req->routing.priority;
+    if (c->policy.kind == POLICY_PRIORITY) return a->urgency > b->urgency;
     if (c->policy.kind != POLICY_FAIR || a->req->tenant == b->req->tenant) return false;
     return tenant_before(a->req->tenant, b->req->tenant);
 }

@@ -52,6 +52,7 @@ struct seq {
     uint64_t asked_round;            /* of the policy */
     struct seq_leader leader;        /* while WAITING (admit.c) */
     struct radix_mark mark; /* while WAITING: where its match ended when that was asked last */
+    int32_t urgency; /* its priority, or that of the most urgent who waits for what it computes */
     enum seq_state state;
     enum seq_state leave_to;    /* LEAVING: WAITING, PAUSED or DONE */
     enum seq_state paused_from; /* PAUSED with a slot: PREFILL or DECODE */

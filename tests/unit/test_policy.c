@@ -167,6 +167,28 @@ TEST(priority_above_the_gap_takes_a_running_place) {
 
 /* Whoever is ahead but waits for a prefix that is being computed takes nobody's place for it: the one who
  * gives way may be the one who computes it, and both would hand the place to and fro for ever. */
+/* Rid 1 computes what rid 100 begins with, too, and gets no token of a step while more urgent prompts come. The most urgent of all
+ * waited for it, and so for them. */
+TEST(who_computes_a_prefix_is_as_urgent_as_who_waits_for_it) {
+    UNUSED_STATE;
+    struct world w = {
+        .n_pages = 2048, .n_slots = 32, .opt = {.policy = POLICY_PRIORITY, .preemption_gap = 100}};
+    world_start(&w);
+    put(&w, 1, 300, 4, 3, "", 0);
+    w_step(&w);
+    put(&w, 100, 300, 8, 3, "", 9);
+    for (uint32_t rid = 2; rid <= 20; rid++) {
+        put(&w, rid, 0, 64, 1, "", 5);
+        w_work(&w, 0, 0);
+        w_step(&w);
+    }
+    assert_true(w.req[100].sample[0].n > 0);
+    w_run(&w);
+    w_assert_whole(&w, 1);
+    w_assert_whole(&w, 100);
+    world_stop(&w);
+}
+
 TEST(nobody_gives_way_for_one_who_would_wait_all_the_same) {
     UNUSED_STATE;
     struct world w = one_slot(POLICY_PRIORITY);
@@ -479,6 +501,7 @@ TESTS(RUN(fcfs_goes_by_arrival), RUN(lpm_takes_the_longest_match_first),
       RUN(whoever_waited_ten_seconds_goes_first_in_any_window),
       RUN(priority_goes_by_priority_then_arrival),
       RUN(priority_above_the_gap_takes_a_running_place),
+      RUN(who_computes_a_prefix_is_as_urgent_as_who_waits_for_it),
       RUN(nobody_gives_way_for_one_who_would_wait_all_the_same),
       RUN(fair_takes_turns_between_tenants), RUN(a_flood_does_not_drown_the_other_tenant),
       RUN(a_newcomer_is_in_the_next_step_whatever_its_name),
