@@ -191,6 +191,10 @@ bool by_model_dir_may_tie(const struct by_model_dir *d) {
     return d->text_config != d->config && (!tie || by_json_bool(tie));
 }
 
+bool by_model_dir_unties(const struct by_model_dir *d) {
+    return d->text_config != d->config && !by_model_dir_may_tie(d);
+}
+
 /* ---- tensors ---- */
 
 size_t by_model_dir_n_tensors(const struct by_model_dir *d) {

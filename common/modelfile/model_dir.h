@@ -36,6 +36,8 @@ const struct by_gguf *by_model_dir_gguf(const struct by_model_dir *d); /* NULL f
 const struct by_json *by_model_dir_config(const struct by_model_dir *d);
 /* A model around a text_config may tie the output to the embedding for it: it says so, or does not say that it does not. */
 bool by_model_dir_may_tie(const struct by_model_dir *d);
+/* It says that it does not, whatever the text_config has (Qwen3-VL-MoE's default is true). */
+bool by_model_dir_unties(const struct by_model_dir *d);
 
 /* Tensors under their own names; none when opened for text (a GGUF lists them all the same). */
 size_t by_model_dir_n_tensors(const struct by_model_dir *d);

@@ -55,6 +55,10 @@ static const struct by_family families[] = {
     {"qwen3_vl", "qwen3vl", false, false, 4096, 22016, 32, 32, 151936, 128000,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":500000,\"num_key_value_heads\":32,\"head_dim\":128,"
      "\"tie_word_embeddings\":false}"},
+    {"qwen3_vl_moe", "qwen3vlmoe", false, false, 2048, 5632, 24, 16, 151936, 128000,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":500000,\"num_key_value_heads\":16,"
+     "\"decoder_sparse_step\":1,\"num_experts\":60,\"num_experts_per_tok\":4,"
+     "\"moe_intermediate_size\":1408,\"norm_topk_prob\":true,\"tie_word_embeddings\":true}"},
     {"gemma", "gemma", false, false, 3072, 24576, 28, 16, 256000, 8192,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":16,\"head_dim\":256,"
      "\"hidden_act\":\"gelu_pytorch_tanh\",\"_embed_sqrt\":true,\"tie_word_embeddings\":true}"},

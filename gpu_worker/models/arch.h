@@ -73,7 +73,9 @@ struct layout {
     /* rows of QKV: for each key-value head its queries, key, value; else all q, all k, all v */
     bool qkv_by_group;
     bool experts_transposed; /* [n_experts, n_in, n_out] (gpt-oss) */
-    bool gate_up_by_pairs;   /* rows gate, up, gate, up … (gpt-oss) */
+    /* … unless their shape is the other one: transformers 5 saves them so (Qwen3-VL) */
+    bool experts_either_way;
+    bool gate_up_by_pairs; /* rows gate, up, gate, up … (gpt-oss) */
 };
 
 struct family;

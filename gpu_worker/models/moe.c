@@ -126,6 +126,16 @@ static uint32_t slices(const struct decoder *d, enum role role) {
     return d->info.moe.n_experts;
 }
 
+static bool are_transposed(struct binder *b, enum role role, uint32_t layer, uint32_t n_out,
+                           uint32_t n_in) {
+    const struct layout *layout = &b->d->arch.layout;
+    char name[MATRIX_NAME_MAX];
+    if (!layout->experts_either_way || !bind_name(b, role, layer, 0, name, sizeof name))
+        return layout->experts_transposed;
+    const struct by_tensor_info *t = by_model_dir_find(b->source.dir, name);
+    return !(t && t->n_dims == 3 && t->shape[1] == n_out && t->shape[2] == n_in);
+}
+
 static int bind_expert(struct binder *b, struct moe *m, uint32_t layer, uint32_t e) {
     const struct decoder *d = b->d;
     const struct cut cut = d->share.expert;
@@ -136,7 +146,7 @@ static int bind_expert(struct binder *b, struct moe *m, uint32_t layer, uint32_t
                      .layer = layer,
                      .expert = e,
                      .is_gated = true,
-                     .is_transposed = layout->experts_transposed};
+                     .is_transposed = are_transposed(b, ROLE_EXPERT_GATE_UP, layer, 2 * n, hidden)};
     if (!bind_has(b, ROLE_EXPERT_GATE_UP, layer, e)) {
         w.n_slices = slices(d, ROLE_EXPERT_GATE);
         w.parts[0] = bind_cut(ROLE_EXPERT_GATE, n, 0, cut);
@@ -157,17 +167,18 @@ static int bind_expert(struct binder *b, struct moe *m, uint32_t layer, uint32_t
     }
     int rc = bind_matrix(b, &m->gate_up[e], &w);
     if (rc) return rc;
-    return bind_matrix(b, &m->down[e],
-                       &(struct bind){.parts = {bind_whole(ROLE_EXPERT_DOWN, hidden)},
-                                      .n_parts = 1,
-                                      .n_in = cut.n,
-                                      .n_in_all = n,
-                                      .in_first = cut.first,
-                                      .no_bias = d->share.rank > 0,
-                                      .layer = layer,
-                                      .expert = e,
-                                      .n_slices = slices(d, ROLE_EXPERT_DOWN),
-                                      .is_transposed = layout->experts_transposed});
+    return bind_matrix(
+        b, &m->down[e],
+        &(struct bind){.parts = {bind_whole(ROLE_EXPERT_DOWN, hidden)},
+                       .n_parts = 1,
+                       .n_in = cut.n,
+                       .n_in_all = n,
+                       .in_first = cut.first,
+                       .no_bias = d->share.rank > 0,
+                       .layer = layer,
+                       .expert = e,
+                       .n_slices = slices(d, ROLE_EXPERT_DOWN),
+                       .is_transposed = are_transposed(b, ROLE_EXPERT_DOWN, layer, hidden, n)});
 }
 
 static int bind_shared(struct binder *b, struct moe *m, uint32_t layer) {

@@ -237,7 +237,9 @@ int weights_load(struct decoder *d, const struct by_model_dir *dir, const struct
                  struct by_err *err) {
     struct binder b;
     bind_start(&b, d, dir, o, err);
-    if (by_model_dir_may_tie(dir) && !bind_has(&b, ROLE_OUTPUT, 0, 0)) d->info.is_tied = true;
+    bool has_output = bind_has(&b, ROLE_OUTPUT, 0, 0);
+    if (by_model_dir_may_tie(dir) && !has_output) d->info.is_tied = true;
+    if (by_model_dir_unties(dir) && has_output) d->info.is_tied = false;
     int rc = bind_ends(&b);
     d->layers = by_alloc_array(d->info.n_layers, sizeof *d->layers);
     for (uint32_t i = 0; i < d->info.n_layers && !rc; i++)
