@@ -159,6 +159,12 @@ def slots_at_once(slot_bytes):
     return max(1, GATHERED_BYTES // max(slot_bytes, 1))
 
 
+def groups_of_decodes(batch, members, pool):
+    """Sequences of the batch, sorted by length into groups whose slots may be copied out of the pool together."""
+    at_once = slots_at_once(pool.bytes_of_largest())
+    return in_groups(sorted(members, key=lambda i: batch.kv_len[i]), lambda n, last: n * int(batch.kv_len[last]) <= at_once)
+
+
 def _scores(n_seqs, last, kind):
     (_, _, n, _), width = last
     return n_seqs * kind.n_heads * (1 << n.bit_length()) * width  # the others have at most that many rows

@@ -5,7 +5,7 @@ chunks and decodes mixed in one step, on shuffled pages of a pool full of NaN. P
 are silently wrong are right there.
 
 The model's own means its plain attention ("eager"): a faster one of transformers may leave a feature out (sdpa the
-softcap of Gemma 2 in transformers 4), and then tiers B, C and R run eager as well.
+softcap of Gemma 2 in transformers 4), and then tiers B to R run eager as well.
 """
 
 from collections import Counter

@@ -16,7 +16,7 @@ import torch
 from transformers import cache_utils
 
 from . import shim
-from .attention_torch import in_groups, slots_at_once
+from .attention_torch import groups_of_decodes
 from .batch import upload
 
 
@@ -59,10 +59,7 @@ def run(runner, batch, wanted):
                 continue
             kept.n_in, kept.cache = 0, make(runner)
         parts[i] = _call(runner, batch, [i], kept.n_in, wanted[i] + begin - kept.n_in)
-    at_once = slots_at_once(runner.pool.bytes_of_largest())
-    decodes.sort(key=lambda i: batch.kv_len[i])
-    fits = (lambda n, last: False) if runner.way.apart else (lambda n, last: n * int(batch.kv_len[last]) <= at_once)
-    for group in in_groups(decodes, fits):
+    for group in [[i] for i in decodes] if runner.way.apart else groups_of_decodes(batch, decodes, runner.pool):
         out = _call(runner, batch, group, None, np.zeros(1, np.int64))
         parts.update({i: out[j : j + 1][: len(wanted[i])] for j, i in enumerate(group)})
     return parts

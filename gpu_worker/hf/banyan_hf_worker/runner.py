@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from . import attention, recurrent, shim
-from .attention_torch import in_groups, slots_at_once
+from .attention_torch import groups_of_decodes
 from .batch import upload
 
 TIERS = ("A", "B", "C", "D", "R")  # R: the model has no cache of any kind; the whole sequence runs again for each token
@@ -122,10 +122,8 @@ class Runner:
         """Decodes as left-padded batches, as large as their copies of keys and values may be; each longer chunk alone."""
         parts = {}
         lens = np.diff(batch.q_start)
-        single = sorted((i for i in range(len(batch)) if lens[i] == 1), key=lambda i: batch.kv_len[i])
-        at_once = slots_at_once(self.pool.bytes_of_largest())
-        groups = in_groups(single, lambda n, last: n * int(batch.kv_len[last]) <= at_once) + [[i] for i in range(len(batch)) if lens[i] > 1]
-        for group in groups:
+        decodes = groups_of_decodes(batch, [i for i in range(len(batch)) if lens[i] == 1], self.pool)
+        for group in decodes + [[i] for i in range(len(batch)) if lens[i] > 1]:
             table, mask = shim.left_padded([batch.host_slots(i) for i in group], batch.device)
             cache = shim.SlotCache(self.n_layers, shim.View(self.pool, table, int(lens[group[0]])))
             tokens = [slice(batch.q_start[i], batch.q_start[i + 1]) for i in group]

@@ -46,7 +46,6 @@ def note(model, way):
 
 def shrunk_model(model, n):
     """With n layers at most: all of them where they are of several kinds, whose pattern only the model's own code knows."""
-
     use_own(model, default_attention(model))
     config = copy.deepcopy(model.config)
     text = config.get_text_config(decoder=True)
