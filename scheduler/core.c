@@ -199,6 +199,7 @@ static void run_timers(struct core *c) {
     book_expire(&c->book, c->now_ns);
     pin_expire(c, c->now_ns);
     peers_expire(c);
+    admit_look(c);
 }
 
 uint64_t core_next_timer(const struct core *c) {
@@ -209,8 +210,7 @@ uint64_t core_next_timer(const struct core *c) {
         const struct life *life = BY_CONTAINER_OF(it, struct life, link);
         if (!life->peer && life->orphan_due_ns) due = BY_MIN(due, life->orphan_due_ns);
     }
-    uint64_t all_here_ns = c->started_ns + CORE_GRACE_MS * BY_NS_PER_MS;
-    if (c->n_waiting && c->now_ns < all_here_ns) due = BY_MIN(due, all_here_ns);
+    due = BY_MIN(due, admit_next_due(c));
     due = BY_MIN(due, pin_next_due(c));
     due = BY_MIN(due, peers_next_due(c));
     return due; /* tombstones can wait for the next call */

@@ -52,6 +52,7 @@ struct core {
     uint32_t page_size;
     struct replica *replicas[RADIX_REPLICAS_MAX]; /* [opt.n_replicas] */
     uint32_t n_replicas_up;
+    uint64_t served_ns; /* since then at least one is up */
     /* when the last replica, tokenizer worker or detokenizer went; 0: not lost */
     uint64_t ready_lost_ns;
     bool was_ready;
@@ -69,7 +70,10 @@ struct core {
     struct book book;
     struct by_list waiting, paused, done;
     uint32_t n_waiting; /* sequences */
-    uint32_t n_queued;  /* requests that have not been admitted yet */
+    /* Whether each of them can be held was looked at, and must be again. */
+    uint64_t looked_ns;
+    bool must_look;
+    uint32_t n_queued; /* requests that have not been admitted yet */
     struct tenants tenants;
     struct policy policy;
     struct by_list detokless; /* requests without a detokenizer */
@@ -135,10 +139,16 @@ uint32_t admit_waiting(struct core *c, struct replica *r, uint32_t *budget);
 bool admit_suspect(struct core *c, struct replica *r, uint32_t budget);
 void admit_enqueue(struct core *c, struct seq *s); /* to WAITING, in order of arrival */
 void admit_dequeue(struct core *c, struct seq *s); /* it is about to leave WAITING */
-/* Can another replica than its own, here, lost or still to come, hold s and its next token? */
+/* Can r, if it is up, hold s and its next token? */
+bool admit_may_hold(const struct replica *r, const struct seq *s);
+/* Can another replica than its own, here, lost or still to come? One that is lost for long, while others serve, can hold only
+ * who has begun. */
 bool admit_is_held_elsewhere(const struct core *c, const struct seq *s);
 /* If none can, s, which waits, ends: with what it has, or an error. True: it did; its request may be gone. */
 bool admit_ends_too_long(struct core *c, struct seq *s);
+void admit_look(struct core *c); /* asks that of all who wait, when it may have changed */
+/* when time alone changes who can go where; UINT64_MAX: never */
+uint64_t admit_next_due(const struct core *c);
 /* Ids of s that this replica has in the tree and may be used. Changes nothing but its mark. */
 uint32_t admit_n_cached(const struct core *c, const struct replica *r, struct seq *s);
 void admit_ratio_decay(struct core *c);

@@ -226,7 +226,10 @@ static void worker_up(struct core *c, struct core_peer *p, const struct msg_hell
     r->n_ranks++;
     r->world = cap->world;
     if (r->n_ranks < r->world) return;
-    if (c->n_replicas_up == 0) learn_model(c, &h->model);
+    if (c->n_replicas_up == 0) {
+        learn_model(c, &h->model);
+        c->served_ns = c->now_ns;
+    }
     if (c->page_size != cap->page_size) { /* no replica is up, so the tree is empty */
         radix_free(c->tree);
         c->page_size = cap->page_size;
@@ -238,6 +241,7 @@ static void worker_up(struct core *c, struct core_peer *p, const struct msg_hell
     radix_join(c->tree, r->index, r->pages);
     c->n_replicas_up++;
     c->model.context_len = longest_context(c);
+    c->must_look = true;
     send_group(c, r);
     by_info("replica is up replica=%u ranks=%u pages=%u page_size=%u slots=%u", r->index, r->world,
             r->capacity.n_pages, r->capacity.page_size, r->n_slots);

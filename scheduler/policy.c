@@ -65,6 +65,7 @@ void policy_push(struct core *c, struct seq *s) {
 
 void policy_pull(struct core *c, struct seq *s) {
     struct policy *p = &c->policy;
+    if (p->at == &s->in_tenant) p->at = s->in_tenant.next;
     by_list_remove(&s->in_tenant);
     tenants_unwait(&c->tenants, s->req->tenant);
     if (s->in_priority.index != BY_HEAP_OUT) by_heap_remove(&p->by_priority, &s->in_priority);
@@ -98,6 +99,7 @@ static void fill_window(struct core *c, struct replica *r) {
         if (p->n_picks == POLICY_WINDOW) break;
         struct seq *s = BY_CONTAINER_OF(it, struct seq, link);
         struct radix_node *node = NULL;
+        if (!admit_may_hold(r, s)) continue;
         if (p->kind == POLICY_DFS_WEIGHT) {
             (void)admit_n_cached(c, r, s); /* marks it */
             node = radix_find(c->tree, s->req->routing.extra_key, &s->mark, r->index);
@@ -122,26 +124,41 @@ void policy_begin(struct core *c, struct replica *r) {
     by_assert(!p->in_round);
     p->in_round = true;
     p->round++;
+    p->replica = r;
     p->n_asked = p->n_picks = p->i_pick = p->n_aside = 0;
     p->at = c->waiting.next;
+    p->of = NULL;
     if (p->kind >= POLICY_LPM) fill_window(c, r);
 }
 
-static struct seq *next_fair(struct core *c) {
+/* From where the last call ended, if that was of the same tenant. */
+static struct seq *next_of(struct policy *p, struct tenant *t) {
     enum { LOOKED_AT = 8 }; /* of one tenant: the others wait for a prefix that is being computed */
+    if (p->of != t) {
+        p->of = t;
+        p->at = t->waiting.next;
+        p->n_looked = 0;
+    }
+    while (p->at != &t->waiting && p->n_looked < LOOKED_AT) {
+        struct seq *s = BY_CONTAINER_OF(p->at, struct seq, in_tenant);
+        p->at = p->at->next;
+        if (!admit_may_hold(p->replica, s)) continue;
+        p->n_looked++;
+        if (s->asked_round == p->round) continue;
+        s->asked_round = p->round;
+        return s;
+    }
+    return NULL;
+}
+
+static struct seq *next_fair(struct core *c) {
     struct policy *p = &c->policy;
     for (;;) {
         struct by_heap_node *first = by_heap_first(&c->tenants.heap);
         if (!first) break;
         struct tenant *t = BY_CONTAINER_OF(first, struct tenant, in_heap);
-        uint32_t n = 0;
-        for (BY_LIST_EACH(it, &t->waiting)) {
-            struct seq *s = BY_CONTAINER_OF(it, struct seq, in_tenant);
-            if (n++ == LOOKED_AT) break;
-            if (s->asked_round == p->round) continue;
-            s->asked_round = p->round;
-            return s;
-        }
+        struct seq *s = next_of(p, t);
+        if (s) return s;
         if (p->n_aside == POLICY_ASKED_MAX) return NULL;
         by_heap_remove(&c->tenants.heap, first);
         p->aside[p->n_aside++] = t;
@@ -150,11 +167,24 @@ static struct seq *next_fair(struct core *c) {
 }
 
 static struct seq *next_by_priority(struct policy *p) {
-    struct by_heap_node *first = by_heap_pop(&p->by_priority);
-    if (!first) return NULL;
-    struct seq *s = BY_CONTAINER_OF(first, struct seq, in_priority);
-    p->pick[p->n_picks++].seq = s;
-    return s;
+    while (p->n_picks < POLICY_WINDOW) {
+        struct by_heap_node *first = by_heap_pop(&p->by_priority);
+        if (!first) break;
+        struct seq *s = BY_CONTAINER_OF(first, struct seq, in_priority);
+        p->pick[p->n_picks++].seq = s;
+        if (admit_may_hold(p->replica, s)) return s;
+    }
+    return NULL;
+}
+
+static struct seq *next_by_arrival(struct core *c) {
+    struct policy *p = &c->policy;
+    while (p->at != &c->waiting) {
+        struct seq *s = BY_CONTAINER_OF(p->at, struct seq, link);
+        p->at = p->at->next;
+        if (admit_may_hold(p->replica, s)) return s;
+    }
+    return NULL;
 }
 
 static struct seq *next_in_window(struct policy *p) {
@@ -172,10 +202,7 @@ struct seq *policy_next(struct core *c) {
     if (p->kind == POLICY_FAIR) return next_fair(c);
     if (p->kind == POLICY_PRIORITY) return next_by_priority(p);
     if (p->kind >= POLICY_LPM) return next_in_window(p);
-    if (p->at == &c->waiting) return NULL;
-    struct seq *s = BY_CONTAINER_OF(p->at, struct seq, link);
-    p->at = p->at->next;
-    return s;
+    return next_by_arrival(c);
 }
 
 void policy_end(struct core *c) {

@@ -9,7 +9,8 @@
  *     shortest-prefill-first  fewest prompt tokens to compute first
  *
  * The last four sort a window of the oldest; whoever has waited for ten seconds goes first there, so nobody starves.
- * A round (begin, next …, end) hands out each candidate once; candidates may enter, fail or stay meanwhile.
+ * A round (begin, next …, end) hands out each candidate once; candidates may enter, fail or stay meanwhile. Who is too long for
+ * the round's replica is none, and hides nobody behind it (under priority: 128 of them do).
  * Always: what waits is in core.waiting in order of arrival, and in its tenant's list in order of arrival.
  * Owner: the scheduler core, one thread. */
 #ifndef SCHEDULER_POLICY_H
@@ -42,8 +43,12 @@ struct policy {
     struct by_heap by_priority; /* POLICY_PRIORITY: of seq.in_priority */
     bool in_round;
     uint64_t round;
+    const struct replica
+        *replica; /* that the round is for; who is too long for it is passed over */
     uint32_t n_asked;
-    struct by_list *at; /* fcfs: the next one */
+    struct by_list *at;      /* fcfs, fair: the next one */
+    const struct tenant *of; /* fair: whose; so many of its list were looked at */
+    uint32_t n_looked;
     /* windows: sorted; priority: those taken out of the heap */
     struct policy_pick pick[POLICY_WINDOW];
     uint32_t n_picks, i_pick;

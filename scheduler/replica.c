@@ -109,6 +109,14 @@ double replica_rate(const struct replica *r, uint64_t now_ns) {
     return is_at_rest ? rate_since(r, now_ns) : r->tokens_per_s;
 }
 
+uint64_t replica_late_ns(const struct replica *r) {
+    enum { LATE_LEAST_MS = 1000, LATE_STEPS = 8 };
+    if (r->n_flights == 0) return UINT64_MAX;
+    uint64_t step_us = r->n_steps ? r->compute_us / r->n_steps : 0;
+    return r->flights[r->first_flight].sent_ns +
+           BY_MAX(LATE_LEAST_MS * BY_NS_PER_MS, LATE_STEPS * step_us * 1000);
+}
+
 bool replica_check(const struct replica *r) {
     if (!r->is_up) return r->n_running == 0 && r->n_flights == 0 && by_list_empty(&r->leaving);
     uint32_t n_used = 0, n_running = 0;

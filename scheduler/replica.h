@@ -45,6 +45,7 @@ struct replica_build {
 struct replica {
     uint32_t index;
     bool is_up;
+    uint64_t lost_ns; /* when it was lost last */
     /* What all ranks together can hold, the longest sequence among it; lost, of its last life. */
     struct msg_capacity capacity;
     uint32_t context_len;
@@ -94,6 +95,8 @@ void replica_give_slot(struct replica *r, struct seq *s);
 void replica_generated(struct replica *r, uint64_t now_ns, uint32_t n_tokens);
 double replica_rate(const struct replica *r,
                     uint64_t now_ns); /* tokens generated a second, of late */
+/* Its oldest step takes many times as long as its steps do from then on: it hangs, for all that is known. UINT64_MAX: never. */
+uint64_t replica_late_ns(const struct replica *r);
 bool replica_check(const struct replica *r);
 
 #endif

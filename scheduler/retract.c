@@ -217,6 +217,7 @@ static void lose_list(struct core *c, struct by_list *list) {
 
 void retract_replica_lost(struct core *c, struct replica *r) {
     blame_later(r);
+    r->lost_ns = c->now_ns;
     r->n_flights = 0;
     for (BY_LIST_EACH_SAFE(it, next, &c->paused)) {
         struct seq *s = BY_CONTAINER_OF(it, struct seq, link);

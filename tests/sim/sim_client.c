@@ -250,13 +250,21 @@ void client_news(struct sim *s, struct sim_proc *router, struct journal_entry *e
     end(s, router, c);
 }
 
-/* Which errors may this client see? */
+static bool has_ids(const struct journal_entry *e) {
+    for (uint32_t i = 0; i < e->n_samples; i++) {
+        if (e->samples[i].n_ids) return true;
+    }
+    return false;
+}
+
+/* Which errors may this client see? BY_EUNAVAILABLE: the replica that could hold it stayed away. */
 static bool may_fail(const struct sim *s, const struct sim_client *c, const struct msg_failed *f) {
     int32_t code = f->code;
     if (code == BY_EFULL) return true; /* the queue is short in some seeds */
     if (code == BY_ETIMEOUT) return c->has_timeout;
     if (code == BY_EINTERNAL) return c->special == SIM_NAN;
     if (code == BY_ETOOLONG) return s->is_blind;
+    if (code == BY_EUNAVAILABLE) return s->cfg.is_uneven && !has_ids(c->entry);
     /* Three tokenizer workers that died while they asked for it prove it guilty, be it so or not; sessions that end do not. */
     if (code == BY_EPOISON && memcmp(f->text.p, "each tokenizer", 14) == 0)
         return c->special == SIM_UNREADABLE || s->n_reader_deaths - c->n_reader_deaths >= 3;

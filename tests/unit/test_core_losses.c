@@ -81,6 +81,56 @@ TEST(a_small_replica_leaves_long_ones_to_the_other) {
     world_stop(&w);
 }
 
+/* Who had nothing yet waited for it as long as it was away, with no word to its client. */
+TEST(a_replica_that_stays_away_keeps_nobody_waiting_who_has_nothing) {
+    UNUSED_STATE;
+    struct world w = {.n_pages = 1024, .opt = {.n_replicas = 2}};
+    w.worker[0].context_len = 120;
+    w.worker[1].context_len = 1000;
+    world_start(&w);
+    w_submit(&w, 1, 0, 200, 40);
+    while (w.req[1].sample[0].n < 5) {
+        w_step(&w);
+        w_work(&w, 1, 0);
+    }
+    w_worker_kill(&w, 1);
+    w_submit(&w, 2, 0, 200, 40);
+    w_submit(&w, 3, 0, 80, 40);
+    w_run(&w);
+    w_assert_whole(&w, 3);
+    assert_false(w.req[2].is_failed);
+    uint64_t due = core_next_timer(w.core);
+    assert_true(due < UINT64_MAX);
+    w.now = BY_MAX(w.now, due);
+    w_run(&w);
+    assert_int_equal(w.req[2].code, BY_EUNAVAILABLE);
+    w_submit(&w, 4, 0, 200, 40);
+    assert_int_equal(w.req[4].code, BY_EUNAVAILABLE); /* at once */
+    assert_false(w.req[1].is_failed);                 /* it has begun: it goes on */
+    w_worker_up(&w, 1);
+    w_submit(&w, 5, 0, 200, 40);
+    w_run(&w);
+    w_assert_whole(&w, 1);
+    w_assert_whole(&w, 5);
+    world_stop(&w);
+}
+
+/* Nobody serves meanwhile, and routers say so: a model may take minutes to load. */
+TEST(when_all_replicas_are_away_all_wait) {
+    UNUSED_STATE;
+    struct world w = {.n_pages = 1024};
+    world_start(&w);
+    w_worker_kill(&w, 0);
+    w_submit(&w, 1, 0, 100, 20);
+    w.now += UINT64_C(100000000000);
+    w_run(&w);
+    assert_false(w.req[1].is_failed);
+    w_worker_up(&w, 0);
+    w_run(&w);
+    w_assert_whole(&w, 1);
+    world_stop(&w);
+}
+
 TEST(who_outgrows_a_replica_goes_on_at_a_larger_one) {
     UNUSED_STATE;
     struct world w = {.n_pages = 1024, .opt = {.n_replicas = 2}};
@@ -281,7 +331,8 @@ TEST(a_failure_is_told_to_a_router_that_was_away) {
 TESTS(RUN(a_lost_worker_is_only_a_pause),
       RUN(a_worker_that_comes_back_smaller_gets_only_what_it_can_hold),
       RUN(a_small_replica_leaves_long_ones_to_the_other),
-      RUN(who_outgrows_a_replica_goes_on_at_a_larger_one),
+      RUN(a_replica_that_stays_away_keeps_nobody_waiting_who_has_nothing),
+      RUN(when_all_replicas_are_away_all_wait), RUN(who_outgrows_a_replica_goes_on_at_a_larger_one),
       RUN(a_long_one_waits_for_replicas_that_are_on_their_way),
       RUN(a_failed_step_is_computed_again), RUN(a_lost_detokenizer_gets_it_all_again),
       RUN(a_copy_of_a_live_request_replays_it), RUN(a_new_scheduler_goes_on_from_the_journal),

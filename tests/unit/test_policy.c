@@ -453,6 +453,60 @@ TEST(nobody_gives_way_while_another_replica_has_room) {
     world_stop(&w);
 }
 
+/* Those at the head of the queue were too long for the small replica, and it stood idle: nobody behind them was asked. */
+TEST(who_is_too_long_for_a_replica_hides_nobody_from_it) {
+    UNUSED_STATE;
+    static const enum policy_kind kinds[] = {POLICY_FAIR, POLICY_FCFS, POLICY_PRIORITY, POLICY_LOF};
+    for (size_t k = 0; k < BY_COUNTOF(kinds); k++) {
+        struct world w = {
+            .n_slots = 2, .n_pages = 1024, .opt = {.n_replicas = 2, .policy = kinds[k]}};
+        uint32_t n = kinds[k] == POLICY_PRIORITY ? 100 : 200;
+        w.worker[0].context_len = 120;
+        world_start(&w);
+        for (uint32_t rid = 1; rid <= n; rid++)
+            w_submit(&w, rid, 0, 200, 20);
+        w_submit(&w, n + 1, 0, 80, 20);
+        for (int i = 0; i < 30; i++) {
+            w_step(&w);
+            w_work(&w, 0, 0);
+        }
+        w_assert_whole(&w, n + 1);
+        world_stop(&w);
+    }
+}
+
+/* A worker that is stopped looked idle, and had the prefix: who came waited for its next step until it was found out. */
+TEST(nobody_waits_for_a_replica_that_hangs) {
+    UNUSED_STATE;
+    struct world w = {.n_pages = 1024, .opt = {.n_replicas = 2}};
+    world_start(&w);
+    w_submit(&w, 1, 100, 4, 30);
+    for (int i = 0; i < 6; i++) {
+        w_step(&w);
+        w_work(&w, 0, 0);
+        w_work(&w, 1, 0);
+    }
+    uint32_t hangs = w.worker[0].last_step > 2 ? 0 : 1; /* it computes rid 1, and now stops */
+    w_step(&w);
+    w_submit(&w, 2, 100, 4, 10);
+    for (int i = 0; i < 20; i++) {
+        w_step(&w);
+        w_work(&w, !hangs, 0);
+    }
+    assert_int_equal(w.req[2].sample[0].n, 0); /* there its prefix is */
+    uint64_t due = core_next_timer(w.core);
+    assert_true(due <= w.now + UINT64_C(1000) * MS);
+    w.now = BY_MAX(w.now, due);
+    for (int i = 0; i < 20; i++) {
+        w_step(&w);
+        w_work(&w, !hangs, 0);
+    }
+    w_assert_whole(&w, 2);
+    w_run(&w);
+    w_assert_whole(&w, 1);
+    world_stop(&w);
+}
+
 TEST(a_lost_replicas_requests_move) {
     UNUSED_STATE;
     struct world w = {.n_pages = 1024, .n_slots = 32, .opt = {.n_replicas = 2}};
@@ -509,4 +563,6 @@ TESTS(RUN(fcfs_goes_by_arrival), RUN(lpm_takes_the_longest_match_first),
       RUN(being_alone_earns_no_credit), RUN(a_long_stream_earns_no_credit),
       RUN(a_request_goes_where_its_prefix_is), RUN(a_hot_prefix_spreads_to_the_idle_replica),
       RUN(a_full_replica_is_no_better_place), RUN(nobody_gives_way_while_another_replica_has_room),
-      RUN(a_lost_replicas_requests_move), RUN(a_tenant_with_a_name_leaves_room_for_others));
+      RUN(who_is_too_long_for_a_replica_hides_nobody_from_it),
+      RUN(nobody_waits_for_a_replica_that_hangs), RUN(a_lost_replicas_requests_move),
+      RUN(a_tenant_with_a_name_leaves_room_for_others));
