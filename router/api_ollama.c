@@ -195,19 +195,16 @@ static int refuse_missing(const struct by_json *body, bool is_chat, struct by_er
 static void add_options(struct by_buf *out, const struct by_json *options) {
     static const char *const names[][2] = {{"temperature", "temperature"},
                                            {"top_p", "top_p"},
+                                           {"top_k", "top_k"},
                                            {"min_p", "min_p"},
                                            {"stop", "stop"},
                                            {"seed", "seed"},
                                            {"repeat_penalty", "repetition_penalty"},
                                            {"presence_penalty", "presence_penalty"},
                                            {"frequency_penalty", "frequency_penalty"}};
-    const struct by_json *n = by_json_get(options, "num_predict"),
-                         *k = by_json_get(options, "top_k");
-    int64_t top_k = 0;
+    const struct by_json *n = by_json_get(options, "num_predict");
     for (size_t i = 0; i < BY_COUNTOF(names); i++)
         api_add_member(out, options, names[i][0], names[i][1]);
-    if (k && !(by_json_to_i64(k, &top_k) && top_k == 0)) /* 0: all, as ours is without it */
-        api_add_member(out, options, "top_k", "top_k");
     if (!n || by_json_type(n) == BY_JSON_NULL)
         by_buf_addf(out, ",\"max_tokens\":%d", DEFAULT_NEW_TOKENS);
     else if (by_json_type(n) != BY_JSON_NUMBER || by_json_f64(n) >= 0) /* below 0: no limit */

@@ -240,6 +240,7 @@ static int read_completions(struct request *q, uint32_t default_new_tokens, stru
                                                         : "");
     int rc = params_read_openai(&p, q->body, false, &q->arena, err);
     if (!rc) rc = by_json_get_bool(q->body, "", "echo", &q->is_echo, err);
+    if (!rc) rc = by_json_get_bool(q->body, "", "add_special_tokens", &m.add_special_tokens, err);
     if (!rc) rc = by_json_get_i64(q->body, "", "best_of", 1, LIMIT_N, &best_of, err);
     if (!rc) rc = api_openai_read_common(q, &m, err);
     if (rc) return rc;

@@ -85,6 +85,7 @@ static const struct form_field completions[] = {
     {"prompt", "{'anyOf':[" TEXT_OF_ONE "," WORDS "," IDS "," LISTS_OF_IDS "]}",
      "text or token ids, or a list of either", true},
     {"echo", TRUTH, "the prompt before the answer, with its logprobs", false},
+    {"add_special_tokens", TRUTH, "false: a text gets no beginning-of-text token", false},
     {"best_of", "{'type':['integer','null'],'minimum':1,'maximum':128}",
      "so many are drawn, and the n likeliest told; not in a stream", false},
     {"logprobs", "{'type':['integer','null'],'minimum':0,'maximum':128}",

@@ -9,7 +9,7 @@
 
 enum kind { F32, U32, I32, BOOL, SEED, STOP, STOP_REGEX, IDS, BIAS, NEVER };
 
-/* One row a parameter. `openai` is NULL where OpenAI's requests have no such field. */
+/* One row a name: NULL where the dialect has none. */
 struct row {
     const char *native, *openai;
     enum kind kind;
@@ -37,8 +37,10 @@ static const struct row rows[] = {
     {"stop", "stop", STOP, 0, 0, 0},
     {"stop_regex", "stop_regex", STOP_REGEX, 0, 0, 0},
     {"skip_special_tokens", "skip_special_tokens", BOOL, AT(textual.skip_special_tokens), 0, 0},
-    {"spaces_between_special_tokens", NULL, BOOL, AT(textual.spaces_between_special_tokens), 0, 0},
+    {"spaces_between_special_tokens", "spaces_between_special_tokens", BOOL,
+     AT(textual.spaces_between_special_tokens), 0, 0},
     {"no_stop_trim", "no_stop_trim", BOOL, AT(textual.no_stop_trim), 0, 0},
+    {NULL, "include_stop_str_in_output", BOOL, AT(textual.no_stop_trim), 0, 0}, /* vLLM's name */
     /* Known, and not there yet: refused by name, so that nobody takes silence for consent. */
     {"json_schema", "json_schema", NEVER, 0, 0, 0},
     {"regex", "regex", NEVER, 0, 0, 0},
@@ -228,23 +230,16 @@ static int read_max(const struct by_json *v, const char *key, struct params *p,
 /* What only makes sense together. */
 static int finish(struct params *p, const char *max_key, struct by_err *err) {
     struct msg_sampling *s = &p->sampling;
-    if (s->top_k == 0)
-        return by_fail(err, BY_EINVAL, "top_k: 0 is not possible; -1 means all, else at least 1");
-    if (s->top_k < 0) s->top_k = 0;
+    s->top_k = BY_MAX(s->top_k, 0); /* -1 means all too */
     if (p->has_max_new_tokens && s->min_new_tokens > s->max_new_tokens)
         return by_fail(err, BY_EINVAL, "min_new_tokens: %u is more than %s, %u", s->min_new_tokens,
                        max_key, s->max_new_tokens);
     return 0;
 }
 
-/* top_k's 0 on the wire means all; clients say -1, so "not given" must not look like a client's 0. */
-static void mark_top_k(struct params *p) {
-    if (p->sampling.top_k == 0) p->sampling.top_k = -1;
-}
-
 static const struct row *native_row(struct by_str key) {
     for (size_t i = 0; i < BY_COUNTOF(rows); i++) {
-        if (by_str_eqz(key, rows[i].native)) return &rows[i];
+        if (rows[i].native && by_str_eqz(key, rows[i].native)) return &rows[i];
     }
     return NULL;
 }
@@ -262,7 +257,7 @@ static const char *nearest(struct by_str key) {
     unsigned least = (unsigned)BY_MIN(key.n / 4, (size_t)3) + 1;
     for (size_t i = 0; i <= BY_COUNTOF(rows); i++) {
         const char *name = i < BY_COUNTOF(rows) ? rows[i].native : "max_new_tokens";
-        if (i < BY_COUNTOF(rows) && rows[i].kind == NEVER) continue;
+        if (!name || (i < BY_COUNTOF(rows) && rows[i].kind == NEVER)) continue;
         unsigned d = by_str_distance(text, name);
         if (d >= least) continue;
         least = d;
@@ -296,7 +291,6 @@ static int refuse_unknown(struct by_str key, struct by_err *err) {
 int params_read_native(struct params *p, const struct by_json *obj, struct by_arena *arena,
                        struct by_err *err) {
     int rc = 0;
-    mark_top_k(p);
     if (by_json_type(obj) != BY_JSON_OBJECT)
         return refuse_type(err, "sampling_params", "an object", obj);
     for (const struct by_json *it = by_json_first(obj); it && !rc; it = by_json_next(it)) {
@@ -336,7 +330,6 @@ static int read_openai_logprobs(struct params *p, const struct by_json *body, bo
 int params_read_openai(struct params *p, const struct by_json *body, bool is_chat,
                        struct by_arena *arena, struct by_err *err) {
     int rc = 0;
-    mark_top_k(p);
     for (size_t i = 0; i < BY_COUNTOF(rows) && !rc; i++) {
         const struct by_json *v = rows[i].openai ? by_json_get(body, rows[i].openai) : NULL;
         if (v) rc = read_row(&rows[i], rows[i].openai, v, p, arena, err);
@@ -358,7 +351,6 @@ static void write_range(const struct row *r, struct by_buf *out) {
     else
         by_buf_addf(out, "\"minimum\":%.0f", r->min);
     by_buf_addf(out, ",\"maximum\":%.0f", r->max);
-    if (r->at == AT(sampling.top_k)) by_buf_addz(out, ",\"not\":{\"const\":0}");
     by_buf_addc(out, '}');
 }
 

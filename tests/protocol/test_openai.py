@@ -190,11 +190,23 @@ def test_too_long_a_prompt(client):
     assert "context length (8192 tokens)" in e.value.message
 
 
+def test_vllms_names_of_what_we_have(server):
+    """They were passed over: a stop text was cut off, a prompt of its own beginning got a second one."""
+    body = {"prompt": "hello", "max_tokens": 60, "temperature": 0}
+    ask = lambda **more: server.ok("/v1/completions", {**body, **more})
+    text = ask()["choices"][0]["text"]
+    stop, end = text[20:22], text.index(text[20:22])
+    assert ask(stop=stop)["choices"][0]["text"] == text[:end]
+    assert ask(stop=stop, include_stop_str_in_output=True)["choices"][0]["text"] == text[:end + 2]
+    assert ask()["usage"]["prompt_tokens"] == ask(add_special_tokens=False)["usage"]["prompt_tokens"] + 1
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 @pytest.mark.parametrize("field, value", [("guided_json", {"type": "object"}), ("guided_regex", "a+"), ("structured_outputs", {"regex": "a"}),
                                           ("bad_words", ["x"]), ("prompt_logprobs", 1), ("chat_template", "{{ 1 }}"), ("regex", "a+"),
                                           ("suffix", "x"), ("lora_path", "x"), ("lora", [{"id": 0}]), ("grammar", "root ::= x"),
-                                          ("modalities", ["text", "audio"])])
+                                          ("modalities", ["text", "audio"]), ("return_tokens_as_token_ids", True),
+                                          ("return_hidden_states", True), ("custom_logit_processor", "x"), ("thinking_token_budget", 9)])
 def test_what_would_change_the_answer_is_refused_by_name(server, path, field, value):
     """vLLM's names for constrained output were passed over, and the answer looked as if it had been constrained."""
     body = {"messages": HELLO, "prompt": "hello", "max_tokens": 1}

@@ -3,7 +3,7 @@
 import pytest
 
 TAKEN = [
-    ("temperature", [0, 0.5, 1, 2.0]), ("top_p", [0.1, 1, 1.0]), ("top_k", [-1, 1, 50]), ("min_p", [0, 0.5, 1]),
+    ("temperature", [0, 0.5, 1, 2.0]), ("top_p", [0.1, 1, 1.0]), ("top_k", [-1, 0, 1, 50]), ("min_p", [0, 0.5, 1]),
     ("frequency_penalty", [-2, 0, 2]), ("presence_penalty", [-2, 0.5, 2]), ("repetition_penalty", [0.5, 1, 2]),
     ("min_new_tokens", [0, 3]), ("n", [1, 2]), ("ignore_eos", [True, False]), ("stop_token_ids", [[], [5], [1, 2, 3], 7]),
     ("logit_bias", [{}, {"5": 1.5, "9": -100}]), ("seed", [0, 1, -1, 2**63 - 1]), ("sampling_seed", [5]),
@@ -13,7 +13,7 @@ TAKEN = [
     ("regex", [""]), ("json_schema", [None]),
 ]
 REFUSED = [
-    ("temperature", [-0.1, "hot", [1], True, {}]), ("top_p", [0, -1, 1.1, "1"]), ("top_k", [0, -2, 1.5, 2**40]),
+    ("temperature", [-0.1, "hot", [1], True, {}]), ("top_p", [0, -1, 1.1, "1"]), ("top_k", [-2, 1.5, 2**40]),
     ("min_p", [-0.1, 1.1]), ("frequency_penalty", [-2.1, 2.1]), ("presence_penalty", [3, None.__class__.__name__]),
     ("repetition_penalty", [0, -1, 2.5]), ("min_new_tokens", [-1, 4, 1.5]), ("n", [0, -1, 129, 10**9, 1.5]),
     ("ignore_eos", [1, "yes"]), ("stop_token_ids", [[-1], ["a"], [1.5], [2**33], [640], {}]),
@@ -24,7 +24,7 @@ REFUSED = [
     ("regex", ["a+"]), ("json_schema", ["{}"]), ("ebnf", ["root ::= x"]), ("frobnicate", [1]),
 ]
 OPENAI = {"min_new_tokens": "min_tokens", "max_new_tokens": "max_tokens"}
-NATIVE_ONLY = {"sampling_seed", "spaces_between_special_tokens", "frobnicate"}
+NATIVE_ONLY = {"sampling_seed", "frobnicate"}
 
 
 def flat(table):
