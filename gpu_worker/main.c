@@ -87,6 +87,7 @@ static void describe(const struct by_model_dir *dir, enum kv_dtype kv) {
         snprintf(shell.impl, sizeof shell.impl, "native, KV cache in %s", kv_dtype_name(kv));
     snprintf(shell.device, sizeof shell.device, "%s", shell.backend->name);
     reload_fingerprint(dir, shell.weights_id);
+    const struct by_generation_info *g = &by_model_dir_info(dir)->generation;
     shell.record = (struct msg_model){.path = by_str_of(shell.o.model_path),
                                       .type = by_str_of(shell.type),
                                       .arch = by_str_of(shell.arch),
@@ -96,7 +97,15 @@ static void describe(const struct by_model_dir *dir, enum kv_dtype kv) {
                                       .is_encoder = model_is_encoder(shell.model),
                                       .n_embed = v->n_embed,
                                       .n_labels = v->n_labels,
-                                      .pools_all = v->pooling == POOLING_MEAN};
+                                      .pools_all = v->pooling == POOLING_MEAN,
+                                      .sampling_defaults = {
+                                          .is_given = g->is_given,
+                                          .temperature = (float)g->temperature,
+                                          .top_p = (float)g->top_p,
+                                          .top_k = g->top_k,
+                                          .min_p = (float)g->min_p,
+                                          .repetition_penalty = (float)g->repetition_penalty,
+                                      }};
 }
 
 /* Rows of a step so that an encoder's longest prompt fits: it is not cut. 0 for all others. */

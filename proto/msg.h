@@ -44,6 +44,7 @@ struct msg_strs {
 #define MSG_C_strs struct msg_strs
 #define MSG_C_name struct msg_name
 #define MSG_C_sampling struct msg_sampling
+#define MSG_C_sampling_defaults struct msg_sampling_defaults
 #define MSG_C_textual struct msg_textual
 #define MSG_C_routing struct msg_routing
 #define MSG_C_model struct msg_model

@@ -16,6 +16,7 @@
 #define TYPE_strs SHAPE_STRS, NULL
 #define TYPE_name SHAPE_RECORD, &shape_name
 #define TYPE_sampling SHAPE_RECORD, &shape_sampling
+#define TYPE_sampling_defaults SHAPE_RECORD, &shape_sampling_defaults
 #define TYPE_textual SHAPE_RECORD, &shape_textual
 #define TYPE_routing SHAPE_RECORD, &shape_routing
 #define TYPE_model SHAPE_RECORD, &shape_model

@@ -47,6 +47,21 @@ void api_model(struct router *r, struct conn *c, const struct http1_request *req
     respond(c, &body);
 }
 
+/* What requests of OpenAI's and their kin get that do not say it; null: OpenAI's own values. */
+static void write_defaults(const struct router *r, struct by_buf *out) {
+    const struct msg_sampling_defaults *d = &uplink_state(r->uplink)->model.sampling_defaults;
+    by_buf_addz(out, ",\"default_sampling_params\":");
+    if (!d->is_given || r->has_openai_defaults) {
+        by_buf_addz(out, "null");
+        return;
+    }
+    by_buf_addf(out,
+                "{\"temperature\":%.6g,\"top_p\":%.6g,\"top_k\":%d,\"min_p\":%.6g,"
+                "\"repetition_penalty\":%.6g}",
+                (double)d->temperature, (double)d->top_p, d->top_k ? d->top_k : -1,
+                (double)d->min_p, (double)d->repetition_penalty);
+}
+
 static void write_info(const struct router *r, struct by_buf *out) {
     const struct uplink_state *s = uplink_state(r->uplink);
     by_buf_addz(out, "\"model_path\":");
@@ -57,6 +72,7 @@ static void write_info(const struct router *r, struct by_buf *out) {
                 ",\"is_generation\":%s,\"embedding_length\":%u,\"num_labels\":%u,"
                 "\"preferred_sampling_params\":null,\"weight_version\":\"default\"",
                 s->model.is_encoder ? "false" : "true", s->model.n_embed, s->model.n_labels);
+    write_defaults(r, out);
     api_add_str(out, "model_type", s->model.type);
     by_buf_addz(out, ",\"architectures\":[");
     if (s->model.arch.n) by_buf_add_json_str(out, s->model.arch);

@@ -74,6 +74,18 @@ int api_openai_read_common(struct request *q, struct msg_generate *m, struct by_
     return rc ? rc : api_read_routing(q, m, err);
 }
 
+void api_openai_init(const struct request *q, struct params *p, uint32_t max_new_tokens) {
+    const struct msg_sampling_defaults *d =
+        &uplink_state(q->router->uplink)->model.sampling_defaults;
+    params_init(p, max_new_tokens);
+    if (!d->is_given || q->router->has_openai_defaults) return;
+    p->sampling.temperature = d->temperature;
+    p->sampling.top_p = d->top_p;
+    p->sampling.top_k = d->top_k;
+    p->sampling.min_p = d->min_p;
+    p->sampling.repetition_penalty = d->repetition_penalty;
+}
+
 void api_openai_fill(struct msg_generate *m, const struct params *p) {
     m->sampling = p->sampling;
     m->textual = p->textual;

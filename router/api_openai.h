@@ -11,6 +11,8 @@ struct params;
 /* stream, stream_options, rid, extra_key, priority and the fields that are refused by name. Fills m's routing. */
 BY_MUST_USE int api_openai_read_common(struct request *q, struct msg_generate *m,
                                        struct by_err *err);
+/* A request before it is read: what it does not say is as the model's authors recommend (--sampling-defaults). */
+void api_openai_init(const struct request *q, struct params *p, uint32_t max_new_tokens);
 /* What was read, as the frame's. The texts of tokens are asked for with logprobs. */
 void api_openai_fill(struct msg_generate *m, const struct params *p);
 /* {"id":"chatcmpl-…","object":…,"created":…,"model":…   (no closing brace) */

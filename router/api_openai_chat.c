@@ -407,7 +407,7 @@ static int read_parsers(struct request *q, struct msg_generate *m, struct by_err
 static int read_chat(struct request *q, struct by_err *err) {
     struct params p;
     struct msg_generate m = {.clock_s = q->created_s};
-    params_init(&p, 0);
+    api_openai_init(q, &p, 0);
     int rc = check_messages(q->body, err);
     if (!rc) rc = params_read_openai(&p, q->body, true, &q->arena, err);
     if (!rc) rc = api_openai_read_common(q, &m, err);

@@ -232,7 +232,7 @@ static int read_completions(struct request *q, uint32_t default_new_tokens, stru
     struct params p;
     struct msg_generate m = {.add_special_tokens = true, .clock_s = q->created_s};
     int64_t best_of = 0;
-    params_init(&p, default_new_tokens);
+    api_openai_init(q, &p, default_new_tokens);
     const struct by_json *prompt = by_json_get(q->body, "prompt");
     if (!prompt || by_json_type(prompt) == BY_JSON_NULL)
         return by_fail(err, BY_EINVAL, "prompt: a prompt is needed%s",

@@ -209,6 +209,7 @@ int main(int argc, char **argv) {
     r->logs_requests = o.log_requests || o.log_requests_text;
     r->isolates_cache = o.isolate_cache;
     r->is_incremental = o.incremental_streaming_output;
+    r->has_openai_defaults = strcmp(o.sampling_defaults, "openai") == 0;
     if (by_str_eqz(by_str_of(o.tool_call_parser), "auto") ||
         by_str_eqz(by_str_of(o.reasoning_parser), "auto"))
         by_warn("parsers on auto are chosen by banyan serve; a router alone sees no template, and "

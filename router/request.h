@@ -44,6 +44,7 @@ struct router { /* what every handler may see */
     bool is_by_admin_socket;       /* the request whose handler is running came in there */
     uint32_t request_timeout_ms;
     bool is_incremental;                     /* --incremental-streaming-output */
+    bool has_openai_defaults;                /* --sampling-defaults openai */
     enum parse_tools tools;                  /* --tool-call-parser */
     enum parse_reasoning reasoning;          /* --reasoning-parser */
     const char *tools_name, *reasoning_name; /* the same, as they were written */

@@ -282,8 +282,10 @@ static void on_rejoin_over(uv_timer_t *t) {
 
 static void on_peers(struct uplink *u, const struct msg_peers *m) {
     struct uplink_state *s = &u->state;
+    const struct msg_sampling_defaults last = s->model.sampling_defaults;
     by_arena_clear(&u->state_arena);
     msg_model_copy(&u->state_arena, &m->model, &s->model);
+    if (!m->model.n_vocab) s->model.sampling_defaults = last; /* the worker has yet to come back */
     msg_capacity_copy(&u->state_arena, &m->capacity, &s->capacity);
     s->kv_tokens = m->kv_tokens;
     s->n_replicas = m->n_replicas;

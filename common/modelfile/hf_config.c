@@ -521,6 +521,16 @@ int by_hf_config_read(struct by_model_info *out, const struct by_json *config, c
     return rc;
 }
 
+/* A value from lo to hi. One outside of it asks for nothing that can be done, and counts as not said: -1 is what some files
+ * write for none. */
+static double said(struct by_config *c, struct by_generation_info *g, const char *key, double lo,
+                   double hi, double otherwise) {
+    double x = by_config_f64(c, key, otherwise);
+    if (!by_config_has(c, key) || !(x >= lo && x <= hi)) return otherwise;
+    g->is_given = true;
+    return x;
+}
+
 int by_hf_config_add_generation(struct by_model_info *m, const struct by_json *generation,
                                 const char *where, struct by_err *err) {
     struct by_config c = {.config = generation, .where = where, .err = err};
@@ -529,17 +539,11 @@ int by_hf_config_add_generation(struct by_model_info *m, const struct by_json *g
         return by_fail(err, BY_EFORMAT, "%s: expected an object, got %s", where,
                        by_json_type_name(generation));
     add_eos(&c, m, "eos_token_id");
-    g->has_temperature = by_config_has(&c, "temperature");
-    g->has_top_k = by_config_has(&c, "top_k");
-    g->has_top_p = by_config_has(&c, "top_p");
-    g->has_min_p = by_config_has(&c, "min_p");
-    g->has_repetition_penalty = by_config_has(&c, "repetition_penalty");
-    g->do_sample = by_config_bool(&c, "do_sample", false);
-    g->temperature = by_config_f64(&c, "temperature", 1);
-    g->top_p = by_config_f64(&c, "top_p", 1);
-    g->min_p = by_config_f64(&c, "min_p", 0);
-    g->repetition_penalty = by_config_f64(&c, "repetition_penalty", 1);
-    g->top_k = by_config_u32(&c, "top_k", 0);
+    g->temperature = said(&c, g, "temperature", 0, 1e6, 1);
+    g->top_p = said(&c, g, "top_p", 0x1p-126, 1, 1);
+    g->min_p = said(&c, g, "min_p", 0, 1, 0);
+    g->repetition_penalty = said(&c, g, "repetition_penalty", 0x1p-126, 2, 1);
+    g->top_k = (int32_t)said(&c, g, "top_k", 0, 1 << 30, 0);
     return c.rc;
 }
 

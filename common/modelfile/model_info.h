@@ -124,10 +124,9 @@ struct by_quant_info {
 };
 
 struct by_generation_info {
-    bool has_temperature, has_top_k, has_top_p, has_min_p, has_repetition_penalty;
-    bool do_sample; /* false with a temperature given: the file's authors meant greedy */
+    bool is_given; /* one of these is in the file; those that are not are neutral */
     double temperature, top_p, min_p, repetition_penalty;
-    uint32_t top_k;
+    int32_t top_k; /* 0: all */
 };
 
 struct by_model_info {

@@ -209,6 +209,18 @@ def copy(name, folder, **changes):
 
 
 @pytest.mark.both_lines
+def test_what_the_models_authors_recommend_is_told_and_holds(tmp_path):
+    """top_k 1: every seed has the same text. The rest is as the native worker reads it (tests/e2e/test_sampling_defaults.py)."""
+    path = copy("helium", tmp_path)
+    (path / "generation_config.json").write_text('{"temperature": 0.7, "top_k": 1, "min_p": -1, "top_p": null, "eos_token_id": 2}')
+    with serve(path) as s:
+        told = {"temperature": 0.7, "top_k": 1, "top_p": 1, "min_p": 0, "repetition_penalty": 1}
+        assert s.get("/model_info").json["default_sampling_params"] == told
+        ask = {"prompt": PROMPT, "max_tokens": 8, "ignore_eos": True}
+        assert len({s.ok("/v1/completions", {**ask, "seed": i})["choices"][0]["text"] for i in range(3)}) == 1
+
+
+@pytest.mark.both_lines
 def test_an_encoder_is_refused():
     assert "bert is an encoder" in refused("--model-path", models.path_of("bert-embed"))
 

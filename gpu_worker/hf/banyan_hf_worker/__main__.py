@@ -191,7 +191,7 @@ def start(o):
     import torch
     import transformers
 
-    from . import attention, kernels, loader, messages
+    from . import attention, folder, kernels, loader, messages
     from . import device as devices
     from .worker import Worker
 
@@ -218,6 +218,7 @@ def start(o):
         path=str(o.model_path), type=model.config.model_type, arch=type(model).__name__, n_vocab=found.n_vocab,
         context_len=min(found.longest, pool.n_pages * o.page_size), impl=impl, weights_id=loader.fingerprint(o.model_path),
         n_embed=pooling.width if pooling else 0, pools_all=bool(pooling and pooling.is_of_all),
+        sampling_defaults=messages.SamplingDefaults(**folder.sampling_defaults(o.model_path)),
     )
     capacity = messages.Capacity(
         page_size=o.page_size, n_pages=pool.n_pages, n_slots=o.max_running_requests,

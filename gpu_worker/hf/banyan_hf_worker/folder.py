@@ -30,6 +30,26 @@ def check(path, *, trust_remote_code=False, allow_pickle=False):
     _check_weights(folder, allow_pickle)
 
 
+# What sampling takes: least, most, and what changes nothing. As the native worker reads them (hf_config.c).
+_SAMPLING = {"temperature": (0, 1e6, 1), "top_p": (2.0**-126, 1, 1), "top_k": (0, 2**30, 0), "min_p": (0, 1, 0),
+             "repetition_penalty": (2.0**-126, 2, 1)}
+
+
+def sampling_defaults(path):
+    """What generation_config.json recommends, by the fields of messages.SamplingDefaults; {}: nothing."""
+    file = Path(path) / "generation_config.json"
+    try:
+        config = json.loads(file.read_text()) if file.exists() else {}
+    except (ValueError, RecursionError) as broken:
+        raise LoadError(f"{file} is not JSON: {broken}") from None
+    said = {k: config[k] for k, (least, most, _) in _SAMPLING.items() if isinstance(config, dict)
+            and isinstance(config.get(k), (int, float)) and least <= config[k] <= most}
+    if not said:
+        return {}
+    full = {k: said.get(k, neutral) for k, (_, _, neutral) in _SAMPLING.items()}
+    return {**full, "top_k": int(full["top_k"]), "is_given": True}
+
+
 def _check_weights(folder, allow_pickle):
     names = [p.name for p in folder.iterdir()]
     if any(n.endswith(".safetensors") for n in names) or allow_pickle:
