@@ -66,6 +66,9 @@ static int check_admit(const struct mirror *m, const struct msg_admit *a, struct
         return by_fail(err, BY_EFORMAT, "slot %u is admitted, but in use", a->slot);
     if (!a->ids.n)
         return by_fail(err, BY_EFORMAT, "slot %u is admitted without a token to run", a->slot);
+    if (a->from_state)
+        return by_fail(err, BY_EFORMAT, "slot %u starts from state %u; this worker keeps none",
+                       a->slot, a->from_state - 1);
     if ((uint64_t)a->n_cached + a->ids.n > l->context_len)
         return by_fail(err, BY_EFORMAT, "slot %u is admitted with %llu tokens, the context is %u",
                        a->slot, (unsigned long long)a->n_cached + a->ids.n, l->context_len);
@@ -161,6 +164,9 @@ int mirror_apply(struct mirror *m, const struct msg_step *step, struct by_err *e
     if (step->step != m->last_step + 1)
         return by_fail(err, BY_EFORMAT, "step %llu after step %llu", (unsigned long long)step->step,
                        (unsigned long long)m->last_step);
+    if (step->keep_slots.n || step->keep_at.n || step->keep_states.n)
+        return by_fail(err, BY_EFORMAT, "%u states to keep; this worker keeps none",
+                       step->keep_slots.n);
     m->last_step = step->step;
     for (uint32_t i = 0; i < step->free_slots.n; i++) {
         struct slot *s = used_slot(m, step->free_slots.p[i]);

@@ -13,10 +13,8 @@
 enum {
     NEW_TOKENS_CLIP = 4096, /* nobody is expected to write more than that */
     RATIO_STEPS = 600,      /* from the highest to the lowest ratio */
-    /* prompt tokens another one is computing just now that are worth waiting for */
-    SHARE_LEAST = 32,
-    RESERVE_IDS = 8192, /* output ids that a log has room for from the start */
-    DECODE_LOAD = 16,   /* prompt tokens that weigh as much as one running sequence */
+    RESERVE_IDS = 8192,     /* output ids that a log has room for from the start */
+    DECODE_LOAD = 16,       /* prompt tokens that weigh as much as one running sequence */
 };
 #define RATIO_HIGH 0.7
 #define RATIO_LOW 0.098 /* 0.14 of the highest */
@@ -235,7 +233,7 @@ static bool leads(const struct core *c, const struct seq *o, const struct seq *s
     if (o->n_done >= o->req->n_prompt || o->is_void) return false;
     uint32_t gain = n_common / c->page_size;
     gain = gain > n_pages ? (gain - n_pages) * c->page_size : 0;
-    return gain >= SHARE_LEAST || (gain > 0 && o->req == s->req);
+    return gain >= CORE_SHARE_LEAST || (gain > 0 && o->req == s->req);
 }
 
 /* s waits for o: those who are less urgent than s shall not keep o waiting, either. */
@@ -248,8 +246,11 @@ static bool follow(const struct seq *s, struct seq *o) {
 static bool is_still_led(const struct core *c, const struct replica *r, const struct seq *s) {
     const struct seq_leader *l = &s->leader;
     struct seq *o = l->slot < r->n_slots ? r->slots[l->slot] : NULL;
-    return o && o->req->order == l->order && o->sample == l->sample &&
-           leads(c, o, s, l->n_common, o->n_done / c->page_size) && follow(s, o);
+    if (!o || o->req->order != l->order || o->sample != l->sample) return false;
+    /* Of pages some are of use before all are there; of a state nothing. */
+    uint32_t n_pages = o->n_done / c->page_size;
+    if (r->states) n_pages = o->n_done < l->n_common ? 0 : UINT32_MAX;
+    return leads(c, o, s, l->n_common, n_pages) && follow(s, o);
 }
 
 static bool find_leader(const struct core *c, const struct replica *r, struct seq *s,
@@ -265,6 +266,7 @@ static bool find_leader(const struct core *c, const struct replica *r, struct se
             if (memcmp(o->ids + at, s->ids + at, c->page_size * sizeof *s->ids) != 0) continue;
             if (!by_str_eq(o->req->routing.extra_key, s->req->routing.extra_key)) continue;
             n = common_ids(o, s, n);
+            if (r->states && leads(c, o, s, n, n_pages)) n = keep_meet(c, o, n);
             if (!leads(c, o, s, n, n_pages)) continue;
             s->leader = (struct seq_leader){o->req->order, o->sample, o->slot, n};
             return follow(s, o);
@@ -361,13 +363,12 @@ static bool has_page(struct core *c, struct replica *r) {
 
 /* Its match in the tree, locked, and room for what is likely to come, so that its decode steps allocate nothing. False,
  * and nothing has changed: there is no page to go on with. */
-static bool find_place(struct core *c, struct replica *r, struct seq *s, uint32_t n_pages_max) {
+static bool find_place(struct core *c, struct replica *r, struct seq *s, uint32_t n_hit) {
     uint32_t n_ids = s->n_total + BY_MIN(s->n_max - s->n_total, (uint32_t)RESERVE_IDS) + 1;
     s->pages =
         pool_grow(&c->pool, NULL, 0, (n_ids / c->page_size + 2) * sizeof *s->pages, &s->pages_cap);
     s->at = (struct radix_at){.node = radix_root(c->tree, s->req->routing.extra_key)};
-    if (n_pages_max > 0)
-        s->at = radix_match(c->tree, s->at.node, r->index, s->ids, n_pages_max, s->pages);
+    if (n_hit > 0) s->at = radix_match(c->tree, s->at.node, r->index, s->ids, n_hit, s->pages);
     radix_lock(c->tree, s->at.node, r->index);
     if (has_page(c, r)) {
         req_reserve(&c->pool, s, n_ids);
@@ -384,11 +385,11 @@ static bool find_place(struct core *c, struct replica *r, struct seq *s, uint32_
 static void place(struct replica *r, struct seq *s, uint32_t page_size) {
     pages_share(r->pages, s->pages, s->at.n_pages);
     s->n_pages = s->at.n_pages;
-    s->n_cached = s->n_done = s->n_sched = s->n_pages * page_size;
+    s->n_cached = s->n_done = s->n_sched = s->n_gone = s->n_pages * page_size;
     replica_take_slot(r, s);
 }
 
-static void put_admit(struct replica *r, struct seq *s) {
+static void put_admit(struct core *c, struct replica *r, struct seq *s) {
     const struct req *req = s->req;
     struct msg_admit *a = &r->build.admits[r->build.n_admits++];
     uint32_t n_before = s->n_cached > req->n_prompt ? s->n_cached - req->n_prompt : 0;
@@ -401,6 +402,7 @@ static void put_admit(struct replica *r, struct seq *s) {
         .sampling = req->sampling,
         .output_ids = {s->ids + req->n_prompt, n_before},
     };
+    if (r->states && s->n_cached) a->from_state = 1 + radix_use_state(c->tree, s->at, r->index);
     s->is_entering = true; /* its pages are filled in when the step is complete */
 }
 
@@ -423,14 +425,16 @@ static void count_admission(struct core *c, struct seq *s) {
     by_count(BY_M_PROMPT_TOKENS, req->n_prompt);
 }
 
-static void enter(struct core *c, struct replica *r, struct seq *s, struct room *room) {
+static void enter(struct core *c, struct replica *r, struct seq *s, uint32_t n_matched,
+                  struct room *room) {
     admit_dequeue(c, s);
     place(r, s, c->page_size);
     s->n_charged = BY_MAX(s->n_charged, s->n_cached);
     seq_move(s, SEQ_PREFILL, &r->prefill);
     r->n_running++;
     tenants_run(&c->tenants, s->req->tenant);
-    put_admit(r, s);
+    put_admit(c, r, s);
+    keep_plan(c, s, n_matched);
     count_admission(c, s);
     uint32_t n = batch_prefill(c, r, s, room->budget);
     by_assert(n > 0);
@@ -454,9 +458,8 @@ static enum verdict consider(struct core *c, struct replica *r, struct seq *s, s
     if (is_better_elsewhere(c, r, s, held, room)) return LATER;
     if (n_hit < n_pages_max && find_leader(c, r, s, n_hit, n_pages_max)) return LATER;
     /* Room comes last: nobody is to give his place for one who would wait all the same. */
-    if (!has_room(c, r, s, held[r->index], room) || !find_place(c, r, s, n_pages_max))
-        return NO_ROOM;
-    enter(c, r, s, room);
+    if (!has_room(c, r, s, held[r->index], room) || !find_place(c, r, s, n_hit)) return NO_ROOM;
+    enter(c, r, s, held[r->index].n_matched, room);
     return ENTERS;
 }
 

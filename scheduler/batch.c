@@ -168,6 +168,7 @@ static void send(struct core *c, struct replica *r) {
         b->admits[i].pages = (struct msg_u32s){s->pages, s->n_pages};
         s->is_entering = false;
     }
+    keep_put(c, r);
     f->step = ++r->step;
     f->sent_ns = c->now_ns;
     r->n_flights++;
@@ -181,6 +182,9 @@ static void send(struct core *c, struct replica *r) {
                         .row_tokens = {b->row_tokens, f->n_rows},
                         .row_samples = {b->row_samples, f->n_rows},
                         .free_slots = {r->freed, r->n_freed},
+                        .keep_slots = {b->keep_slots, f->n_keeps},
+                        .keep_at = {b->keep_at, f->n_keeps},
+                        .keep_states = {b->keep_states, f->n_keeps},
                     }};
     for (uint32_t i = 0; i < r->world; i++)
         c->sink.send(c->sink.ctx, r->ranks[i], &m);
@@ -207,7 +211,7 @@ bool batch_build(struct core *c, struct replica *r) {
     if (r->solo && r->n_flights > 0) return false;
     struct replica_build *b = &r->build;
     b->flight = replica_flight(r, r->n_flights);
-    b->flight->n_rows = 0;
+    b->flight->n_rows = b->flight->n_keeps = 0;
     b->n_admits = b->n_appends = b->n_tokens = b->n_prefill = 0;
     uint32_t budget = BY_MIN(c->opt.chunked_prefill_size, r->capacity.step_tokens_max);
     if (c->model.is_encoder) budget = r->capacity.step_tokens_max; /* prompts are not cut */
@@ -229,8 +233,9 @@ bool batch_build(struct core *c, struct replica *r) {
 
 struct outcome { /* of one step, while its rows are gone through */
     const struct msg_step_done *m;
-    uint32_t i_sample; /* the next entry of m->tokens */
-    uint32_t n_new;    /* output tokens */
+    uint32_t i_sample;               /* the next entry of m->tokens */
+    const struct flight_keep *keeps; /* those of the next rows */
+    uint32_t n_new;                  /* output tokens */
     double us_a_token;
 };
 
@@ -265,12 +270,15 @@ static bool check_end(struct core *c, struct seq *s) {
 static void take_row(struct core *c, const struct flight_row *row, struct outcome *o) {
     struct seq *s = row->seq;
     uint32_t i = o->i_sample;
+    const struct flight_keep *keeps = o->keeps;
+    o->keeps += row->n_keeps;
     s->req->tenant->compute_us += row->n_tokens * o->us_a_token;
     o->i_sample += row->is_sampling;
     s->n_pending -= row->is_sampling;
     bool is_bad = slot_failed(o->m, s->slot) ||
                   (row->is_sampling && c->model.n_vocab && o->m->tokens.p[i] >= c->model.n_vocab);
     is_bad |= s->req->sampling.vector && !s->vector.n && s->n_done + row->n_tokens == s->n_total;
+    if (s->is_void || is_bad) keep_void(s->replica, keeps, row->n_keeps);
     if (s->is_void) { /* a place that is given up */
         retract_landed(c, s);
         return;
@@ -285,6 +293,7 @@ static void take_row(struct core *c, const struct flight_row *row, struct outcom
         return;
     }
     s->n_done += row->n_tokens;
+    keep_landed(c, s, keeps, row->n_keeps);
     if (s->state == SEQ_LEAVING && s->leave_to == SEQ_DONE) { /* an over-run token */
         retract_landed(c, s);
         return;
@@ -326,6 +335,7 @@ static void step_failed(struct core *c, struct replica *r, struct flight *f,
     by_warn("a step failed replica=%u step=%llu code=%s: " BY_STR_FMT, r->index,
             (unsigned long long)m->step, by_err_name(m->code), BY_STR_ARG(m->error));
     r->n_steps_failed++;
+    keep_void(r, f->keeps, f->n_keeps);
     retract_blame(c, f);
     for (uint32_t i = 0; i < f->n_rows; i++) {
         struct seq *s = f->rows[i].seq;
@@ -377,7 +387,7 @@ void batch_done(struct core *c, struct replica *r, struct core_peer *peer,
         return;
     }
     r->compute_us += m->compute_us;
-    struct outcome o = {.m = m, .us_a_token = us_a_token(f, m->compute_us)};
+    struct outcome o = {.m = m, .keeps = f->keeps, .us_a_token = us_a_token(f, m->compute_us)};
     if (m->code != 0) {
         step_failed(c, r, f, m);
     } else {

@@ -20,6 +20,8 @@
 #include "scheduler/radix.h"
 
 struct core;
+/* What a chat's next turn computes again at most of the last one's output, where the model carries a state along. */
+enum { CORE_STATE_EVERY = 64 };
 
 struct core_options {
     uint32_t n_replicas;           /* --dp-size */
@@ -33,6 +35,7 @@ struct core_options {
     int64_t preemption_gap;
     enum radix_policy eviction;
     bool no_radix_cache;
+    uint32_t state_every; /* output tokens from one kept state to the next; 0: CORE_STATE_EVERY */
     uint64_t queue_timeout_ms, run_timeout_ms; /* of every request; 0: none */
 };
 

@@ -4,6 +4,7 @@
  *     peers.c    who is here, who may come in                  intake.c   what the others say about requests
  *     batch.c    builds a step, takes its result               retract.c  gives a place back, loses a replica
  *     deliver.c  log -> tokens frames, replays                 update.c   other weights for all workers
+ *     keep.c     where a model's state is kept
  *
  * Always: each sequence is in the list of its state: WAITING, PAUSED and DONE here, the others in their replica.
  * Owner: the scheduler core, one thread. */
@@ -18,6 +19,8 @@
 
 /* After so many lost steps without a new token, a request runs alone; the next loss proves it guilty (DESIGN D5). */
 enum { CORE_SUSPECT_DEATHS = 2, CORE_TOMB_MS = 600000 };
+/* Prompt tokens that are worth waiting for, or keeping a state for, rather than computing them again. */
+enum { CORE_SHARE_LEAST = 32 };
 /* A lost worker, tokenizer worker or detokenizer may come back in this time, and all find a new scheduler: requests wait. */
 enum { CORE_GRACE_MS = 10000 };
 
@@ -161,6 +164,17 @@ void batch_done(struct core *c, struct replica *r, struct core_peer *peer,
 /* Prompt tokens of s that go into the step being built, at most `budget`; 0 when no page is to be had. */
 uint32_t batch_prefill(struct core *c, struct replica *r, struct seq *s, uint32_t budget);
 void batch_file(struct core *c, struct seq *s); /* whole computed pages become matchable */
+
+/* keep.c */
+/* s has been admitted, and the tree has so many pages of its prompt: its state will be kept in these places. */
+void keep_plan(const struct core *c, struct seq *s, uint32_t n_matched);
+/* Where within the first n_common tokens another sequence will find a state of o, which computes them: o is asked to keep
+ * one if it has not come too far. 0: nowhere. */
+uint32_t keep_meet(const struct core *c, struct seq *o, uint32_t n_common);
+void keep_put(const struct core *c, struct replica *r); /* into the step that is about to be sent */
+/* A row's step came back, well or not. */
+void keep_landed(struct core *c, struct seq *s, const struct flight_keep *keeps, uint32_t n);
+void keep_void(struct replica *r, const struct flight_keep *keeps, uint32_t n);
 
 /* retract.c */
 /* s gives its slot up, now or when its rows in flight are back, and goes to `to`: WAITING, PAUSED or DONE. */

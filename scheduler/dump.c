@@ -112,6 +112,8 @@ static void add_core(const struct core *c, const struct replica *r, struct by_bu
     add_u64(out, "num_active_tokens", n_used * c->page_size);
     add_u64(out, "num_total_tokens", n_used * c->page_size + uncached_waiting(c));
     add_u64(out, "max_total_num_tokens", n_pages * c->page_size);
+    add_u64(out, "num_kept_states", r->states ? states_n_filed(r->states) : 0);
+    add_u64(out, "max_kept_states", r->states ? states_n(r->states) : 0);
     add_u64(out, "max_running_requests", r->n_slots);
     add_f64(out, "token_usage", per(n_used, n_pages));
     add_f64(out, "gen_throughput", replica_rate(r, c->now_ns));
@@ -189,6 +191,7 @@ static void add_tree(struct core *c, uint32_t n_top, struct by_buf *out) {
         add_u64(out, "evictable_tokens", (uint64_t)radix_n_evictable(c->tree, i) * c->page_size);
         add_u64(out, "pinned_tokens", (uint64_t)r->n_pinned * c->page_size);
         add_u64(out, "free_tokens", r->is_up ? (uint64_t)pages_n_free(r->pages) * c->page_size : 0);
+        add_u64(out, "states", r->states ? states_n_filed(r->states) : 0);
         close_with(out, "},");
     }
     close_with(out, "],\"top\":[");

@@ -107,6 +107,9 @@ static int admit_worker(const struct core *c, const struct msg_hello *h, struct 
                        h->model.context_len, cap->step_tokens_max);
     if (h->model.is_encoder && !cap->no_prefix_reuse)
         return by_fail(err, BY_EINVAL, "an encoder has no prefix to reuse, and must say so");
+    if (cap->n_states > (cap->no_prefix_reuse ? 0 : REPLICA_STATES_MAX))
+        return by_fail(err, BY_EINVAL, "%u states: %d at most, and none where nothing is reused",
+                       cap->n_states, REPLICA_STATES_MAX);
     if (cap->world == 0 || cap->world > REPLICA_RANKS_MAX || cap->rank >= cap->world)
         return by_fail(err, BY_EINVAL, "rank %u of %u makes no sense", cap->rank, cap->world);
     if (cap->replica >= c->opt.n_replicas)
@@ -194,6 +197,8 @@ static void join_capacity(struct replica *r, const struct msg_hello *h) {
     r->context_len = BY_MIN(r->context_len, context_len);
     all->n_pages = BY_MIN(all->n_pages, cap->n_pages);
     all->n_slots = BY_MIN(all->n_slots, cap->n_slots);
+    all->n_states = BY_MIN(all->n_states, cap->n_states);
+    all->no_prefix_reuse |= cap->no_prefix_reuse;
     all->step_tokens_max = BY_MIN(all->step_tokens_max, cap->step_tokens_max);
     all->weight_bytes += cap->weight_bytes;
     all->kv_bytes += cap->kv_bytes;
@@ -237,14 +242,15 @@ static void worker_up(struct core *c, struct core_peer *p, const struct msg_hell
         for (BY_LIST_EACH(it, &c->waiting)) /* marks are of the former one */
             BY_CONTAINER_OF(it, struct seq, link)->mark = (struct radix_mark){0};
     }
-    replica_open(r, BY_MIN(r->capacity.n_slots, c->opt.max_running));
-    radix_join(c->tree, r->index, r->pages);
+    uint32_t n_states = c->opt.no_radix_cache ? 0 : r->capacity.n_states;
+    replica_open(r, BY_MIN(r->capacity.n_slots, c->opt.max_running), n_states);
+    radix_join(c->tree, r->index, r->pages, r->states);
     c->n_replicas_up++;
     c->model.context_len = longest_context(c);
     c->must_look = true;
     send_group(c, r);
-    by_info("replica is up replica=%u ranks=%u pages=%u page_size=%u slots=%u", r->index, r->world,
-            r->capacity.n_pages, r->capacity.page_size, r->n_slots);
+    by_info("replica is up replica=%u ranks=%u pages=%u page_size=%u slots=%u states=%u", r->index,
+            r->world, r->capacity.n_pages, r->capacity.page_size, r->n_slots, n_states);
     retract_verdict(c, r);
 }
 

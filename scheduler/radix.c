@@ -45,10 +45,11 @@ bool radix_policy_parse(const char *name, enum radix_policy *out) {
     return false;
 }
 
-void radix_join(struct radix *t, uint32_t replica, struct pages *pages) {
+void radix_join(struct radix *t, uint32_t replica, struct pages *pages, struct states *states) {
     by_assert(replica < t->n_replicas);
     by_assert(!t->replica[replica].pages);
     t->replica[replica].pages = pages;
+    t->replica[replica].states = states;
 }
 
 /* ---- buckets ---- */
@@ -205,6 +206,7 @@ struct radix_node *radix_split(struct radix *t, struct radix_node *n, uint32_t k
         memmove(low->pages, low->pages + k, rest * sizeof *low->pages);
         up->n_lock = low->n_lock;
         up->n_kids = 1;
+        states_split(&low->states, &up->states, k);
     }
     memmove(n->tokens, n->tokens + (size_t)k * t->page_size, run_bytes(t, rest));
     n->n_pages = rest;
@@ -242,14 +244,21 @@ struct radix_node *radix_marked(const struct radix *t, const struct radix_mark *
     return n_before == mark->n_before ? n : NULL;
 }
 
-/* The first `end` pages match down to n: who holds or locks how many of them? */
+/* The first `end` pages match down to n: who holds or locks how many of them, and up to which is there a state? */
 static void add_held(const struct radix *t, const struct radix_node *n, uint32_t n_before,
                      uint32_t end, struct radix_held *held) {
     for (; n->parent; n = n->parent, end = n_before, n_before -= n->n_pages) {
         for (uint32_t r = 0; r < t->n_replicas; r++) {
-            if (n->hold[r].pages && !held[r].n_pages) held[r].n_pages = end;
-            if (n->hold[r].n_lock && !held[r].n_locked) held[r].n_locked = end;
+            const struct radix_hold *h = &n->hold[r];
+            if (h->pages && !held[r].n_matched) held[r].n_matched = end;
+            if (h->n_lock && !held[r].n_locked) held[r].n_locked = end;
+            uint32_t n_kept = held[r].n_pages ? 0 : states_end(&h->states, end - n_before);
+            if (n_kept) held[r].n_pages = n_before + n_kept;
         }
+    }
+    for (uint32_t r = 0; r < t->n_replicas; r++) {
+        if (!t->replica[r].states) held[r].n_pages = held[r].n_matched;
+        held[r].n_locked = BY_MIN(held[r].n_locked, held[r].n_pages);
     }
 }
 
@@ -366,6 +375,28 @@ struct radix_at radix_insert(struct radix *t, struct radix_at at, uint32_t repli
         at = (struct radix_at){.node = n, .n_pages = at.n_pages + n->n_pages};
     }
     return at;
+}
+
+/* ---- states ---- */
+
+void radix_keep(struct radix *t, struct radix_at at, uint32_t replica, uint32_t n_pages,
+                uint32_t number) {
+    struct radix_node *n = at.node;
+    uint32_t n_before = at.n_pages - n->n_pages;
+    by_assert(n_pages > 0 && n_pages <= at.n_pages);
+    while (n_pages <= n_before) {
+        n = n->parent;
+        n_before -= n->n_pages;
+    }
+    states_file(t->replica[replica].states, number, &n->hold[replica].states, n_pages - n_before);
+}
+
+uint32_t radix_use_state(struct radix *t, struct radix_at at, uint32_t replica) {
+    struct states *st = t->replica[replica].states;
+    uint32_t number = states_behind(st, &at.node->hold[replica].states, at.node->n_pages);
+    by_assert(number != STATES_NONE);
+    states_use(st, number);
+    return number;
 }
 
 uint32_t radix_n_held(const struct radix *t, uint32_t replica) {

@@ -12,6 +12,9 @@
  * page it holds. Evictable leaves wait in a heap for each replica, kept up to date as locks and children come and go;
  * their keys only grow, so a stale key is mended when it is popped.
  *
+ * Where a model carries a state along, a prefix ends at a page that a state stands behind (states.h). States are filed in the
+ * runs, and leave the tree with their pages.
+ *
  * Always: siblings differ in their first page; a replica that holds a node holds its parent; lock(node) >= sum of its
  * children's locks; a node that nobody holds is gone; the leaf heap of a replica is exactly its nodes without lock
  * and without a child it holds.
@@ -22,6 +25,7 @@
 #include "common/base/buf.h"
 #include "scheduler/pages.h"
 #include "scheduler/pool.h"
+#include "scheduler/states.h"
 
 enum radix_policy { RADIX_LRU, RADIX_LFU, RADIX_FIFO, RADIX_SLRU, RADIX_PRIORITY };
 enum { RADIX_REPLICAS_MAX = 64 };
@@ -39,8 +43,9 @@ struct radix *radix_new(uint32_t page_size, uint32_t n_replicas, enum radix_poli
 void radix_free(struct radix *t); /* gives no page back: the replicas' page tables go with it */
 BY_MUST_USE bool radix_policy_parse(const char *name, enum radix_policy *out);
 
-/* A replica comes with its empty page table (borrowed), and goes: what it held is forgotten, its locks must be gone. */
-void radix_join(struct radix *t, uint32_t replica, struct pages *pages);
+/* A replica comes with its empty page table (borrowed), and that of its states if its model has any (NULL: it has not), and
+ * goes: what it held is forgotten, its locks must be gone. */
+void radix_join(struct radix *t, uint32_t replica, struct pages *pages, struct states *states);
 void radix_leave(struct radix *t, uint32_t replica);
 
 /* The root of a space; made when it is new. It stays while it has nodes or locks. */
@@ -49,7 +54,9 @@ struct radix_node *radix_root(struct radix *t, struct by_str space);
  * same ids' and space's each time, remembers where that was: who asks again is not compared again up to there, though the tree
  * may have changed. */
 struct radix_held {
-    uint32_t n_pages, n_locked; /* of them, those under a lock */
+    uint32_t n_pages;   /* with states: up to the last one */
+    uint32_t n_locked;  /* of them, those under a lock */
+    uint32_t n_matched; /* whether there is a state or not */
 };
 struct radix_mark {
     uint64_t id, hash;          /* of the last node that matched; it may be gone */
@@ -70,6 +77,11 @@ struct radix_at radix_insert(struct radix *t, struct radix_at at, uint32_t repli
  * way holds just these, and what was behind is forgotten as far as nobody else needs it. Returns that place. */
 struct radix_at radix_let_go(struct radix *t, struct radix_at at, uint32_t replica,
                              const uint32_t *pages);
+/* The state behind the first n_pages pages of the way to `at`, whose lock is the caller's, is kept under this number. */
+void radix_keep(struct radix *t, struct radix_at at, uint32_t replica, uint32_t n_pages,
+                uint32_t number);
+/* The number of the state at this very place, which is there. Counts as a use. */
+uint32_t radix_use_state(struct radix *t, struct radix_at at, uint32_t replica);
 void radix_lock(struct radix *t, struct radix_node *node, uint32_t replica);
 void radix_unlock(struct radix *t, struct radix_node *node, uint32_t replica);
 /* Forgets at least n_pages evictable pages, worst first, or all there are; returns how many. */

@@ -81,6 +81,7 @@ void radix_unlock(struct radix *t, struct radix_node *node, uint32_t replica) {
 static void drop(struct radix *t, struct radix_node *n, uint32_t r) {
     struct radix_hold *h = &n->hold[r];
     struct radix_node *parent = n->parent;
+    states_cut(t->replica[r].states, &h->states, 0);
     pages_give(t->replica[r].pages, h->pages, n->n_pages);
     pool_put(t->pool, h->pages, h->pages_cap);
     h->pages = NULL;
@@ -102,6 +103,7 @@ static void trim(struct radix *t, struct radix_node *n, uint32_t r, uint32_t k) 
     }
     n->n_pages -= k;
     n->id = ++t->next_id; /* it has no children, and marks behind its end mean nothing any more */
+    states_cut(t->replica[r].states, &n->hold[r].states, n->n_pages);
     pages_give(t->replica[r].pages, n->hold[r].pages + n->n_pages, k);
     t->replica[r].n_held -= k;
 }
@@ -165,4 +167,5 @@ void radix_leave(struct radix *t, uint32_t replica) {
     t->n_evicted = n_before; /* lost, not evicted */
     by_assert(rep->n_held == 0);
     rep->pages = NULL;
+    rep->states = NULL;
 }

@@ -18,6 +18,7 @@ struct radix_hold {           /* one node as one replica sees it */
     size_t pages_cap;         /* bytes */
     uint32_t n_lock;          /* locks on this node or below */
     uint32_t n_kids;          /* children that this replica holds */
+    struct states_run states; /* those filed in it */
     struct by_heap_node leaf; /* in heap[r] while evictable */
     uint64_t key[2];          /* as of the push; the least goes first */
 };
@@ -45,6 +46,7 @@ struct radix_node {
 
 struct radix_replica {
     struct pages *pages;   /* NULL: not there */
+    struct states *states; /* NULL: pages are all that a prefix needs */
     struct by_heap leaves; /* evictable holds, by key */
     uint32_t n_held, n_locked;
 };

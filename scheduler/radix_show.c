@@ -29,6 +29,8 @@ static void show_node(const struct radix *t, const struct radix_node *n, uint32_
         if (!n->hold[r].pages) continue;
         by_buf_addf(out, " r%u:%u", r, n->hold[r].pages[0]);
         if (n->hold[r].n_lock) by_buf_addf(out, "(locks %u)", n->hold[r].n_lock);
+        uint32_t n_kept = states_end(&n->hold[r].states, n->n_pages);
+        if (n_kept) by_buf_addf(out, "(state behind %u pages)", n_kept);
     }
     by_buf_addc(out, '\n');
 }
@@ -97,7 +99,7 @@ uint32_t radix_top(const struct radix *t, struct radix_top *out, uint32_t n) {
 struct tally { /* of the whole tree, to compare with the counters */
     uint32_t n_nodes;
     uint32_t n_held[RADIX_REPLICAS_MAX], n_locked[RADIX_REPLICAS_MAX];
-    uint32_t n_leaves[RADIX_REPLICAS_MAX];
+    uint32_t n_leaves[RADIX_REPLICAS_MAX], n_states[RADIX_REPLICAS_MAX];
 };
 
 static bool check_hold(const struct radix *t, const struct radix_node *n, uint32_t r,
@@ -112,6 +114,7 @@ static bool check_hold(const struct radix *t, const struct radix_node *n, uint32
     bool is_leaf = h->pages && h->n_lock == 0 && h->n_kids == 0;
     if (is_leaf != (h->leaf.index != BY_HEAP_OUT)) return false;
     sum->n_leaves[r] += is_leaf;
+    if (!states_run_check(&h->states, h->pages ? n->n_pages : 0, &sum->n_states[r])) return false;
     if (!h->pages) return !n->parent || h->n_lock == 0;
     if (n->parent->parent && !n->parent->hold[r].pages) return false;
     sum->n_held[r] += n->n_pages;
@@ -165,7 +168,8 @@ bool radix_check(const struct radix *t) {
     for (uint32_t r = 0; r < t->n_replicas && ok; r++) {
         const struct radix_replica *rep = &t->replica[r];
         ok = sum->n_held[r] == rep->n_held && sum->n_locked[r] == rep->n_locked &&
-             sum->n_leaves[r] == rep->leaves.n && by_heap_check(&rep->leaves);
+             sum->n_leaves[r] == rep->leaves.n && by_heap_check(&rep->leaves) &&
+             sum->n_states[r] == (rep->states ? states_n_filed(rep->states) : 0);
     }
     by_free(sum);
     return ok;

@@ -19,7 +19,7 @@ void replica_free(struct replica *r) {
     by_free(r);
 }
 
-void replica_open(struct replica *r, uint32_t n_slots) {
+void replica_open(struct replica *r, uint32_t n_slots, uint32_t n_states) {
     by_assert(!r->is_up);
     r->is_up = true;
     r->crc_step = UINT64_MAX;
@@ -30,8 +30,11 @@ void replica_open(struct replica *r, uint32_t n_slots) {
     r->freed = by_alloc_array(n_slots, sizeof *r->freed);
     for (uint32_t i = 0; i < n_slots; i++)
         r->free_slots[i] = n_slots - 1 - i;
-    for (uint32_t i = 0; i < REPLICA_DEPTH_MAX; i++)
+    if (n_states) r->states = states_new(n_states);
+    for (uint32_t i = 0; i < REPLICA_DEPTH_MAX; i++) {
         r->flights[i].rows = by_alloc_array(n_slots, sizeof(struct flight_row));
+        r->flights[i].keeps = by_alloc_array(n_states, sizeof(struct flight_keep));
+    }
     struct replica_build *b = &r->build;
     b->admits = by_alloc_array(n_slots, sizeof *b->admits);
     /* A page for each decode and for each whole page of prompt is the most that one step usually needs. */
@@ -43,6 +46,9 @@ void replica_open(struct replica *r, uint32_t n_slots) {
     b->row_slots = by_alloc_array(n_slots, sizeof *b->row_slots);
     b->row_tokens = by_alloc_array(n_slots, sizeof *b->row_tokens);
     b->row_samples = by_alloc_array(n_slots, sizeof *b->row_samples);
+    b->keep_slots = by_alloc_array(n_states, sizeof *b->keep_slots);
+    b->keep_at = by_alloc_array(n_states, sizeof *b->keep_at);
+    b->keep_states = by_alloc_array(n_states, sizeof *b->keep_states);
     r->step = 0;
     r->first_flight = r->n_flights = 0;
 }
@@ -53,16 +59,23 @@ void replica_close(struct replica *r) {
     r->is_up = false;
     pages_free(r->pages);
     r->pages = NULL;
+    states_free(r->states);
+    r->states = NULL;
     by_free(r->slots);
     by_free(r->free_slots);
     by_free(r->freed);
-    for (uint32_t i = 0; i < REPLICA_DEPTH_MAX; i++)
+    for (uint32_t i = 0; i < REPLICA_DEPTH_MAX; i++) {
         by_free(r->flights[i].rows);
+        by_free(r->flights[i].keeps);
+    }
     struct replica_build *b = &r->build;
     by_free(b->admits);
     by_free(b->row_slots);
     by_free(b->row_tokens);
     by_free(b->row_samples);
+    by_free(b->keep_slots);
+    by_free(b->keep_at);
+    by_free(b->keep_states);
     by_free(b->append_slots);
     by_free(b->append_pages);
     *b = (struct replica_build){0};
@@ -138,5 +151,9 @@ bool replica_check(const struct replica *r) {
         }
         if (s && s->n_inflight != n_inflight) return false;
     }
-    return pages_check(r->pages);
+    if (!r->states) return pages_check(r->pages);
+    uint32_t n_keeps = 0; /* numbers that are neither free nor filed are under way */
+    for (uint32_t k = 0; k < r->n_flights; k++)
+        n_keeps += r->flights[(r->first_flight + k) % REPLICA_DEPTH_MAX].n_keeps;
+    return pages_check(r->pages) && states_check(r->states) && n_keeps == states_n_taken(r->states);
 }

@@ -16,18 +16,25 @@ enum {
     REPLICA_RANKS_MAX = 64,
     REPLICA_DEPTH_MAX = 2,
     REPLICA_SLOTS_MAX = 65536,
-    REPLICA_PAGES_MAX = 1 << 24
+    REPLICA_PAGES_MAX = 1 << 24,
+    REPLICA_STATES_MAX = 65536
 };
 
 struct flight_row {
     struct seq *seq;
-    uint32_t n_tokens;
+    uint32_t n_tokens, n_keeps;
     bool is_sampling;
+};
+struct flight_keep { /* a state that the step keeps: behind `at` tokens of its row's sequence */
+    uint32_t at, number;
+    bool is_rolling;
 };
 struct flight {
     uint64_t step, sent_ns;
     struct flight_row *rows; /* [n_slots] */
     uint32_t n_rows;
+    struct flight_keep *keeps; /* [n_states], in the order of the rows */
+    uint32_t n_keeps;
 };
 
 struct replica_build {
@@ -38,6 +45,7 @@ struct replica_build {
     uint32_t n_appends;
     size_t appends_cap;                             /* bytes, of each */
     uint32_t *row_slots, *row_tokens, *row_samples; /* [n_slots] */
+    uint32_t *keep_slots, *keep_at, *keep_states;   /* [n_states] */
     uint32_t n_tokens;                              /* rows of this step, in tokens */
     uint32_t n_prefill;                             /* of them, prompt tokens */
 };
@@ -57,6 +65,7 @@ struct replica {
     bool has_died; /* a rank is back in another life than the one that was lost */
 
     struct pages *pages;
+    struct states *states; /* NULL: the model has none, or nothing is reused */
     uint32_t n_slots;
     struct seq **slots;   /* [n_slots] */
     uint32_t *free_slots; /* stack */
@@ -84,7 +93,7 @@ struct replica {
 struct replica *replica_new(uint32_t index);
 void replica_free(struct replica *r);
 /* All ranks are here: make tables of the size that `capacity` says. */
-void replica_open(struct replica *r, uint32_t n_slots);
+void replica_open(struct replica *r, uint32_t n_slots, uint32_t n_states);
 /* The group is lost: the tables go. No sequence may have a slot. */
 void replica_close(struct replica *r);
 static inline struct flight *replica_flight(struct replica *r, uint32_t i) { /* 0: the oldest */

@@ -46,7 +46,11 @@ bool seq_check(const struct seq *s, uint32_t page_size) {
                s->n_sched == 0 && !s->at.node && !s->is_void;
     }
     if (!may_have_slot || !s->replica || !s->at.node) return false;
-    if (s->n_cached > s->n_done || s->n_done > s->n_sched) return false;
+    if (s->n_cached > s->n_done || s->n_done > s->n_gone || s->n_gone > s->n_sched) return false;
+    for (uint32_t i = 0; i < s->n_keeps; i++) {
+        if (s->keep_at[i] <= (i ? s->keep_at[i - 1] : s->n_gone) || s->keep_at[i] % page_size)
+            return false;
+    }
     if (s->n_sched > (uint64_t)s->n_pages * page_size) return false;
     if (s->at.n_pages > s->n_pages) return false;
     if (s->n_pending > s->n_inflight) return false;

@@ -34,7 +34,7 @@ enum seq_state {
     SEQ_DONE,    /* only the log is kept, until the router has all of it */
     SEQ_N_STATES
 };
-enum { SEQ_NO_SLOT = UINT32_MAX };
+enum { SEQ_NO_SLOT = UINT32_MAX, SEQ_KEEPS = 4 };
 
 /* Who was computing the prefix of one that waits when that one was asked last, and how many ids both begin with: as long as
  * it is at it, nobody compares them again. It may be gone: the place tells by order and sample. */
@@ -90,11 +90,16 @@ struct seq {
     uint32_t n_pages;
     struct radix_at at; /* the part of ids that is filed in the tree; the lock is ours */
     uint32_t n_cached, n_done, n_sched;
-    uint32_t n_pending;  /* sampling rows in flight */
-    uint32_t n_inflight; /* steps in flight with rows of this sequence */
-    bool is_void;        /* a step failed: what its rows in flight bring means nothing */
-    uint32_t n_charged;  /* ids that its tenant has paid for */
-    bool is_entering;    /* admitted in the step being built: its pages travel with the admit */
+    uint32_t n_gone; /* n_sched as of the last step that was sent */
+    /* Where its state is to be kept as steps pass by, ascending, beyond n_gone; where it was kept last, or it started (keep.c). */
+    uint32_t keep_at[SEQ_KEEPS], n_keeps, kept_at;
+    uint32_t rolled;       /* number of its rolling state … */
+    uint64_t rolled_stamp; /* … as long as it is that one (states.h); 0: none */
+    uint32_t n_pending;    /* sampling rows in flight */
+    uint32_t n_inflight;   /* steps in flight with rows of this sequence */
+    bool is_void;          /* a step failed: what its rows in flight bring means nothing */
+    uint32_t n_charged;    /* ids that its tenant has paid for */
+    bool is_entering;      /* admitted in the step being built: its pages travel with the admit */
 };
 
 /* Moves s to the end of `list`, the list of state `to`. Asserts that the move is legal. */

@@ -30,6 +30,7 @@ struct trace {
     U(preemption_gap, 0, INT32_MAX) \
     U(eviction, 0, RADIX_PRIORITY) \
     U(no_radix_cache, 0, 1) \
+    U(state_every, 0, INT32_MAX) \
     U(queue_timeout_ms, 0, INT64_MAX) \
     U(run_timeout_ms, 0, INT64_MAX)
 

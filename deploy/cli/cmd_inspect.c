@@ -215,6 +215,12 @@ static void draw_tree(const struct by_json *tree) {
            "(%.1f %%), %.0f evicted\n",
            num(tree, "nodes"), num(tree, "page_size"), num(tree, "cached_tokens"), asked,
            asked > 0 ? 100 * num(tree, "cached_tokens") / asked : 0, num(tree, "evicted_tokens"));
+    uint32_t i_replica = 0;
+    for (EACH(r, tree, "replicas")) {
+        if (num(r, "states") > 0)
+            printf("replica %u: %.0f states are kept to start from\n", i_replica, num(r, "states"));
+        i_replica++;
+    }
     printf("%10s %10s %8s  %-12s %-12s %s\n", "tokens", "from root", "hits", "replicas", "space",
            "begins with");
     for (EACH(n, tree, "top")) {

@@ -40,7 +40,7 @@ static struct server start(uint32_t page_size, uint64_t n_tokens) {
 
 static void open_tree(struct server *s) {
     s->t = radix_new(s->page_size, 1, RADIX_LRU, &s->pool);
-    radix_join(s->t, 0, s->pages);
+    radix_join(s->t, 0, s->pages, NULL);
 }
 
 static void stop(struct server *s) {

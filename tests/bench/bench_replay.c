@@ -319,7 +319,7 @@ static void start(struct world *w) {
     w->guess = radix_new(PAGE, REPLICAS, RADIX_LRU, &w->pool);
     for (uint32_t i = 0; i < REPLICAS; i++) {
         w->guess_pages[i] = pages_new(PAGES);
-        radix_join(w->guess, i, w->guess_pages[i]);
+        radix_join(w->guess, i, w->guess_pages[i], NULL);
     }
 }
 

@@ -3,12 +3,13 @@
  *
  *     fake-worker --run-dir DIR [--replica 0] [--vocab 49152] [--first-id 100] [--ids-end VOCAB] [--pages 4096]
  *                 [--page-size 16] [--slots 256] [--context 8192] [--step-us 0] [--die-at-step 0]
- *                 [--die-at-id 0] [--parrot 0] [--embed 0] [--labels 0] [--encoder 0]
+ *                 [--die-at-id 0] [--parrot 0] [--embed 0] [--labels 0] [--encoder 0] [--states 0]
  *
  * Ids are from first-id up to ids-end, so that special ids stay out. The hash of a sequence does not depend on batch,
  * chunks or cache, as with the native engine. It keeps a hash for each page slot in place of KV, and reads prefixes back
- * through it. Stop ids are masked until min_new_tokens; log probabilities are made up: logprob_of.
- * The other parameters but temperature and seed change nothing. A vector is made of the same hash: vector_of. */
+ * through it. With --states it plays a model that carries a state along, that hash: it dies of one of other ids.
+ * Stop ids are masked until min_new_tokens; log probabilities are made up: logprob_of. The other parameters but temperature
+ * and seed change nothing. A vector is made of the same hash: vector_of. */
 #include <stdio.h>
 #include <time.h>
 
@@ -31,6 +32,7 @@ struct slot {
     uint32_t *stop_ids, n_stop_ids;
     uint32_t *asked_ids, n_asked_ids; /* logprob_ids */
     uint32_t sample, n_prompt;
+    uint64_t state; /* hash of the ids so far */
 };
 
 static struct fake {
@@ -45,6 +47,7 @@ static struct fake {
     char path[256], next_path[256], weights_id[24];
     struct slot *slots; /* [n_slots] */
     uint64_t *kv;       /* [n_pages * page_size]: hash of the ids up to there */
+    uint64_t *kept;     /* [n_states]: hash of the ids that each is of */
     uint32_t *tokens;   /* [n_slots] of the step in hand */
     float *logprobs;
     struct msg_top *tops, *chosen;       /* [n_slots] */
@@ -114,6 +117,8 @@ static void admit(const struct msg_admit *a) {
         push_id(s, a->ids.p[i]);
     for (uint32_t i = 0; i < a->pages.n; i++)
         push_page(s, a->pages.p[i]);
+    if (a->from_state > fake.capacity.n_states) by_die("there is no state %u", a->from_state - 1);
+    s->state = a->from_state ? fake.kept[a->from_state - 1] : fake.salt;
 }
 
 static uint64_t *kv_at(const struct slot *s, uint32_t pos) {
@@ -196,12 +201,13 @@ static void tell_vector(const struct slot *s, uint32_t slot) {
 
 static uint32_t compute(struct slot *s, uint32_t n) {
     uint64_t h = s->n_done ? *kv_at(s, s->n_done - 1) : fake.salt;
+    if (fake.capacity.n_states && h != s->state) by_die("a state of other ids");
     for (uint32_t i = 0; i < n; i++, s->n_done++) {
         if (s->n_done >= s->n_ids) by_die("a row beyond the ids it has");
         if (fake.die_at_id && s->ids[s->n_done] == fake.die_at_id)
             by_die("dies at id %u, as told", fake.die_at_id);
         h = mix(h, s->ids[s->n_done]);
-        *kv_at(s, s->n_done) = h;
+        *kv_at(s, s->n_done) = s->state = h;
     }
     /* A parrot says its prompt again; ids behind a cached prefix would be unknown, so its requests share none. */
     if (fake.is_parrot && s->n_prompt) return s->ids[(s->n_done - s->n_prompt) % s->n_prompt];
@@ -212,6 +218,19 @@ static uint32_t compute(struct slot *s, uint32_t n) {
         if (!is_masked(s, id)) return id;
     }
     by_die("every id is masked");
+}
+
+static void keep(const struct msg_step *m) {
+    if (m->keep_at.n != m->keep_slots.n || m->keep_states.n != m->keep_slots.n)
+        by_die("half of what is to be kept");
+    for (uint32_t i = 0; i < m->keep_slots.n; i++) {
+        const struct slot *s = slot_at(m->keep_slots.p[i], true);
+        uint32_t at = m->keep_at.p[i], number = m->keep_states.p[i];
+        if (number >= fake.capacity.n_states) by_die("there is no state %u", number);
+        if (at == 0 || at > s->n_done || at % fake.capacity.page_size)
+            by_die("a state behind %u of %u tokens", at, s->n_done);
+        fake.kept[number] = *kv_at(s, at - 1);
+    }
 }
 
 static void pause_us(uint32_t us) {
@@ -252,6 +271,7 @@ static void on_step(struct wire_peer *peer, const struct msg_step *m) {
         fake.logprobs[n] = logprob_of(id);
         fake.tokens[n++] = id;
     }
+    keep(m);
     pause_us(fake.step_us);
     struct msg done = {.kind = MSG_step_done,
                        .step_done = {.step = m->step,
@@ -335,6 +355,7 @@ static void alloc_all(void) {
     fake.prompts = by_alloc_array(fake.capacity.n_slots, sizeof *fake.prompts);
     fake.vectors = by_alloc_array(fake.capacity.n_slots, sizeof *fake.vectors);
     by_arena_init(&fake.arena, 0);
+    fake.kept = by_alloc_array(fake.capacity.n_states, sizeof *fake.kept);
     fake.kv =
         by_alloc_array((size_t)fake.capacity.n_pages * fake.capacity.page_size, sizeof *fake.kv);
 }
@@ -365,6 +386,7 @@ int main(int argc, char **argv) {
         .replica = number(argc, argv, "--replica", 0),
         .device = BY_STR("none: a stand-in"),
         .no_prefix_reuse = number(argc, argv, "--encoder", 0) != 0,
+        .n_states = number(argc, argv, "--states", 0),
     };
     set_model(argc, argv);
     fake.first_id = number(argc, argv, "--first-id", 100);
@@ -414,5 +436,6 @@ int main(int argc, char **argv) {
     by_free(fake.vectors);
     by_arena_release(&fake.arena);
     by_free(fake.kv);
+    by_free(fake.kept);
     return 0;
 }

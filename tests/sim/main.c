@@ -176,10 +176,12 @@ int main(int argc, char **argv) {
     }
     double s = (double)(by_now_ns() - from) / 1e9;
     printf("sim: %llu seeds, %llu items, %llu requests (%llu whole, %llu refused), %llu faults, "
-           "%llu stale frames, %.0f simulated hours, in %.1f s\n",
+           "%llu stale frames, %llu states kept and %llu started from, %.0f simulated hours, in "
+           "%.1f s\n",
            (unsigned long long)p.n_seeds, (unsigned long long)sum.n_items,
            (unsigned long long)sum.n_requests, (unsigned long long)sum.n_done,
            (unsigned long long)sum.n_failed, (unsigned long long)sum.n_faults,
-           (unsigned long long)sum.n_dropped_frames, (double)sum.ns / 3.6e12, s);
+           (unsigned long long)sum.n_dropped_frames, (unsigned long long)sum.n_keeps,
+           (unsigned long long)sum.n_starts, (double)sum.ns / 3.6e12, s);
     return 0;
 }

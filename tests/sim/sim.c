@@ -59,6 +59,9 @@ static void draw(struct sim *s) {
     g->is_encoder = sim_one_in(s, 10);
     if (g->is_encoder) g->step_tokens += SIM_SEQ_MAX; /* its prompts are not cut */
     g->is_uneven = sim_one_in(s, 2);
+    if (!g->is_encoder && sim_one_in(s, 2))
+        g->n_states = 1 + (uint32_t)sim_below(s, SIM_STATES_MAX);
+    g->core.state_every = 1 + (uint32_t)sim_below(s, SIM_OUT_MAX);
 }
 
 bool sim_is_used(const struct sim *s, const struct sim_proc *p) {
@@ -213,6 +216,8 @@ void sim_sum_add(struct sim_sum *sum, const struct sim_sum *one) {
     sum->n_faults += one->n_faults;
     sum->n_dropped_frames += one->n_dropped_frames;
     sum->ns += one->ns;
+    sum->n_keeps += one->n_keeps;
+    sum->n_starts += one->n_starts;
 }
 
 void sim_run(const struct sim_shared *shared, const struct sim_options *o, struct sim_sum *sum) {
@@ -230,7 +235,9 @@ void sim_run(const struct sim_shared *shared, const struct sim_options *o, struc
                                        .n_failed = s->n_failed,
                                        .n_faults = s->n_faults,
                                        .n_dropped_frames = s->n_dropped_frames,
-                                       .ns = s->now});
+                                       .ns = s->now,
+                                       .n_keeps = s->n_keeps,
+                                       .n_starts = s->n_starts});
     sim_close(s);
     by_free(s);
 }

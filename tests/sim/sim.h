@@ -48,6 +48,7 @@ enum {
     SIM_SLOTS_MAX = 16,
     SIM_PAGES_MAX = 256,
     SIM_PAGE_SIZE_MAX = 8,
+    SIM_STATES_MAX = 8,
     SIM_SEQ_MAX = SIM_PROMPT_MAX + SIM_OUT_MAX + 8,
     SIM_STEPS_MAX = 8, /* waiting at a worker; more than the scheduler may have in flight */
     /* the ids that the model writes: letters, and bytes that make half characters */
@@ -121,6 +122,11 @@ struct sim_slot {
     int32_t logprob_start;
     uint32_t vector; /* enum vector: wanted in place of tokens */
     uint64_t seed;
+    uint64_t state; /* hash of the ids so far, carried along */
+};
+struct sim_state { /* one that was kept */
+    uint64_t hash;
+    uint32_t n; /* tokens; 0: none */
 };
 struct sim_worker {
     uint32_t replica, rank;
@@ -128,6 +134,7 @@ struct sim_worker {
     uint64_t last_step, slow;      /* slow: how many times longer a step takes */
     struct sim_slot slot[SIM_SLOTS_MAX];
     uint64_t kv[SIM_PAGES_MAX * SIM_PAGE_SIZE_MAX];
+    struct sim_state kept[SIM_STATES_MAX];
     struct by_buf steps[SIM_STEPS_MAX];
     uint32_t first, n;
     bool is_working;
@@ -205,6 +212,7 @@ struct sim_options {
 };
 struct sim_sum { /* over many seeds */
     uint64_t n_items, n_requests, n_done, n_failed, n_faults, n_dropped_frames, ns;
+    uint64_t n_keeps, n_starts; /* states kept, and admissions that started from one */
 };
 struct sim_config { /* drawn from the seed */
     struct core_options core;
@@ -213,6 +221,7 @@ struct sim_config { /* drawn from the seed */
     uint32_t fault_every; /* items */
     bool has_poison;
     bool is_encoder, pools_all; /* of the model: no texts; embeddings of every position */
+    uint32_t n_states;          /* not 0: its layers carry a state along */
     bool is_uneven;             /* the second replica has another size in each life */
 };
 struct sim {
@@ -232,6 +241,7 @@ struct sim {
     uint64_t calm_since; /* UINT64_MAX: something is broken just now */
     uint64_t n_items, n_requests, n_done, n_failed, n_dropped_frames, n_faults;
     uint64_t n_aborts, n_deaths /* of gpu workers */, n_reader_deaths, n_scheduler_lives;
+    uint64_t n_keeps, n_starts;
     bool
         is_blind; /* a scheduler waited in vain for the larger replica's first hello: long ones may have ended */
 };

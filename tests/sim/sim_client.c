@@ -10,6 +10,19 @@ static struct sim_client *client_of(struct sim_proc *router, const struct journa
 
 /* ---- asking ---- */
 
+/* A chat's next turn: what was said and answered, and a little more. */
+static bool draw_turn(struct sim *s, struct sim_client *c) {
+    uint32_t n_own = 1 + (uint32_t)sim_below(s, 12), n_said = c->want[0].n;
+    if (!c->n_requests || !sim_one_in(s, 3) || c->n_prompt + n_said + n_own > SIM_PROMPT_MAX)
+        return false;
+    c->prompt_text[0] = '\0';
+    memcpy(c->prompt + c->n_prompt, c->want[0].ids, n_said * sizeof *c->prompt);
+    c->n_prompt += n_said;
+    for (uint32_t i = 0; i < n_own; i++)
+        c->prompt[c->n_prompt++] = SIM_ID_FIRST + (uint32_t)sim_below(s, SIM_IDS);
+    return true;
+}
+
 static void draw_prompt(struct sim *s, struct sim_client *c) {
     static const char *const texts[] = {"Hello, world!", "the the the", "a", "Once upon a time"};
     uint32_t n_shared = sim_one_in(s, 3) ? 0 : (uint32_t)sim_below(s, SIM_PROMPT_MAX / 2);
@@ -140,7 +153,7 @@ void client_act(struct sim *s, struct sim_proc *router, uint32_t i) {
     struct carry *carry = &router->router->carry;
     if (!c->entry) {
         if (s->is_quiet) return;
-        draw_prompt(s, c);
+        if (!draw_turn(s, c)) draw_prompt(s, c);
         draw_sampling(s, c);
         draw_want(s, c);
         if (c->prompt_text[0]) read_prompt(s, c, c->sampling.max_new_tokens);

@@ -2,7 +2,10 @@
  *
  * The next token is picked from the hash that is read back through the page table. So a page that was given away too
  * early, matched wrongly, or filled by a failed step gives another token than the undisturbed run's; pages that the
- * scheduler holds free are overwritten at once. */
+ * scheduler holds free are overwritten at once.
+ *
+ * In half of the seeds the model carries a state along, which is that hash: what it starts from must be what lies in the
+ * page before, and a state that a failed step kept is none. */
 #include "tests/sim/sim.h"
 
 #include "scheduler/core_state.h"
@@ -40,6 +43,7 @@ void gpu_reset(struct sim *s, struct sim_worker *w) {
     for (uint32_t i = 0; i < SIM_SLOTS_MAX; i++)
         w->slot[i].is_used = false;
     memset(w->kv, 0xEE, sizeof w->kv);
+    memset(w->kept, 0, sizeof w->kept);
 }
 
 void gpu_take(struct sim *s, struct sim_proc *p, struct sim_link *l, const struct msg_step *m) {
@@ -79,6 +83,22 @@ static void push_id(struct sim *s, struct sim_slot *slot, uint32_t id) {
     slot->ids[slot->n_ids++] = id;
 }
 
+static const struct sim_state *state_of(struct sim *s, const struct sim_worker *w,
+                                        const struct msg_admit *a) {
+    static const struct sim_state none;
+    bool is_due = s->cfg.n_states && a->n_cached;
+    if (a->from_state > s->cfg.n_states || is_due != (a->from_state != 0))
+        sim_fail(s, "%u ids are cached, and the state is %u of %u", a->n_cached, a->from_state,
+                 s->cfg.n_states);
+    if (!is_due) return &none;
+    s->n_starts++;
+    const struct sim_state *state = &w->kept[a->from_state - 1];
+    if (state->n != a->n_cached)
+        sim_fail(s, "%u ids are cached, and state %u is of %u", a->n_cached, a->from_state - 1,
+                 state->n);
+    return state;
+}
+
 static void admit(struct sim *s, struct sim_worker *w, const struct msg_admit *a) {
     struct sim_slot *slot = slot_at(s, w, a->slot, false);
     slot->is_used = true;
@@ -95,6 +115,7 @@ static void admit(struct sim *s, struct sim_worker *w, const struct msg_admit *a
     if (a->n_cached && (s->cfg.is_encoder || (slot->vector && s->cfg.pools_all)))
         sim_fail(s, "%u ids of a prompt that must be computed whole are cached", a->n_cached);
     slot->n_done = slot->n_ids = a->n_cached;
+    slot->state = state_of(s, w, a)->hash;
     for (uint32_t i = 0; i < a->ids.n; i++)
         push_id(s, slot, a->ids.p[i]);
     for (uint32_t i = 0; i < a->pages.n; i++)
@@ -112,10 +133,13 @@ static uint64_t *kv_at(struct sim *s, struct sim_worker *w, const struct sim_slo
 static uint32_t compute(struct sim *s, struct sim_worker *w, struct sim_slot *slot, uint32_t n,
                         bool is_sampling) {
     uint64_t h = slot->n_done ? *kv_at(s, w, slot, slot->n_done - 1) : 0;
+    if (s->cfg.n_states && !slot->is_void && h != slot->state)
+        sim_fail(s, "the state behind %u ids is that of others", slot->n_done);
     for (uint32_t i = 0; i < n; i++) {
         if (slot->n_done >= slot->n_ids) sim_fail(s, "a row beyond the ids of its sequence");
         h = gpu_hash(h, slot->ids[slot->n_done]);
         *kv_at(s, w, slot, slot->n_done++) = slot->is_void ? UINT64_MAX : h;
+        slot->state = slot->is_void ? UINT64_MAX : h;
     }
     if (!is_sampling) return 0;
     if (slot->n_done != slot->n_ids) sim_fail(s, "a sampling row with ids left to compute");
@@ -159,6 +183,22 @@ static bool add_vector(struct sim *s, struct sim_worker *w, struct results *r,
     return true;
 }
 
+/* The states that a row's step keeps of it: they lie in its pages, as hashes. */
+static void keep_states(struct sim *s, struct sim_worker *w, const struct msg_step *m, uint32_t row,
+                        uint32_t from) {
+    const struct sim_slot *slot = &w->slot[m->row_slots.p[row]];
+    for (uint32_t i = 0, last = from; i < m->keep_slots.n; i++) {
+        uint32_t at = m->keep_at.p[i], number = m->keep_states.p[i];
+        if (m->keep_slots.p[i] != m->row_slots.p[row]) continue;
+        if (at <= last || at > slot->n_done || at % s->cfg.page_size || number >= s->cfg.n_states)
+            sim_fail(s, "state %u is kept behind %u ids, of a row from %u to %u", number, at, last,
+                     slot->n_done);
+        w->kept[number] = (struct sim_state){.hash = *kv_at(s, w, slot, at - 1), .n = at};
+        last = at;
+        s->n_keeps++;
+    }
+}
+
 static enum sim_special special_of(const struct sim_slot *slot) {
     bool is_due = slot->vector || slot->n_ids >= slot->n_prompt + 2; /* at the third token */
     return is_due ? (enum sim_special)(slot->seed >> 56) : SIM_PLAIN;
@@ -178,6 +218,7 @@ static void run_rows(struct sim *s, struct sim_worker *w, const struct msg_step 
             sim_fail(s, "%u of an encoder's %u ids", m->row_tokens.p[i], slot->n_prompt);
         bool is_special = special_of(slot) == SIM_NAN;
         uint32_t id = compute(s, w, slot, m->row_tokens.p[i], m->row_samples.p[i]);
+        keep_states(s, w, m, i, from);
         n_rows += m->row_tokens.p[i];
         add_prompt_logprobs(r, slot, m->row_slots.p[i], from);
         bool is_end = add_vector(s, w, r, slot, m->row_slots.p[i]) || m->row_samples.p[i];
@@ -199,8 +240,25 @@ static bool has_poison(struct sim *s, const struct sim_worker *w, const struct m
     return false;
 }
 
+static void check_keeps(struct sim *s, const struct msg_step *m) {
+    if (m->keep_slots.n != m->keep_at.n || m->keep_slots.n != m->keep_states.n)
+        sim_fail(s, "%u keep_slots, %u keep_at, %u keep_states", m->keep_slots.n, m->keep_at.n,
+                 m->keep_states.n);
+    for (uint32_t i = 0; i < m->keep_slots.n; i++) {
+        bool has_row = false;
+        for (uint32_t k = 0; k < m->row_slots.n; k++)
+            has_row |= m->row_slots.p[k] == m->keep_slots.p[i];
+        if (!has_row) sim_fail(s, "slot %u keeps a state without a row", m->keep_slots.p[i]);
+        for (uint32_t k = 0; k < i; k++) {
+            if (m->keep_states.p[k] == m->keep_states.p[i])
+                sim_fail(s, "state %u is kept twice in a step", m->keep_states.p[i]);
+        }
+    }
+}
+
 static void apply(struct sim *s, struct sim_worker *w, const struct msg_step *m) {
     w->last_step = m->step;
+    check_keeps(s, m);
     for (uint32_t i = 0; i < m->free_slots.n; i++)
         slot_at(s, w, m->free_slots.p[i], true)->is_used = false;
     for (uint32_t i = 0; i < m->admits.n; i++)

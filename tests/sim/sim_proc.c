@@ -256,7 +256,8 @@ void proc_hello(struct sim *s, const struct sim_link *l, struct msg_hello *out) 
                                           .rank = p->worker->rank,
                                           .world = s->cfg.world,
                                           .replica = p->worker->replica,
-                                          .no_prefix_reuse = s->cfg.is_encoder};
+                                          .no_prefix_reuse = s->cfg.is_encoder,
+                                          .n_states = s->cfg.n_states};
 }
 
 int proc_admit(struct sim *s, struct sim_link *l, const struct msg_hello *h, struct by_err *err) {

@@ -13,6 +13,7 @@ void w_worker_up(struct world *w, uint32_t replica) {
     k->last_step = 0;
     k->n = k->first = 0;
     memset(k->slot, 0, sizeof k->slot);
+    memset(k->kept, 0, sizeof k->kept);
     memset(k->kv, 0xAA, (size_t)w->n_pages * w->page_size * sizeof *k->kv);
     struct msg_hello h = {.role = ROLE_GPU_WORKER,
                           .instance = BY_STR("0"),
@@ -29,7 +30,8 @@ void w_worker_up(struct world *w, uint32_t replica) {
                                        .step_tokens_max = w->step_tokens,
                                        .world = 1,
                                        .replica = replica,
-                                       .no_prefix_reuse = w->is_encoder}};
+                                       .no_prefix_reuse = w->is_encoder,
+                                       .n_states = w->n_states}};
     struct by_err err;
     assert_int_equal(core_admit(w->core, &h, &err), 0);
     core_on_up(w->core, w->now, k->peer, &h);
@@ -76,6 +78,13 @@ static void w_apply(struct world *w, struct w_worker *k, const struct msg_step *
         s->n_prompt = a->n_prompt;
         s->n_done = s->n_ids = a->n_cached;
         assert_int_equal(a->n_cached % w->page_size, 0);
+        assert_int_equal(a->from_state != 0, w->n_states && a->n_cached);
+        assert_true(a->from_state <= w->n_states);
+        if (a->from_state) {
+            assert_int_equal(k->kept[a->from_state - 1].n, a->n_cached);
+            s->state = k->kept[a->from_state - 1].hash;
+            w->n_starts++;
+        }
         for (uint32_t j = 0; j < a->ids.n; j++)
             s->ids[s->n_ids++] = a->ids.p[j];
         s->n_pages = a->pages.n;
@@ -95,16 +104,32 @@ static void w_apply(struct world *w, struct w_worker *k, const struct msg_step *
 static uint32_t w_row(struct world *w, struct w_worker *k, struct w_slot *s, uint32_t n,
                       bool is_sampling, bool is_bad) {
     uint64_t h = s->n_done ? *w_kv(w, k, s, s->n_done - 1) : 0;
+    assert_true(is_bad || !w->n_states || h == s->state); /* the state of just these ids */
     for (uint32_t j = 0; j < n; j++) {
         assert_true(s->n_done < s->n_ids);
         h = w_hash(h, s->ids[s->n_done]);
-        *w_kv(w, k, s, s->n_done++) = is_bad ? UINT64_MAX : h;
+        s->state = *w_kv(w, k, s, s->n_done++) = is_bad ? UINT64_MAX : h;
     }
     if (!is_sampling) return 0;
     assert_int_equal(s->n_done, s->n_ids);
     uint32_t id = w_pick(h, s->seed, s->sample);
     s->ids[s->n_ids++] = id;
     return id;
+}
+
+/* What a step keeps of the slot, whose row began at `from`. */
+static void w_keep(struct world *w, struct w_worker *k, const struct msg_step *m, uint32_t slot,
+                   uint32_t from) {
+    struct w_slot *s = &k->slot[slot];
+    for (uint32_t i = 0; i < m->keep_slots.n; i++) {
+        if (m->keep_slots.p[i] != slot) continue;
+        uint32_t at = m->keep_at.p[i], number = m->keep_states.p[i];
+        assert_true(at > from && at <= s->n_done && at % w->page_size == 0);
+        assert_true(number < w->n_states);
+        k->kept[number] = (struct w_state){.hash = *w_kv(w, k, s, at - 1), .n = at};
+        from = at;
+        w->n_keeps++;
+    }
 }
 
 /* The vector of ids is made of their hash. */
@@ -137,8 +162,10 @@ bool w_work(struct world *w, uint32_t replica, int32_t code) {
         for (uint32_t j = 0; j < i; j++)
             assert_int_not_equal(m->row_slots.p[i], m->row_slots.p[j]);
         if (code) s->is_void = true;
-        uint32_t from = BY_MAX(s->n_done + 1, (uint32_t)BY_MAX(s->logprob_start, 0));
+        uint32_t begin = s->n_done;
+        uint32_t from = BY_MAX(begin + 1, (uint32_t)BY_MAX(s->logprob_start, 0));
         uint32_t id = w_row(w, k, s, m->row_tokens.p[i], m->row_samples.p[i], s->is_void);
+        w_keep(w, k, m, m->row_slots.p[i], begin);
         uint32_t end = BY_MIN(s->n_done + 1, s->n_prompt); /* a row predicts the token after it */
         if (s->logprob_start >= 0 && from < end)
             prompts[n_prompts++] = (struct msg_prompt_logprobs){

@@ -29,6 +29,7 @@ enum {
     W_WORKER = 10,
     W_IDS = 2048,
     W_EMBED = 3,
+    W_STATES = 64,
 };
 
 struct w_slot {
@@ -39,6 +40,11 @@ struct w_slot {
     int32_t logprob_start;
     uint32_t vector;
     uint64_t seed;
+    uint64_t state; /* hash of the ids so far */
+};
+struct w_state { /* one that was kept */
+    uint64_t hash;
+    uint32_t n; /* tokens; 0: none */
 };
 struct w_worker {
     uint32_t peer, n_free_pages;
@@ -50,7 +56,8 @@ struct w_worker {
     bool is_up;
     uint64_t last_step;
     struct w_slot slot[W_SLOTS];
-    uint64_t *kv;                  /* [n_pages * page_size] */
+    uint64_t *kv; /* [n_pages * page_size] */
+    struct w_state kept[W_STATES];
     struct by_buf frames[W_STEPS]; /* steps to do, encoded */
     uint32_t first, n;
 };
@@ -78,7 +85,8 @@ struct world {
     struct by_arena arena;
     uint64_t now, epoch, detok_epoch;
     uint32_t page_size, n_pages, n_slots, step_tokens;
-    uint32_t detok; /* peer; a new one each life */
+    uint32_t n_states; /* not 0: the model carries a state along */
+    uint32_t detok;    /* peer; a new one each life */
     struct w_worker worker[W_REPLICAS];
     struct w_req *req;                            /* [W_REQS] by rid */
     bool is_encoder, pools_all, makes_no_vectors; /* what the workers say of the model, and do */
@@ -89,6 +97,7 @@ struct world {
     uint32_t n_asked;
     uint32_t n_cancels, n_tokens_frames, n_steps, n_rows, n_prefill_tokens;
     uint32_t rows_max, tokens_max; /* of one step */
+    uint32_t n_keeps, n_starts;    /* states kept, and admissions from one */
     uint64_t n_allocs;             /* in the core while it steps */
     char answer[65536];
     int32_t answer_code;

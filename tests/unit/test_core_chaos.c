@@ -10,6 +10,7 @@ static void chaos(uint64_t seed) {
                       .n_pages = 60 + (uint32_t)(by_rand_next(&z) % 100),
                       .n_slots = 1 + (uint32_t)(by_rand_next(&z) % 12),
                       .step_tokens = 16 + (uint32_t)(by_rand_next(&z) % 100),
+                      .n_states = by_rand_next(&z) % 2 ? (uint32_t)(by_rand_next(&z) % 6) : 0,
                       .opt = {.n_replicas = 1 + (uint32_t)(by_rand_next(&z) % 2),
                               .chunked_prefill_size = 4 + (uint32_t)(by_rand_next(&z) % 60),
                               .depth = 1 + (uint32_t)(by_rand_next(&z) % 2),
@@ -17,7 +18,8 @@ static void chaos(uint64_t seed) {
                               .policy = (enum policy_kind)(by_rand_next(&z) % 7),
                               .preemption_gap = 2,
                               .eviction = (enum radix_policy)(by_rand_next(&z) % 5),
-                              .no_radix_cache = by_rand_next(&z) % 8 == 0}};
+                              .no_radix_cache = by_rand_next(&z) % 8 == 0,
+                              .state_every = (uint32_t)(by_rand_next(&z) % 20)}};
     world_start(&w);
     uint32_t n_reqs = 0;
     bool is_cancelled[W_REQS] = {false};

@@ -118,15 +118,26 @@ TEST(an_admit_that_makes_no_sense_is_refused) {
     static const uint32_t bad_ids[] = {VOCAB}, bad_pages[] = {PAGES};
     struct msg_admit a[] = {admit_of(SLOTS, 0, 3, 1), admit_of(0, 0, 0, 1),
                             admit_of(0, 17, 3, 1),    admit_of(0, CONTEXT - 2, 3, 3),
-                            admit_of(0, 0, 1, 1),     admit_of(0, 0, 3, 1)};
+                            admit_of(0, 0, 1, 1),     admit_of(0, 0, 3, 1),
+                            admit_of(0, 16, 3, 2)};
     a[4].ids = (struct msg_u32s){bad_ids, 1};
     a[5].pages = (struct msg_u32s){bad_pages, 1};
+    a[6].from_state = 1;
     for (size_t i = 0; i < BY_COUNTOF(a); i++) {
         start();
         assert_int_equal(admit_at(1, &a[i]), BY_EFORMAT);
         assert_true(strlen(err.text) > 0);
         mirror_release(&m);
     }
+}
+
+TEST(there_are_no_states_to_keep) {
+    UNUSED_STATE;
+    static const uint32_t zero[] = {0};
+    start();
+    struct msg_step s = {.step = 1, .keep_slots = {zero, 1}};
+    assert_int_equal(mirror_apply(&m, &s, &err), BY_EFORMAT);
+    mirror_release(&m);
 }
 
 TEST(a_slot_is_admitted_once) {
@@ -193,6 +204,6 @@ TEST(the_crc_tells_mirrors_apart) {
 TESTS(RUN(takes_an_admit_and_its_rows), RUN(a_sampled_token_is_the_next_to_run),
       RUN(a_token_that_is_being_sampled_may_run_once), RUN(output_ids_count_wherever_they_lie),
       RUN(a_gap_in_the_steps_is_refused), RUN(an_admit_that_makes_no_sense_is_refused),
-      RUN(a_slot_is_admitted_once), RUN(rows_beyond_pages_or_slots_are_refused),
-      RUN(a_slot_has_one_row_a_step), RUN(more_rows_than_fit_are_refused),
-      RUN(the_crc_tells_mirrors_apart));
+      RUN(there_are_no_states_to_keep), RUN(a_slot_is_admitted_once),
+      RUN(rows_beyond_pages_or_slots_are_refused), RUN(a_slot_has_one_row_a_step),
+      RUN(more_rows_than_fit_are_refused), RUN(the_crc_tells_mirrors_apart));

@@ -17,7 +17,7 @@ static void setup(struct fixture *f, uint32_t page_size, enum radix_policy polic
     f->t = radix_new(page_size, REPLICAS, policy, &f->pool);
     for (uint32_t r = 0; r < REPLICAS; r++) {
         f->pages[r] = pages_new(PAGES);
-        radix_join(f->t, r, f->pages[r]);
+        radix_join(f->t, r, f->pages[r], NULL);
     }
 }
 
@@ -188,7 +188,7 @@ TEST(a_leaf_gives_only_what_is_asked) {
     radix_leave(f.t, 1);
     assert_int_equal(held(&f, 0, a, 6), 4);
     assert_int_equal(held(&f, 1, a, 6), 0);
-    radix_join(f.t, 1, f.pages[1]);
+    radix_join(f.t, 1, f.pages[1], NULL);
     teardown(&f);
 }
 
@@ -424,9 +424,53 @@ TEST(a_warm_tree_allocates_nothing) {
     teardown(&f);
 }
 
-TESTS(RUN(a_split_keeps_both_halves_and_their_locks), RUN(a_partial_page_is_never_matched),
-      RUN(one_users_run_grows_in_place), RUN(spaces_do_not_see_each_other),
-      RUN(each_policy_picks_its_victim), RUN(a_run_that_grows_in_place_rises_with_who_files),
-      RUN(a_leaf_gives_only_what_is_asked),
+/* Where there are states a prefix ends at the last of them; they go the way of their pages. */
+TEST(a_prefix_ends_at_a_state) {
+    UNUSED_STATE;
+    struct fixture f;
+    setup(&f, 1, RADIX_LRU);
+    radix_leave(f.t, 0);
+    struct states *st = states_new(4);
+    radix_join(f.t, 0, f.pages[0], st);
+    uint32_t a[] = {1, 2, 3, 4, 5, 6}, got[6];
+    struct radix_mark mark = {0}, none = {0};
+    struct radix_held has[REPLICAS];
+    struct radix_node *root = radix_root(f.t, BY_STR(""));
+    put(&f, 0, a, 6);
+    struct radix_at at = radix_match(f.t, root, 0, a, 6, got);
+    radix_lock(f.t, at.node, 0);
+    radix_peek(f.t, BY_STR(""), a, 6, &mark, has);
+    assert_int_equal(has[0].n_pages, 0);
+    assert_int_equal(has[0].n_locked, 0); /* of none */
+    assert_int_equal(has[0].n_matched, 6);
+    uint32_t deep = states_take(st), shallow = states_take(st);
+    radix_keep(f.t, at, 0, 5, deep);
+    radix_keep(f.t, at, 0, 2, shallow);
+    radix_peek(f.t, BY_STR(""), a, 6, &mark, has);
+    assert_int_equal(has[0].n_pages, 5);
+    assert_int_equal(has[0].n_locked, 5);
+    radix_peek(f.t, BY_STR(""), a, 4, &none, has);
+    assert_int_equal(has[0].n_pages, 2);
+    struct radix_at up = radix_match(f.t, root, 0, a, 2, got); /* splits the run */
+    assert_int_equal(radix_use_state(f.t, up, 0), shallow);
+    assert_true(radix_check(f.t));
+    radix_peek(f.t, BY_STR(""), a, 6, &mark, has);
+    assert_int_equal(has[0].n_pages, 5);
+    radix_unlock(f.t, at.node, 0);
+    radix_evict(f.t, 0, 2); /* the last page, and that of the deep one */
+    radix_peek(f.t, BY_STR(""), a, 6, &mark, has);
+    assert_int_equal(has[0].n_pages, 2);
+    assert_int_equal(has[0].n_matched, 4);
+    assert_int_equal(states_n_filed(st), 1);
+    radix_evict(f.t, 0, UINT32_MAX);
+    assert_int_equal(states_n_filed(st), 0);
+    teardown(&f);
+    states_free(st);
+}
+
+TESTS(RUN(a_prefix_ends_at_a_state), RUN(a_split_keeps_both_halves_and_their_locks),
+      RUN(a_partial_page_is_never_matched), RUN(one_users_run_grows_in_place),
+      RUN(spaces_do_not_see_each_other), RUN(each_policy_picks_its_victim),
+      RUN(a_run_that_grows_in_place_rises_with_who_files), RUN(a_leaf_gives_only_what_is_asked),
       RUN(a_mark_is_not_believed_when_its_run_was_another_meanwhile),
       RUN(agrees_with_a_list_of_sequences), RUN(a_warm_tree_allocates_nothing));
