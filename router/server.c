@@ -63,8 +63,7 @@ static int bind_tcp(struct server *s, struct by_err *err) {
 static bool is_left_over(const char *path) {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     struct stat st;
-    if (strlen(path) >= sizeof a.sun_path || lstat(path, &st) || !S_ISSOCK(st.st_mode))
-        return false;
+    if (lstat(path, &st) || !S_ISSOCK(st.st_mode)) return false;
     memcpy(a.sun_path, path, strlen(path));
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool is_dead =
@@ -75,6 +74,11 @@ static bool is_left_over(const char *path) {
 
 static int bind_unix(struct server *s, struct by_err *err) {
     const char *path = s->o.unix_path;
+    size_t most = sizeof(((struct sockaddr_un){0}).sun_path) - 1;
+    if (strlen(path) > most) /* libuv would cut it off, and listen there */
+        return by_fail(err, BY_EINVAL,
+                       "cannot listen on %s: it has %zu bytes, and a socket's path %zu at most",
+                       path, strlen(path), most);
     if (is_left_over(path)) unlink(path);
     int rc = uv_pipe_bind(&s->pipe, path);
     /* Nobody can connect before it listens: it is never open to others. */

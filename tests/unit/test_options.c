@@ -202,6 +202,9 @@ TEST(what_other_servers_call_it_is_translated_and_nothing_far_is_guessed) {
     assert_null(strstr(err.text, "did you mean"));
     assert_int_equal(PARSE(&o, &err, "--nnodes", "1"), BY_EINVAL);
     assert_null(strstr(err.text, "did you mean"));
+    assert_int_equal(PARSE(&o, &err, "--node-rank", "1"),
+                     BY_EINVAL); /* it was taken for --dp-rank */
+    assert_non_null(strstr(err.text, "deploy/README.md, Several hosts"));
     assert_int_equal(PARSE(&o, &err, "-m", "x"), BY_EINVAL);
     assert_non_null(strstr(err.text, "here it is --model-path"));
     assert_int_equal(PARSE(&o, &err, "--hots", "x"), BY_EINVAL);

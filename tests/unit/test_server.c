@@ -100,6 +100,20 @@ TEST(a_live_servers_socket_file_is_not_taken_over) {
     turn(3);
 }
 
+/* libuv cut the path off, and the server listened on what was left of it. */
+TEST(a_path_that_no_socket_can_have_is_refused) {
+    UNUSED_STATE;
+    struct server *second;
+    struct by_err err;
+    char path[256];
+    snprintf(path, sizeof path, "%s%0*d", all.path, 120, 0);
+    struct server_options o = {.unix_path = path, .conn = {.handle = on_request}};
+    assert_int_equal(server_open(&second, &all.loop, &o, &err), BY_EINVAL);
+    assert_non_null(strstr(err.text, "a socket's path 107 at most"));
+    path[107] = '\0';
+    assert_int_equal(access(path, F_OK), -1);
+}
+
 static int close_server(void **state) {
     (void)state;
     server_stop_listening(all.server);
@@ -115,6 +129,7 @@ int main(void) {
         RUN(a_request_is_answered_and_its_connection_kept),
         RUN(one_connection_too_many_is_closed_at_once),
         RUN(a_live_servers_socket_file_is_not_taken_over),
+        RUN(a_path_that_no_socket_can_have_is_refused),
     };
     return cmocka_run_group_tests(tests, open_server, close_server);
 }
