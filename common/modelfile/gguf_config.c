@@ -228,6 +228,24 @@ static void put_layers(struct writer *w) {
     if (all > guessing) by_buf_addf(&w->text, ",\"num_hidden_layers\":%" PRId64, all - guessing);
 }
 
+/* What the model's authors recommend, as generation_config.json has it. What is no number is as if it were not there. */
+static void put_sampling(struct writer *w) {
+    static const char *const names[][2] = {
+        {"general.sampling.temp", "temperature"},
+        {"general.sampling.top_k", "top_k"},
+        {"general.sampling.top_p", "top_p"},
+        {"general.sampling.min_p", "min_p"},
+        {"general.sampling.penalty_repeat", "repetition_penalty"}};
+    for (size_t i = 0; i < BY_COUNTOF(names); i++) {
+        double v = 0;
+        if (!by_gguf_key(w->g, names[i][0]) ||
+            by_gguf_get_f64(w->g, names[i][0], -1e30, 1e30, &v, NULL))
+            continue;
+        by_buf_addf(&w->text, ",\"%s\":", names[i][1]);
+        by_buf_add_json_f64(&w->text, v);
+    }
+}
+
 static void write_config(struct writer *w) {
     by_buf_addz(&w->text, "{\"model_type\":");
     by_buf_add_json_str(&w->text, by_str_of(w->family));
@@ -270,6 +288,7 @@ static void write_config(struct writer *w) {
              has_tensor(w->g, "blk.0.attn_q.bias") || has_tensor(w->g, "blk.0.attn_qkv.bias"));
     put_bool(w, "use_qk_norm", has_tensor(w->g, "blk.0.attn_q_norm.weight"));
     put_bool(w, "mlp_bias", has_tensor(w->g, "blk.0.ffn_up.bias"));
+    put_sampling(w);
     by_buf_addc(&w->text, '}');
     if (w->text.is_full && !w->rc) w->rc = by_fail(w->err, BY_ELIMIT, "its keys are too long");
 }
@@ -339,6 +358,7 @@ static int read_written(struct by_model_info *out, struct writer *w, const char 
     struct by_json *config = NULL;
     int rc = by_json_parse(&config, by_buf_str(&w->text), &lim, w->err);
     if (!rc) rc = by_hf_config_read(out, config, where, w->err);
+    if (!rc) rc = by_hf_config_add_generation(out, config, where, w->err);
     by_json_free(config);
     return rc;
 }

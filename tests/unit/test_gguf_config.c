@@ -251,6 +251,24 @@ TEST(a_ministral_is_told_apart_by_its_growing_queries) {
     }
 }
 
+/* llama.cpp's converter writes generation_config.json there, and its server listens to it. */
+TEST(what_the_authors_recommend_is_as_in_a_folder) {
+    UNUSED_STATE;
+    struct header h;
+    begin(&h, "llama");
+    add_sizes(&h, "llama");
+    assert_false(read_header(&h).generation.is_given);
+    begin(&h, "llama");
+    add_sizes(&h, "llama");
+    add_f32(&h, "general.sampling.temp", 0.5f);
+    add_u32(&h, "general.sampling.top_k", 20);
+    add_f32(&h, "general.sampling.penalty_repeat", 0); /* no value of it */
+    add_str_key(&h, "general.sampling.min_p", "much");
+    struct by_generation_info g = read_header(&h).generation;
+    assert_true(g.is_given && g.temperature == 0.5 && g.top_k == 20);
+    assert_true(g.top_p == 1 && g.min_p == 0 && g.repetition_penalty == 1);
+}
+
 TESTS(RUN(blocks_that_guess_further_tokens_are_no_layers), RUN(a_llama_with_experts_is_a_mixtral),
       RUN(deepseek_is_told_apart_by_its_scores_and_keeps_its_head_parts),
       RUN(granite_divides_its_logits_and_command_r_multiplies),
@@ -258,4 +276,5 @@ TESTS(RUN(blocks_that_guess_further_tokens_are_no_layers), RUN(a_llama_with_expe
       RUN(windows_are_every_layers_but_each_nth_or_a_list),
       RUN(a_file_without_the_key_has_no_window),
       RUN(a_ministral_is_told_apart_by_its_growing_queries),
-      RUN(falcons_architecture_follows_from_its_key_value_heads));
+      RUN(falcons_architecture_follows_from_its_key_value_heads),
+      RUN(what_the_authors_recommend_is_as_in_a_folder));
