@@ -137,6 +137,7 @@ struct seq_rows {
     uint32_t first, n;     /* rows of the step */
     uint32_t position;     /* of its first row: so many tokens are already in the pages */
     const uint32_t *pages; /* token t lies in pages[t / page_size] */
+    uint32_t slot;         /* whose states it has: op_conv, op_delta */
 };
 
 /* Sequences of one row, those whose pages begin alike side by side: order[i] (a number in seqs) and order[i - 1] have their
@@ -241,14 +242,51 @@ struct op_experts {
     uint32_t first, n;
 };
 
-/* x[:, width] *= sigmoid(gate[:, 0]) (Qwen2-MoE's shared expert) */
+/* x[:, width] *= sigmoid(gate[:, gate_col]) (Qwen2-MoE's shared expert), or column by column (Qwen3-Next's attention) */
 struct op_gate {
     float *x;
     uint32_t ld, width;
     const float *gate;
-    uint32_t gate_ld;
+    uint32_t gate_ld, gate_col;
+    bool is_by_column; /* x's column i by the gate's column gate_col + i */
     uint32_t first, n;
 };
+
+/* A convolution over time of each column by itself, in place: y[t] = act(sum over j of w[j] * x[t - size + 1 + j]), j upwards.
+ * What lies before a sequence's rows is in the window of its slot, or 0 before position 0; afterwards its last inputs are. */
+struct op_conv {
+    float *x; /* [rows, ld], columns 0 … width - 1 */
+    uint32_t ld, width;
+    const float *w; /* [size, width] backend memory */
+    uint32_t size;  /* 1 … BY_CONV_MAX */
+    enum act_kind act;
+    float *windows;              /* [slots, size - 1, width] */
+    const struct seq_rows *seqs; /* of the whole step: all their rows, in order */
+    uint32_t n_seqs;
+};
+
+/* Gated delta rule, for each value head and row after row (S: the head's state, zeroes before position 0):
+ *     d = exp(decay * softplus(a + dt)), s = sigmoid(b); q, k of length 1 (eps 1e-6), q / sqrt(k_dim)
+ *     m = d * (S^T k)     S = d * S + k (s * (v - m))^T     out = norm(S^T q) * silu(z) */
+struct op_delta {
+    const float *x; /* [rows, ld]: q heads from column 0 on, the others from theirs */
+    uint32_t ld, k_col, v_col, z_col, b_col, a_col;
+    uint32_t n_k_heads, n_v_heads, k_dim, v_dim;
+    bool is_tiled;           /* see by_delta_info */
+    const float *decay, *dt; /* [n_v_heads] backend memory */
+    const struct norm *norm; /* RMS, of v_dim */
+    float *states;           /* [slots, n_v_heads, backend_delta_floats] */
+    float *out;
+    uint32_t out_ld;             /* heads of v_dim columns, from 0 on */
+    const struct seq_rows *seqs; /* as op_conv's */
+    uint32_t n_seqs;
+};
+
+enum { DELTA_STRIP = 16 };
+/* Floats of a head's state: [columns of v in strips of 16][k_dim][16]. */
+static inline size_t backend_delta_floats(uint32_t k_dim, uint32_t v_dim) {
+    return (size_t)(v_dim + DELTA_STRIP - 1) / DELTA_STRIP * DELTA_STRIP * k_dim;
+}
 
 /* Columns that each rank of a group has computed come together on all of them: all[r, starts[k] … starts[k + 1] - 1] becomes
  * what rank k has in own[r, 0 …]. */
@@ -364,6 +402,9 @@ struct backend {
     void (*route)(struct lane *l, const struct op_route *o);
     void (*experts)(struct lane *l, const struct op_experts *o);
     void (*gate)(struct lane *l, const struct op_gate *o);
+    /* NULL, both: models with states are refused */
+    void (*conv)(struct lane *l, const struct op_conv *o);
+    void (*delta)(struct lane *l, const struct op_delta *o);
     /* NULL on a CPU: sampler.c does it */
     void (*sample)(struct lane *l, const struct op_sample *o);
 

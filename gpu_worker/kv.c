@@ -69,33 +69,54 @@ static double share_of(const struct by_options *o, const struct backend *b) {
     return b->is_device ? 0.9 : 0.5;
 }
 
-int kv_plan(uint32_t *n_pages, uint32_t *context_len, const struct by_options *o, size_t page_bytes,
-            struct backend *b, struct by_err *err) {
+/* Slots for which there are states; what these take of `room`. */
+static int plan_slots(struct kv_plan *p, uint64_t *room, struct by_err *err) {
+    if (!p->state_bytes) return 0;
+    uint64_t n = BY_MIN((uint64_t)p->n_slots, *room / 2 / p->state_bytes);
+    if (n == 0)
+        return by_fail(err, BY_ENOMEM,
+                       "the states of one sequence take %.1f MB, and half of the %.1f MB that may "
+                       "be used beside the weights is less: free memory or raise "
+                       "--mem-fraction-static",
+                       (double)p->state_bytes / 1e6, (double)*room / 1e6);
+    if (n < p->n_slots)
+        by_warn("there is room for the states of %llu sequences (%.1f MB each): no more run at a "
+                "time, --max-running-requests is %u",
+                (unsigned long long)n, (double)p->state_bytes / 1e6, p->n_slots);
+    p->n_slots = (uint32_t)n;
+    *room -= n * p->state_bytes;
+    return 0;
+}
+
+int kv_plan(struct kv_plan *p, const struct by_options *o, struct backend *b, struct by_err *err) {
     uint64_t page = (uint64_t)o->page_size;
     uint64_t free_bytes = b->free_bytes ? b->free_bytes(b) : kv_free_memory();
-    uint64_t room = (uint64_t)((double)free_bytes * share_of(o, b)) / page_bytes;
-    uint64_t cap = BY_MAX((uint64_t)SEQUENCES * *context_len, (uint64_t)TOKENS) / page;
+    uint64_t bytes = (uint64_t)((double)free_bytes * share_of(o, b));
+    int rc = plan_slots(p, &bytes, err);
+    if (rc) return rc;
+    uint64_t room = bytes / p->page_bytes;
+    uint64_t cap = BY_MAX((uint64_t)SEQUENCES * p->context_len, (uint64_t)TOKENS) / page;
     if (b->is_device) cap = room; /* its memory serves nothing else */
     uint64_t n =
         o->max_total_tokens ? BY_DIV_UP((uint64_t)o->max_total_tokens, page) : BY_MIN(room, cap);
     n = BY_MIN(n, (uint64_t)UINT32_MAX / page);
-    uint64_t n_tokens = n * page, need = o->context_length ? *context_len : CONTEXT_MIN;
+    uint64_t n_tokens = n * page, need = o->context_length ? p->context_len : CONTEXT_MIN;
     if (n_tokens < need)
         return by_fail(err, BY_ENOMEM,
                        "the KV cache would hold %llu tokens of %zu bytes in the %.1f MB that are "
                        "free beside the weights, and one sequence of %llu does not fit: "
                        "%s, or give --context-length %llu at most",
-                       (unsigned long long)n_tokens, page_bytes / (size_t)page,
+                       (unsigned long long)n_tokens, p->page_bytes / (size_t)page,
                        (double)free_bytes / 1e6, (unsigned long long)need,
                        o->max_total_tokens ? "raise --max-total-tokens"
                                            : "free memory, raise --mem-fraction-static, take a "
                                              "smaller --kv-cache-dtype",
                        (unsigned long long)n_tokens);
-    if (n_tokens < *context_len) {
+    if (n_tokens < p->context_len) {
         by_warn("the KV cache holds %llu tokens: sequences end there, the model could do %u",
-                (unsigned long long)n_tokens, *context_len);
-        *context_len = (uint32_t)n_tokens;
+                (unsigned long long)n_tokens, p->context_len);
+        p->context_len = (uint32_t)n_tokens;
     }
-    *n_pages = (uint32_t)n;
+    p->n_pages = (uint32_t)n;
     return 0;
 }

@@ -4,6 +4,8 @@
  *     without it                    --mem-fraction-static of the memory that is free, on a host no more than 16 longest sequences
  *                                   (or 65,536 tokens): address space that nobody touches costs nothing, a report that
  *                                   promises millions of tokens misleads
+ *     states, where a model has some  one for each of --max-running-requests, but no more than half of that memory: fewer
+ *                                   sequences then run at a time
  *
  * Always: one longest sequence fits. A --context-length that does not is refused with what does; the model's own is
  * lowered to it.
@@ -21,10 +23,14 @@ enum kv_dtype kv_choose_dtype(const char *word, const struct by_model_dir *dir);
 const char *kv_dtype_name(enum kv_dtype t);
 /* Does the backend have it? */
 BY_MUST_USE int kv_check_dtype(enum kv_dtype t, const struct backend *b, struct by_err *err);
-/* Pages for a model whose pages take page_bytes and whose longest sequence is *context_len tokens: of the memory that b's
- * device has left, or the machine. */
-BY_MUST_USE int kv_plan(uint32_t *n_pages, uint32_t *context_len, const struct by_options *o,
-                        size_t page_bytes, struct backend *b, struct by_err *err);
+struct kv_plan {
+    size_t page_bytes, state_bytes; /* of a page, of a slot (0: it has none) */
+    uint32_t n_slots, context_len;  /* what is wanted, and then what there is room for */
+    uint32_t n_pages;               /* worked out */
+};
+/* Of the memory that b's device has left, or the machine. */
+BY_MUST_USE int kv_plan(struct kv_plan *p, const struct by_options *o, struct backend *b,
+                        struct by_err *err);
 /* Pages for an encoder's steps, whose keys and values nobody needs afterwards: those of two steps in flight. */
 uint32_t kv_plan_steps(const struct by_options *o, uint32_t rows_max);
 /* bytes this process may still take: the machine's, or its cgroup's if that is less */

@@ -125,12 +125,12 @@ static void shut_in(void) {
 static int load(struct by_err *err) {
     struct by_options *o = &shell.o;
     struct by_model_dir *dir = NULL;
-    uint32_t n_pages, context_len, n_slots = (uint32_t)o->max_running_requests;
+    struct kv_plan kv = {.n_slots = (uint32_t)o->max_running_requests};
     if (o->page_size % 16)
         return by_fail(err, BY_EINVAL,
                        "--page-size %lld: the native engine's pages are multiples of 16 tokens",
                        (long long)o->page_size);
-    uint32_t rows_max = (uint32_t)BY_MAX(o->chunked_prefill_size, (int64_t)ROWS_MIN) + n_slots;
+    uint32_t rows_max = (uint32_t)BY_MAX(o->chunked_prefill_size, (int64_t)ROWS_MIN) + kv.n_slots;
     int rc = device_open(&shell.backend, o, err);
     if (rc) goto done;
     shut_in();
@@ -152,37 +152,39 @@ static int load(struct by_err *err) {
     if (rc) goto done;
     rc = vectors_plan(&shell.vectors, dir, shell.model, o->pooling, err);
     if (rc) goto done;
-    context_len = model_context_len(shell.model);
+    kv.context_len = model_context_len(shell.model);
+    kv.page_bytes = model_kv_page_bytes(shell.model);
+    kv.state_bytes = model_state_bytes(shell.model);
     if (model_is_encoder(shell.model))
-        n_pages = kv_plan_steps(o, rows_max);
+        kv.n_pages = kv_plan_steps(o, rows_max);
     else
-        rc = kv_plan(&n_pages, &context_len, o, model_kv_page_bytes(shell.model), shell.backend,
-                     err);
-    if (!rc) rc = model_kv_new(shell.model, n_pages, err);
+        rc = kv_plan(&kv, o, shell.backend, err);
+    if (!rc) rc = model_kv_new(shell.model, kv.n_pages, kv.n_slots, err);
     if (rc) goto done;
     describe(dir, mo->kv_dtype);
     struct backend_memory memory;
     shell.backend->memory(shell.backend, &memory);
-    shell.record.context_len = context_len;
-    shell.capacity =
-        (struct msg_capacity){.page_size = (uint32_t)o->page_size,
-                              .n_pages = n_pages,
-                              .n_slots = n_slots,
-                              .step_tokens_max = rows_max,
-                              .rank = (uint32_t)o->tp_rank,
-                              .world = (uint32_t)o->tp_size,
-                              .replica = (uint32_t)o->dp_rank,
-                              .load_ms = (uint32_t)((by_now_ns() - shell.started_ns) / 1000000),
-                              .weight_bytes = memory.weights,
-                              .kv_bytes = memory.kv,
-                              .device = by_str_of(shell.device),
-                              .no_prefix_reuse = model_is_encoder(shell.model)};
-    shell.limits = (struct mirror_limits){.n_slots = n_slots,
-                                          .n_pages = n_pages,
+    shell.record.context_len = kv.context_len;
+    shell.capacity = (struct msg_capacity){
+        .page_size = (uint32_t)o->page_size,
+        .n_pages = kv.n_pages,
+        .n_slots = kv.n_slots,
+        .step_tokens_max = rows_max,
+        .rank = (uint32_t)o->tp_rank,
+        .world = (uint32_t)o->tp_size,
+        .replica = (uint32_t)o->dp_rank,
+        .load_ms = (uint32_t)((by_now_ns() - shell.started_ns) / 1000000),
+        .weight_bytes = memory.weights,
+        .kv_bytes = memory.kv,
+        .device = by_str_of(shell.device),
+        .no_prefix_reuse = model_is_encoder(shell.model) || kv.state_bytes > 0};
+    shell.limits = (struct mirror_limits){.n_slots = kv.n_slots,
+                                          .n_pages = kv.n_pages,
                                           .page_size = (uint32_t)o->page_size,
                                           .n_vocab = shell.record.n_vocab,
                                           .rows_max = rows_max,
-                                          .context_len = context_len};
+                                          .context_len = kv.context_len,
+                                          .has_states = kv.state_bytes > 0};
     shell.worker = worker_new(shell.model, shell.backend, &shell.limits);
     worker_set_vectors(shell.worker, &shell.vectors);
 done:
@@ -335,7 +337,8 @@ static void take_next(void) {
     worker_free(shell.worker);
     model_close(shell.model);
     shell.model = shell.next.model;
-    if (model_kv_new(shell.model, shell.limits.n_pages, &err)) by_die("%s", err.text);
+    if (model_kv_new(shell.model, shell.limits.n_pages, shell.limits.n_slots, &err))
+        by_die("%s", err.text);
     shell.worker = worker_new(shell.model, shell.backend, &shell.limits);
     worker_set_vectors(shell.worker, &shell.vectors);
     model_set_group(shell.model, shell.tp);

@@ -72,6 +72,9 @@ static int check_admit(const struct mirror *m, const struct msg_admit *a, struct
     if ((uint64_t)a->n_cached + a->ids.n > l->context_len)
         return by_fail(err, BY_EFORMAT, "slot %u is admitted with %llu tokens, the context is %u",
                        a->slot, (unsigned long long)a->n_cached + a->ids.n, l->context_len);
+    if (l->has_states && a->n_cached)
+        return by_fail(err, BY_EFORMAT, "slot %u is admitted with %u cached tokens, but no state",
+                       a->slot, a->n_cached);
     if ((uint64_t)a->pages.n * l->page_size < a->n_cached)
         return by_fail(err, BY_EFORMAT, "slot %u has %u pages for %u cached tokens", a->slot,
                        a->pages.n, a->n_cached);

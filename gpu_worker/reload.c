@@ -29,6 +29,7 @@ static int compare(const struct model *model, const struct model *like, const ch
     if (strcmp(model_family(model), model_family(like)) != 0) what = "family";
     if (model_n_vocab(model) != model_n_vocab(like)) what = "vocabulary size";
     if (model_kv_page_bytes(model) != model_kv_page_bytes(like)) what = "number of layers or heads";
+    if (model_state_bytes(model) != model_state_bytes(like)) what = "size of the states";
     if (model_context_len(model) < model_context_len(like)) what = "context length";
     if (model_hidden_size(model) != model_hidden_size(like)) what = "hidden size";
     if (model_n_labels(model) != model_n_labels(like)) what = "number of labels";

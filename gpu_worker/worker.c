@@ -170,8 +170,8 @@ static void lay_rows(struct worker *w, const struct msg_step *step) {
         uint32_t slot = step->row_slots.p[i], n = step->row_tokens.p[i];
         struct slot *s = &w->mirror.slots[slot];
         lay_ids(w, slot, n);
-        w->seqs[i] =
-            (struct seq_rows){.first = w->n_rows, .n = n, .position = s->n_done, .pages = s->pages};
+        w->seqs[i] = (struct seq_rows){
+            .first = w->n_rows, .n = n, .position = s->n_done, .pages = s->pages, .slot = slot};
         want_scores(w, slot, w->n_rows, n);
         want_vector(w, slot, w->n_rows, n);
         w->n_rows += n;

@@ -156,6 +156,27 @@ static void put_windows(struct writer *w) {
     by_buf_addc(&w->text, ']');
 }
 
+/* Layers with a state: a truth a layer, or each but the n-th. */
+static void put_delta(struct writer *w) {
+    static const char name[] = "attention.recurrent_layers";
+    struct by_gguf_array a = {0};
+    int64_t n_v = get_i64(w, "ssm.time_step_rank", 0), all = get_i64(w, "ssm.inner_size", 0);
+    put_i64(w, "ssm.conv_kernel", "linear_conv_kernel_dim");
+    put_i64(w, "ssm.state_size", "linear_key_head_dim");
+    put_i64(w, "ssm.group_count", "linear_num_key_heads");
+    put_i64(w, "ssm.time_step_rank", "linear_num_value_heads");
+    if (n_v > 0) by_buf_addf(&w->text, ",\"linear_value_head_dim\":%" PRId64, all / n_v);
+    put_bool(w, "_tiled_heads", !is_family(w, "qwen3_next"));
+    put_i64(w, "full_attention_interval", "full_attention_interval");
+    if (w->rc || !by_gguf_key(w->g, key_of(w, name))) return;
+    w->rc = by_gguf_get_array(w->g, key_of(w, name), BY_GGUF_BOOL, &a, w->err);
+    by_buf_addz(&w->text, ",\"layer_types\":[");
+    for (uint64_t i = 0; !w->rc && i < a.n && i < BY_LAYERS_MAX; i++)
+        by_buf_addf(&w->text, "%s\"%s\"", i ? "," : "",
+                    by_gguf_at_i64(&a, i) ? "linear_attention" : "full_attention");
+    by_buf_addc(&w->text, ']');
+}
+
 static void put_special(struct writer *w, const char *key, const char *json) {
     int64_t id = -1;
     if (w->rc || !by_gguf_key(w->g, key)) return;
@@ -264,6 +285,7 @@ static void write_config(struct writer *w) {
     put_windows(w);
     put_experts(w);
     if (is_latent(w)) put_mla(w);
+    if (by_gguf_key(w->g, key_of(w, "ssm.group_count"))) put_delta(w);
     if (is_family(w, "falcon")) { /* no key tells the two architectures apart */
         int64_t n_kv = get_i64(w, "attention.head_count_kv", 1);
         put_bool(w, "new_decoder_architecture", n_kv > 1);

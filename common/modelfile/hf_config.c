@@ -248,6 +248,8 @@ static void read_layer_types(struct by_config *c, struct by_model_info *m,
         struct by_str kind = by_json_str(it);
         if (by_str_eqz(kind, "sliding_attention"))
             m->layer_flags[i] |= BY_LAYER_SLIDING;
+        else if (by_str_eqz(kind, "linear_attention") && knows(c, "linear_num_value_heads"))
+            m->layer_flags[i] |= BY_LAYER_DELTA;
         else if (!by_str_eqz(kind, "full_attention") && !c->rc)
             c->rc = by_fail(c->err, BY_EUNSUPPORTED,
                             "%s: layers of type '%.*s' are not supported natively", c->where,
@@ -408,6 +410,29 @@ static void read_mla(struct by_config *c, struct by_model_info *m) {
                                   .v_dim = by_config_u32(c, "v_head_dim", head)};
 }
 
+/* Without a list every n-th layer is attention in full. */
+static void read_delta(struct by_config *c, struct by_model_info *m) {
+    if (!c->defaults || !knows(c, "linear_num_value_heads")) return;
+    m->has_attn_gate = by_config_bool(c, "_attn_gate", false);
+    const struct by_json *types = by_config_find(c, "layer_types");
+    const uint32_t every = BY_MAX(by_config_u32(c, "full_attention_interval", 4), 1u);
+    if (types && by_json_type(types) == BY_JSON_ARRAY) {
+        read_layer_types(c, m, types);
+    } else {
+        for (uint32_t i = 0; i < m->n_layers && i < BY_LAYERS_MAX; i++)
+            m->layer_flags[i] |= (i + 1) % every ? BY_LAYER_DELTA : 0;
+    }
+    if (by_model_info_n_keyed(m) == m->n_layers) return;
+    m->delta = (struct by_delta_info){.n_k_heads = by_config_u32(c, "linear_num_key_heads", 0),
+                                      .n_v_heads = by_config_u32(c, "linear_num_value_heads", 0),
+                                      .k_dim = by_config_u32(c, "linear_key_head_dim", 0),
+                                      .v_dim = by_config_u32(c, "linear_value_head_dim", 0),
+                                      .conv = by_config_u32(c, "linear_conv_kernel_dim", 0),
+                                      .is_tiled = by_config_bool(c, "_tiled_heads", false)};
+    if (!m->delta.n_v_heads && !c->rc)
+        c->rc = by_fail(c->err, BY_EINVAL, "%s: linear_num_value_heads: there are none", c->where);
+}
+
 /* ---- special ids, quantisation ---- */
 
 static void add_eos(struct by_config *c, struct by_model_info *m, const char *keys) {
@@ -475,6 +500,7 @@ static void read_all(struct by_config *c, struct by_model_info *m, const struct 
     read_act(c, m);
     read_flags(c, m);
     read_mla(c, m);
+    read_delta(c, m);
     read_rope(c, m, family);
     read_no_rope(c, m);
     read_windows(c, m);

@@ -59,6 +59,29 @@ static const struct by_family families[] = {
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":500000,\"num_key_value_heads\":16,"
      "\"decoder_sparse_step\":1,\"num_experts\":60,\"num_experts_per_tok\":4,"
      "\"moe_intermediate_size\":1408,\"norm_topk_prob\":true,\"tie_word_embeddings\":true}"},
+    {"qwen3_5", "qwen35", false, false, 4096, 12288, 32, 16, 248320, 32768,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"partial_rotary_factor\":0.25,"
+     "\"num_key_value_heads\":4,\"head_dim\":256,\"_attn_gate\":true,\"layer_types\":null,"
+     "\"full_attention_interval\":4,\"linear_conv_kernel_dim\":4,\"linear_key_head_dim\":128,"
+     "\"linear_value_head_dim\":128,\"linear_num_key_heads\":16,"
+     "\"linear_num_value_heads\":32,\"tie_word_embeddings\":false}"},
+    {"qwen3_5_moe", "qwen35moe", false, false, 2048, 512, 40, 16, 248320, 32768,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"partial_rotary_factor\":0.25,"
+     "\"num_key_value_heads\":2,\"head_dim\":256,\"_attn_gate\":true,\"layer_types\":null,"
+     "\"full_attention_interval\":4,\"linear_conv_kernel_dim\":4,\"linear_key_head_dim\":128,"
+     "\"linear_value_head_dim\":128,\"linear_num_key_heads\":16,"
+     "\"linear_num_value_heads\":32,\"num_experts\":256,\"num_experts_per_tok\":8,"
+     "\"moe_intermediate_size\":512,\"shared_expert_intermediate_size\":512,"
+     "\"norm_topk_prob\":true,\"_shared_gate\":true,\"tie_word_embeddings\":false}"},
+    {"qwen3_next", "qwen3next", false, false, 2048, 5632, 48, 16, 151936, 32768,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"partial_rotary_factor\":0.25,"
+     "\"num_key_value_heads\":2,\"head_dim\":256,\"_attn_gate\":true,\"layer_types\":null,"
+     "\"full_attention_interval\":4,\"linear_conv_kernel_dim\":4,\"linear_key_head_dim\":128,"
+     "\"linear_value_head_dim\":128,\"linear_num_key_heads\":16,"
+     "\"linear_num_value_heads\":32,\"decoder_sparse_step\":1,\"num_experts\":512,"
+     "\"num_experts_per_tok\":10,\"moe_intermediate_size\":512,"
+     "\"shared_expert_intermediate_size\":512,\"norm_topk_prob\":true,\"_shared_gate\":true,"
+     "\"tie_word_embeddings\":false}"},
     {"gemma", "gemma", false, false, 3072, 24576, 28, 16, 256000, 8192,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":16,\"head_dim\":256,"
      "\"hidden_act\":\"gelu_pytorch_tanh\",\"_embed_sqrt\":true,\"tie_word_embeddings\":true}"},
@@ -333,6 +356,13 @@ void by_model_info_add_eos(struct by_model_info *m, int64_t id) {
     m->eos[m->n_eos++] = (uint32_t)id;
 }
 
+uint32_t by_model_info_n_keyed(const struct by_model_info *m) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < m->n_layers && i < BY_LAYERS_MAX; i++)
+        n += !(m->layer_flags[i] & BY_LAYER_DELTA);
+    return n;
+}
+
 static int check_sizes(const struct by_model_info *m, const char *where, struct by_err *err) {
     const struct {
         const char *name;
@@ -391,6 +421,19 @@ static int check_mla(const struct by_mla_info *x, const char *where, struct by_e
         err, BY_EINVAL,
         "%s: latent attention with rank %u and head parts %u + %u and %u is not possible", where,
         x->kv_rank, x->nope_dim, x->rope_dim, x->v_dim);
+}
+
+static int check_delta(const struct by_delta_info *x, const char *where, struct by_err *err) {
+    if (x->n_v_heads == 0) return 0;
+    bool fits = x->n_k_heads > 0 && x->n_k_heads <= BY_HEADS_MAX && x->n_v_heads <= BY_HEADS_MAX &&
+                x->n_v_heads % x->n_k_heads == 0 && x->k_dim > 0 && x->k_dim <= BY_HEAD_DIM_MAX &&
+                x->v_dim > 0 && x->v_dim <= BY_HEAD_DIM_MAX && x->conv > 0 &&
+                x->conv <= BY_CONV_MAX;
+    if (fits && (uint64_t)x->n_v_heads * x->k_dim * x->v_dim <= BY_STATE_NUMBERS_MAX) return 0;
+    return by_fail(err, BY_EINVAL,
+                   "%s: linear attention with %u key heads of %u, %u value heads of %u and a "
+                   "convolution of %u is not possible",
+                   where, x->n_k_heads, x->k_dim, x->n_v_heads, x->v_dim, x->conv);
 }
 
 static int check_rope(const struct by_model_info *m, const char *where, struct by_err *err) {
@@ -497,6 +540,7 @@ int by_model_info_finish(struct by_model_info *m, const char *where, struct by_e
     int rc = check_sizes(m, where, err);
     if (!rc) rc = check_moe(&m->moe, where, err);
     if (!rc) rc = check_mla(&m->mla, where, err);
+    if (!rc) rc = check_delta(&m->delta, where, err);
     if (!rc) rc = check_rope(m, where, err);
     if (!rc) rc = check_scales(m, where, err);
     return rc;

@@ -27,6 +27,8 @@ enum {
     BY_EXPERT_GROUPS_MAX = 64,
     BY_EOS_MAX = 64,
     BY_LABELS_MAX = 65536,
+    BY_CONV_MAX = 32,               /* columns of a convolution over time */
+    BY_STATE_NUMBERS_MAX = 1 << 26, /* of a sequence, in a layer */
     BY_ROPE_PAIRS_MAX = BY_HEAD_DIM_MAX / 2,
 };
 
@@ -74,7 +76,8 @@ struct by_rope {
 enum by_layer_flag {
     BY_LAYER_SLIDING = 1, /* attention sees sliding_window positions, itself included */
     BY_LAYER_NO_ROPE = 2,
-    BY_LAYER_MOE = 4, /* feed-forward is routed to experts */
+    BY_LAYER_MOE = 4,   /* feed-forward is routed to experts */
+    BY_LAYER_DELTA = 8, /* a gated delta net instead of attention: a state, no keys and values */
 };
 
 enum by_moe_score { BY_MOE_SOFTMAX, BY_MOE_SIGMOID };
@@ -96,6 +99,15 @@ struct by_mla_info {
     uint32_t q_rank;  /* 0: q is projected directly */
     uint32_t kv_rank; /* 0: no MLA */
     uint32_t nope_dim, rope_dim, v_dim;
+};
+
+/* Gated delta nets: linear attention whose state a sequence is, for each value head, one matrix [k_dim, v_dim]. */
+struct by_delta_info {
+    uint32_t n_k_heads, n_v_heads; /* 0: none */
+    uint32_t k_dim, v_dim;         /* of a head */
+    uint32_t conv;                 /* columns of the causal convolution over q, k and v */
+    /* value head h reads key head h % n_k_heads, as ggml lays them; else h / (n_v_heads / n_k_heads) */
+    bool is_tiled;
 };
 
 enum by_quant_method {
@@ -146,7 +158,9 @@ struct by_model_info {
     bool has_attn_bias; /* q, k, v (and where the family says so, o) */
     bool has_mlp_bias;
     bool has_qk_norm; /* false: not even where the family can have them */
-    bool is_parallel; /* attention and feed-forward read the same normed input */
+    bool
+        has_attn_gate; /* attention's output times the sigmoid of a gate, which q's matrix brings */
+    bool is_parallel;  /* attention and feed-forward read the same normed input */
 
     struct by_rope rope;
     uint32_t sliding_window;            /* 0: none */
@@ -160,6 +174,7 @@ struct by_model_info {
 
     struct by_moe_info moe;
     struct by_mla_info mla;
+    struct by_delta_info delta;
     uint32_t n_types, n_labels; /* BERT: token types; classifier outputs */
     uint32_t pos_offset;        /* OPT: rows before position 0 in the table of learned positions */
 
@@ -177,6 +192,8 @@ void by_model_info_init(struct by_model_info *m);
  * relation; `where` begins the error. */
 BY_MUST_USE int by_model_info_finish(struct by_model_info *m, const char *where,
                                      struct by_err *err);
+/* Layers whose tokens have keys and values. */
+uint32_t by_model_info_n_keyed(const struct by_model_info *m);
 /* once each; out of range is ignored */
 void by_model_info_add_eos(struct by_model_info *m, int64_t id);
 /* transformers' activation name; false for one we do not know. */

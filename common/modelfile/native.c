@@ -92,5 +92,14 @@ int by_native_check(const struct by_model_info *m, const struct by_json *config,
 uint64_t by_native_kv_bytes(const struct by_model_info *m, uint32_t number_bytes) {
     uint64_t a_layer = m->mla.kv_rank ? (uint64_t)m->mla.kv_rank + m->mla.rope_dim
                                       : 2 * (uint64_t)m->n_kv_heads * m->head_dim;
-    return a_layer * m->n_layers * number_bytes;
+    return a_layer * by_model_info_n_keyed(m) * number_bytes;
+}
+
+uint64_t by_native_state_bytes(const struct by_model_info *m) {
+    const struct by_delta_info *x = &m->delta;
+    if (!x->n_v_heads) return 0;
+    uint64_t window = (uint64_t)(x->conv - 1) *
+                      (2 * (uint64_t)x->n_k_heads * x->k_dim + (uint64_t)x->n_v_heads * x->v_dim);
+    return (m->n_layers - by_model_info_n_keyed(m)) * sizeof(float) *
+           (window + (uint64_t)x->n_v_heads * x->k_dim * x->v_dim);
 }

@@ -16,5 +16,7 @@ BY_MUST_USE int by_native_check(const struct by_model_info *m, const struct by_j
                                 struct by_err *err);
 /* Bytes of KV cache for one token, all layers, numbers of number_bytes. */
 uint64_t by_native_kv_bytes(const struct by_model_info *m, uint32_t number_bytes);
+/* What layers with a state keep of a sequence, however long it is. */
+uint64_t by_native_state_bytes(const struct by_model_info *m);
 
 #endif

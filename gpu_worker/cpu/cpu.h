@@ -193,5 +193,7 @@ void cpu_attention(struct lane *l, const struct op_attention *o);
 void cpu_route(struct lane *l, const struct op_route *o);
 void cpu_experts(struct lane *l, const struct op_experts *o);
 void cpu_gate(struct lane *l, const struct op_gate *o);
+void cpu_conv(struct lane *l, const struct op_conv *o);
+void cpu_delta(struct lane *l, const struct op_delta *o);
 
 #endif

@@ -248,6 +248,8 @@ static const struct backend table = {
     .route = cpu_route,
     .experts = cpu_experts,
     .gate = cpu_gate,
+    .conv = cpu_conv,
+    .delta = cpu_delta,
     .memory = backend_memory,
 };
 

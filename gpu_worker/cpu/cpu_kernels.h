@@ -122,6 +122,27 @@ struct cpu_rows {
 
 typedef void cpu_attend_fn(const struct cpu_keys *k, struct cpu_rows *r);
 
+/* One sequence's rows, of op_conv. */
+struct cpu_conv {
+    float *x; /* its first row */
+    uint32_t ld, n_rows, width, size;
+    const float *w;
+    float *window; /* [size - 1, width] */
+    enum act_kind act;
+    bool is_new; /* nothing lies before these rows, whatever the window says */
+};
+
+/* One sequence's rows, of a head of op_delta. */
+struct cpu_delta {
+    const float *x; /* its first row, as out */
+    uint32_t ld, n_rows, q_col, k_col, v_col, z_col, b_col, a_col, k_dim, v_dim;
+    float decay, dt;
+    const struct norm *norm;
+    float *state; /* [strips of v_dim][k_dim][16] */
+    float *out;
+    uint32_t out_ld;
+};
+
 struct cpu_kernels {
     const char *name;
     uint32_t attend_rows; /* rows of a tile of queries */
@@ -140,6 +161,9 @@ struct cpu_kernels {
     void (*rotate)(float *x, const float *cos, const float *sin, uint32_t n_rot,
                    bool is_interleaved);
     float (*sigmoid)(float x);
+    void (*gate)(float *x, const float *gate, uint32_t n);              /* x *= sigmoid(gate) */
+    void (*conv)(const struct cpu_conv *o, uint32_t from, uint32_t to); /* columns [from, to) */
+    void (*delta)(const struct cpu_delta *o);
     cpu_attend_fn *attend[KV_INT8 + 1][CPU_TILE_MAX + 1]; /* by kv dtype and rows */
     /* Row i of `from` into row i of `into`, for keys later than all of into's. */
     void (*merge)(struct cpu_rows *into, const struct cpu_rows *from, uint32_t i, uint32_t v_pad);

@@ -32,7 +32,12 @@ void cpu_gate(struct lane *l, const struct op_gate *o) {
     struct cpu_share share = cpu_share(l, o->n);
     for (uint32_t i = cpu_share_next(&share); i != UINT32_MAX; i = cpu_share_next(&share)) {
         size_t r = o->first + i;
-        l->cpu->k->scale(o->x + r * o->ld, o->width, l->cpu->k->sigmoid(o->gate[r * o->gate_ld]));
+        float *x = o->x + r * o->ld;
+        const float *gate = o->gate + r * o->gate_ld + o->gate_col;
+        if (o->is_by_column)
+            l->cpu->k->gate(x, gate, o->width);
+        else
+            l->cpu->k->scale(x, o->width, l->cpu->k->sigmoid(*gate));
     }
     cpu_meet(l);
 }

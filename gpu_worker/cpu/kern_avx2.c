@@ -11,6 +11,7 @@
 #define KERN_FOUR 1
 #define KERN_FLOAT_FOUR 1
 #define KERN_ATTEND 6
+#define KERN_DELTA 1
 #define KERN_GROUPS(R) ((R) == 1 ? 4 : (R) <= 3 ? 2 : 1)
 #define KERN_PANEL(R) ((R) == 1 ? 8 : (R) <= 3 ? 4 : 2)
 #include "gpu_worker/cpu/kern_table.h"

@@ -10,6 +10,7 @@
 #define KERN_FOUR 0
 #define KERN_FLOAT_FOUR 0
 #define KERN_ATTEND 12
+#define KERN_DELTA 2
 #define KERN_GROUPS(R) ((R) <= 3 ? 4 : (R) <= 6 ? 2 : 1)
 #define KERN_PANEL(R) ((R) <= 2 ? 8 : (R) <= 6 ? 4 : 2)
 #include "gpu_worker/cpu/kern_table.h"

@@ -70,6 +70,20 @@ INLINE vf v_sigmoid(vf x) {
     return one / (one + v_exp(v_set1(0.0f) - x));
 }
 
+/* log(1 + exp(x)): the positive part of x, and log(1 + e) of e = exp(-|x|) as 2 atanh(e / (2 + e)). */
+INLINE vf v_softplus(vf x) {
+    const vf zero = v_set1(0.0f), two = v_set1(2.0f);
+    vf e = v_exp(zero - v_abs(x)), s = e / (two + e), z = s * s;
+    vf p = v_set1(1 / 15.0f);
+    p = v_fma(p, z, v_set1(1 / 13.0f));
+    p = v_fma(p, z, v_set1(1 / 11.0f));
+    p = v_fma(p, z, v_set1(1 / 9.0f));
+    p = v_fma(p, z, v_set1(1 / 7.0f));
+    p = v_fma(p, z, v_set1(1 / 5.0f));
+    p = v_fma(p, z, v_set1(1 / 3.0f));
+    return v_max(zero, x) + two * v_fma(p * z, s, s);
+}
+
 INLINE vf v_act(enum act_kind act, vf x) {
     vf half = v_set1(0.5f), one = v_set1(1.0f), zero = v_set1(0.0f);
     switch (act) {

@@ -9,6 +9,7 @@
 #define KERN_FOUR 0
 #define KERN_FLOAT_FOUR 0
 #define KERN_ATTEND 1
+#define KERN_DELTA 1
 #define KERN_GROUPS(R) 1
 #define KERN_PANEL(R) 1
 #include "gpu_worker/cpu/kern_table.h"

@@ -4,6 +4,7 @@
  *     KERN_FLOAT, KERN_TWO                the same for plain numbers; … with two strips at once
  *     KERN_FOUR, KERN_FLOAT_FOUR          rows that take four strips at once, at most; … of plain numbers
  *     KERN_ATTEND                         rows of a tile of queries
+ *     KERN_DELTA                          strips of a state at once: 1 or 2
  *     KERN_GROUPS(R), KERN_PANEL(R)       how R rows of queries take keys and values (attend_block)
  *
  * Always: a constant for each number of rows, so that the sums of a tile stay in registers.
@@ -12,6 +13,7 @@
 #define GPU_WORKER_CPU_KERN_TABLE_H
 
 #include "gpu_worker/cpu/kern_rows.h"
+#include "gpu_worker/cpu/kern_states.h"
 #include "gpu_worker/cpu/kern_quant.h"
 #include "gpu_worker/cpu/kern_float.h"
 #include "gpu_worker/cpu/kern_attention.h"
@@ -68,6 +70,7 @@ KV_TYPES(ATTEND_FNS)
         .fill = {[CPU_ACT_F32] = fill_f32, [CPU_ACT_I8] = fill_i8, [CPU_ACT_I8X2] = fill_i8x2}, \
         .remainder = remainder_row, .finish = finish_tile, .norm = norm_row, .scale = scale_row, \
         .add_scaled = add_scaled_row, .rotate = rotate_row, .sigmoid = sigmoid_of, \
+        .gate = gate_row, .conv = conv_part, .delta = delta_rows, \
         .attend = {KV_TYPES(ATTEND_ROW)}, .merge = merge_rows, .attend_finish = attend_finish_row, \
     }
 

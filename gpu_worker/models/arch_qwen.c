@@ -33,3 +33,34 @@ const struct family family_qwen3_vl_moe = {
               {ROLE_EXPERT_GATE_UP, "mlp.experts.gate_up_proj"},
               {ROLE_EXPERT_DOWN, "mlp.experts.down_proj"}},
 };
+
+/* Gated delta nets in most layers; attention with a gate in the others. Norms are stored less 1, but for the delta nets'. */
+const struct family family_qwen3_5 = {
+    .name = "qwen3_5",
+    .layout = {.norm_less_one = true},
+    .names = {{ROLE_Q_NORM, "self_attn.q_norm"}, {ROLE_K_NORM, "self_attn.k_norm"}},
+    .gguf = {{ROLE_FFN_NORM, "post_attention_norm"}},
+};
+/* Experts in one tensor on the hub, in one each where transformers has saved them. */
+const struct family family_qwen3_5_moe = {
+    .name = "qwen3_5_moe",
+    .layout = {.norm_less_one = true},
+    .names = {{ROLE_Q_NORM, "self_attn.q_norm"},
+              {ROLE_K_NORM, "self_attn.k_norm"},
+              {ROLE_EXPERT_GATE_UP, "mlp.experts.gate_up_proj"},
+              {ROLE_EXPERT_DOWN_ALL, "mlp.experts.down_proj"},
+              {ROLE_SHARED_GATE, "mlp.shared_expert.gate_proj"},
+              {ROLE_SHARED_UP, "mlp.shared_expert.up_proj"},
+              {ROLE_SHARED_DOWN, "mlp.shared_expert.down_proj"}},
+    .gguf = {{ROLE_FFN_NORM, "post_attention_norm"}},
+};
+const struct family family_qwen3_next = {
+    .name = "qwen3_next",
+    .layout = {.norm_less_one = true},
+    .names = {{ROLE_Q_NORM, "self_attn.q_norm"},
+              {ROLE_K_NORM, "self_attn.k_norm"},
+              {ROLE_SHARED_GATE, "mlp.shared_expert.gate_proj"},
+              {ROLE_SHARED_UP, "mlp.shared_expert.up_proj"},
+              {ROLE_SHARED_DOWN, "mlp.shared_expert.down_proj"}},
+    .gguf = {{ROLE_FFN_NORM, "post_attention_norm"}},
+};

@@ -40,6 +40,20 @@ bool bind_has(struct binder *b, enum role role, uint32_t layer, uint32_t expert)
     return false;
 }
 
+bool bind_has_one_type(struct binder *b, const enum role *roles, size_t n_roles, uint32_t layer) {
+    enum by_dtype type = BY_DTYPE_NONE;
+    for (size_t i = 0; i < n_roles; i++) {
+        char stem[MATRIX_NAME_MAX], name[MATRIX_NAME_MAX + 8];
+        if (!bind_name(b, roles[i], layer, 0, stem, sizeof stem)) return true;
+        snprintf(name, sizeof name, "%s.weight", stem);
+        const struct by_tensor_info *t = by_model_dir_find(b->source.dir, name);
+        if (!t) return true;
+        if (i && t->dtype != type) return false;
+        type = t->dtype;
+    }
+    return true;
+}
+
 /* The same model is saved with and without the prefix of its outer class, or inside a multimodal one. */
 static void find_base(struct binder *b) {
     static const struct {
@@ -151,10 +165,13 @@ int bind_read(struct binder *b, float **out, const struct bind_vector *v) {
         return by_fail(b->err, BY_EUNSUPPORTED,
                        "the tensor %s%s is of type %s, which is not supported", stem, v->suffix,
                        by_dtype_name(t->dtype));
-    float *p = by_alloc_array(n_all, sizeof *p);
-    by_tensor_row_f32(t, v->n_slices ? v->expert : 0, p);
+    const uint32_t n_rows = v->wants_all ? v->n_slices : 1;
+    const uint32_t first = v->n_slices && !v->wants_all ? v->expert : 0;
+    float *p = by_alloc_array((size_t)n_rows * n_all, sizeof *p);
+    for (uint32_t r = 0; r < n_rows; r++)
+        by_tensor_row_f32(t, first + r, p + (size_t)r * n_all);
     if (v->n_all) memmove(p, p + v->first, v->n * sizeof *p);
-    if (!are_finite(p, v->n)) {
+    if (!are_finite(p, (size_t)n_rows * v->n)) {
         by_free(p);
         return by_fail(b->err, BY_EINVAL, "the tensor %s%s holds a number that is not finite", stem,
                        v->suffix);

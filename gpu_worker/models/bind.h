@@ -1,4 +1,4 @@
-/* bind.h - finds a role's tensors in the file and packs them: the primitives of weights.c, moe.c and mla.c.
+/* bind.h - finds a role's tensors in the file and packs them: the primitives of weights.c, moe.c, mla.c and delta.c.
  *
  *     role ─name, as this file writes it─▶ matrix.h ─▶ stack.h ─▶ backend->weight_new
  *
@@ -57,14 +57,16 @@ const char *bind_name(struct binder *b, enum role role, uint32_t layer, uint32_t
                       size_t cap);
 /* Does the file have it (as NAME.weight, NAME or packed)? */
 bool bind_has(struct binder *b, enum role role, uint32_t layer, uint32_t expert);
-/* n floats of the tensor `stem + suffix`, or of one of its slices; *out stays NULL when it is optional and not there.
+/* Are these tensors of a layer of one type, so that one matrix can hold them? */
+bool bind_has_one_type(struct binder *b, const enum role *roles, size_t n_roles, uint32_t layer);
+/* n floats of the tensor `stem + suffix`, or of one of its slices, or of all of them; *out stays NULL when it is optional and not there.
  * Free with by_free. */
 struct bind_vector {
     enum role role;
     const char *suffix;
     uint32_t layer, expert, n, n_slices;
     uint32_t n_all, first; /* n of n_all numbers from `first` on; n_all 0: all n */
-    bool is_optional;
+    bool is_optional, wants_all;
 };
 BY_MUST_USE int bind_read(struct binder *b, float **out, const struct bind_vector *v);
 /* The same, put into backend memory. */

@@ -1,6 +1,7 @@
 #include "gpu_worker/models/decoder.h"
 
 #include "common/base/check.h"
+#include "gpu_worker/models/delta.h"
 #include "gpu_worker/models/mla.h"
 #include "gpu_worker/models/moe.h"
 #include "gpu_worker/models/shared_prefix.h"
@@ -59,9 +60,10 @@ static void attend_in(const struct pass *p, const struct layer *l) {
         mla_project(p, l);
     else
         project(p, l);
+    if (l->delta) return;
     d->b->kv_write(p->lane, &(struct op_kv_write){.x = d->qkv.p,
                                                   .ld = d->qkv.ld,
-                                                  .k_col = d->q_cols,
+                                                  .k_col = d->k_col,
                                                   .v_col = d->v_col,
                                                   .n_heads = d->info.n_heads,
                                                   .q_dim = d->kv.k_dim,
@@ -153,7 +155,7 @@ static void add_linear(const struct pass *p, const struct weight *w, const struc
         decoder_add(p, post);
 }
 
-static void attend_out(const struct pass *p, const struct layer *l) {
+static void attend(const struct pass *p, const struct layer *l) {
     const struct decoder *d = p->d;
     const struct buffer *y = l->mla ? &d->mla.latent : &d->attn;
     d->b->attention(p->lane, &(struct op_attention){.q = d->qkv.p,
@@ -174,6 +176,21 @@ static void attend_out(const struct pass *p, const struct layer *l) {
                                                     .n = p->n,
                                                     .prefixes = {d->order, d->common, d->n_order}});
     if (l->mla) mla_output(p, l);
+    if (!d->gate_cols) return;
+    d->b->gate(p->lane, &(struct op_gate){.x = d->attn.p,
+                                          .ld = d->attn.ld,
+                                          .width = d->gate_cols,
+                                          .gate = d->qkv.p,
+                                          .gate_ld = d->qkv.ld,
+                                          .gate_col = d->q_cols,
+                                          .is_by_column = true,
+                                          .first = p->first,
+                                          .n = p->n});
+}
+
+static void attend_out(const struct pass *p, const struct layer *l) {
+    const struct decoder *d = p->d;
+    if (!l->delta) attend(p, l);
     add_linear(p, l->o, &d->attn, &l->post_attn_norm, decoder_is_part(d, true));
 }
 
@@ -217,6 +234,7 @@ static void run_together(struct pass *p) {
     embed(p);
     for (uint32_t i = 0; i < d->info.n_layers; i++) {
         attend_in(p, &d->layers[i]);
+        if (d->layers[i].delta) delta_run(p, &d->layers[i]);
         finish(p, &d->layers[i]);
     }
 }
@@ -229,6 +247,13 @@ static bool is_wanted(const struct pass *p) {
         if (r >= p->first && r < p->first + p->n) return true;
     }
     return false;
+}
+
+/* A state goes through its sequence's rows in order, whoever has projected them. */
+static void run_delta(struct pass *p, const struct layer *l) {
+    p->d->b->lane_solo(p->lane, false);
+    delta_run(p, l);
+    p->d->b->lane_solo(p->lane, true);
 }
 
 /* The last rows see most keys: they go first, so that the lanes end together. */
@@ -247,6 +272,7 @@ static void run_apart(struct pass *p, uint32_t chunk_rows) {
             if (i < n_layers) attend_in(p, &d->layers[i]);
         }
         d->b->barrier(p->lane);
+        if (i < n_layers && d->layers[i].delta) run_delta(p, &d->layers[i]);
     }
     d->b->lane_solo(p->lane, false);
 }

@@ -42,6 +42,14 @@ struct mla {
     struct weight **value_out; /* [n_heads]: [v_dim, kv_rank] */
 };
 
+/* A gated delta net; its matrices are the layer's qkv and o. */
+struct delta {
+    const float *conv;       /* [size, columns of q, k, v] */
+    const float *decay, *dt; /* [n_v_heads] */
+    struct norm norm;        /* of a head's output */
+    float *windows, *states; /* by slot: see op_conv and op_delta */
+};
+
 struct layer {
     /* w NULL: none */
     struct norm attn_norm, post_attn_norm, ffn_norm, post_ffn_norm, q_norm, k_norm;
@@ -49,6 +57,7 @@ struct layer {
     struct weight *o, *up, *down; /* up: gate and up, unless the family has no gate */
     struct moe *moe;              /* instead of up and down */
     struct mla *mla;              /* instead of qkv */
+    struct delta *delta;          /* instead of attention */
     const float *sinks;
     const struct rope_table *rope;
     uint32_t window;
@@ -70,10 +79,10 @@ struct decoder {
     struct arch arch;
     uint32_t context_len, rows_max, logit_rows_max;
     struct kv_shape kv;
-    /* of the qkv buffer: queries, keys, values, one after the other */
-    uint32_t q_cols, k_cols, v_cols;
-    /* q_cols + k_cols; with latent attention the values are the keys' first columns */
-    uint32_t v_col;
+    /* of the qkv buffer: queries, their gates, keys, values, one after the other */
+    uint32_t q_cols, gate_cols, k_cols, v_cols;
+    /* with latent attention the values are the keys' first columns */
+    uint32_t k_col, v_col;
     uint32_t rot_col; /* first column of a head that turns */
 
     struct weight *embed, *positions, *types, *output;

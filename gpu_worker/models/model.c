@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "gpu_worker/models/delta.h"
 #include "gpu_worker/models/rope.h"
 #include "gpu_worker/models/weights.h"
 
@@ -9,8 +10,8 @@
 
 struct model {
     struct decoder d;
-    uint32_t n_pages, n_rows; /* n_rows: of the last step */
-    float *hidden;            /* [rows_max, hidden], made when first asked for */
+    uint32_t n_pages, n_slots, n_rows; /* n_rows: of the last step */
+    float *hidden;                     /* [rows_max, hidden], made when first asked for */
 };
 
 /* ---- open ---- */
@@ -42,9 +43,11 @@ static void set_shapes(struct decoder *d, const struct model_options *o) {
         .dtype = o->kv_dtype,
     };
     d->q_cols = m->n_heads * d->kv.k_dim;
+    d->gate_cols = m->has_attn_gate ? d->q_cols : 0;
     d->k_cols = d->kv.n_kv_heads * d->kv.k_dim;
     d->v_cols = is_mla ? 0 : d->kv.n_kv_heads * d->kv.v_dim;
-    d->v_col = is_mla ? d->q_cols : d->q_cols + d->k_cols;
+    d->k_col = d->q_cols + d->gate_cols;
+    d->v_col = is_mla ? d->k_col : d->k_col + d->k_cols;
     d->rot_col = is_mla ? m->mla.kv_rank : 0;
 }
 
@@ -113,8 +116,8 @@ static int make_buffers(struct decoder *d, struct by_err *err) {
         uint64_t cols;
     } all[] = {
         {&d->x, m->hidden},
-        {&d->qkv, (uint64_t)d->q_cols + d->k_cols + d->v_cols},
-        {&d->attn, heads * (is_mla ? m->mla.v_dim : m->head_dim)},
+        {&d->qkv, BY_MAX((uint64_t)d->k_col + d->k_cols + d->v_cols, delta_cols(m).all)},
+        {&d->attn, BY_MAX(heads * (is_mla ? m->mla.v_dim : m->head_dim), delta_cols(m).out)},
         {&d->ffn, BY_MAX(m->ffn, x->shared_ffn)},
         {&d->out, (d->arch.names[ROLE_POST_ATTN_NORM] && !d->arch.is_post_ln) || d->share.world > 1
                       ? m->hidden
@@ -156,13 +159,16 @@ int model_open(struct model **out, const struct by_model_dir *dir, struct backen
     d->b = b;
     d->info = *info;
     int rc = arch_make(&d->arch, info, by_model_dir_config(dir), err);
+    if (!rc && (info->delta.n_v_heads || info->has_attn_gate) && !b->delta)
+        rc = by_fail(err, BY_EUNSUPPORTED, "gated delta nets are not done natively on %s", b->name);
     if (!rc) rc = check_context(d, o, err);
     if (rc) {
         rc = by_fail_prefix(err, "%s", by_model_dir_path(dir));
         goto done;
     }
     d->full = d->info;
-    rc = share_make(&d->share, &d->full, d->arch.qk_whole, o->rank, BY_MAX(o->world, 1u), err);
+    const bool is_whole = d->arch.qk_whole || d->info.delta.n_v_heads; /* states are not parted */
+    rc = share_make(&d->share, &d->full, is_whole, o->rank, BY_MAX(o->world, 1u), err);
     if (rc) {
         rc = by_fail_prefix(err, "%s", by_model_dir_path(dir));
         goto done;
@@ -198,6 +204,7 @@ static void free_kv(struct decoder *d) {
     for (uint32_t i = 0; d->layers && i < d->info.n_layers; i++) {
         if (d->layers[i].kv) d->b->kv_free(d->b, d->layers[i].kv);
         d->layers[i].kv = NULL;
+        delta_free_states(d, d->layers[i].delta);
     }
 }
 
@@ -247,17 +254,35 @@ bool model_dir_is_encoder(const struct by_model_dir *dir) {
 }
 
 size_t model_kv_page_bytes(const struct model *m) {
-    return m->d.b->kv_page_bytes(m->d.b, &m->d.kv) * m->d.info.n_layers;
+    /* One where no layer has any: pages are counted all the same. */
+    return m->d.b->kv_page_bytes(m->d.b, &m->d.kv) * BY_MAX(by_model_info_n_keyed(&m->d.info), 1u);
 }
 
-int model_kv_new(struct model *m, uint32_t n_pages, struct by_err *err) {
+size_t model_state_bytes(const struct model *m) {
+    const struct by_model_info *info = &m->d.info;
+    return delta_state_bytes(info) * (info->n_layers - by_model_info_n_keyed(info));
+}
+
+/* A layer's part of the memory: pages of keys and values, or a state a slot. */
+static bool layer_new(struct decoder *d, struct layer *l, uint32_t n_pages, uint32_t n_slots) {
+    if (l->delta) return delta_new_states(d, l->delta, n_slots);
+    l->kv = d->b->kv_new(d->b, &d->kv, n_pages);
+    return l->kv;
+}
+
+int model_kv_new(struct model *m, uint32_t n_pages, uint32_t n_slots, struct by_err *err) {
     struct decoder *d = &m->d;
     free_kv(d);
     for (uint32_t i = 0; i < d->info.n_layers; i++) {
-        d->layers[i].kv = d->b->kv_new(d->b, &d->kv, n_pages);
-        if (d->layers[i].kv) continue;
+        if (layer_new(d, &d->layers[i], n_pages, n_slots)) continue;
         free_kv(d);
         double page = (double)model_kv_page_bytes(m);
+        if (model_state_bytes(m))
+            return by_fail(err, BY_ENOMEM,
+                           "no memory for a KV cache of %u pages of %u tokens and the states of %u "
+                           "sequences: %.1f MB and %.1f MB",
+                           n_pages, d->kv.page_size, n_slots, page * n_pages / 1e6,
+                           (double)model_state_bytes(m) * n_slots / 1e6);
         return by_fail(err, BY_ENOMEM,
                        "no memory for a KV cache of %u pages of %u tokens: %.1f MB; there was room "
                        "for about %.1f MB (%u tokens)",
@@ -266,6 +291,7 @@ int model_kv_new(struct model *m, uint32_t n_pages, struct by_err *err) {
                        (uint32_t)((double)n_pages * d->kv.page_size * i / d->info.n_layers));
     }
     m->n_pages = n_pages;
+    m->n_slots = n_slots;
     return 0;
 }
 
@@ -282,6 +308,8 @@ bool model_has_group(const struct model *m) {
 
 int model_forward(struct model *m, const struct model_step *s) {
     by_assert(m->n_pages > 0);
+    for (uint32_t i = 0; i < s->n_seqs && m->d.info.delta.n_v_heads; i++)
+        by_assert(s->seqs[i].slot < m->n_slots);
     m->n_rows = s->n_rows;
     return decoder_forward(&m->d, s);
 }

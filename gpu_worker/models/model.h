@@ -1,6 +1,6 @@
 /* model.h - a loaded model: weights, KV memory, and one step of its forward pass. What worker.c sees of the engine.
  *
- *     model_open(dir) ─▶ model_plan(how many pages?) ─▶ model_kv_new(n_pages) ─▶ model_forward, model_logits … ─▶ model_close
+ *     model_open(dir) ─▶ model_plan(how many pages?) ─▶ model_kv_new(n_pages, n_slots) ─▶ model_forward, model_logits … ─▶ model_close
  *
  * Always: the logits of a row depend on the ids before it in its sequence and nothing else (DESIGN D6).
  * Owner: the gpu worker's main thread. */
@@ -41,8 +41,11 @@ const char *model_family(const struct model *m);
 uint32_t model_n_vocab(const struct model *m);
 uint32_t model_context_len(const struct model *m); /* longest sequence */
 size_t model_kv_page_bytes(const struct model *m); /* of all layers */
-/* BY_ENOMEM names what is needed and what there is. */
-BY_MUST_USE int model_kv_new(struct model *m, uint32_t n_pages, struct by_err *err);
+/* of a sequence, whose slot has a state in some layers; 0: it has none, and pages are all that is known of a text */
+size_t model_state_bytes(const struct model *m);
+/* Pages, and states for slots 0 … n_slots - 1. BY_ENOMEM names what is needed and what there is. */
+BY_MUST_USE int model_kv_new(struct model *m, uint32_t n_pages, uint32_t n_slots,
+                             struct by_err *err);
 
 /* One step: rows in order, grouped by sequence. */
 struct model_step {

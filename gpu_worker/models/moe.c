@@ -165,20 +165,22 @@ static int bind_expert(struct binder *b, struct moe *m, uint32_t layer, uint32_t
         w.parts[0] = bind_cut(ROLE_EXPERT_GATE_UP, 2 * n, 0, cut);
         w.parts[1] = bind_cut(ROLE_EXPERT_GATE_UP, 2 * n, n, cut);
     }
+    const bool has_all =
+        w.parts[0].role == ROLE_EXPERT_GATE_UP && d->arch.names[ROLE_EXPERT_DOWN_ALL];
+    const enum role down = has_all ? ROLE_EXPERT_DOWN_ALL : ROLE_EXPERT_DOWN;
     int rc = bind_matrix(b, &m->gate_up[e], &w);
     if (rc) return rc;
-    return bind_matrix(
-        b, &m->down[e],
-        &(struct bind){.parts = {bind_whole(ROLE_EXPERT_DOWN, hidden)},
-                       .n_parts = 1,
-                       .n_in = cut.n,
-                       .n_in_all = n,
-                       .in_first = cut.first,
-                       .no_bias = d->share.rank > 0,
-                       .layer = layer,
-                       .expert = e,
-                       .n_slices = slices(d, ROLE_EXPERT_DOWN),
-                       .is_transposed = are_transposed(b, ROLE_EXPERT_DOWN, layer, hidden, n)});
+    return bind_matrix(b, &m->down[e],
+                       &(struct bind){.parts = {bind_whole(down, hidden)},
+                                      .n_parts = 1,
+                                      .n_in = cut.n,
+                                      .n_in_all = n,
+                                      .in_first = cut.first,
+                                      .no_bias = d->share.rank > 0,
+                                      .layer = layer,
+                                      .expert = e,
+                                      .n_slices = slices(d, down),
+                                      .is_transposed = are_transposed(b, down, layer, hidden, n)});
 }
 
 static int bind_shared(struct binder *b, struct moe *m, uint32_t layer) {

@@ -12,7 +12,7 @@
 
 #include <stdatomic.h>
 
-enum { STACK_PARTS_MAX = 3 };
+enum { STACK_PARTS_MAX = 4 };
 
 struct stack_part {
     const struct matrix *m;
@@ -20,7 +20,7 @@ struct stack_part {
     uint32_t run, stride, offset; /* run 0: r + offset */
 };
 
-/* Rows of up to three parts, one after the other, all of one type. */
+/* Rows of up to four parts, one after the other, all of one type. */
 struct stack {
     struct stack_part parts[STACK_PARTS_MAX];
     uint32_t n_parts;

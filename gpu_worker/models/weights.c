@@ -1,6 +1,7 @@
 #include "gpu_worker/models/weights.h"
 
 #include "common/base/mem.h"
+#include "gpu_worker/models/delta.h"
 #include "gpu_worker/models/mla.h"
 #include "gpu_worker/models/moe.h"
 
@@ -8,22 +9,6 @@
 #include <string.h>
 
 /* ---- a layer ---- */
-
-/* Are q, k and v of one type, so that one matrix can hold them? */
-static bool has_one_type(struct binder *b, uint32_t layer) {
-    static const enum role roles[] = {ROLE_Q, ROLE_K, ROLE_V};
-    enum by_dtype type = BY_DTYPE_NONE;
-    for (size_t i = 0; i < BY_COUNTOF(roles); i++) {
-        char stem[MATRIX_NAME_MAX], name[MATRIX_NAME_MAX + 8];
-        if (!bind_name(b, roles[i], layer, 0, stem, sizeof stem)) return true;
-        snprintf(name, sizeof name, "%s.weight", stem);
-        const struct by_tensor_info *t = by_model_dir_find(b->source.dir, name);
-        if (!t) return true;
-        if (i && t->dtype != type) return false;
-        type = t->dtype;
-    }
-    return true;
-}
 
 /* The parts of a fused tensor whose rows are, for each key-value head, its queries, its key, its value. A rank has whole
  * groups, or some queries of one. */
@@ -53,7 +38,24 @@ static struct bind_part bind_heads(const struct decoder *d, enum role role, uint
                               .offset = from + heads.first * d->full.head_dim};
 }
 
+/* Queries, and behind them their gates, where the tensor has a gate behind each head's query. */
+static uint32_t query_parts(const struct decoder *d, struct bind_part *parts) {
+    const struct cut q = d->share.q;
+    const uint32_t dim = d->full.head_dim, rows = d->full.n_heads * dim;
+    parts[0] = bind_heads(d, ROLE_Q, rows, 0, q);
+    if (!d->gate_cols) return 1;
+    for (uint32_t i = 0; i < 2; i++)
+        parts[i] = (struct bind_part){.role = ROLE_Q,
+                                      .rows = 2 * rows,
+                                      .n = q.n * dim,
+                                      .run = dim,
+                                      .stride = 2 * dim,
+                                      .offset = (2 * q.first + i) * dim};
+    return 2;
+}
+
 static int bind_qkv(struct binder *b, struct layer *l, uint32_t layer) {
+    static const enum role roles[] = {ROLE_Q, ROLE_K, ROLE_V};
     const struct decoder *d = b->d;
     const struct share *s = &d->share;
     const uint32_t n_q = d->full.n_heads * d->full.head_dim,
@@ -71,21 +73,20 @@ static int bind_qkv(struct binder *b, struct layer *l, uint32_t layer) {
         if (d->arch.layout.qkv_by_group) parts_by_group(d, all, w.parts);
         return bind_matrix(b, &l->qkv.w[0], &w);
     }
-    const struct bind_part parts[] = {bind_heads(d, ROLE_Q, n_q, 0, s->q),
-                                      bind_heads(d, ROLE_K, n_kv, 0, s->kv),
-                                      bind_heads(d, ROLE_V, n_kv, 0, s->kv)};
-    if (has_one_type(b, layer)) {
-        w.n_parts = 3;
-        memcpy(w.parts, parts, sizeof parts);
+    const uint32_t n = query_parts(d, w.parts);
+    w.n_parts = n + 2;
+    w.parts[n] = bind_heads(d, ROLE_K, n_kv, 0, s->kv);
+    w.parts[n + 1] = bind_heads(d, ROLE_V, n_kv, 0, s->kv);
+    if (bind_has_one_type(b, roles, BY_COUNTOF(roles), layer))
         return bind_matrix(b, &l->qkv.w[0], &w);
-    }
-    int rc = 0;
-    l->qkv.n = 3;
-    for (uint32_t i = 0; i < 3 && !rc; i++) {
-        l->qkv.y_col[i] = i == 0 ? 0 : l->qkv.y_col[i - 1] + parts[i - 1].n;
-        w.n_parts = 1;
-        w.parts[0] = parts[i];
-        rc = bind_matrix(b, &l->qkv.w[i], &w);
+    const struct bind_part later[] = {w.parts[n], w.parts[n + 1]};
+    w.n_parts = n;
+    int rc = bind_matrix(b, &l->qkv.w[0], &w);
+    w.n_parts = 1;
+    for (; l->qkv.n < 3 && !rc; l->qkv.n++) {
+        l->qkv.y_col[l->qkv.n] = l->qkv.n == 1 ? d->k_col : d->v_col;
+        w.parts[0] = later[l->qkv.n - 1];
+        rc = bind_matrix(b, &l->qkv.w[l->qkv.n], &w);
     }
     return rc;
 }
@@ -93,6 +94,7 @@ static int bind_qkv(struct binder *b, struct layer *l, uint32_t layer) {
 static int bind_attention(struct binder *b, struct layer *l, uint32_t layer) {
     const struct decoder *d = b->d;
     const struct by_model_info *m = &d->info;
+    if (m->layer_flags[layer] & BY_LAYER_DELTA) return delta_bind(b, l, layer);
     int rc = m->mla.kv_rank ? mla_bind(b, l, layer) : bind_qkv(b, l, layer);
     uint32_t q_norm = d->arch.qk_whole ? d->q_cols : m->head_dim,
              k_norm = d->arch.qk_whole ? d->k_cols : m->head_dim;
@@ -269,6 +271,7 @@ static void free_layer(struct decoder *d, struct layer *l) {
     d->b->free(d->b, (void *)(uintptr_t)l->sinks);
     moe_release(d, l->moe);
     mla_release(d, l->mla);
+    delta_release(d, l->delta);
 }
 
 void weights_release(struct decoder *d) {

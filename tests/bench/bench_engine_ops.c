@@ -185,7 +185,7 @@ static void bench_attention(struct job *j) {
     for (size_t i = 0; i < BY_COUNTOF(types); i++) {
         struct kv_shape kv = {3, 64, 64, 16, types[i], false};
         void *pool = j->b->kv_new(j->b, &kv, CTX / 16);
-        struct seq_rows seq = {0, 1, 0, pages};
+        struct seq_rows seq = {0, 1, 0, pages, 0};
         j->attention = (struct op_attention){.q = j->m.h,
                                              .q_ld = QKV,
                                              .n_heads = 9,
@@ -219,7 +219,7 @@ static struct shared_prefixes streams(struct seq_rows *seqs, uint32_t *pages, bo
         uint32_t *own = pages + s * ((SHARED + OWN) / 16);
         for (uint32_t i = 0; i < (SHARED + OWN) / 16; i++)
             own[i] = is_shared && i < SHARED / 16 ? i : next++;
-        seqs[s] = (struct seq_rows){s, 1, SHARED + OWN - 1, own};
+        seqs[s] = (struct seq_rows){s, 1, SHARED + OWN - 1, own, s};
         order[s] = s;
         common[s] = s && is_shared ? SHARED : 0;
     }
@@ -277,7 +277,7 @@ static void bench_latents(struct job *j) {
                                              .seqs = seqs};
         for (uint32_t n = 1; n <= ROWS; n += ROWS - 1) {
             for (uint32_t s = 0; s < SEQS; s++)
-                seqs[s] = (struct seq_rows){s, n, CTX_EACH - n, pages[s]};
+                seqs[s] = (struct seq_rows){s, n, CTX_EACH - n, pages[s], s};
             j->attention.n_seqs = n == 1 ? SEQS : 1;
             j->attention.n = n == 1 ? SEQS : n;
             bench_row(

@@ -116,7 +116,7 @@ static void poison_pages(struct attention_world *w, uint32_t pages[3][PAGES], ui
     uint32_t n_rows = 0;
     for (uint32_t q = 0; q < 3; q++) {
         uint32_t n = BY_ALIGN_UP(w->k->done[q] + w->k->n[q], w->k->page_size);
-        seqs[q] = (struct seq_rows){n_rows, n, 0, pages[q]};
+        seqs[q] = (struct seq_rows){n_rows, n, 0, pages[q], q};
         n_rows += n;
     }
     assert_true(n_rows <= BY_COUNTOF(positions));
@@ -202,7 +202,7 @@ void attention_check(const struct attention_case *k) {
         for (uint32_t q = 0; q < 3; q++) {
             uint32_t n = step ? k->n[q] : k->done[q], from = step ? k->done[q] : 0;
             if (!n) continue;
-            seqs[n_seqs++] = (struct seq_rows){n_rows, n, from, pages[q]};
+            seqs[n_seqs++] = (struct seq_rows){n_rows, n, from, pages[q], q};
             for (uint32_t i = 0; i < n; i++)
                 positions[n_rows++] = from + i;
         }

@@ -385,7 +385,7 @@ TEST(fp8_keeps_the_nearest_number) {
     world_floats(x, BY_COUNTOF(x), 1);
     for (uint32_t r = 0; r < ROWS; r++) {
         pages[r] = ROWS - 1 - r;
-        seqs[r] = (struct seq_rows){r, 1, 0, &pages[r]};
+        seqs[r] = (struct seq_rows){r, 1, 0, &pages[r], r};
         for (uint32_t i = 0; i < DIM; i++) { /* every second one lies between two, or nearly */
             uint8_t code = (uint8_t)world_below(0x7e);
             float low = by_f8_e4m3_to_f32(code), high = by_f8_e4m3_to_f32((uint8_t)(code + 1));

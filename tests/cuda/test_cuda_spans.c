@@ -138,9 +138,9 @@ TEST(single_rows_have_the_same_bits_in_any_company) {
         for (uint32_t i = 0; i < PAGES; i++)
             pages[q][i] = i * SEQS + q;
         w.x = before.gpu;
-        attention_run(&w, &(struct seq_rows){0, done[q], 0, pages[q]}, 1, LD, 0, positions, done[q],
-                      false);
-        seqs[q] = (struct seq_rows){q, 1, done[q], pages[q]};
+        attention_run(&w, &(struct seq_rows){0, done[q], 0, pages[q], q}, 1, LD, 0, positions,
+                      done[q], false);
+        seqs[q] = (struct seq_rows){q, 1, done[q], pages[q], q};
     }
     w.x = x.gpu, w.out = out.gpu;
     attention_run(&w, seqs, SEQS, LD, HEADS * DIM, positions, SEQS, true);
@@ -148,7 +148,7 @@ TEST(single_rows_have_the_same_bits_in_any_company) {
     assert_non_null(got);
     memcpy(together, got + 2, sizeof together);
     for (uint32_t q = 0; q < SEQS; q++) {
-        struct seq_rows alone = {0, 1, done[q], pages[q]};
+        struct seq_rows alone = {0, 1, done[q], pages[q], q};
         w.x = x.gpu + (size_t)q * LD;
         attention_run(&w, &alone, 1, LD, HEADS * DIM, positions, 1, true);
         got = gpu->get(gpu, out.gpu, out.n);

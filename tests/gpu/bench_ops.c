@@ -147,7 +147,7 @@ static void fill(struct scene *s, float *x) {
     for (uint32_t q = 0; q < s->n_seqs; q++)
         for (uint32_t at = 0; at < s->len; at += WRITE_ROWS) {
             uint32_t n = BY_MIN(s->len - at, (uint32_t)WRITE_ROWS);
-            struct seq_rows part = {0, n, at, s->pages + q * s->pages_each};
+            struct seq_rows part = {0, n, at, s->pages + q * s->pages_each, q};
             const struct op_kv_write op = {.x = x,
                                            .ld = s->ld,
                                            .k_col = s->n_heads * s->kv.k_dim,
@@ -183,7 +183,7 @@ static void bench_heads(const char *name, uint32_t n_heads, const struct kv_shap
     s.positions = by_alloc_array(BY_MAX(n_rows, (uint32_t)WRITE_ROWS), sizeof *s.positions);
     s.seqs = by_alloc_array(n_seqs, sizeof *s.seqs);
     for (uint32_t q = 0; q < n_seqs; q++)
-        s.seqs[q] = (struct seq_rows){q * n, n, len - n, s.pages + q * s.pages_each};
+        s.seqs[q] = (struct seq_rows){q * n, n, len - n, s.pages + q * s.pages_each, q};
     float *x = floats_new((size_t)BY_MAX(n_rows, (uint32_t)WRITE_ROWS) * s.ld),
           *out = floats_new((size_t)n_rows * out_ld);
     fill(&s, x);

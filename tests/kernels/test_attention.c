@@ -96,7 +96,7 @@ static struct scene *scene_new(struct backend *b, const struct shape *s) {
     c->s = s;
     c->b = b;
     for (uint32_t q = 0; q < 4 && s->lens[q]; q++) {
-        c->seqs[q] = (struct seq_rows){c->n_rows, s->lens[q], 0, c->pages[q]};
+        c->seqs[q] = (struct seq_rows){c->n_rows, s->lens[q], 0, c->pages[q], q};
         for (uint32_t i = 0; i < s->lens[q]; i++)
             c->positions[c->n_rows + i] = i;
         c->n_rows += s->lens[q];
@@ -209,7 +209,7 @@ static void check_chunked(struct scene *c, uint32_t chunk, bool is_solo, const f
         c->out[i] = 0.5f;
     for (uint32_t q = 0; q < c->n_seqs; q++) {
         for (uint32_t at = 0; at < c->seqs[q].n; at += chunk) {
-            struct seq_rows part = {0, BY_MIN(chunk, c->seqs[q].n - at), at, c->pages[q]};
+            struct seq_rows part = {0, BY_MIN(chunk, c->seqs[q].n - at), at, c->pages[q], q};
             struct op_kv_write w = c->write;
             struct op_attention o = c->op;
             size_t row = c->seqs[q].first + at;

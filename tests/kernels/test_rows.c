@@ -325,7 +325,7 @@ static void check_rotation(const struct rotation *k) {
     uint32_t pages[70], positions[N];
     for (uint32_t i = 0; i < 70; i++)
         pages[i] = i;
-    struct seq_rows seq = {0, N, 700, pages};
+    struct seq_rows seq = {0, N, 700, pages, 0};
     for (uint32_t r = 0; r < N; r++)
         positions[r] = 700 + r;
     struct op_kv_write op = {.x = x,

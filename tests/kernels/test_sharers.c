@@ -34,7 +34,7 @@ struct scene {
 /* Random keys and values of n tokens from `position` on; their queries stay in x. */
 static void write_tokens(struct scene *c, const struct shape *s, const uint32_t *pages,
                          uint32_t position, uint32_t n) {
-    struct seq_rows seq = {0, n, position, pages};
+    struct seq_rows seq = {0, n, position, pages, 0};
     world_floats(c->x, (size_t)n * c->ld, 1);
     for (uint32_t i = 0; i < n; i++)
         c->positions[i] = position + i;
@@ -65,7 +65,7 @@ static void set_seqs(struct scene *c, const struct shape *s) {
         for (uint32_t k = 0; k < n; k++)
             c->pages[i][from + k] = c->next_page++;
         write_tokens(c, s, c->pages[i], shared[i], own[i]);
-        c->seqs[at] = (struct seq_rows){at, 1, shared[i] + own[i] - 1, c->pages[i]};
+        c->seqs[at] = (struct seq_rows){at, 1, shared[i] + own[i] - 1, c->pages[i], i};
         c->order[i] = at;
         c->common[i] = i ? BY_MIN(shared[i - 1], shared[i]) : 0;
     }

@@ -81,7 +81,8 @@ static inline void world_open(struct world *w, const char *path, struct backend 
     };
     if (model_open(&w->m, dir, b, &mo, &err)) fail_msg("%s", err.text);
     by_model_dir_close(dir);
-    if (model_kv_new(w->m, WORLD_SEQS * WORLD_PAGES_EACH, &err)) fail_msg("%s", err.text);
+    if (model_kv_new(w->m, WORLD_SEQS * WORLD_PAGES_EACH, WORLD_SEQS, &err))
+        fail_msg("%s", err.text);
     for (uint32_t s = 0; s < WORLD_SEQS; s++) {
         for (uint32_t i = 0; i < WORLD_PAGES_EACH; i++)
             /* no two alike, none in order */
@@ -104,8 +105,11 @@ static inline void world_step(struct world *w, const uint32_t *const ids[WORLD_S
     for (uint32_t s = 0; s < WORLD_SEQS; s++) {
         if (!n[s]) continue;
         first[s] = step.n_rows;
-        seqs[step.n_seqs++] = (struct seq_rows){
-            .first = step.n_rows, .n = n[s], .position = w->n_done[s], .pages = w->pages[s]};
+        seqs[step.n_seqs++] = (struct seq_rows){.first = step.n_rows,
+                                                .n = n[s],
+                                                .position = w->n_done[s],
+                                                .pages = w->pages[s],
+                                                .slot = s};
         for (uint32_t i = 0; i < n[s]; i++) {
             assert_true(step.n_rows < WORLD_ROWS);
             all_ids[step.n_rows] = ids[s][i];

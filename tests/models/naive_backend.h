@@ -429,9 +429,10 @@ static void naive_experts(struct lane *l, const struct op_experts *o) {
 static void naive_gate(struct lane *l, const struct op_gate *o) {
     (void)l;
     for (uint32_t r = o->first; r < o->first + o->n; r++) {
-        double g = 1 / (1 + exp(-(double)o->gate[(size_t)r * o->gate_ld]));
+        const float *gate = o->gate + (size_t)r * o->gate_ld + o->gate_col;
         for (uint32_t i = 0; i < o->width; i++)
-            o->x[(size_t)r * o->ld + i] *= (float)g;
+            o->x[(size_t)r * o->ld + i] *=
+                (float)(1 / (1 + exp(-(double)gate[o->is_by_column ? i : 0])));
     }
 }
 

@@ -18,18 +18,18 @@ TEST(pages_hold_the_tokens_that_were_asked_for) {
     UNUSED_STATE;
     struct by_options o = options(0, 1000);
     struct by_err err = {0};
-    uint32_t n_pages, context = 512;
-    assert_int_equal(kv_plan(&n_pages, &context, &o, PAGE_BYTES, &host, &err), 0);
-    assert_int_equal(n_pages, 63);
-    assert_int_equal(context, 512);
+    struct kv_plan p = {.page_bytes = PAGE_BYTES, .context_len = 512};
+    assert_int_equal(kv_plan(&p, &o, &host, &err), 0);
+    assert_int_equal(p.n_pages, 63);
+    assert_int_equal(p.context_len, 512);
 }
 
 TEST(a_context_that_was_asked_for_and_does_not_fit_is_refused_with_what_fits) {
     UNUSED_STATE;
     struct by_options o = options(8192, 4096);
     struct by_err err = {0};
-    uint32_t n_pages, context = 8192;
-    assert_int_equal(kv_plan(&n_pages, &context, &o, PAGE_BYTES, &host, &err), BY_ENOMEM);
+    struct kv_plan p = {.page_bytes = PAGE_BYTES, .context_len = 8192};
+    assert_int_equal(kv_plan(&p, &o, &host, &err), BY_ENOMEM);
     if (!strstr(err.text, "8192") || !strstr(err.text, "--max-total-tokens") ||
         !strstr(err.text, "--context-length 4096 at most"))
         fail_msg("%s", err.text);
@@ -40,9 +40,8 @@ TEST(a_context_that_memory_does_not_allow_is_refused_with_what_fits) {
     UNUSED_STATE;
     struct by_options o = options(1 << 20, 0);
     struct by_err err = {0};
-    uint32_t n_pages, context = 1 << 20;
-    size_t page_bytes = (size_t)(kv_free_memory() / 64);
-    assert_int_equal(kv_plan(&n_pages, &context, &o, page_bytes, &host, &err), BY_ENOMEM);
+    struct kv_plan p = {.page_bytes = (size_t)(kv_free_memory() / 64), .context_len = 1 << 20};
+    assert_int_equal(kv_plan(&p, &o, &host, &err), BY_ENOMEM);
     if (!strstr(err.text, "1048576") || !strstr(err.text, "--mem-fraction-static") ||
         !strstr(err.text, "at most"))
         fail_msg("%s", err.text);
@@ -58,31 +57,51 @@ TEST(a_device_gives_nine_tenths_where_a_host_gives_half) {
     struct by_options o = options(0, 0);
     struct backend device = {.is_device = true, .free_bytes = free_bytes_of_device};
     struct by_err err = {0};
-    uint32_t n_pages, context = 512;
+    struct kv_plan p = {.page_bytes = PAGE_BYTES, .context_len = 512};
     o.mem_fraction_static = 0;
-    assert_int_equal(kv_plan(&n_pages, &context, &o, PAGE_BYTES, &device, &err), 0);
-    assert_int_equal(n_pages, 900);
+    assert_int_equal(kv_plan(&p, &o, &device, &err), 0);
+    assert_int_equal(p.n_pages, 900);
     device.is_device = false;
-    assert_int_equal(kv_plan(&n_pages, &context, &o, PAGE_BYTES, &device, &err), 0);
-    assert_int_equal(n_pages, 500);
+    assert_int_equal(kv_plan(&p, &o, &device, &err), 0);
+    assert_int_equal(p.n_pages, 500);
     o.mem_fraction_static = 0.25;
     device.is_device = true;
-    assert_int_equal(kv_plan(&n_pages, &context, &o, PAGE_BYTES, &device, &err), 0);
-    assert_int_equal(n_pages, 250);
+    assert_int_equal(kv_plan(&p, &o, &device, &err), 0);
+    assert_int_equal(p.n_pages, 250);
 }
 
 TEST(a_context_that_the_model_could_do_is_cut_to_what_fits) {
     UNUSED_STATE;
     struct by_options o = options(0, 4096);
     struct by_err err = {0};
-    uint32_t n_pages, context = 8192;
-    assert_int_equal(kv_plan(&n_pages, &context, &o, PAGE_BYTES, &host, &err), 0);
-    assert_int_equal(n_pages, 256);
-    assert_int_equal(context, 4096);
+    struct kv_plan p = {.page_bytes = PAGE_BYTES, .context_len = 8192};
+    assert_int_equal(kv_plan(&p, &o, &host, &err), 0);
+    assert_int_equal(p.n_pages, 256);
+    assert_int_equal(p.context_len, 4096);
+}
+
+/* 1,000 pages, half of them for states: of 100 pages' bytes each there are 4 then, and the rest is pages. */
+TEST(states_take_no_more_than_half_and_sequences_are_fewer_then) {
+    UNUSED_STATE;
+    struct by_options o = options(0, 0);
+    struct backend device = {.is_device = true, .free_bytes = free_bytes_of_device};
+    struct by_err err = {0};
+    struct kv_plan p = {.page_bytes = PAGE_BYTES,
+                        .state_bytes = 100 * PAGE_BYTES,
+                        .n_slots = 256,
+                        .context_len = 512};
+    o.mem_fraction_static = 0.8;
+    assert_int_equal(kv_plan(&p, &o, &device, &err), 0);
+    assert_int_equal(p.n_slots, 4);
+    assert_int_equal(p.n_pages, 400);
+    p.state_bytes = 500 * PAGE_BYTES;
+    assert_int_equal(kv_plan(&p, &o, &device, &err), BY_ENOMEM);
+    if (!strstr(err.text, "the states of one sequence take 8.0 MB")) fail_msg("%s", err.text);
 }
 
 TESTS(RUN(pages_hold_the_tokens_that_were_asked_for),
       RUN(a_context_that_was_asked_for_and_does_not_fit_is_refused_with_what_fits),
       RUN(a_context_that_memory_does_not_allow_is_refused_with_what_fits),
       RUN(a_device_gives_nine_tenths_where_a_host_gives_half),
-      RUN(a_context_that_the_model_could_do_is_cut_to_what_fits));
+      RUN(a_context_that_the_model_could_do_is_cut_to_what_fits),
+      RUN(states_take_no_more_than_half_and_sequences_are_fewer_then));

@@ -1,0 +1,294 @@
+/* The ops with a state a slot, against double precision: the convolution over time and the gated delta rule. A state's bits
+ * depend on its sequence alone: not on the rows of a step, other sequences, lanes or the instruction set. */
+#include <math.h>
+#include <string.h>
+
+#include "common/base/mem.h"
+#include "common/modelfile/model_info.h"
+#include "tests/kernels/ops_world.h"
+
+enum { SLOTS = 5, ROWS = 60, SEQS = 3 };
+
+/* Sequences of one step: which slot, how many rows, at what position. */
+struct cut {
+    struct seq_rows seqs[SEQS];
+    uint32_t n;
+};
+
+/* Sequence q has 20 rows from q * 20 on, in slot (3 * q + 1) % SLOTS; step i of them has rows [from, to). */
+static struct cut cut_of(uint32_t only, uint32_t from, uint32_t to) {
+    struct cut c = {.n = 0};
+    for (uint32_t q = 0; q < SEQS; q++) {
+        if (only != UINT32_MAX && only != q) continue;
+        c.seqs[c.n++] = (struct seq_rows){
+            .first = 20 * q + from, .n = to - from, .position = from, .slot = (3 * q + 1) % SLOTS};
+    }
+    return c;
+}
+
+/* ---- the convolution ---- */
+
+struct conv_case {
+    uint32_t width, size;
+    enum act_kind act;
+};
+
+static double conv_want(const struct conv_case *c, const float *x, uint32_t ld, const float *w,
+                        uint32_t row, uint32_t col) {
+    double sum = 0;
+    for (uint32_t j = 0; j < c->size; j++) {
+        uint32_t back = c->size - 1 - j;
+        if (row % 20 >= back)
+            sum += (double)w[j * c->width + col] * (double)x[(row - back) * ld + col];
+    }
+    return act_of(c->act, sum);
+}
+
+static void conv_run(struct backend *b, struct op_conv *op, uint32_t only, uint32_t step) {
+    for (uint32_t at = 0; at < 20; at += step) {
+        struct cut c = cut_of(only, at, BY_MIN(at + step, 20u));
+        op->seqs = c.seqs;
+        op->n_seqs = c.n;
+        RUN_OP(b, conv, op);
+    }
+}
+
+static void check_conv(const struct conv_case *c) {
+    const uint32_t ld = c->width + 3;
+    const size_t n = (size_t)ROWS * ld, n_windows = (size_t)SLOTS * c->size * c->width;
+    struct backend *b = world.b;
+    float *x = world_room(b, n, NAN), *w = world_room(b, (size_t)c->size * c->width, 0),
+          *windows = world_room(b, n_windows, NAN); /* what lies there before is nobody's */
+    for (uint32_t r = 0; r < ROWS; r++)
+        world_floats(x + (size_t)r * ld, c->width, 1);
+    float *before = by_memdup(x, n * sizeof *x), *whole = by_alloc_array(n, sizeof *whole);
+    struct op_conv op = {.x = x,
+                         .ld = ld,
+                         .width = c->width,
+                         .w = w,
+                         .size = c->size,
+                         .act = c->act,
+                         .windows = windows};
+    world_floats(w, (size_t)c->size * c->width, 0.7f);
+    conv_run(b, &op, UINT32_MAX, 20);
+    memcpy(whole, x, n * sizeof *x);
+    for (uint32_t r = 0; r < ROWS; r++) {
+        for (uint32_t i = 0; i < c->width; i++)
+            assert_near((double)x[r * ld + i], conv_want(c, before, ld, w, r, i), 2e-6, 3, "conv");
+        assert_true(isnan(x[r * ld + c->width]));
+    }
+    static const uint32_t steps[] = {1, 3, 7};
+    for (size_t i = 0; i < BY_COUNTOF(steps); i++) {
+        memcpy(x, before, n * sizeof *x);
+        conv_run(b, &op, UINT32_MAX, steps[i]);
+        assert_same_bits(x, whole, n, "conv in steps");
+    }
+    memcpy(x, before, n * sizeof *x);
+    conv_run(b, &op, 1, 5);
+    assert_same_bits(x + 20 * ld, whole + 20 * ld, 20 * ld, "conv alone");
+    memcpy(x, before, n * sizeof *x);
+    conv_run(world.portable, &op, UINT32_MAX, 20);
+    assert_same_bits(x, whole, n, "conv in portable C");
+    by_free(before);
+    by_free(whole);
+    b->free(b, x);
+    b->free(b, w);
+    b->free(b, windows);
+}
+
+TEST(a_convolution_goes_on_where_its_window_ends) {
+    UNUSED_STATE;
+    static const struct conv_case cases[] = {{300, 4, ACT_SILU}, {17, 4, ACT_NONE},
+                                             {40, 1, ACT_SILU},  {5, 2, ACT_GELU},
+                                             {64, 3, ACT_RELU},  {33, BY_CONV_MAX, ACT_SILU}};
+    for (size_t i = 0; i < BY_COUNTOF(cases); i++)
+        check_conv(&cases[i]);
+}
+
+/* ---- the delta rule ---- */
+
+struct delta_case {
+    uint32_t n_k, n_v, k_dim, v_dim;
+    bool is_tiled;
+};
+
+struct scene {
+    const struct delta_case *c;
+    uint32_t ld, out_ld;
+    float *x, *decay, *dt, *states, *out;
+    struct norm norm;
+    struct op_delta op;
+};
+
+static void scene_new(struct scene *s, const struct delta_case *c) {
+    struct backend *b = world.b;
+    const uint32_t k = c->n_k * c->k_dim, v = c->n_v * c->v_dim;
+    *s = (struct scene){.c = c, .ld = 2 * k + 2 * v + 2 * c->n_v + 1, .out_ld = v + 2};
+    s->x = world_room(b, (size_t)ROWS * s->ld, 0);
+    s->out = world_room(b, (size_t)ROWS * s->out_ld, NAN);
+    s->decay = world_room(b, c->n_v, 0);
+    s->dt = world_room(b, c->n_v, 0);
+    s->states = world_room(b, SLOTS * c->n_v * backend_delta_floats(c->k_dim, c->v_dim), NAN);
+    s->norm = world_norm_new(NORM_RMS, c->v_dim, false);
+    world_floats(s->x, (size_t)ROWS * s->ld, 1);
+    world_floats(s->dt, c->n_v, 1);
+    for (uint32_t h = 0; h < c->n_v; h++)
+        s->decay[h] = -expf(world_float());
+    s->op = (struct op_delta){.x = s->x,
+                              .ld = s->ld,
+                              .k_col = k,
+                              .v_col = 2 * k,
+                              .z_col = 2 * k + v,
+                              .b_col = 2 * k + 2 * v,
+                              .a_col = 2 * k + 2 * v + c->n_v,
+                              .n_k_heads = c->n_k,
+                              .n_v_heads = c->n_v,
+                              .k_dim = c->k_dim,
+                              .v_dim = c->v_dim,
+                              .is_tiled = c->is_tiled,
+                              .decay = s->decay,
+                              .dt = s->dt,
+                              .norm = &s->norm,
+                              .states = s->states,
+                              .out = s->out,
+                              .out_ld = s->out_ld};
+}
+
+static void scene_free(struct scene *s) {
+    struct backend *b = world.b;
+    float *all[] = {s->x, s->decay, s->dt, s->states, s->out};
+    for (size_t i = 0; i < BY_COUNTOF(all); i++)
+        b->free(b, all[i]);
+    world_norm_free(&s->norm);
+}
+
+static void delta_run(struct backend *b, struct scene *s, uint32_t only, uint32_t step) {
+    for (uint32_t at = 0; at < 20; at += step) {
+        struct cut c = cut_of(only, at, BY_MIN(at + step, 20u));
+        s->op.seqs = c.seqs;
+        s->op.n_seqs = c.n;
+        RUN_OP(b, delta, &s->op);
+    }
+}
+
+/* One head's output of one row in double, S going on. */
+static void delta_row(const struct scene *s, const float *x, uint32_t h, double *state, float *o) {
+    const struct delta_case *c = s->c;
+    const uint32_t kh = c->is_tiled ? h % c->n_k : h / (c->n_v / c->n_k);
+    const float *q = x + kh * c->k_dim, *k = x + s->op.k_col + kh * c->k_dim,
+                *v = x + s->op.v_col + h * c->v_dim;
+    double qq = 1e-6, kk = 1e-6;
+    for (uint32_t i = 0; i < c->k_dim; i++) {
+        qq += (double)q[i] * (double)q[i];
+        kk += (double)k[i] * (double)k[i];
+    }
+    double rate = log1p(exp((double)x[s->op.a_col + h] + (double)s->dt[h])),
+           d = exp((double)s->decay[h] * rate), beta = 1 / (1 + exp(-(double)x[s->op.b_col + h]));
+    for (uint32_t j = 0; j < c->v_dim; j++) {
+        double m = 0, y = 0;
+        for (uint32_t i = 0; i < c->k_dim; i++)
+            m += d * state[i * c->v_dim + j] * (double)k[i] / sqrt(kk);
+        for (uint32_t i = 0; i < c->k_dim; i++) {
+            double *at = &state[i * c->v_dim + j];
+            *at = d * *at + (double)k[i] / sqrt(kk) * beta * ((double)v[j] - m);
+            y += *at * (double)q[i] / sqrt(qq * c->k_dim);
+        }
+        o[j] = (float)y;
+    }
+}
+
+static void check_rows(const struct scene *s) {
+    const struct delta_case *c = s->c;
+    double *state = by_alloc_array((size_t)c->k_dim * c->v_dim, sizeof *state);
+    float *o = by_alloc_array(c->v_dim, sizeof *o);
+    for (uint32_t h = 0; h < c->n_v; h++) {
+        for (uint32_t r = 0; r < ROWS; r++) {
+            if (r % 20 == 0) memset(state, 0, (size_t)c->k_dim * c->v_dim * sizeof *state);
+            delta_row(s, s->x + (size_t)r * s->ld, h, state, o);
+            for (uint32_t j = 0; j < c->v_dim; j++) {
+                double z = (double)s->x[r * s->ld + s->op.z_col + h * c->v_dim + j];
+                double want = world_norm_of(&s->norm, o, c->v_dim, j) * z / (1 + exp(-z));
+                assert_near((double)s->out[r * s->out_ld + h * c->v_dim + j], want, 2e-5, 3,
+                            "delta");
+            }
+        }
+    }
+    by_free(state);
+    by_free(o);
+}
+
+static void check_delta(const struct delta_case *c) {
+    struct scene s;
+    scene_new(&s, c);
+    const size_t n = (size_t)ROWS * s.out_ld;
+    delta_run(world.b, &s, UINT32_MAX, 20);
+    float *whole = by_memdup(s.out, n * sizeof *whole);
+    check_rows(&s);
+    static const uint32_t steps[] = {1, 3, 17};
+    for (size_t i = 0; i < BY_COUNTOF(steps); i++) {
+        memset(s.out, 0xff, n * sizeof *s.out);
+        delta_run(world.b, &s, UINT32_MAX, steps[i]);
+        for (uint32_t r = 0; r < ROWS; r++)
+            assert_same_bits(s.out + r * s.out_ld, whole + r * s.out_ld, s.out_ld - 2, "in steps");
+    }
+    memset(s.out, 0xff, n * sizeof *s.out);
+    delta_run(world.one, &s, 2, 4);
+    for (uint32_t r = 40; r < ROWS; r++)
+        assert_same_bits(s.out + r * s.out_ld, whole + r * s.out_ld, s.out_ld - 2, "alone");
+    delta_run(world.portable, &s, UINT32_MAX, 20);
+    for (uint32_t r = 0; r < ROWS; r++)
+        assert_same_bits(s.out + r * s.out_ld, whole + r * s.out_ld, s.out_ld - 2, "portable C");
+    by_free(whole);
+    scene_free(&s);
+}
+
+TEST(a_state_is_updated_row_after_row) {
+    UNUSED_STATE;
+    static const struct delta_case cases[] = {{2, 4, 16, 16, false},   {2, 6, 17, 24, true},
+                                              {1, 1, 128, 128, false}, {3, 3, 5, 40, false},
+                                              {1, 3, 8, 7, true},      {2, 2, 33, 64, false}};
+    for (size_t i = 0; i < BY_COUNTOF(cases); i++)
+        check_delta(&cases[i]);
+}
+
+/* ---- gates ---- */
+
+TEST(a_gate_may_weigh_each_column_by_its_own) {
+    UNUSED_STATE;
+    enum { N = 3, WIDTH = 37, LD = 90, COL = 41 };
+    struct backend *b = world.b;
+    float *x = world_room(b, N * LD, NAN), *gate = world_room(b, N * LD, NAN);
+    for (uint32_t r = 0; r < N; r++) {
+        world_floats(x + r * LD, WIDTH, 1);
+        world_floats(gate + r * LD + COL, WIDTH, 3);
+    }
+    float *before = by_memdup(x, N * LD * sizeof *x);
+    RUN_OP(b, gate,
+           (&(struct op_gate){.x = x,
+                              .ld = LD,
+                              .width = WIDTH,
+                              .gate = gate,
+                              .gate_ld = LD,
+                              .gate_col = COL,
+                              .is_by_column = true,
+                              .n = N}));
+    for (uint32_t r = 0; r < N; r++) {
+        for (uint32_t i = 0; i < WIDTH; i++)
+            assert_near((double)x[r * LD + i],
+                        (double)before[r * LD + i] / (1 + exp(-(double)gate[r * LD + COL + i])),
+                        1e-6, 1, "gate");
+        assert_true(isnan(x[r * LD + WIDTH]));
+    }
+    by_free(before);
+    b->free(b, x);
+    b->free(b, gate);
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        RUN(a_convolution_goes_on_where_its_window_ends),
+        RUN(a_state_is_updated_row_after_row),
+        RUN(a_gate_may_weigh_each_column_by_its_own),
+    };
+    return world_main(argc, argv, tests, BY_COUNTOF(tests));
+}
