@@ -120,10 +120,12 @@ struct op_linear_heads {
     uint32_t first, n;
 };
 
-/* y = norm(x), or y += scale * norm(x): final and post norms, standalone. norm NULL: y = or += scale * x. */
+/* y = scale * norm(x), or y += scale * norm(x): final and post norms, standalone. norm NULL: y = or += scale * x. */
 struct op_norm {
     const float *x;
     uint32_t x_ld, x_col, width;
+    /* so many times width columns, one after the other, each normed alone; 0: one */
+    uint32_t n_parts;
     const struct norm *norm;
     float *y;
     uint32_t y_ld, y_col;
@@ -181,8 +183,8 @@ struct op_kv_write {
     const struct rope_table *rope; /* NULL: none */
     bool is_interleaved;           /* pairs (2i, 2i+1), else (i, i + n_rot/2) */
     uint32_t q_rot_col, k_rot_col; /* first turned column within a head */
-    struct kv_shape kv;
-    void *pool;                  /* this layer's, from kv_new */
+    struct kv_shape kv; /* no heads: keys and values are another layer's, queries only are turned */
+    void *pool;         /* this layer's, from kv_new */
     const uint32_t *positions;   /* [rows] */
     const struct seq_rows *seqs; /* of the whole step */
     uint32_t n_seqs, first, n;   /* rows first … of the step; those outside are left alone */
@@ -249,6 +251,7 @@ struct op_gate {
     const float *gate;
     uint32_t gate_ld, gate_col;
     bool is_by_column; /* x's column i by the gate's column gate_col + i */
+    bool is_plain;     /* the gate as it is, without the sigmoid; by column (Gemma 4) */
     uint32_t first, n;
 };
 

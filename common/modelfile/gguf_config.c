@@ -86,13 +86,13 @@ static void put_vocab(struct writer *w) {
     by_buf_addf(&w->text, ",\"vocab_size\":%" PRIu64, BY_MIN(rows, (uint64_t)UINT32_MAX));
 }
 
-/* A classifier's: as many labels as its matrix has rows. */
-static void put_labels(struct writer *w) {
-    const struct by_tensor_info *t = by_gguf_find(w->g, BY_STR("cls.output.weight"));
+/* What only a tensor tells, by its rows: a classifier's labels. */
+static void put_rows(struct writer *w, const char *tensor, const char *json) {
+    const struct by_tensor_info *t = by_gguf_find(w->g, by_str_of(tensor));
     uint64_t rows, cols;
     if (!t) return;
     by_tensor_rows(t, &rows, &cols);
-    by_buf_addf(&w->text, ",\"num_labels\":%" PRIu64, BY_MIN(rows, (uint64_t)UINT32_MAX));
+    by_buf_addf(&w->text, ",\"%s\":%" PRIu64, json, BY_MIN(rows, (uint64_t)UINT32_MAX));
 }
 
 /* DeepSeek: a tenth of mscale_all_dim, which mscale equals in every model there is. */
@@ -108,6 +108,15 @@ static void put_mscale(struct writer *w) {
 
 static void put_rope(struct writer *w) {
     struct by_str kind = {0};
+    if (is_family(w, "gemma4")) { /* whose pairs that turn are in rope_freqs.weight */
+        by_buf_addz(&w->text,
+                    ",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"");
+        put_f64(w, "rope.freq_base", "rope_theta");
+        by_buf_addz(&w->text, "},\"sliding_attention\":{\"rope_type\":\"default\"");
+        put_f64(w, "rope.freq_base_swa", "rope_theta");
+        by_buf_addz(&w->text, "}}");
+        return;
+    }
     put_f64(w, "rope.freq_base", "rope_theta");
     if (!by_gguf_key(w->g, key_of(w, "rope.scaling.type"))) {
         put_i64(w, "rope.scaling.original_context_length", "original_max_position_embeddings");
@@ -128,6 +137,16 @@ static void put_rope(struct writer *w) {
     by_buf_addc(&w->text, '}');
 }
 
+/* Of a truth a layer; empty where it is none. */
+static void get_pattern(struct writer *w, struct by_gguf_array *out) {
+    static const char name[] = "attention.sliding_window_pattern";
+    const struct by_gguf_key *k = by_gguf_key(w->g, key_of(w, name));
+    if (w->rc || !k || k->type != BY_GGUF_ARRAY) return;
+    w->rc =
+        by_gguf_get_array(w->g, key_of(w, name),
+                          k->item_type == BY_GGUF_BOOL ? BY_GGUF_BOOL : BY_GGUF_I64, out, w->err);
+}
+
 /* Which layers have the window: every one but each n-th, as config.json may say, too, or a truth a layer. */
 static void put_windows(struct writer *w) {
     static const char name[] = "attention.sliding_window_pattern";
@@ -146,9 +165,7 @@ static void put_windows(struct writer *w) {
         put_i64(w, name, "sliding_window_pattern");
         return;
     }
-    w->rc =
-        by_gguf_get_array(w->g, key_of(w, name),
-                          k->item_type == BY_GGUF_BOOL ? BY_GGUF_BOOL : BY_GGUF_I64, &a, w->err);
+    get_pattern(w, &a);
     by_buf_addz(&w->text, ",\"layer_types\":[");
     for (uint64_t i = 0; !w->rc && i < a.n && i < BY_LAYERS_MAX; i++)
         by_buf_addf(&w->text, "%s\"%s\"", i ? "," : "",
@@ -175,6 +192,48 @@ static void put_delta(struct writer *w) {
         by_buf_addf(&w->text, "%s\"%s\"", i ? "," : "",
                     by_gguf_at_i64(&a, i) ? "linear_attention" : "full_attention");
     by_buf_addc(&w->text, ']');
+}
+
+/* A key of one number a layer, or of one for all. */
+static int64_t get_of_layer(struct writer *w, const char *name, uint64_t layer, int64_t otherwise) {
+    struct by_gguf_array a = {0};
+    const struct by_gguf_key *k = by_gguf_key(w->g, key_of(w, name));
+    if (w->rc || !k || k->type != BY_GGUF_ARRAY) return get_i64(w, name, otherwise);
+    w->rc = by_gguf_get_array(w->g, key_of(w, name), BY_GGUF_I64, &a, w->err);
+    return !w->rc && layer < a.n ? by_gguf_at_i64(&a, layer) : otherwise;
+}
+
+/* Gemma 4: the layers without a window, and those that share keys, have numbers of their own. */
+static void put_layer_shapes(struct writer *w) {
+    const uint64_t n = (uint64_t)get_i64(w, "block_count", 0);
+    struct by_gguf_array sliding = {0};
+    get_pattern(w, &sliding);
+    uint64_t windowed = 0, full = 0; /* the first ones: later ones may have no keys */
+    for (uint64_t i = w->rc ? 0 : sliding.n; i-- > 0;)
+        *(by_gguf_at_i64(&sliding, i) ? &windowed : &full) = i;
+    put_i64(w, "attention.key_length_swa", "head_dim");
+    by_buf_addf(&w->text, ",\"num_key_value_heads\":%" PRId64 ",\"per_layer_config\":{",
+                get_of_layer(w, "attention.head_count_kv", windowed, 0));
+    bool is_first = true;
+    for (uint64_t i = 0; !w->rc && i < sliding.n && i < BY_LAYERS_MAX; i++) {
+        if (by_gguf_at_i64(&sliding, i)) continue;
+        by_buf_addf(&w->text, "%s\"%" PRIu64 "\":{\"num_key_value_heads\":%" PRId64,
+                    is_first ? "" : ",", i, get_of_layer(w, "attention.head_count_kv", i, 0));
+        put_i64(w, "attention.key_length", "head_dim");
+        by_buf_addc(&w->text, '}');
+        is_first = false;
+    }
+    by_buf_addc(&w->text, '}');
+    char v[64];
+    snprintf(v, sizeof v, "blk.%u.attn_v.weight", (unsigned)full);
+    put_bool(w, "attention_k_eq_v", !has_tensor(w->g, v));
+    put_i64(w, "attention.shared_kv_layers", "num_kv_shared_layers");
+    put_bool(w, "use_double_wide_mlp",
+             n && get_of_layer(w, "feed_forward_length", n - 1, 0) !=
+                      get_of_layer(w, "feed_forward_length", 0, 0));
+    by_buf_addf(&w->text, ",\"hidden_size_per_layer_input\":%" PRId64,
+                get_i64(w, "embedding_length_per_layer_input", 0));
+    put_bool(w, "enable_moe_block", get_i64(w, "expert_count", 0) > 0);
 }
 
 static void put_special(struct writer *w, const char *key, const char *json) {
@@ -277,8 +336,12 @@ static void write_config(struct writer *w) {
     put_i64(w, "embedding_length", "hidden_size");
     put_i64(w, "feed_forward_length", "intermediate_size");
     put_i64(w, "attention.head_count", "num_attention_heads");
-    put_i64(w, "attention.head_count_kv", "num_key_value_heads");
-    if (!is_latent(w)) put_head_dim(w);
+    if (is_family(w, "gemma4")) {
+        put_layer_shapes(w);
+    } else {
+        put_i64(w, "attention.head_count_kv", "num_key_value_heads");
+        if (!is_latent(w)) put_head_dim(w);
+    }
     put_i64(w, "context_length", "max_position_embeddings");
     put_f64(w, "attention.layer_norm_rms_epsilon", "rms_norm_eps");
     put_f64(w, "attention.layer_norm_epsilon", "layer_norm_eps");
@@ -300,11 +363,13 @@ static void write_config(struct writer *w) {
     put_f64(w, "residual_scale", "residual_multiplier");
     put_f64(w, "attention.scale", "attention_multiplier");
     put_vocab(w);
-    put_labels(w);
+    put_rows(w, "cls.output.weight", "num_labels");
     put_rope(w);
     put_special(w, "tokenizer.ggml.bos_token_id", "bos_token_id");
     put_special(w, "tokenizer.ggml.padding_token_id", "pad_token_id");
     put_special(w, "tokenizer.ggml.eos_token_id", "eos_token_id");
+    if (is_family(w, "gemma4"))
+        put_rows(w, "per_layer_token_embd.weight", "vocab_size_per_layer_input");
     put_bool(w, "tie_word_embeddings", !has_tensor(w->g, "output.weight"));
     put_bool(w, "attention_bias",
              has_tensor(w->g, "blk.0.attn_q.bias") || has_tensor(w->g, "blk.0.attn_qkv.bias"));
@@ -339,6 +404,14 @@ static int read_factors(struct writer *w, struct by_model_info *m) {
     r->n_factors = r->n_rot / 2;
     return by_gguf_get_f64(w->g, key_of(w, "rope.scaling.attn_factor"), 0, 100,
                            &r->attention_factor, w->err);
+}
+
+static int read_local_turns(struct writer *w, struct by_model_info *m) {
+    int64_t n = m->rope.n_rot_local;
+    int rc = by_gguf_get_i64(w->g, key_of(w, "rope.dimension_count_swa"), 0, BY_HEAD_DIM_MAX, &n,
+                             w->err);
+    m->rope.n_rot_local = (uint32_t)n;
+    return rc;
 }
 
 /* DeepSeek V3 says so by a key; GLM-4.7 Flash, which is one by its experts, by its tensors alone. */
@@ -413,6 +486,7 @@ int by_gguf_config_read(struct by_model_info *out, const struct by_gguf *g, cons
         rc =
             by_gguf_get_i64(g, key_of(&w, "rope.dimension_count"), 2, BY_HEAD_DIM_MAX, &n_rot, err);
     if (out->rope.kind != BY_ROPE_NONE) out->rope.n_rot = (uint32_t)n_rot;
+    if (!rc) rc = read_local_turns(&w, out);
     if (!rc) rc = read_factors(&w, out);
     add_ends(g, out);
     return rc ? rc : by_model_info_finish(out, where, err);

@@ -2,6 +2,7 @@
 
 #include "common/base/file.h"
 #include "common/modelfile/config.h"
+#include "common/modelfile/layer_shapes.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -14,6 +15,10 @@ static bool is_family(const struct by_model_info *m, const char *name) {
 /* A key that the family does not know means nothing: it was left behind by another one. */
 static bool knows(const struct by_config *c, const char *key) {
     return !c->defaults || by_json_get(c->defaults, key);
+}
+
+static bool is_gemma4(const struct by_model_info *m) {
+    return is_family(m, "gemma4") || is_family(m, "gemma4_unified");
 }
 
 static void copy_str(char *to, size_t cap, struct by_str s) {
@@ -46,8 +51,7 @@ static void read_sizes(struct by_config *c, struct by_model_info *m,
 }
 
 static void read_act(struct by_config *c, struct by_model_info *m) {
-    bool is_late_gemma =
-        is_family(m, "gemma2") || is_family(m, "gemma3_text") || is_family(m, "vaultgemma");
+    bool is_late_gemma = c->defaults && by_json_get(c->defaults, "hidden_activation");
     struct by_str name = by_config_str(
         c, is_late_gemma ? "hidden_activation" : "hidden_act|activation_function|activation");
     if (!c->rc && name.n && !by_act_parse(name, &m->act)) {
@@ -74,8 +78,8 @@ static void read_flags(struct by_config *c, struct by_model_info *m) {
     m->has_mlp_bias = by_config_bool(c, "mlp_bias|use_bias|enable_bias|bias", false);
     m->has_qk_norm = !knows(c, "use_qk_norm") || by_config_bool(c, "use_qk_norm", true);
     m->is_parallel = by_config_bool(c, "use_parallel_residual|parallel_attn", false);
-    /* Gemma 3 has the key, too, and transformers does not look at it. */
-    if (!is_family(m, "gemma3_text"))
+    /* Later Gemmas have the key, too, and transformers does not look at it. */
+    if (!is_family(m, "gemma3_text") && !is_gemma4(m))
         m->attn_softcap = by_config_f64(c, "attn_logit_softcapping", 0);
     m->final_softcap = by_config_f64(c, "final_logit_softcapping", 0);
     m->embed_scale = by_config_f64(c, "embedding_multiplier", 1);
@@ -85,7 +89,7 @@ static void read_flags(struct by_config *c, struct by_model_info *m) {
     double divided = by_config_f64(c, "logits_scaling", 0);
     if (divided > 0) m->logit_scale = is_family(m, "hyperclovax") ? divided : 1 / divided;
     double scalar = by_config_f64(c, "query_pre_attn_scalar", 0);
-    if (scalar > 0) m->attn_scale = 1 / sqrt(scalar);
+    if (scalar > 0 && !is_gemma4(m)) m->attn_scale = 1 / sqrt(scalar);
     if (by_config_bool(c, "_embed_sqrt", false)) m->embed_scale = sqrt((double)m->hidden);
     if (is_family(m, "minicpm3")) read_depth_scales(c, m);
     m->pos_offset = by_config_u32(c, "_pos_offset", 0);
@@ -101,13 +105,10 @@ static enum by_rope_kind rope_kind(struct by_config *c, struct by_str name) {
     static const struct {
         const char *name;
         enum by_rope_kind kind;
-    } kinds[] = {{"default", BY_ROPE_PLAIN},
-                 {"linear", BY_ROPE_LINEAR},
-                 {"llama3", BY_ROPE_LLAMA3},
-                 {"yarn", BY_ROPE_YARN},
-                 {"longrope", BY_ROPE_LONGROPE},
-                 {"su", BY_ROPE_LONGROPE},
-                 {"dynamic", BY_ROPE_DYNAMIC},
+    } kinds[] = {{"default", BY_ROPE_PLAIN},     {"linear", BY_ROPE_LINEAR},
+                 {"llama3", BY_ROPE_LLAMA3},     {"yarn", BY_ROPE_YARN},
+                 {"longrope", BY_ROPE_LONGROPE}, {"su", BY_ROPE_LONGROPE},
+                 {"dynamic", BY_ROPE_DYNAMIC},   {"proportional", BY_ROPE_FACTORS},
                  {"mrope", BY_ROPE_PLAIN}}; /* a text's three positions are one */
     for (size_t i = 0; i < BY_COUNTOF(kinds); i++) {
         if (by_str_eqz(name, kinds[i].name)) return kinds[i].kind;
@@ -184,6 +185,7 @@ static void read_scaling(struct by_config *c, struct by_model_info *m,
 /* transformers 5 puts all of rope into rope_parameters, for some families one object a kind of layer. */
 static const struct by_json *rope_object(struct by_config *c, struct by_model_info *m) {
     const struct by_json *p = by_config_find(c, "rope_parameters|rope_scaling");
+    if (!p && is_gemma4(m)) p = by_json_get(c->defaults, "rope_parameters"); /* null */
     if (!p) return NULL;
     const struct by_json *full = by_json_get(p, "full_attention"),
                          *local = by_json_get(p, "sliding_attention");
@@ -226,8 +228,13 @@ static void read_rope(struct by_config *c, struct by_model_info *m,
     }
     if (!rope->theta_local && by_config_bool(c, "_local_unscaled", false))
         rope->theta_local = rope->theta;
-    uint32_t room = m->mla.kv_rank ? m->mla.rope_dim : m->head_dim;
-    rope->n_rot = part < 1 && part > 0 ? (uint32_t)((double)room * part) : room;
+    uint32_t room = m->mla.kv_rank     ? m->mla.rope_dim
+                    : m->full_head_dim ? m->full_head_dim
+                                       : m->head_dim;
+    bool is_partial = part < 1 && part > 0 && !is_gemma4(m);
+    rope->n_rot = is_partial ? (uint32_t)((double)room * part) : room;
+    if (is_gemma4(m)) rope->n_rot_local = m->head_dim;
+    if (rope->kind == BY_ROPE_FACTORS) by_layer_shapes_fill_proportional(rope, part);
     /* longrope's factor is how much longer the context became; the file gives it by the two lengths. */
     if (rope->kind == BY_ROPE_LONGROPE && rope->factor <= 1 && rope->original_context)
         rope->factor = BY_MAX(1.0, (double)m->context / (double)rope->original_context);
@@ -501,9 +508,10 @@ static void read_all(struct by_config *c, struct by_model_info *m, const struct 
     read_flags(c, m);
     read_mla(c, m);
     read_delta(c, m);
-    read_rope(c, m, family);
     read_no_rope(c, m);
     read_windows(c, m);
+    by_layer_shapes_read(c, m);
+    read_rope(c, m, family);
     read_rope_in_windows(c, m);
     read_moe(c, m);
     read_quant(c, m);

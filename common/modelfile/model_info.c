@@ -4,6 +4,14 @@
 #include <math.h>
 #include <string.h>
 
+#define GEMMA4_DEFAULTS \
+    "\"rms_norm_eps\":1e-6,\"num_key_value_heads\":4,\"head_dim\":256,\"global_head_dim\":512," \
+    "\"hidden_activation\":\"gelu_pytorch_tanh\",\"_embed_sqrt\":true,\"attention_multiplier\":1," \
+    "\"sliding_window_pattern\":6,\"rope_parameters\":{\"full_attention\":{\"rope_type\":" \
+    "\"proportional\",\"partial_rotary_factor\":0.25,\"rope_theta\":1000000}," \
+    "\"sliding_attention\":{\"rope_type\":\"default\",\"rope_theta\":10000}}," \
+    "\"tie_word_embeddings\":true"
+
 /* What transformers assumes for a key that config.json leaves out, as far as it decides a result. Keys with a leading
  * underscore are ours: facts that no file writes down. */
 static const struct by_family families[] = {
@@ -100,6 +108,11 @@ static const struct by_family families[] = {
      "\"num_key_value_heads\":4,\"head_dim\":256,\"hidden_activation\":\"gelu_pytorch_tanh\","
      "\"_embed_sqrt\":true,\"sliding_window\":4096,\"sliding_window_pattern\":6,"
      "\"query_pre_attn_scalar\":256,\"tie_word_embeddings\":true}"},
+    {"gemma4", "gemma4", false, false, 2304, 9216, 30, 8, 262144, 131072,
+     "{\"sliding_window\":512,\"hidden_size_per_layer_input\":256,"
+     "\"vocab_size_per_layer_input\":262144," GEMMA4_DEFAULTS "}"},
+    {"gemma4_unified", NULL, false, false, 2304, 9216, 30, 8, 262144, 262144,
+     "{\"sliding_window\":1024," GEMMA4_DEFAULTS "}"},
     {"helium", NULL, true, true, 2560, 7040, 24, 20, 48000, 4096,
      "{\"rms_norm_eps\":1e-8,\"rope_theta\":100000,\"num_key_value_heads\":20,\"head_dim\":128,"
      "\"tie_word_embeddings\":false}"},
@@ -363,6 +376,27 @@ uint32_t by_model_info_n_keyed(const struct by_model_info *m) {
     return n;
 }
 
+uint32_t by_model_info_kv_layer(const struct by_model_info *m, uint32_t layer) {
+    const uint32_t n_own = m->n_layers - m->n_kv_shared;
+    if (layer < n_own) return layer;
+    for (uint32_t i = n_own; i-- > 0;) {
+        if (!((m->layer_flags[i] ^ m->layer_flags[layer]) & BY_LAYER_SLIDING)) return i;
+    }
+    return UINT32_MAX;
+}
+
+static int check_shared(const struct by_model_info *m, const char *where, struct by_err *err) {
+    for (uint32_t i = 0; i < m->n_layers; i++) {
+        if (m->n_kv_shared <= m->n_layers && by_model_info_kv_layer(m, i) != UINT32_MAX) continue;
+        return by_fail(
+            err, BY_EINVAL,
+            "%s: the last %u of %u layers have no keys of their own, and none of the kind of "
+            "layer %u before them has",
+            where, m->n_kv_shared, m->n_layers, i);
+    }
+    return 0;
+}
+
 static int check_sizes(const struct by_model_info *m, const char *where, struct by_err *err) {
     const struct {
         const char *name;
@@ -373,6 +407,8 @@ static int check_sizes(const struct by_model_info *m, const char *where, struct 
         {"number of attention heads", m->n_heads, BY_HEADS_MAX},
         {"number of key-value heads", m->n_kv_heads, BY_HEADS_MAX},
         {"head size", m->head_dim, BY_HEAD_DIM_MAX},
+        {"number of key-value heads of full layers", m->full_kv_heads, BY_HEADS_MAX},
+        {"head size of full layers", m->full_head_dim, BY_HEAD_DIM_MAX},
         {"feed-forward size", m->moe.n_experts ? m->moe.ffn : m->ffn, BY_FFN_MAX},
         {"vocabulary size", m->vocab, BY_VOCAB_MAX},
     };
@@ -381,10 +417,18 @@ static int check_sizes(const struct by_model_info *m, const char *where, struct 
         return by_fail(err, BY_EINVAL, "%s: the %s is %" PRIu64 "; 1 to %" PRIu64 " is possible",
                        where, sizes[i].name, sizes[i].value, sizes[i].max);
     }
-    if (m->n_heads % m->n_kv_heads != 0) {
+    const uint32_t kv_heads[] = {m->n_kv_heads, m->full_kv_heads};
+    for (size_t i = 0; i < BY_COUNTOF(kv_heads); i++) {
+        if (m->n_heads % kv_heads[i] == 0) continue;
         return by_fail(err, BY_EINVAL, "%s: %u attention heads cannot share %u key-value heads",
-                       where, m->n_heads, m->n_kv_heads);
+                       where, m->n_heads, kv_heads[i]);
     }
+    if (m->shared_ffn > BY_FFN_MAX || (uint64_t)m->per_layer * m->n_layers > BY_FFN_MAX)
+        return by_fail(
+            err, BY_EINVAL,
+            "%s: a feed-forward of %u, or %u numbers beside the embedding for each of %u "
+            "layers; %d in all are possible",
+            where, m->shared_ffn, m->per_layer, m->n_layers, BY_FFN_MAX);
     return 0;
 }
 
@@ -438,13 +482,17 @@ static int check_delta(const struct by_delta_info *x, const char *where, struct 
 
 static int check_rope(const struct by_model_info *m, const char *where, struct by_err *err) {
     const struct by_rope *r = &m->rope;
-    uint32_t room = m->mla.kv_rank ? m->mla.rope_dim : m->head_dim;
     if (r->kind == BY_ROPE_NONE) return 0;
-    if (r->n_rot == 0 || r->n_rot % 2 != 0 || r->n_rot > room) {
+    const struct {
+        uint32_t n_rot, room;
+    } turns[] = {{r->n_rot, m->mla.kv_rank ? m->mla.rope_dim : m->full_head_dim},
+                 {r->n_rot_local, m->head_dim}};
+    for (size_t i = 0; i < (r->theta_local > 0 ? 2u : 1u); i++) {
+        if (turns[i].n_rot && turns[i].n_rot % 2 == 0 && turns[i].n_rot <= turns[i].room) continue;
         return by_fail(err, BY_EUNSUPPORTED,
                        "%s: rope over %u dimensions of a head of %u; an even number up to the head "
                        "is needed",
-                       where, r->n_rot, room);
+                       where, turns[i].n_rot, turns[i].room);
     }
     if (!(r->theta >= 1 && r->theta <= 1e15) || !(r->theta_local == 0 || r->theta_local >= 1)) {
         return by_fail(err, BY_EINVAL, "%s: rope base %g (local %g); at least 1 is needed", where,
@@ -485,9 +533,10 @@ static double yarn_mscale(double factor, double m) {
 /* The formulas of transformers' modeling_rope_utils. */
 static void fill_rope(struct by_model_info *m) {
     struct by_rope *r = &m->rope;
-    uint32_t room = m->mla.kv_rank ? m->mla.rope_dim : m->head_dim;
+    uint32_t room = m->mla.kv_rank ? m->mla.rope_dim : m->full_head_dim;
     if (r->kind == BY_ROPE_NONE) return;
     if (r->n_rot == 0) r->n_rot = room;
+    if (r->n_rot_local == 0) r->n_rot_local = BY_MIN(r->n_rot, m->head_dim);
     if (r->attention_factor != 0) return;
     r->attention_factor = 1;
     if (r->kind == BY_ROPE_YARN) {
@@ -505,6 +554,8 @@ static void fill_attention(struct by_model_info *m) {
     if (m->mla.kv_rank && m->mla.nope_dim <= BY_HEAD_DIM_MAX && m->mla.rope_dim <= BY_HEAD_DIM_MAX)
         m->head_dim = m->mla.nope_dim + m->mla.rope_dim;
     if (m->head_dim == 0 && m->n_heads) m->head_dim = m->hidden / m->n_heads;
+    if (m->full_kv_heads == 0) m->full_kv_heads = m->n_kv_heads;
+    if (m->full_head_dim == 0) m->full_head_dim = m->head_dim;
     if (m->attn_scale != 0 || m->head_dim == 0) return;
     m->attn_scale = 1 / sqrt((double)m->head_dim);
     if (m->mla.kv_rank && m->rope.kind == BY_ROPE_YARN && m->rope.mscale_all != 0) {
@@ -538,6 +589,7 @@ int by_model_info_finish(struct by_model_info *m, const char *where, struct by_e
     fill_rope(m);
     if (m->moe.n_experts && m->moe.ffn == 0) m->moe.ffn = m->ffn;
     int rc = check_sizes(m, where, err);
+    if (!rc) rc = check_shared(m, where, err);
     if (!rc) rc = check_moe(&m->moe, where, err);
     if (!rc) rc = check_mla(&m->mla, where, err);
     if (!rc) rc = check_delta(&m->delta, where, err);

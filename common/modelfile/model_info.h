@@ -48,7 +48,9 @@ enum by_rope_kind {
     BY_ROPE_LLAMA3, /* factor, low_freq, high_freq, original_context */
     BY_ROPE_YARN,   /* factor, beta_*, original_context, attention_factor, mscale*, is_truncated */
     BY_ROPE_LONGROPE, /* short_factors up to original_context, then long_factors; attention_factor */
-    BY_ROPE_FACTORS, /* GGUF's rope_freqs.weight: long_factors divide the frequencies (llama3, worked out) */
+    /* long_factors divide the frequencies: GGUF's rope_freqs.weight (llama3, worked out); "proportional", where
+     * 1e30 is a pair that does not turn */
+    BY_ROPE_FACTORS,
     BY_ROPE_DYNAMIC, /* NTK by sequence length: named here so that it can be refused */
 };
 
@@ -61,6 +63,7 @@ struct by_rope {
     double theta;
     /* of sliding-window layers, which then ignore the scaling; 0: the same as the others */
     double theta_local;
+    uint32_t n_rot_local; /* dimensions that turn there, where theta_local is not 0 */
     double factor;
     double low_freq, high_freq;
     double beta_fast, beta_slow;
@@ -149,7 +152,8 @@ struct by_model_info {
     bool has_custom_code; /* auto_map: the folder brings its own Python */
 
     uint32_t n_layers, hidden, n_heads, n_kv_heads, head_dim;
-    uint32_t ffn;     /* of a dense layer */
+    uint32_t full_kv_heads, full_head_dim; /* of layers without a window, where others have one */
+    uint32_t ffn;                          /* of a dense layer */
     uint32_t vocab;   /* rows of the embedding; may be more than the tokenizer has */
     uint32_t context; /* max_position_embeddings; 0: not given */
     enum by_act act;
@@ -171,6 +175,12 @@ struct by_model_info {
     double query_growth;
     uint32_t query_growth_every;
     double embed_scale, residual_scale, logit_scale; /* 1: none */
+
+    /* The last layers, which attend to the keys and values of the last one of their kind before them. */
+    uint32_t n_kv_shared;
+    uint32_t shared_ffn; /* of a dense layer among them; 0: as the others */
+    bool k_is_v;         /* values of layers without a window are what their keys are made of */
+    uint32_t per_layer;  /* numbers that each layer has of a token beside its embedding; 0: none */
 
     struct by_moe_info moe;
     struct by_mla_info mla;
@@ -194,6 +204,8 @@ BY_MUST_USE int by_model_info_finish(struct by_model_info *m, const char *where,
                                      struct by_err *err);
 /* Layers whose tokens have keys and values. */
 uint32_t by_model_info_n_keyed(const struct by_model_info *m);
+/* Whose keys and values a layer attends to: its own, or those of one before it; UINT32_MAX: there is none. */
+uint32_t by_model_info_kv_layer(const struct by_model_info *m, uint32_t layer);
 /* once each; out of range is ignored */
 void by_model_info_add_eos(struct by_model_info *m, int64_t id);
 /* transformers' activation name; false for one we do not know. */

@@ -3,10 +3,10 @@
 #include <string.h>
 
 /* Switches of config.json that change how a family computes, in ways that are left to transformers. */
-enum test { IS_TRUE, IS_FALSE, DIFFERS };
+enum test { IS_TRUE, IS_FALSE, DIFFERS, IS_ALL };
 static const struct {
     const char *family, *key;
-    /* refused when the key is there and true, false, or another number than `number` (0: hidden size) */
+    /* refused when the key is there and true, false, another number than `number` (0: hidden size), or "all" */
     enum test test;
     double number;
     const char *why;
@@ -27,6 +27,8 @@ static const struct {
     {"gemma2", "use_bidirectional_attention", IS_TRUE, 0, "attention in both directions"},
     {"gemma3_text", "use_bidirectional_attention", IS_TRUE, 0,
      "attention in both directions (EmbeddingGemma)"},
+    {"gemma4", "use_bidirectional_attention", IS_ALL, 0, "attention in both directions"},
+    {"gemma4_unified", "use_bidirectional_attention", IS_ALL, 0, "attention in both directions"},
     {"opt", "do_layer_norm_before", IS_FALSE, 0, "norms behind the layers (OPT-350m)"},
     {"opt", "word_embed_proj_dim", DIFFERS, 0,
      "an embedding of another width than the layers (OPT-350m)"},
@@ -52,8 +54,9 @@ static int check_switches(const struct by_model_info *m, const struct by_json *c
         double number = refused[i].number != 0 ? refused[i].number : (double)m->hidden;
         bool is_bool = by_json_type(v) == BY_JSON_BOOL,
              is_number = by_json_type(v) == BY_JSON_NUMBER;
-        bool hit = refused[i].test == DIFFERS
-                       ? is_number && by_json_f64(v) != number
+        bool hit = refused[i].test == DIFFERS ? is_number && by_json_f64(v) != number
+                   : refused[i].test == IS_ALL
+                       ? by_str_eqz(by_json_str(v), "all")
                        : is_bool && by_json_bool(v) == (refused[i].test == IS_TRUE);
         if (hit)
             return by_fail(err, BY_EUNSUPPORTED, "%s: %s is not supported natively", refused[i].key,
@@ -90,9 +93,16 @@ int by_native_check(const struct by_model_info *m, const struct by_json *config,
 }
 
 uint64_t by_native_kv_bytes(const struct by_model_info *m, uint32_t number_bytes) {
-    uint64_t a_layer = m->mla.kv_rank ? (uint64_t)m->mla.kv_rank + m->mla.rope_dim
-                                      : 2 * (uint64_t)m->n_kv_heads * m->head_dim;
-    return a_layer * by_model_info_n_keyed(m) * number_bytes;
+    uint64_t n = 0;
+    if (m->mla.kv_rank)
+        return ((uint64_t)m->mla.kv_rank + m->mla.rope_dim) * m->n_layers * number_bytes;
+    for (uint32_t i = 0; i < m->n_layers; i++) {
+        bool is_full = !(m->layer_flags[i] & BY_LAYER_SLIDING);
+        if (m->layer_flags[i] & BY_LAYER_DELTA || by_model_info_kv_layer(m, i) != i) continue;
+        n += is_full ? 2 * (uint64_t)m->full_kv_heads * m->full_head_dim
+                     : 2 * (uint64_t)m->n_kv_heads * m->head_dim;
+    }
+    return n * number_bytes;
 }
 
 uint64_t by_native_state_bytes(const struct by_model_info *m) {

@@ -22,8 +22,11 @@ void cpu_norm(struct lane *l, const struct op_norm *o) {
     struct cpu_share share = cpu_share(l, o->n);
     for (uint32_t i = cpu_share_next(&share); i != UINT32_MAX; i = cpu_share_next(&share)) {
         size_t r = o->first + i;
-        l->cpu->k->norm(o->norm, o->x + r * o->x_ld + o->x_col, o->width,
-                        o->y + r * o->y_ld + o->y_col, o->is_add, o->scale);
+        const float *x = o->x + r * o->x_ld + o->x_col;
+        float *y = o->y + r * o->y_ld + o->y_col;
+        for (uint32_t k = 0; k < BY_MAX(o->n_parts, 1u); k++)
+            l->cpu->k->norm(o->norm, x + (size_t)k * o->width, o->width, y + (size_t)k * o->width,
+                            o->is_add, o->scale);
     }
     cpu_meet(l);
 }
@@ -34,10 +37,14 @@ void cpu_gate(struct lane *l, const struct op_gate *o) {
         size_t r = o->first + i;
         float *x = o->x + r * o->ld;
         const float *gate = o->gate + r * o->gate_ld + o->gate_col;
-        if (o->is_by_column)
+        if (o->is_plain) {
+            for (uint32_t k = 0; k < o->width; k++)
+                x[k] *= gate[k];
+        } else if (o->is_by_column) {
             l->cpu->k->gate(x, gate, o->width);
-        else
+        } else {
             l->cpu->k->scale(x, o->width, l->cpu->k->sigmoid(*gate));
+        }
     }
     cpu_meet(l);
 }

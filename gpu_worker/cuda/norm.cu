@@ -1,5 +1,6 @@
 /* y = norm(x), y += scale * norm(x), y = scale * x and y += scale * x: residual sums and norms in one pass; and rows times
- * the sigmoid of a number. One block a row; the row is read twice, the second time out of the cache.
+ * the sigmoid of a number, or number by number. One block a row (of a norm in parts: a part); the row is read twice, the second
+ * time out of the cache.
  * Slow twins: cpu_norm, cpu_gate. */
 #include "gpu_worker/cuda/norm.cuh"
 
@@ -24,9 +25,9 @@ static __global__ void __launch_bounds__(THREADS_MAX) norm_kernel(const struct n
     if (a.has_norm && 32 * threadIdx.x < a.width)
         prefetch((const uint8_t *)(a.w + 32 * threadIdx.x));
     begin();
-    size_t r = a.first + blockIdx.x;
-    const float *x = a.x + r * a.x_ld + a.x_col;
-    float *y = a.y + r * a.y_ld + a.y_col;
+    size_t r = a.first + blockIdx.x, part = (size_t)blockIdx.y * a.width;
+    const float *x = a.x + r * a.x_ld + a.x_col + part;
+    float *y = a.y + r * a.y_ld + a.y_col + part;
     struct moments m = {0, 1};
     if (a.has_norm) m = moments_of(x, a.width, a.is_layer, a.eps, room);
     for (uint32_t i = threadIdx.x; i < a.width; i += blockDim.x) {
@@ -49,22 +50,26 @@ extern "C" void cuda_norm(struct lane *l, const struct op_norm *o) {
     }
     a.y = o->y, a.y_ld = o->y_ld, a.y_col = o->y_col, a.first = o->first;
     a.is_add = o->is_add, a.scale = o->scale;
-    LAUNCH(l->cuda, norm_kernel, a, GRID(o->n, 1, 1), threads_for(o->width), 33 * sizeof(float));
+    LAUNCH(l->cuda, norm_kernel, a, GRID(o->n, BY_MAX(o->n_parts, 1u), 1), threads_for(o->width),
+           33 * sizeof(float));
 }
 
 struct gate_args {
     float *x;
     uint32_t ld, width;
-    const float *gate;
+    const float *gate; /* column 0 */
     uint32_t gate_ld, first;
+    bool is_by_column, is_plain;
 };
 
 static __global__ void __launch_bounds__(THREADS_MAX) gate_kernel(const struct gate_args a) {
     begin();
     size_t r = a.first + blockIdx.x;
-    float s = sigmoid(a.gate[r * a.gate_ld]);
-    for (uint32_t i = threadIdx.x; i < a.width; i += blockDim.x)
-        a.x[r * a.ld + i] *= s;
+    const float *gate = a.gate + r * a.gate_ld;
+    for (uint32_t i = threadIdx.x; i < a.width; i += blockDim.x) {
+        float g = gate[a.is_by_column ? i : 0];
+        a.x[r * a.ld + i] *= a.is_plain ? g : sigmoid(g);
+    }
 }
 
 extern "C" void cuda_gate(struct lane *l, const struct op_gate *o) {
@@ -72,6 +77,7 @@ extern "C" void cuda_gate(struct lane *l, const struct op_gate *o) {
     if (!o->n) return;
     memset(&a, 0, sizeof a);
     a.x = o->x, a.ld = o->ld, a.width = o->width;
-    a.gate = o->gate, a.gate_ld = o->gate_ld, a.first = o->first;
+    a.gate = o->gate + o->gate_col, a.gate_ld = o->gate_ld, a.first = o->first;
+    a.is_by_column = o->is_by_column, a.is_plain = o->is_plain;
     LAUNCH(l->cuda, gate_kernel, a, GRID(o->n, 1, 1), threads_for(o->width), 0);
 }

@@ -23,6 +23,9 @@ enum role {
     ROLE_POSITIONS,
     ROLE_TYPES,
     ROLE_EMBED_NORM,
+    ROLE_TOKEN_LAYERS, /* what each layer adds of a token: [vocab, n_layers * per_layer] … */
+    ROLE_TOKEN_LAYERS_PROJ, /* … and of its embedding: hidden -> n_layers * per_layer, normed by layer */
+    ROLE_TOKEN_LAYERS_NORM,
     ROLE_FINAL_NORM,
     ROLE_OUTPUT,
     ROLE_POOLER, /* BERT: dense layer of the first token's row … */
@@ -43,6 +46,10 @@ enum role {
     ROLE_GATE_UP, /* both in one tensor */
     ROLE_DOWN,
     ROLE_POST_FFN_NORM,
+    ROLE_TOKEN_GATE, /* hidden -> per_layer, times what the layer has of the token, -> hidden, normed, added */
+    ROLE_TOKEN_OUT,
+    ROLE_POST_TOKEN_NORM,
+    ROLE_LAYER_SCALE, /* a number that x is multiplied by, last of all */
     ROLE_ROUTER,
     ROLE_ROUTER_BIAS, /* for the choice only */
     ROLE_EXPERT_GATE, /* a tensor an expert, or one [n_experts, …] */
@@ -101,6 +108,7 @@ struct arch {
     bool is_post_ln;            /* the post norms take x + f(x) and give the new x (BERT) */
     bool qk_whole;              /* q and k norms go over all heads at once */
     bool qk_norm_is_last;       /* q and k are normed after they have turned */
+    bool has_v_norm;            /* each head of v is normed, without weights */
     bool is_encoder;            /* every token sees every other; no output matrix */
     bool ffn_norm_is_attn_norm; /* parallel families with one norm for both */
     struct layout layout;

@@ -1,7 +1,8 @@
 #include "gpu_worker/models/family.h"
 
 /* Norm weights are stored less 1, the embedding is scaled by sqrt(hidden). From Gemma 2 on a norm stands on both sides of
- * attention and feed-forward; Gemma 2 caps its logits, Gemma 3 norms q and k. */
+ * attention and feed-forward; Gemma 2 caps its logits, Gemma 3 norms q and k. Gemma 4 stores norm weights as they are, norms
+ * values, too, and its small ones have a second embedding for each layer. */
 const struct family family_gemma = {.name = "gemma", .layout = {.norm_less_one = true}};
 
 const struct family family_gemma2 = {
@@ -25,4 +26,31 @@ const struct family family_gemma3_text = {
               {ROLE_POST_FFN_NORM, "post_feedforward_layernorm"},
               {ROLE_Q_NORM, "self_attn.q_norm"},
               {ROLE_K_NORM, "self_attn.k_norm"}},
+};
+
+const struct family family_gemma4 = {
+    .name = "gemma4",
+    .has_v_norm = true,
+    .names = {{ROLE_POST_ATTN_NORM, "post_attention_layernorm"},
+              {ROLE_FFN_NORM, "pre_feedforward_layernorm"},
+              {ROLE_POST_FFN_NORM, "post_feedforward_layernorm"},
+              {ROLE_Q_NORM, "self_attn.q_norm"},
+              {ROLE_K_NORM, "self_attn.k_norm"},
+              {ROLE_LAYER_SCALE, "layer_scalar"},
+              {ROLE_TOKEN_LAYERS, "model.embed_tokens_per_layer"},
+              {ROLE_TOKEN_LAYERS_PROJ, "model.per_layer_model_projection"},
+              {ROLE_TOKEN_LAYERS_NORM, "model.per_layer_projection_norm"},
+              {ROLE_TOKEN_GATE, "per_layer_input_gate"},
+              {ROLE_TOKEN_OUT, "per_layer_projection"},
+              {ROLE_POST_TOKEN_NORM, "post_per_layer_input_norm"}},
+};
+const struct family family_gemma4_unified = {
+    .name = "gemma4_unified",
+    .has_v_norm = true,
+    .names = {{ROLE_POST_ATTN_NORM, "post_attention_layernorm"},
+              {ROLE_FFN_NORM, "pre_feedforward_layernorm"},
+              {ROLE_POST_FFN_NORM, "post_feedforward_layernorm"},
+              {ROLE_Q_NORM, "self_attn.q_norm"},
+              {ROLE_K_NORM, "self_attn.k_norm"},
+              {ROLE_LAYER_SCALE, "layer_scalar"}},
 };

@@ -95,30 +95,41 @@ static int by_address(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-/* Layers that guess further tokens lie behind the last one (DeepSeek V3, GLM). */
-static bool is_beyond(const struct decoder *d, struct by_str name) {
+/* UINT32_MAX: of no layer. */
+static uint32_t layer_of(struct by_str name) {
     static const char *const stems[] = {"layers.", "blk."};
     for (size_t i = 0; i < BY_COUNTOF(stems); i++) {
         size_t at = by_str_find(name, by_str_of(stems[i]), 0);
         if (at == SIZE_MAX) continue;
-        uint64_t layer = 0;
+        uint32_t layer = 0;
         for (at += strlen(stems[i]);
              at < name.n && name.p[at] >= '0' && name.p[at] <= '9' && layer <= BY_LAYERS_MAX; at++)
-            layer = 10 * layer + (uint64_t)(name.p[at] - '0');
-        return layer >= d->info.n_layers;
+            layer = 10 * layer + (uint32_t)(name.p[at] - '0');
+        return layer;
     }
-    return false;
+    return UINT32_MAX;
+}
+
+/* Layers that guess further tokens lie behind the last one (DeepSeek V3, GLM); and layers that attend to another one's keys
+ * may have what would make some of their own (Gemma 4). */
+static bool is_left_out(const struct decoder *d, struct by_str name) {
+    static const char *const keys[] = {"k_proj", "v_proj", "k_norm", "attn_k", "attn_v"};
+    const uint32_t layer = layer_of(name), n_own = d->info.n_layers - d->info.n_kv_shared;
+    for (size_t i = 0; i < BY_COUNTOF(keys) && layer != UINT32_MAX && layer >= n_own; i++)
+        if (by_str_find(name, by_str_of(keys[i]), 0) != SIZE_MAX) return true;
+    return layer != UINT32_MAX && layer >= d->info.n_layers;
 }
 
 /* Tensors that repeat what the config says, or belong to parts that are left out on purpose. */
 static bool may_be_unused(const struct decoder *d, struct by_str name) {
     static const char *const parts[] = {
-        "rotary_emb",   "inv_freq", "rope_f",      "attn.bias", "masked_bias", "attention.bias",
-        "position_ids", "vision",   "multi_modal", "pooler",    "_scale",      "mtp"};
+        "rotary_emb",     "inv_freq",     "rope_f", "attn.bias",   "masked_bias",
+        "attention.bias", "position_ids", "vision", "multi_modal", "pooler",
+        "_scale",         "mtp",          "audio"};
     for (size_t i = 0; i < BY_COUNTOF(parts); i++) {
         if (by_str_find(name, by_str_of(parts[i]), 0) != SIZE_MAX) return true;
     }
-    if (is_beyond(d, name)) return true;
+    if (is_left_out(d, name)) return true;
     return d->info.is_tied &&
            (by_str_eqz(name, "lm_head.weight") || by_str_eqz(name, "output.weight"));
 }

@@ -6,9 +6,45 @@
 #include "gpu_worker/models/moe.h"
 #include "gpu_worker/models/shared_prefix.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- one layer, for the rows in hand ---- */
+
+/* What each layer adds of a token: of the token itself, and of its embedding. */
+static void embed_layers(const struct pass *p) {
+    const struct decoder *d = p->d;
+    const double half = sqrt(0.5);
+    d->b->embed(p->lane,
+                &(struct op_embed){.table = d->token_layers,
+                                   .ids = p->s->ids,
+                                   .last = p->s->last,
+                                   .scale = (float)(sqrt((double)d->info.per_layer) * half),
+                                   .out = d->token.p,
+                                   .ld = d->token.ld,
+                                   .first = p->first,
+                                   .n = p->n});
+    d->b->linear(p->lane, &(struct op_linear){.is_fine = d->is_fine,
+                                              .w = d->token_layers_proj,
+                                              .x = d->x.p,
+                                              .x_ld = d->x.ld,
+                                              .y = d->ffn.p,
+                                              .y_ld = d->ffn.ld,
+                                              .scale = (float)(1 / sqrt((double)d->info.hidden)),
+                                              .first = p->first,
+                                              .n = p->n});
+    d->b->norm(p->lane, &(struct op_norm){.x = d->ffn.p,
+                                          .x_ld = d->ffn.ld,
+                                          .width = d->info.per_layer,
+                                          .n_parts = d->info.n_layers,
+                                          .norm = &d->token_layers_norm,
+                                          .y = d->token.p,
+                                          .y_ld = d->token.ld,
+                                          .is_add = true,
+                                          .scale = (float)half,
+                                          .first = p->first,
+                                          .n = p->n});
+}
 
 static void embed(const struct pass *p) {
     const struct decoder *d = p->d;
@@ -25,6 +61,7 @@ static void embed(const struct pass *p) {
                                             .ld = d->x.ld,
                                             .first = p->first,
                                             .n = p->n});
+    if (d->token_layers) embed_layers(p);
     if (!d->embed_norm.w) return;
     d->b->norm(p->lane, &(struct op_norm){.x = d->x.p,
                                           .x_ld = d->x.ld,
@@ -53,20 +90,42 @@ static void project(const struct pass *p, const struct layer *l) {
                                                   .n = p->n});
 }
 
+/* Each head of the values, or of what keys are made of where that is the values. */
+static void norm_values(const struct pass *p, const struct layer *l) {
+    const struct decoder *d = p->d;
+    const struct heads *h = l->heads;
+    bool is_of_keys = d->info.k_is_v && h == &d->full_heads;
+    d->b->norm(p->lane, &(struct op_norm){.x = d->qkv.p,
+                                          .x_ld = d->qkv.ld,
+                                          .x_col = is_of_keys ? h->k_col : h->v_col,
+                                          .width = h->kv.v_dim,
+                                          .n_parts = h->kv.n_kv_heads,
+                                          .norm = &l->v_norm,
+                                          .y = d->qkv.p,
+                                          .y_ld = d->qkv.ld,
+                                          .y_col = h->v_col,
+                                          .scale = 1,
+                                          .first = p->first,
+                                          .n = p->n});
+}
+
 /* Queries, keys and values of the rows; keys and values go into the pages, where every later row sees them. */
 static void attend_in(const struct pass *p, const struct layer *l) {
     const struct decoder *d = p->d;
+    struct kv_shape kv = l->heads->kv;
     if (l->mla)
         mla_project(p, l);
     else
         project(p, l);
     if (l->delta) return;
+    if (l->v_norm.w) norm_values(p, l);
+    if (l != &d->layers[l->kv_layer]) kv.n_kv_heads = 0;
     d->b->kv_write(p->lane, &(struct op_kv_write){.x = d->qkv.p,
                                                   .ld = d->qkv.ld,
-                                                  .k_col = d->k_col,
-                                                  .v_col = d->v_col,
+                                                  .k_col = l->heads->k_col,
+                                                  .v_col = l->heads->v_col,
                                                   .n_heads = d->info.n_heads,
-                                                  .q_dim = d->kv.k_dim,
+                                                  .q_dim = kv.k_dim,
                                                   .q_norm = decoder_norm(&l->q_norm),
                                                   .k_norm = decoder_norm(&l->k_norm),
                                                   .qk_whole = d->arch.qk_whole,
@@ -75,9 +134,9 @@ static void attend_in(const struct pass *p, const struct layer *l) {
                                                                d->info.query_growth_every},
                                                   .rope = l->rope,
                                                   .is_interleaved = d->info.rope.is_interleaved,
-                                                  .q_rot_col = d->rot_col,
-                                                  .k_rot_col = d->rot_col,
-                                                  .kv = d->kv,
+                                                  .q_rot_col = l->heads->rot_col,
+                                                  .k_rot_col = l->heads->rot_col,
+                                                  .kv = kv,
                                                   .pool = l->kv,
                                                   .positions = p->s->positions,
                                                   .seqs = p->s->seqs,
@@ -166,7 +225,7 @@ static void attend(const struct pass *p, const struct layer *l) {
                                                     .window = l->window,
                                                     .is_full = d->arch.is_encoder,
                                                     .sinks = l->sinks,
-                                                    .kv = d->kv,
+                                                    .kv = l->heads->kv,
                                                     .pool = l->kv,
                                                     .out = y->p,
                                                     .out_ld = y->ld,
@@ -176,13 +235,13 @@ static void attend(const struct pass *p, const struct layer *l) {
                                                     .n = p->n,
                                                     .prefixes = {d->order, d->common, d->n_order}});
     if (l->mla) mla_output(p, l);
-    if (!d->gate_cols) return;
+    if (!l->heads->gate_cols) return;
     d->b->gate(p->lane, &(struct op_gate){.x = d->attn.p,
                                           .ld = d->attn.ld,
-                                          .width = d->gate_cols,
+                                          .width = l->heads->gate_cols,
                                           .gate = d->qkv.p,
                                           .gate_ld = d->qkv.ld,
-                                          .gate_col = d->q_cols,
+                                          .gate_col = l->heads->q_cols,
                                           .is_by_column = true,
                                           .first = p->first,
                                           .n = p->n});
@@ -217,15 +276,69 @@ static void feed_out(const struct pass *p, const struct layer *l) {
         add_linear(p, l->down, &p->d->ffn, &l->post_ffn_norm, decoder_is_part(p->d, false));
 }
 
+/* x += norm(out (act(gate x) * what the layer has of the token)) */
+static void add_token(const struct pass *p, const struct layer *l) {
+    const struct decoder *d = p->d;
+    const uint32_t n = d->info.per_layer;
+    d->b->linear(p->lane, &(struct op_linear){.is_fine = d->is_fine,
+                                              .w = l->token.gate,
+                                              .x = d->x.p,
+                                              .x_ld = d->x.ld,
+                                              .act = d->arch.act,
+                                              .y = d->ffn.p,
+                                              .y_ld = d->ffn.ld,
+                                              .scale = 1,
+                                              .first = p->first,
+                                              .n = p->n});
+    d->b->gate(p->lane, &(struct op_gate){.x = d->ffn.p,
+                                          .ld = d->ffn.ld,
+                                          .width = n,
+                                          .gate = d->token.p,
+                                          .gate_ld = d->token.ld,
+                                          .gate_col = (uint32_t)(l - d->layers) * n,
+                                          .is_by_column = true,
+                                          .is_plain = true,
+                                          .first = p->first,
+                                          .n = p->n});
+    add_linear(p, l->token.out, &d->ffn, &l->token.post_norm, false);
+}
+
+static void scale_rows(const struct pass *p, const struct layer *l) {
+    const struct decoder *d = p->d;
+    d->b->norm(p->lane, &(struct op_norm){.x = d->x.p,
+                                          .x_ld = d->x.ld,
+                                          .width = d->info.hidden,
+                                          .y = d->x.p,
+                                          .y_ld = d->x.ld,
+                                          .scale = l->scale,
+                                          .first = p->first,
+                                          .n = p->n});
+}
+
 /* What follows once all keys of the layer are in place. */
 static void finish(const struct pass *p, const struct layer *l) {
     if (p->d->arch.is_parallel) feed_in(p, l); /* reads x before attention adds to it */
     attend_out(p, l);
     if (!p->d->arch.is_parallel) feed_in(p, l);
     feed_out(p, l);
+    if (l->token.gate) add_token(p, l);
+    if (l->scale != 1) scale_rows(p, l);
 }
 
 /* ---- a step ---- */
+
+/* From this layer on nothing is written that another row reads: rows that nobody asks for are done. */
+static uint32_t n_writing(const struct decoder *d) {
+    return d->info.n_layers - d->info.n_kv_shared;
+}
+
+/* The rows from the first to the last that is asked for. Sums over ranks are made of all. */
+static void keep_wanted(struct pass *p) {
+    const struct model_step *s = p->s;
+    if (!s->wanted || p->d->share.world > 1) return;
+    p->first = s->n_wanted ? s->wanted[0] : 0;
+    p->n = s->n_wanted ? s->wanted[s->n_wanted - 1] + 1 - p->first : 0;
+}
 
 static void run_together(struct pass *p) {
     const struct decoder *d = p->d;
@@ -233,6 +346,8 @@ static void run_together(struct pass *p) {
     p->n = p->s->n_rows;
     embed(p);
     for (uint32_t i = 0; i < d->info.n_layers; i++) {
+        if (d->info.n_kv_shared && i == n_writing(d)) keep_wanted(p);
+        if (!p->n) break;
         attend_in(p, &d->layers[i]);
         if (d->layers[i].delta) delta_run(p, &d->layers[i]);
         finish(p, &d->layers[i]);
@@ -267,9 +382,9 @@ static void run_apart(struct pass *p, uint32_t chunk_rows) {
             p->n = BY_MIN(chunk_rows, p->s->n_rows - p->first);
             if (i == 0)
                 embed(p);
-            else if (i < n_layers || is_wanted(p))
+            else if (i < n_writing(d) || is_wanted(p))
                 finish(p, &d->layers[i - 1]);
-            if (i < n_layers) attend_in(p, &d->layers[i]);
+            if (i < n_writing(d) || (i < n_layers && is_wanted(p))) attend_in(p, &d->layers[i]);
         }
         d->b->barrier(p->lane);
         if (i < n_layers && d->layers[i].delta) run_delta(p, &d->layers[i]);
@@ -295,7 +410,8 @@ static void run_lane(struct lane *lane, void *ctx) {
 /* Which sequences attend to the same pages, once a step for all layers. */
 static void find_shared(struct decoder *d, const struct model_step *s) {
     uint32_t longest = 0;
-    d->n_order = shared_prefix_find(s->seqs, s->n_seqs, d->kv.page_size, d->order, d->common);
+    d->n_order =
+        shared_prefix_find(s->seqs, s->n_seqs, d->full_heads.kv.page_size, d->order, d->common);
     for (uint32_t i = 0; i < d->n_order; i++)
         longest = BY_MAX(longest, d->common[i]);
     if (!longest) d->n_order = 0;

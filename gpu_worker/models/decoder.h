@@ -50,10 +50,32 @@ struct delta {
     float *windows, *states; /* by slot: see op_conv and op_delta */
 };
 
+/* The heads of a layer as this rank has them. Those of layers without a window may be others. */
+struct heads {
+    uint32_t n_kv_all; /* of all ranks; those of this one: */
+    struct cut cut;
+    struct kv_shape kv;
+    /* of the qkv buffer: queries, their gates, keys, values, one after the other */
+    uint32_t q_cols, gate_cols, k_cols, v_cols;
+    /* with latent attention the values are the keys' first columns */
+    uint32_t k_col, v_col;
+    uint32_t rot_col; /* first column of a head that turns */
+};
+
+/* What a layer takes of the token itself (Gemma 4): x += norm(out (act(gate x) * its part of decoder.token_layers)) */
+struct token_part {
+    struct weight *gate, *out; /* NULL: nothing */
+    struct norm post_norm;
+};
+
 struct layer {
-    /* w NULL: none */
-    struct norm attn_norm, post_attn_norm, ffn_norm, post_ffn_norm, q_norm, k_norm;
-    struct linears qkv;
+    /* w NULL: none; v_norm: its w is decoder.ones */
+    struct norm attn_norm, post_attn_norm, ffn_norm, post_ffn_norm, q_norm, k_norm, v_norm;
+    const struct heads *heads;
+    uint32_t kv_layer;  /* whose keys and values it attends to: its own number, or one before */
+    struct linears qkv; /* without k and v where they are another layer's; without v where v is k */
+    float scale;        /* what x is multiplied by at the end */
+    struct token_part token;
     struct weight *o, *up, *down; /* up: gate and up, unless the family has no gate */
     struct moe *moe;              /* instead of up and down */
     struct mla *mla;              /* instead of qkv */
@@ -78,13 +100,11 @@ struct decoder {
     int tp_rc;     /* not 0: a rank is lost, sums are void */
     struct arch arch;
     uint32_t context_len, rows_max, logit_rows_max;
-    struct kv_shape kv;
-    /* of the qkv buffer: queries, their gates, keys, values, one after the other */
-    uint32_t q_cols, gate_cols, k_cols, v_cols;
-    /* with latent attention the values are the keys' first columns */
-    uint32_t k_col, v_col;
-    uint32_t rot_col; /* first column of a head that turns */
+    struct heads windowed_heads, full_heads; /* of layers with a window, and of the others */
+    const float *ones;                       /* [head size]: weights of a norm that has none */
 
+    struct weight *token_layers, *token_layers_proj; /* NULL: none */
+    struct norm token_layers_norm;
     struct weight *embed, *positions, *types, *output;
     struct weight *pooler, *scores; /* of a classifier */
     struct norm embed_norm, final_norm;
@@ -98,6 +118,7 @@ struct decoder {
     uint32_t *order, *common;             /* [rows_max], of the step in hand: see shared_prefix.h */
     uint32_t n_order;                     /* 0: no two sequences share anything */
     struct buffer x, qkv, attn, ffn, out; /* out: what a sublayer adds, when a norm comes between */
+    struct buffer token;                  /* [rows_max, n_layers * per_layer] */
     struct buffer logits, hidden;         /* hidden: made when first asked for */
     struct buffer own_logits;             /* [logit_rows_max, share_logits_max]: of this rank */
     float *all_logits; /* of a host: [world, share_logits_max], a row's from every rank */

@@ -19,7 +19,8 @@ enum { FAMILY_NAMES_MAX = 24 };
 struct family {
     const char *name; /* transformers' model_type */
     enum norm_kind norm;
-    bool is_ungated, is_post_ln, qk_whole, qk_norm_is_last, is_encoder, ffn_norm_is_attn_norm;
+    bool is_ungated, is_post_ln, qk_whole, qk_norm_is_last, has_v_norm, is_encoder,
+        ffn_norm_is_attn_norm;
     struct layout layout;
     const char *layer_prefix;                 /* NULL: Llama's */
     struct role_name names[FAMILY_NAMES_MAX]; /* where they differ from Llama's */

@@ -28,15 +28,15 @@ void mla_project(const struct pass *p, const struct layer *l) {
     if (l->mla->q_a) project(p, l->mla->q_a, &d->x, norm, &d->mla.q_a, 0);
     project(p, l->mla->q_b, l->mla->q_a ? &d->mla.q_a : &d->x,
             l->mla->q_a ? &l->mla->q_a_norm : norm, &d->mla.q, 0);
-    project(p, l->mla->kv_a, &d->x, norm, &d->qkv, d->q_cols);
+    project(p, l->mla->kv_a, &d->x, norm, &d->qkv, l->heads->q_cols);
     d->b->norm(p->lane, &(struct op_norm){.x = d->qkv.p,
                                           .x_ld = d->qkv.ld,
-                                          .x_col = d->q_cols,
+                                          .x_col = l->heads->q_cols,
                                           .width = m->kv_rank,
                                           .norm = &l->mla->kv_a_norm,
                                           .y = d->qkv.p,
                                           .y_ld = d->qkv.ld,
-                                          .y_col = d->q_cols,
+                                          .y_col = l->heads->q_cols,
                                           .scale = 1,
                                           .first = p->first,
                                           .n = p->n});

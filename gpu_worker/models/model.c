@@ -29,33 +29,44 @@ static int check_context(struct decoder *d, const struct model_options *o, struc
     return 0;
 }
 
-static void set_shapes(struct decoder *d, const struct model_options *o) {
-    const struct by_model_info *m = &d->info;
-    const bool is_mla = m->mla.kv_rank > 0;
-    d->rows_max = o->rows_max;
-    d->logit_rows_max = o->logit_rows_max;
-    d->kv = (struct kv_shape){
-        .n_kv_heads = is_mla ? 1 : m->n_kv_heads,
-        .k_dim = is_mla ? m->mla.kv_rank + m->mla.rope_dim : m->head_dim,
-        .v_dim = is_mla ? m->mla.kv_rank : m->head_dim,
+static void set_heads(struct heads *h, const struct decoder *d, const struct model_options *o,
+                      uint32_t n_kv_all, struct cut cut, uint32_t dim) {
+    const struct by_mla_info *mla = &d->info.mla;
+    const bool is_mla = mla->kv_rank > 0;
+    h->n_kv_all = n_kv_all;
+    h->cut = cut;
+    h->kv = (struct kv_shape){
+        .n_kv_heads = is_mla ? 1 : cut.n,
+        .k_dim = is_mla ? mla->kv_rank + mla->rope_dim : dim,
+        .v_dim = is_mla ? mla->kv_rank : dim,
         .v_in_k = is_mla,
         .page_size = o->page_size,
         .dtype = o->kv_dtype,
     };
-    d->q_cols = m->n_heads * d->kv.k_dim;
-    d->gate_cols = m->has_attn_gate ? d->q_cols : 0;
-    d->k_cols = d->kv.n_kv_heads * d->kv.k_dim;
-    d->v_cols = is_mla ? 0 : d->kv.n_kv_heads * d->kv.v_dim;
-    d->k_col = d->q_cols + d->gate_cols;
-    d->v_col = is_mla ? d->k_col : d->k_col + d->k_cols;
-    d->rot_col = is_mla ? m->mla.kv_rank : 0;
+    h->q_cols = d->info.n_heads * h->kv.k_dim;
+    h->gate_cols = d->info.has_attn_gate ? h->q_cols : 0;
+    h->k_cols = h->kv.n_kv_heads * h->kv.k_dim;
+    h->v_cols = is_mla ? 0 : h->kv.n_kv_heads * h->kv.v_dim;
+    h->k_col = h->q_cols + h->gate_cols;
+    h->v_col = is_mla ? h->k_col : h->k_col + h->k_cols;
+    h->rot_col = is_mla ? mla->kv_rank : 0;
+}
+
+static void set_shapes(struct decoder *d, const struct model_options *o) {
+    const struct by_model_info *all = &d->full;
+    d->rows_max = o->rows_max;
+    d->logit_rows_max = o->logit_rows_max;
+    set_heads(&d->windowed_heads, d, o, all->n_kv_heads, d->share.kv, all->head_dim);
+    set_heads(&d->full_heads, d, o, all->full_kv_heads, d->share.full_kv, all->full_head_dim);
 }
 
 static int make_rope(struct decoder *d, struct rope_table **out, bool is_local,
                      struct by_err *err) {
     float inv_freq[BY_ROPE_PAIRS_MAX];
-    struct rope_source src = {
-        .n_rot = d->info.rope.n_rot, .inv_freq = inv_freq, .n_positions = d->context_len};
+    const bool is_own = is_local && d->info.rope.theta_local > 0;
+    struct rope_source src = {.n_rot = is_own ? d->info.rope.n_rot_local : d->info.rope.n_rot,
+                              .inv_freq = inv_freq,
+                              .n_positions = d->context_len};
     src.mscale = rope_inv_freq(&d->info.rope, is_local, d->context_len, inv_freq);
     *out = d->b->rope_new(d->b, &src);
     return *out ? 0
@@ -106,19 +117,26 @@ static int make_logits(struct decoder *d, struct by_err *err) {
     return make_buffer(d, &d->own_logits, d->logit_rows_max, each, err);
 }
 
+static uint64_t width_of(const struct heads *h) {
+    return (uint64_t)h->k_col + h->k_cols + h->v_cols;
+}
+
 static int make_buffers(struct decoder *d, struct by_err *err) {
     const struct by_model_info *m = &d->info;
     const struct by_moe_info *x = &m->moe;
     const bool is_mla = m->mla.kv_rank > 0, is_moe = x->n_experts > 0;
-    const uint64_t heads = m->n_heads;
+    const uint64_t heads = m->n_heads, dim = BY_MAX(m->head_dim, m->full_head_dim),
+                   token = (uint64_t)m->n_layers * m->per_layer;
     const struct {
         struct buffer *b;
         uint64_t cols;
     } all[] = {
         {&d->x, m->hidden},
-        {&d->qkv, BY_MAX((uint64_t)d->k_col + d->k_cols + d->v_cols, delta_cols(m).all)},
-        {&d->attn, BY_MAX(heads * (is_mla ? m->mla.v_dim : m->head_dim), delta_cols(m).out)},
-        {&d->ffn, BY_MAX(m->ffn, x->shared_ffn)},
+        {&d->qkv,
+         BY_MAX(BY_MAX(width_of(&d->windowed_heads), width_of(&d->full_heads)), delta_cols(m).all)},
+        {&d->attn, BY_MAX(heads * (is_mla ? m->mla.v_dim : dim), delta_cols(m).out)},
+        {&d->token, token},
+        {&d->ffn, BY_MAX(BY_MAX(BY_MAX(m->ffn, m->shared_ffn), x->shared_ffn), token)},
         {&d->out, (d->arch.names[ROLE_POST_ATTN_NORM] && !d->arch.is_post_ln) || d->share.world > 1
                       ? m->hidden
                       : 0},
@@ -187,10 +205,11 @@ done:
 }
 
 static void free_buffers(struct decoder *d) {
-    struct buffer *all[] = {
-        &d->x,        &d->qkv,         &d->attn,    &d->ffn,    &d->own_logits, &d->out,
-        &d->logits,   &d->hidden,      &d->pooled,  &d->labels, &d->moe.logits, &d->moe.weights,
-        &d->moe.gate, &d->moe.scratch, &d->mla.q_a, &d->mla.q,  &d->mla.latent};
+    struct buffer *all[] = {&d->x,           &d->qkv,       &d->attn,        &d->ffn,
+                            &d->own_logits,  &d->out,       &d->token,       &d->logits,
+                            &d->hidden,      &d->pooled,    &d->labels,      &d->moe.logits,
+                            &d->moe.weights, &d->moe.gate,  &d->moe.scratch, &d->mla.q_a,
+                            &d->mla.q,       &d->mla.latent};
     for (size_t i = 0; i < BY_COUNTOF(all); i++)
         d->b->free(d->b, all[i]->p);
     d->b->free(d->b, d->moe.experts);
@@ -202,9 +221,10 @@ static void free_buffers(struct decoder *d) {
 
 static void free_kv(struct decoder *d) {
     for (uint32_t i = 0; d->layers && i < d->info.n_layers; i++) {
-        if (d->layers[i].kv) d->b->kv_free(d->b, d->layers[i].kv);
-        d->layers[i].kv = NULL;
-        delta_free_states(d, d->layers[i].delta);
+        struct layer *l = &d->layers[i];
+        if (l->kv && l->kv_layer == i) d->b->kv_free(d->b, l->kv);
+        l->kv = NULL;
+        delta_free_states(d, l->delta);
     }
 }
 
@@ -254,8 +274,14 @@ bool model_dir_is_encoder(const struct by_model_dir *dir) {
 }
 
 size_t model_kv_page_bytes(const struct model *m) {
+    const struct decoder *d = &m->d;
+    size_t n = 0;
+    for (uint32_t i = 0; i < d->info.n_layers; i++) {
+        const struct layer *l = &d->layers[i];
+        if (l->kv_layer == i && !l->delta) n += d->b->kv_page_bytes(d->b, &l->heads->kv);
+    }
     /* One where no layer has any: pages are counted all the same. */
-    return m->d.b->kv_page_bytes(m->d.b, &m->d.kv) * BY_MAX(by_model_info_n_keyed(&m->d.info), 1u);
+    return n ? n : d->b->kv_page_bytes(d->b, &d->full_heads.kv);
 }
 
 size_t model_state_bytes(const struct model *m) {
@@ -264,9 +290,11 @@ size_t model_state_bytes(const struct model *m) {
 }
 
 /* A layer's part of the memory: pages of keys and values, or a state a slot. */
-static bool layer_new(struct decoder *d, struct layer *l, uint32_t n_pages, uint32_t n_slots) {
+static bool layer_new(struct decoder *d, uint32_t i, uint32_t n_pages, uint32_t n_slots) {
+    struct layer *l = &d->layers[i];
     if (l->delta) return delta_new_states(d, l->delta, n_slots);
-    l->kv = d->b->kv_new(d->b, &d->kv, n_pages);
+    l->kv =
+        l->kv_layer == i ? d->b->kv_new(d->b, &l->heads->kv, n_pages) : d->layers[l->kv_layer].kv;
     return l->kv;
 }
 
@@ -274,21 +302,22 @@ int model_kv_new(struct model *m, uint32_t n_pages, uint32_t n_slots, struct by_
     struct decoder *d = &m->d;
     free_kv(d);
     for (uint32_t i = 0; i < d->info.n_layers; i++) {
-        if (layer_new(d, &d->layers[i], n_pages, n_slots)) continue;
+        if (layer_new(d, i, n_pages, n_slots)) continue;
         free_kv(d);
+        const uint32_t page_size = d->full_heads.kv.page_size;
         double page = (double)model_kv_page_bytes(m);
         if (model_state_bytes(m))
             return by_fail(err, BY_ENOMEM,
                            "no memory for a KV cache of %u pages of %u tokens and the states of %u "
                            "sequences: %.1f MB and %.1f MB",
-                           n_pages, d->kv.page_size, n_slots, page * n_pages / 1e6,
+                           n_pages, page_size, n_slots, page * n_pages / 1e6,
                            (double)model_state_bytes(m) * n_slots / 1e6);
         return by_fail(err, BY_ENOMEM,
                        "no memory for a KV cache of %u pages of %u tokens: %.1f MB; there was room "
                        "for about %.1f MB (%u tokens)",
-                       n_pages, d->kv.page_size, page * n_pages / 1e6,
+                       n_pages, page_size, page * n_pages / 1e6,
                        page * n_pages * i / d->info.n_layers / 1e6,
-                       (uint32_t)((double)n_pages * d->kv.page_size * i / d->info.n_layers));
+                       (uint32_t)((double)n_pages * page_size * i / d->info.n_layers));
     }
     m->n_pages = n_pages;
     m->n_slots = n_slots;

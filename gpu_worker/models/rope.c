@@ -50,8 +50,9 @@ static double scaled(const struct by_rope *r, double f, uint32_t i, bool is_long
 float rope_inv_freq(const struct by_rope *r, bool is_local, uint32_t context_len, float *inv_freq) {
     bool is_own = is_local && r->theta_local > 0;
     double theta = is_own ? r->theta_local : r->theta;
-    for (uint32_t i = 0; i < r->n_rot / 2; i++) {
-        double f = pow(theta, -2.0 * (double)i / (double)r->n_rot);
+    const uint32_t n_rot = is_own ? r->n_rot_local : r->n_rot;
+    for (uint32_t i = 0; i < n_rot / 2; i++) {
+        double f = pow(theta, -2.0 * (double)i / (double)n_rot);
         inv_freq[i] = (float)(is_own ? f : scaled(r, f, i, context_len > r->original_context));
     }
     return is_own ? 1 : (float)r->attention_factor;

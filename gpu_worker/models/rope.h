@@ -18,7 +18,7 @@
 
 #include "common/modelfile/model_info.h"
 
-/* inv_freq: [r->n_rot / 2]; is_local: of sliding-window layers where those have their own base. Returns what cos and sin
+/* inv_freq: [n_rot / 2]; is_local: of sliding-window layers, [n_rot_local / 2] where those have their own base. Returns what cos and sin
  * are multiplied by. */
 float rope_inv_freq(const struct by_rope *r, bool is_local, uint32_t context_len, float *inv_freq);
 

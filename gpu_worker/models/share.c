@@ -20,26 +20,40 @@ static int columns(struct cut *out, uint32_t n, uint32_t rank, uint32_t world, c
     return by_fail(err, BY_EINVAL, "--tp-size %u: the %s has %u columns", world, what, n);
 }
 
-static int heads(struct share *s, const struct by_model_info *m, struct by_err *err) {
-    uint32_t n_kv = m->mla.kv_rank ? 1 : m->n_kv_heads, group = m->n_heads / n_kv;
-    if (s->world > m->n_heads)
+static int part_heads(const struct share *s, uint32_t n_heads, uint32_t n_kv, struct cut *q,
+                      struct cut *kv, struct by_err *err) {
+    uint32_t group = n_heads / n_kv;
+    if (s->world > n_heads)
         return by_fail(err, BY_EINVAL, "--tp-size %u: the model has %u attention heads", s->world,
-                       m->n_heads);
+                       n_heads);
     if (s->world <= n_kv) {
-        s->kv = part(n_kv, s->rank, s->world);
-        s->q = (struct cut){s->kv.first * group, s->kv.n * group};
+        *kv = part(n_kv, s->rank, s->world);
+        *q = (struct cut){kv->first * group, kv->n * group};
         return 0;
     }
     /* Several ranks to a key-value head: they part its queries. */
-    uint32_t kv = (uint32_t)((uint64_t)s->rank * n_kv / s->world);
-    uint32_t first = (uint32_t)BY_DIV_UP((uint64_t)kv * s->world, n_kv),
-             end = (uint32_t)BY_DIV_UP((uint64_t)(kv + 1) * s->world, n_kv);
-    s->kv = (struct cut){kv, 1};
-    s->q = part(group, s->rank - first, end - first);
-    s->q.first += kv * group;
-    if (s->q.n) return 0;
+    uint32_t own = (uint32_t)((uint64_t)s->rank * n_kv / s->world);
+    uint32_t first = (uint32_t)BY_DIV_UP((uint64_t)own * s->world, n_kv),
+             end = (uint32_t)BY_DIV_UP((uint64_t)(own + 1) * s->world, n_kv);
+    *kv = (struct cut){own, 1};
+    *q = part(group, s->rank - first, end - first);
+    q->first += own * group;
+    if (q->n) return 0;
     return by_fail(err, BY_EINVAL, "--tp-size %u: %u query heads share %u key-value heads",
-                   s->world, m->n_heads, n_kv);
+                   s->world, n_heads, n_kv);
+}
+
+static int heads(struct share *s, const struct by_model_info *m, struct by_err *err) {
+    const bool is_mla = m->mla.kv_rank > 0;
+    struct cut q;
+    int rc = part_heads(s, m->n_heads, is_mla ? 1 : m->n_kv_heads, &s->q, &s->kv, err);
+    if (!rc) rc = part_heads(s, m->n_heads, is_mla ? 1 : m->full_kv_heads, &q, &s->full_kv, err);
+    if (rc || (q.first == s->q.first && q.n == s->q.n)) return rc;
+    return by_fail(
+        err, BY_EINVAL,
+        "--tp-size %u: %u query heads share %u key-value heads in layers with a window and "
+        "%u in the others, which would part them differently",
+        s->world, m->n_heads, m->n_kv_heads, m->full_kv_heads);
 }
 
 enum { LOGITS_UNIT = 16 }; /* rows of a weight that a backend keeps together */
@@ -69,10 +83,12 @@ int share_make(struct share *out, const struct by_model_info *m, bool qk_whole, 
         out->is_attention_whole = true;
         out->q = (struct cut){0, m->n_heads};
         out->kv = (struct cut){0, m->n_kv_heads};
+        out->full_kv = (struct cut){0, m->full_kv_heads};
     } else {
         rc = heads(out, m, err);
     }
     if (!rc) rc = columns(&out->ffn, m->ffn, rank, world, "feed-forward", err);
+    if (!rc) rc = columns(&out->shared_ffn, m->shared_ffn, rank, world, "feed-forward", err);
     if (!rc) rc = columns(&out->expert, m->moe.ffn, rank, world, "feed-forward of an expert", err);
     if (!rc) rc = columns(&out->shared, m->moe.shared_ffn, rank, world, "shared expert", err);
     return rc;
@@ -80,8 +96,9 @@ int share_make(struct share *out, const struct by_model_info *m, bool qk_whole, 
 
 void share_apply(const struct share *s, struct by_model_info *m) {
     m->n_heads = s->q.n;
-    if (!m->mla.kv_rank) m->n_kv_heads = s->kv.n;
+    if (!m->mla.kv_rank) m->n_kv_heads = s->kv.n, m->full_kv_heads = s->full_kv.n;
     m->ffn = s->ffn.n;
+    m->shared_ffn = s->shared_ffn.n;
     m->moe.ffn = s->expert.n;
     m->moe.shared_ffn = s->shared.n;
 }

@@ -22,9 +22,9 @@ struct cut { /* columns first … first + n - 1 */
 
 struct share {
     uint32_t rank, world;
-    struct cut q, kv; /* heads */
-    /* columns of a dense layer, of an expert, of the shared experts */
-    struct cut ffn, expert, shared;
+    struct cut q, kv, full_kv; /* heads; full_kv: of layers without a window */
+    /* columns of a dense layer, of one that shares keys, of an expert, of the shared experts */
+    struct cut ffn, shared_ffn, expert, shared;
     struct cut vocab;        /* logits; from a multiple of 16 on. All: every rank computes all */
     bool is_attention_whole; /* every rank computes all of attention: there is no sum behind it */
 };

@@ -30,20 +30,23 @@ static void parts_by_group(const struct decoder *d, uint32_t rows, struct bind_p
 }
 
 /* Some heads' rows of a tensor of heads, which begin at row `from`. */
-static struct bind_part bind_heads(const struct decoder *d, enum role role, uint32_t rows,
-                                   uint32_t from, struct cut heads) {
-    return (struct bind_part){.role = role,
-                              .rows = rows,
-                              .n = heads.n * d->full.head_dim,
-                              .offset = from + heads.first * d->full.head_dim};
+static struct bind_part bind_heads(uint32_t dim, enum role role, uint32_t rows, uint32_t from,
+                                   struct cut heads) {
+    return (struct bind_part){
+        .role = role, .rows = rows, .n = heads.n * dim, .offset = from + heads.first * dim};
+}
+
+static bool has_own_values(const struct decoder *d, const struct layer *l) {
+    return !d->info.k_is_v || l->heads != &d->full_heads;
 }
 
 /* Queries, and behind them their gates, where the tensor has a gate behind each head's query. */
-static uint32_t query_parts(const struct decoder *d, struct bind_part *parts) {
+static uint32_t query_parts(const struct decoder *d, const struct heads *h,
+                            struct bind_part *parts) {
     const struct cut q = d->share.q;
-    const uint32_t dim = d->full.head_dim, rows = d->full.n_heads * dim;
-    parts[0] = bind_heads(d, ROLE_Q, rows, 0, q);
-    if (!d->gate_cols) return 1;
+    const uint32_t dim = h->kv.k_dim, rows = d->full.n_heads * dim;
+    parts[0] = bind_heads(dim, ROLE_Q, rows, 0, q);
+    if (!h->gate_cols) return 1;
     for (uint32_t i = 0; i < 2; i++)
         parts[i] = (struct bind_part){.role = ROLE_Q,
                                       .rows = 2 * rows,
@@ -57,9 +60,9 @@ static uint32_t query_parts(const struct decoder *d, struct bind_part *parts) {
 static int bind_qkv(struct binder *b, struct layer *l, uint32_t layer) {
     static const enum role roles[] = {ROLE_Q, ROLE_K, ROLE_V};
     const struct decoder *d = b->d;
-    const struct share *s = &d->share;
-    const uint32_t n_q = d->full.n_heads * d->full.head_dim,
-                   n_kv = d->full.n_kv_heads * d->full.head_dim, all = n_q + 2 * n_kv;
+    const struct cut q = d->share.q, kv = l->heads->cut;
+    const uint32_t dim = l->heads->kv.k_dim, n_q = d->full.n_heads * dim,
+                   n_kv = l->heads->n_kv_all * dim, all = n_q + 2 * n_kv;
     struct bind w = {.n_in = d->info.hidden,
                      .layer = layer,
                      .is_transposed = d->arch.layout.is_transposed,
@@ -67,24 +70,24 @@ static int bind_qkv(struct binder *b, struct layer *l, uint32_t layer) {
     l->qkv.n = 1;
     if (d->arch.names[ROLE_QKV] && !bind_has(b, ROLE_Q, layer, 0)) {
         w.n_parts = 3;
-        w.parts[0] = bind_heads(d, ROLE_QKV, all, 0, s->q);
-        w.parts[1] = bind_heads(d, ROLE_QKV, all, n_q, s->kv);
-        w.parts[2] = bind_heads(d, ROLE_QKV, all, n_q + n_kv, s->kv);
+        w.parts[0] = bind_heads(dim, ROLE_QKV, all, 0, q);
+        w.parts[1] = bind_heads(dim, ROLE_QKV, all, n_q, kv);
+        w.parts[2] = bind_heads(dim, ROLE_QKV, all, n_q + n_kv, kv);
         if (d->arch.layout.qkv_by_group) parts_by_group(d, all, w.parts);
         return bind_matrix(b, &l->qkv.w[0], &w);
     }
-    const uint32_t n = query_parts(d, w.parts);
-    w.n_parts = n + 2;
-    w.parts[n] = bind_heads(d, ROLE_K, n_kv, 0, s->kv);
-    w.parts[n + 1] = bind_heads(d, ROLE_V, n_kv, 0, s->kv);
-    if (bind_has_one_type(b, roles, BY_COUNTOF(roles), layer))
-        return bind_matrix(b, &l->qkv.w[0], &w);
+    const uint32_t n = query_parts(d, l->heads, w.parts);
+    const uint32_t n_later = l->kv_layer != layer ? 0 : has_own_values(d, l) ? 2 : 1;
+    w.n_parts = n + n_later;
+    w.parts[n] = bind_heads(dim, ROLE_K, n_kv, 0, kv);
+    w.parts[n + 1] = bind_heads(dim, ROLE_V, n_kv, 0, kv);
+    if (bind_has_one_type(b, roles, 1 + n_later, layer)) return bind_matrix(b, &l->qkv.w[0], &w);
     const struct bind_part later[] = {w.parts[n], w.parts[n + 1]};
     w.n_parts = n;
     int rc = bind_matrix(b, &l->qkv.w[0], &w);
     w.n_parts = 1;
-    for (; l->qkv.n < 3 && !rc; l->qkv.n++) {
-        l->qkv.y_col[l->qkv.n] = l->qkv.n == 1 ? d->k_col : d->v_col;
+    for (; l->qkv.n < 1 + n_later && !rc; l->qkv.n++) {
+        l->qkv.y_col[l->qkv.n] = l->qkv.n == 1 ? l->heads->k_col : l->heads->v_col;
         w.parts[0] = later[l->qkv.n - 1];
         rc = bind_matrix(b, &l->qkv.w[l->qkv.n], &w);
     }
@@ -96,10 +99,15 @@ static int bind_attention(struct binder *b, struct layer *l, uint32_t layer) {
     const struct by_model_info *m = &d->info;
     if (m->layer_flags[layer] & BY_LAYER_DELTA) return delta_bind(b, l, layer);
     int rc = m->mla.kv_rank ? mla_bind(b, l, layer) : bind_qkv(b, l, layer);
-    uint32_t q_norm = d->arch.qk_whole ? d->q_cols : m->head_dim,
-             k_norm = d->arch.qk_whole ? d->k_cols : m->head_dim;
+    const struct heads *h = l->heads;
+    const bool has_keys = l->kv_layer == layer;
+    /* of latent attention none */
+    uint32_t q_norm = d->arch.qk_whole ? h->q_cols : h->kv.k_dim,
+             k_norm = d->arch.qk_whole ? h->k_cols : h->kv.k_dim;
     if (!rc) rc = bind_norm(b, &l->q_norm, ROLE_Q_NORM, layer, q_norm);
-    if (!rc) rc = bind_norm(b, &l->k_norm, ROLE_K_NORM, layer, k_norm);
+    if (!rc && has_keys) rc = bind_norm(b, &l->k_norm, ROLE_K_NORM, layer, k_norm);
+    if (has_keys && d->arch.has_v_norm)
+        l->v_norm = (struct norm){.kind = NORM_RMS, .eps = (float)m->norm_eps, .w = d->ones};
     if (!rc && d->arch.names[ROLE_SINKS])
         rc = bind_put(b, &l->sinks,
                       &(struct bind_vector){.role = ROLE_SINKS,
@@ -109,7 +117,7 @@ static int bind_attention(struct binder *b, struct layer *l, uint32_t layer) {
                                             .n_all = d->full.n_heads,
                                             .first = d->share.q.first});
     if (rc) return rc;
-    uint32_t v_dim = m->mla.kv_rank ? m->mla.v_dim : m->head_dim;
+    uint32_t v_dim = m->mla.kv_rank ? m->mla.v_dim : h->kv.v_dim;
     return bind_matrix(b, &l->o,
                        &(struct bind){.parts = {bind_whole(ROLE_O, m->hidden)},
                                       .n_parts = 1,
@@ -123,8 +131,9 @@ static int bind_attention(struct binder *b, struct layer *l, uint32_t layer) {
 
 static int bind_ffn(struct binder *b, struct layer *l, uint32_t layer) {
     const struct decoder *d = b->d;
-    const struct cut cut = d->share.ffn;
-    const uint32_t n = d->full.ffn;
+    const bool is_other = l->kv_layer != layer && d->full.shared_ffn;
+    const struct cut cut = is_other ? d->share.shared_ffn : d->share.ffn;
+    const uint32_t n = is_other ? d->full.shared_ffn : d->full.ffn;
     struct bind w = {.n_in = d->info.hidden,
                      .layer = layer,
                      .n_parts = 1,
@@ -155,9 +164,41 @@ static int bind_ffn(struct binder *b, struct layer *l, uint32_t layer) {
                                       .is_transposed = w.is_transposed});
 }
 
+static int bind_token_part(struct binder *b, struct token_part *t, uint32_t layer) {
+    const struct by_model_info *m = &b->d->info;
+    if (!m->per_layer) return 0;
+    int rc = bind_matrix(b, &t->gate,
+                         &(struct bind){.parts = {bind_whole(ROLE_TOKEN_GATE, m->per_layer)},
+                                        .n_parts = 1,
+                                        .n_in = m->hidden,
+                                        .no_bias = true,
+                                        .layer = layer});
+    if (!rc)
+        rc = bind_matrix(b, &t->out,
+                         &(struct bind){.parts = {bind_whole(ROLE_TOKEN_OUT, m->hidden)},
+                                        .n_parts = 1,
+                                        .n_in = m->per_layer,
+                                        .no_bias = true,
+                                        .layer = layer});
+    return rc ? rc : bind_norm(b, &t->post_norm, ROLE_POST_TOKEN_NORM, layer, m->hidden);
+}
+
+static int bind_scale(struct binder *b, float *out, uint32_t layer) {
+    float *scale = NULL;
+    int rc = bind_read(
+        b, &scale,
+        &(struct bind_vector){
+            .role = ROLE_LAYER_SCALE, .suffix = "", .layer = layer, .n = 1, .is_optional = true});
+    *out = scale ? *scale : 1;
+    by_free(scale);
+    return rc;
+}
+
 static int bind_layer(struct binder *b, uint32_t layer) {
     const struct by_model_info *m = &b->d->info;
     struct layer *l = &b->d->layers[layer];
+    l->heads = m->layer_flags[layer] & BY_LAYER_SLIDING ? &b->d->windowed_heads : &b->d->full_heads;
+    l->kv_layer = by_model_info_kv_layer(m, layer);
     int rc = bind_norm(b, &l->attn_norm, ROLE_ATTN_NORM, layer, m->hidden);
     if (!rc) rc = bind_attention(b, l, layer);
     if (!rc) rc = bind_norm(b, &l->post_attn_norm, ROLE_POST_ATTN_NORM, layer, m->hidden);
@@ -166,6 +207,8 @@ static int bind_layer(struct binder *b, uint32_t layer) {
     if (b->d->arch.ffn_norm_is_attn_norm) l->ffn_norm = l->attn_norm;
     bool is_moe = m->moe.n_experts && (m->layer_flags[layer] & BY_LAYER_MOE);
     if (!rc) rc = is_moe ? moe_bind(b, l, layer) : bind_ffn(b, l, layer);
+    if (!rc) rc = bind_token_part(b, &l->token, layer);
+    if (!rc) rc = bind_scale(b, &l->scale, layer);
     return rc ? rc : bind_norm(b, &l->post_ffn_norm, ROLE_POST_FFN_NORM, layer, m->hidden);
 }
 
@@ -185,6 +228,41 @@ static int bind_table(struct binder *b, struct weight **out, enum role role, uin
                            .is_of_tokens = is_of_tokens,
                            .no_bias = true};
     return bind_matrix(b, out, &w);
+}
+
+/* What each layer has of a token: a table as large as the model, of which a step reads a row a token; it stays as it is. */
+static int bind_token_layers(struct binder *b) {
+    struct decoder *d = b->d;
+    const struct by_model_info *m = &d->info;
+    const uint32_t n = m->n_layers * m->per_layer;
+    if (!n) return 0;
+    int rc = bind_matrix(b, &d->token_layers,
+                         &(struct bind){.parts = {bind_whole(ROLE_TOKEN_LAYERS, m->vocab)},
+                                        .n_parts = 1,
+                                        .n_in = n,
+                                        .is_row_lookup = true,
+                                        .is_of_tokens = true,
+                                        .no_bias = true});
+    if (!rc)
+        rc = bind_matrix(b, &d->token_layers_proj,
+                         &(struct bind){.parts = {bind_whole(ROLE_TOKEN_LAYERS_PROJ, n)},
+                                        .n_parts = 1,
+                                        .n_in = m->hidden,
+                                        .no_bias = true});
+    return rc ? rc : bind_norm(b, &d->token_layers_norm, ROLE_TOKEN_LAYERS_NORM, 0, m->per_layer);
+}
+
+/* The weights of norms that have none. */
+static int bind_ones(struct binder *b) {
+    struct decoder *d = b->d;
+    const uint32_t n = BY_MAX(d->info.head_dim, d->info.full_head_dim);
+    if (!d->arch.has_v_norm) return 0;
+    float *ones = by_alloc_array(n, sizeof *ones);
+    for (uint32_t i = 0; i < n; i++)
+        ones[i] = 1;
+    d->ones = d->b->put(d->b, ones, n);
+    by_free(ones);
+    return d->ones ? 0 : by_fail(b->err, BY_ENOMEM, "no memory for %u numbers", n);
 }
 
 static int bind_output(struct binder *b) {
@@ -229,6 +307,8 @@ static int bind_ends(struct binder *b) {
     int rc = bind_table(b, &d->embed, ROLE_EMBED, m->vocab);
     if (!rc) rc = bind_table(b, &d->positions, ROLE_POSITIONS, m->context + m->pos_offset);
     if (!rc) rc = bind_table(b, &d->types, ROLE_TYPES, m->n_types);
+    if (!rc) rc = bind_token_layers(b);
+    if (!rc) rc = bind_ones(b);
     if (!rc) rc = bind_norm(b, &d->embed_norm, ROLE_EMBED_NORM, 0, m->hidden);
     if (!rc) rc = bind_norm(b, &d->final_norm, ROLE_FINAL_NORM, 0, m->hidden);
     if (!rc) rc = bind_classifier(b);
@@ -258,8 +338,8 @@ static void free_norm(struct decoder *d, struct norm *n) {
 }
 
 static void free_layer(struct decoder *d, struct layer *l) {
-    struct norm *norms[] = {&l->attn_norm, &l->post_attn_norm, &l->post_ffn_norm, &l->q_norm,
-                            &l->k_norm};
+    struct norm *norms[] = {&l->attn_norm, &l->post_attn_norm, &l->post_ffn_norm,
+                            &l->q_norm,    &l->k_norm,         &l->token.post_norm};
     for (size_t i = 0; i < BY_COUNTOF(norms); i++)
         free_norm(d, norms[i]);
     if (!d->arch.ffn_norm_is_attn_norm) free_norm(d, &l->ffn_norm);
@@ -268,6 +348,8 @@ static void free_layer(struct decoder *d, struct layer *l) {
     d->b->weight_free(d->b, l->o);
     d->b->weight_free(d->b, l->up);
     d->b->weight_free(d->b, l->down);
+    d->b->weight_free(d->b, l->token.gate);
+    d->b->weight_free(d->b, l->token.out);
     d->b->free(d->b, (void *)(uintptr_t)l->sinks);
     moe_release(d, l->moe);
     mla_release(d, l->mla);
@@ -283,6 +365,10 @@ void weights_release(struct decoder *d) {
     d->b->weight_free(d->b, d->types);
     d->b->weight_free(d->b, d->pooler);
     d->b->weight_free(d->b, d->scores);
+    d->b->weight_free(d->b, d->token_layers);
+    d->b->weight_free(d->b, d->token_layers_proj);
+    d->b->free(d->b, (void *)(uintptr_t)d->ones);
+    free_norm(d, &d->token_layers_norm);
     free_norm(d, &d->embed_norm);
     free_norm(d, &d->final_norm);
     by_free(d->layers);

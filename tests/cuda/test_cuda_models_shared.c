@@ -62,9 +62,8 @@ static void check_case(const struct subject *s, struct world *w, const struct by
 
 static void check_subject(const struct subject *s, bool is_deterministic, bool with_long) {
     char path[256], golden_path[256];
-    snprintf(path, sizeof path, TINY "%s", s->path);
-    snprintf(golden_path, sizeof golden_path, TINY "%s%s", s->golden ? s->golden : s->path,
-             s->golden ? "" : "/golden.json");
+    subject_path(s, path, sizeof path);
+    subject_golden(s, golden_path, sizeof golden_path);
     struct by_json *golden = golden_load(golden_path);
     struct backend *b = open_backend(is_deterministic);
     struct world w;
@@ -139,7 +138,7 @@ TEST(deterministic_bits_depend_on_nothing_else) {
         if (!subject_is_chosen(s, true) || s->only) continue;
         struct backend *b = open_backend(true);
         struct world w;
-        snprintf(path, sizeof path, TINY "%s", s->path);
+        subject_path(s, path, sizeof path);
         world_open(&w, path, b, &(struct world_options){.kv_dtype = KV_BF16});
         uint32_t vocab = model_n_vocab(w.m);
         for (uint32_t k = 0; k < TOKENS; k++)
@@ -157,8 +156,8 @@ TEST(deterministic_bits_depend_on_nothing_else) {
 /* A rank's part of a prompt, which each checks. */
 static void run_rank(const struct subject *s, struct tp *tp) {
     char path[256], golden_path[256];
-    snprintf(path, sizeof path, TINY "%s", s->path);
-    snprintf(golden_path, sizeof golden_path, TINY "%s/golden.json", s->path);
+    subject_path(s, path, sizeof path);
+    subject_golden(s, golden_path, sizeof golden_path);
     struct by_json *golden = golden_load(golden_path);
     struct backend *b = open_backend(true);
     struct world w;

@@ -34,6 +34,12 @@ TEST(norm_adds_scales_and_leaves_other_columns_alone) {
             a.norm = b.norm = NULL;
             a.first = b.first = 6, a.n = b.n = 1;
             BOTH(norm, &a, &b);
+            if (n == 577) { /* the first 480 columns are normed in fifteen parts */
+                a.norm = &s.cpu, b.norm = &s.gpu;
+                a.first = b.first = 0;
+                a.width = b.width = 32, a.n_parts = b.n_parts = 15;
+                BOTH(norm, &a, &b);
+            }
             pair_check(&y, 2e-6, "norm");
             pair_free(&x);
             pair_free(&y);
@@ -49,6 +55,30 @@ TEST(gate_multiplies_by_a_sigmoid) {
         .x = x.cpu, .ld = 301, .width = 299, .gate = g.cpu, .gate_ld = 3, .first = 1, .n = 3};
     struct op_gate b = a;
     b.x = x.gpu, b.gate = g.gpu;
+    BOTH(gate, &a, &b);
+    pair_check(&x, 1e-6, "gate");
+    pair_free(&x);
+    pair_free(&g);
+}
+
+TEST(gate_multiplies_column_by_column) {
+    UNUSED_STATE;
+    struct pair x = pair_new(5 * 301, 1), g = pair_new(5 * 310, 2);
+    struct op_gate a = {.x = x.cpu,
+                        .ld = 301,
+                        .width = 299,
+                        .gate = g.cpu,
+                        .gate_ld = 310,
+                        .gate_col = 7,
+                        .is_by_column = true,
+                        .is_plain = true,
+                        .first = 1,
+                        .n = 3};
+    struct op_gate b = a;
+    b.x = x.gpu, b.gate = g.gpu;
+    BOTH(gate, &a, &b);
+    pair_check(&x, 0, "gate");
+    a.is_plain = b.is_plain = false;
     BOTH(gate, &a, &b);
     pair_check(&x, 1e-6, "gate");
     pair_free(&x);
@@ -364,6 +394,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         RUN(norm_adds_scales_and_leaves_other_columns_alone),
         RUN(gate_multiplies_by_a_sigmoid),
+        RUN(gate_multiplies_column_by_column),
         RUN(embed_reads_rows_of_every_format),
         RUN(linear_multiplies_by_every_format),
         RUN(linear_gates),

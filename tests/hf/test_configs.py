@@ -222,6 +222,32 @@ def gemma3_text(r):
     return v
 
 
+def gemma4_unified_text(r):
+    """Layers of two shapes, some of which share keys; the last one sees everything, whatever its type says."""
+    v = base(r)
+    n, heads = v["num_hidden_layers"], v["num_attention_heads"]
+    kinds = layer_types(r, n)
+    n_shared = r.choice([0, r.randint(0, n - 1)]) if kinds else 0
+    turns = {} if r.random() < 0.3 else {"rope_parameters": {
+        "full_attention": r.choice([{"rope_type": "proportional", "partial_rotary_factor": r.choice([0.25, 0.5, 1.0]), "factor": r.choice([1.0, 4.0])},
+                                    {"rope_type": "default"}, {"rope_type": "linear", "factor": 2.0}, {"rope_type": "yarn", **yarn(r)}]),
+        "sliding_attention": {"rope_type": "default", "rope_theta": r.choice([10000.0, 700.0])}}}
+    if turns:
+        turns["rope_parameters"]["full_attention"] |= {"rope_theta": r.choice([1e6, 3000.0])}
+        turns["rope_parameters"]["full_attention"].pop("truncate", 0)
+    full = {"global_head_dim": r.choice([16, 24, 32]), "num_global_key_value_heads": r.choice([k for k in range(1, heads + 1) if heads % k == 0])}
+    if r.random() < 0.3 and kinds:
+        own = {"head_dim": full["global_head_dim"], "num_key_value_heads": full["num_global_key_value_heads"]}
+        full = {"per_layer_config": {str(i): own for i, kind in enumerate(kinds[:-1] + ["full_attention"]) if kind == "full_attention"}}
+    return {**v, **turns, **full, "attention_bias": r.choice(FLAG), "hidden_activation": r.choice(GEMMA_ACTS), "layer_types": kinds,
+            "sliding_window": r.choice([4, 9, 4096]), "final_logit_softcapping": r.choice([None, 3.0]), "attention_k_eq_v": r.choice(FLAG),
+            "num_kv_shared_layers": n_shared, "use_double_wide_mlp": r.choice(FLAG)}
+
+
+def gemma4_text(r):
+    return {**gemma4_unified_text(r), "hidden_size_per_layer_input": r.choice([0, 8, 24]), "vocab_size_per_layer_input": N_VOCAB}
+
+
 def helium(r):
     v = base(r, given=False)
     v["head_dim"] = v["hidden_size"] // v["num_attention_heads"]
@@ -558,7 +584,8 @@ def gpt_oss(r):
 
 
 FAMILIES = {f.__name__: f for f in (
-    llama, mistral, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, qwen3_5_text, qwen3_5_moe_text, qwen3_next, gemma, gemma2, gemma3_text, helium, smollm3, granite, olmo2,
+    llama, mistral, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, qwen3_5_text, qwen3_5_moe_text, qwen3_next, gemma, gemma2, gemma3_text,
+    gemma4_text, gemma4_unified_text, helium, smollm3, granite, olmo2,
     cohere, glm4, phi3, stablelm, starcoder2, gpt2, gpt_neox, opt, falcon, deepseek_v2, deepseek_v3, gpt_oss,
     hunyuan_v1_moe, ernie4_5_moe, minimax_m2, exaone_moe, olmoe, flex_olmo, granitemoe, granitemoeshared, glm4_moe, glm4_moe_lite, solar_open, dots1,
     glm, seed_oss, ernie4_5, arcee, cohere2, olmo3, exaone4, ministral, vaultgemma,
@@ -570,7 +597,8 @@ KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_layers", "
         "n_positions", "ffn_dim", "word_embed_proj_dim", "num_experts", "num_local_experts", "n_routed_experts", "pad_token_id",
         "bos_token_id", "eos_token_id", "num_experts_per_tok", "n_shared_experts", "moe_num_experts", "moe_k", "moe_topk", "moe_num_shared_experts",
         "num_shared_experts", "shared_intermediate_size", "n_group", "topk_group", "use_sliding_window", "sliding_window",
-        "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim"}
+        "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim",
+        "global_head_dim", "per_layer_config", "hidden_size_per_layer_input", "vocab_size_per_layer_input"}
 
 
 def draw(family, seed):
@@ -592,12 +620,13 @@ def make(config, path, seed):
     read = transformers.AutoConfig.from_pretrained(path)
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(read, attn_implementation="eager", dtype=torch.float32).eval()
-    less_one = config["model_type"].startswith(("gemma", "vaultgemma", "nemotron", "qwen3_5", "qwen3_next"))
-    for name, p in [*model.named_parameters(), *((n, b) for n, b in model.named_buffers() if n.endswith("correction_bias"))]:
+    less_one = config["model_type"].startswith(("gemma", "vaultgemma", "nemotron", "qwen3_5", "qwen3_next")) and "gemma4" not in config["model_type"]
+    buffers = ((n, b) for n, b in model.named_buffers() if n.endswith(("correction_bias", "layer_scalar")))
+    for name, p in [*model.named_parameters(), *buffers]:
         if p.dim() > 1:
             p.data.normal_(0, 1.3 * max(p.shape[-1], 1) ** -0.5)
         else:
-            is_norm = name.endswith("weight") and not less_one
+            is_norm = name.endswith(("weight", "layer_scalar")) and not less_one
             p.data.normal_(float(is_norm), 0.3)
         if IS_4 and name.endswith("correction_bias"):  # to it, an expert below 0 is worse than those of other groups
             p.data.abs_()

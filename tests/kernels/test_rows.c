@@ -55,6 +55,40 @@ static void check_norm(enum norm_kind kind, uint32_t width, bool has_bias, bool 
     world_norm_free(&n);
 }
 
+/* A norm in parts is as many norms. */
+TEST(parts_of_a_row_are_normed_each_alone) {
+    UNUSED_STATE;
+    enum { PARTS = 6, WIDTH = 24 };
+    struct norm n = world_norm_new(NORM_RMS, WIDTH, false);
+    float *x = rows_new(PARTS * WIDTH, 3), *y = rows_new(PARTS * WIDTH, 1),
+          *want = by_memdup(y, sizeof(float) * N * LD);
+    struct op_norm op = {.x = x,
+                         .x_ld = LD,
+                         .x_col = COL,
+                         .width = WIDTH,
+                         .n_parts = PARTS,
+                         .norm = &n,
+                         .y = y,
+                         .y_ld = LD,
+                         .y_col = COL,
+                         .is_add = true,
+                         .scale = 0.5f,
+                         .n = N};
+    RUN_OP(world.b, norm, &op);
+    float *all = by_memdup(y, sizeof(float) * N * LD);
+    memcpy(y, want, sizeof(float) * N * LD);
+    op.n_parts = 0;
+    for (uint32_t i = 0; i < PARTS; i++, op.x_col += WIDTH, op.y_col += WIDTH)
+        RUN_OP(world.b, norm, &op);
+    for (uint32_t r = 0; r < N; r++)
+        assert_same_bits(y + r * LD + COL, all + r * LD + COL, PARTS * WIDTH, "norm in parts");
+    by_free(all);
+    by_free(want);
+    world.b->free(world.b, x);
+    world.b->free(world.b, y);
+    world_norm_free(&n);
+}
+
 TEST(norms_equal_double_precision) {
     UNUSED_STATE;
     static const uint32_t widths[] = {1, 8, 15, 16, 17, 64, 100, 127};
@@ -416,15 +450,42 @@ TEST(a_gate_scales_rows) {
     world.b->free(world.b, gate);
 }
 
+TEST(a_gate_may_be_a_number_a_column) {
+    UNUSED_STATE;
+    float *x = rows_new(77, 1), *before = by_memdup(x, sizeof(float) * N * LD),
+          *gate = rows_new(77, 2);
+    struct op_gate op = {.x = x + COL,
+                         .ld = LD,
+                         .width = 77,
+                         .gate = gate,
+                         .gate_ld = LD,
+                         .gate_col = COL,
+                         .is_by_column = true,
+                         .is_plain = true,
+                         .first = 1,
+                         .n = N - 1};
+    RUN_OP(world.b, gate, &op);
+    for (uint32_t i = COL; i < N * LD; i++) {
+        bool is_inside = i >= LD && i % LD >= COL && i % LD < COL + 77;
+        float want = is_inside ? before[i] * gate[i] : before[i];
+        assert_true(isnan(want) ? isnan(x[i]) : x[i] == want);
+    }
+    by_free(before);
+    world.b->free(world.b, x);
+    world.b->free(world.b, gate);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         RUN(norms_equal_double_precision),
+        RUN(parts_of_a_row_are_normed_each_alone),
         RUN(a_product_carries_norm_bias_activation_and_the_rest),
         RUN(activations_are_right_far_out),
         RUN(heads_have_products_of_their_own),
         RUN(embeddings_are_the_rows_of_the_file),
         RUN(heads_are_normed_and_turned),
         RUN(a_gate_scales_rows),
+        RUN(a_gate_may_be_a_number_a_column),
     };
     return world_main(argc, argv, tests, BY_COUNTOF(tests));
 }

@@ -1,4 +1,4 @@
-/* model_subjects.h - the tiny models of the shared data: one for each family and format.
+/* model_subjects.h - the tiny models of the shared data and of tests/vectors/models: one for each family and format.
  *
  *     {.path = "gemma2", .is_one_of_few = true}      folder or file under tiny/, its golden.json, and how close to it one can come
  *
@@ -9,6 +9,7 @@
 
 #include "common/base/base.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@
 
 struct subject {
     const char *path, *golden; /* golden NULL: golden.json in the folder */
+    bool is_own;               /* of tests/vectors/models */
     uint32_t context_len;      /* of the model when it is opened */
     const char *only;          /* one case, where others need another context */
     bool is_one_of_few;        /* where not all are run */
@@ -50,6 +52,7 @@ static const struct subject subjects[] = {
     {.path = "gemma"},
     {.path = "gemma2", .is_one_of_few = true},
     {.path = "gemma3-text"},
+    {.path = "gemma4", .is_own = true, .is_one_of_few = true},
     {.path = "helium"},
     {.path = "smollm3"},
     {.path = "granite"},
@@ -76,6 +79,17 @@ static const struct subject subjects[] = {
     {.path = "llama-gqa-awq"},
     {.path = "llama-gqa-fp8-block"},
 };
+
+/* Where the model lies, and what it is held to. Both return out. */
+static inline const char *subject_path(const struct subject *s, char *out, size_t cap) {
+    snprintf(out, cap, "%s%s", s->is_own ? TEST_VECTORS "/models/" : TINY, s->path);
+    return out;
+}
+static inline const char *subject_golden(const struct subject *s, char *out, size_t cap) {
+    snprintf(out, cap, "%s%s%s", s->is_own ? TEST_VECTORS "/models/" : TINY,
+             s->golden ? s->golden : s->path, s->golden ? "" : "/golden.json");
+    return out;
+}
 
 /* ONLY=gemma in the environment picks by name. */
 static inline bool subject_is_chosen(const struct subject *s, bool is_few) {

@@ -235,9 +235,11 @@ static void naive_linear_heads(struct lane *l, const struct op_linear_heads *o) 
 static void naive_norm(struct lane *l, const struct op_norm *o) {
     (void)l;
     float *v = malloc(o->width * sizeof *v);
-    for (uint32_t r = o->first; r < o->first + o->n; r++) {
-        naive_norm_row(o->norm, o->x + (size_t)r * o->x_ld + o->x_col, v, o->width);
-        float *y = o->y + (size_t)r * o->y_ld + o->y_col;
+    const uint32_t n_parts = o->n_parts ? o->n_parts : 1;
+    for (uint32_t k = o->first * n_parts; k < (o->first + o->n) * n_parts; k++) {
+        const uint32_t r = k / n_parts, col = k % n_parts * o->width;
+        naive_norm_row(o->norm, o->x + (size_t)r * o->x_ld + o->x_col + col, v, o->width);
+        float *y = o->y + (size_t)r * o->y_ld + o->y_col + col;
         for (uint32_t i = 0; i < o->width; i++)
             y[i] = o->is_add ? y[i] + o->scale * v[i] : o->scale * v[i];
     }
@@ -430,9 +432,10 @@ static void naive_gate(struct lane *l, const struct op_gate *o) {
     (void)l;
     for (uint32_t r = o->first; r < o->first + o->n; r++) {
         const float *gate = o->gate + (size_t)r * o->gate_ld + o->gate_col;
-        for (uint32_t i = 0; i < o->width; i++)
-            o->x[(size_t)r * o->ld + i] *=
-                (float)(1 / (1 + exp(-(double)gate[o->is_by_column ? i : 0])));
+        for (uint32_t i = 0; i < o->width; i++) {
+            const double g = (double)gate[o->is_by_column ? i : 0];
+            o->x[(size_t)r * o->ld + i] *= (float)(o->is_plain ? g : 1 / (1 + exp(-g)));
+        }
     }
 }
 

@@ -100,7 +100,7 @@ static void check(const struct subject *s, struct bits *b) {
         if (cpu_backend_new(&cpu, &(struct cpu_options){.n_threads = lanes, .isa = world_isa},
                             &err))
             fail_msg("%s", err.text);
-        snprintf(path, sizeof path, TINY "%s", s->path);
+        subject_path(s, path, sizeof path);
         world_open(&b->w, path, cpu, &(struct world_options){.kv_dtype = KV_BF16});
         b->vocab = model_n_vocab(b->w.m);
         b->path = s->path;

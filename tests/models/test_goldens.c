@@ -80,9 +80,8 @@ static void check_case(const struct subject *s, struct world *w, const struct by
 static void check_subject(const struct subject *s, struct backend *b, double tolerance) {
     char path[256], golden_path[256];
     struct world w;
-    snprintf(path, sizeof path, TINY "%s", s->path);
-    snprintf(golden_path, sizeof golden_path, TINY "%s%s", s->golden ? s->golden : s->path,
-             s->golden ? "" : "/golden.json");
+    subject_path(s, path, sizeof path);
+    subject_golden(s, golden_path, sizeof golden_path);
     struct by_json *golden = golden_load(golden_path);
     world_open(&w, path, b, &(struct world_options){.context_len = s->context_len});
     uint32_t before = n_wrong, n = 0;
@@ -166,9 +165,8 @@ static struct served measure_served(struct world *w, const struct by_json *cases
 static void check_served(const struct subject *s, struct backend *cpu, enum by_dtype quantize) {
     char path[256], golden_path[256];
     struct world w;
-    snprintf(path, sizeof path, TINY "%s", s->path);
-    snprintf(golden_path, sizeof golden_path, TINY "%s%s", s->golden ? s->golden : s->path,
-             s->golden ? "" : "/golden.json");
+    subject_path(s, path, sizeof path);
+    subject_golden(s, golden_path, sizeof golden_path);
     struct by_json *golden = golden_load(golden_path);
     const struct by_json *bf16 = by_json_get(golden, "bf16_compute");
     bool is_bf16 = bf16 &&

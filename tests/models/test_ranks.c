@@ -22,7 +22,7 @@ static void run_rank(const struct subject *s, const uint32_t *ids, uint32_t n, s
             &err))
         fail_msg("%s", err.text);
     char path[256];
-    snprintf(path, sizeof path, TINY "%s", s->path);
+    subject_path(s, path, sizeof path);
     world_open(&w, path, b,
                &(struct world_options){
                    .context_len = s->context_len, .rank = tp_rank(tp), .world = tp_world(tp)});
@@ -98,8 +98,7 @@ static void check_golden(const struct subject *s, const struct by_json *golden,
 static void check_subject(const struct subject *s, uint32_t world, const char *key) {
     static struct result mine, other;
     char path[256];
-    snprintf(path, sizeof path, TINY "%s%s", s->golden ? s->golden : s->path,
-             s->golden ? "" : "/golden.json");
+    subject_golden(s, path, sizeof path);
     struct by_json *golden = golden_load(path);
     const struct by_json *c = by_json_get(by_json_get(golden, "cases"), key);
     uint32_t n;

@@ -84,7 +84,7 @@ static void check(const struct subject *s) {
     uint64_t step = 0;
     if (cpu_backend_new(&cpu, &(struct cpu_options){.n_threads = 2, .isa = world_isa}, &err))
         fail_msg("%s", err.text);
-    snprintf(path, sizeof path, TINY "%s", s->path);
+    subject_path(s, path, sizeof path);
     world_open(&world, path, cpu, &(struct world_options){.kv_dtype = KV_BF16});
     const struct mirror_limits limits = {.n_slots = SLOTS,
                                          .n_pages = SLOTS * PAGES_OF_SLOT,

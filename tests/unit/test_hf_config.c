@@ -88,6 +88,30 @@ TEST(a_switch_that_the_family_does_not_know_switches_nothing) {
     assert_true(m.moe.score == BY_MOE_SIGMOID && m.moe.is_bias_corrected);
 }
 
+/* Gemma 4: heads of two kinds, and layers that attend to the keys of the last of their kind before them. */
+TEST(layers_may_have_other_heads_or_none_of_their_own) {
+    UNUSED_STATE;
+    struct by_model_info m = read_text(
+        "{\"model_type\":\"gemma4_text\",\"num_hidden_layers\":6,\"intermediate_size\":64,"
+        "\"layer_types\":[\"sliding_attention\",\"full_attention\",\"sliding_attention\","
+        "\"sliding_attention\",\"full_attention\",\"sliding_attention\"],"
+        "\"num_kv_shared_layers\":3,\"use_double_wide_mlp\":true,\"attention_k_eq_v\":true,"
+        "\"num_global_key_value_heads\":2}");
+    static const uint32_t want[] = {0, 1, 2, 2, 1, 1};
+    for (uint32_t i = 0; i < 6; i++)
+        assert_int_equal(by_model_info_kv_layer(&m, i), want[i]); /* the last sees everything */
+    assert_true(m.head_dim == 256 && m.full_head_dim == 512 && m.k_is_v);
+    assert_true(m.n_kv_heads == 4 && m.full_kv_heads == 2);
+    assert_true(m.ffn == 64 && m.shared_ffn == 128 && m.per_layer == 256);
+    assert_true(m.rope.n_rot == 512 && m.rope.n_rot_local == 256 && m.attn_scale == 1);
+    assert_true(m.rope.long_factors[63] == 1 && m.rope.long_factors[64] == 1e30f);
+    m = read_text("{\"model_type\":\"gemma4_text\",\"num_hidden_layers\":2,\"layer_types\":["
+                  "\"sliding_attention\",\"full_attention\"],\"rope_parameters\":null,"
+                  "\"per_layer_config\":{\"1\":{\"head_dim\":128}}}");
+    assert_true(m.full_head_dim == 128 && m.full_kv_heads == 4 && !m.k_is_v);
+    assert_true(m.rope.theta_local == 10000 && m.rope.theta == 1e6);
+}
+
 TEST(which_layers_have_experts_may_be_a_list) {
     UNUSED_STATE;
     struct by_model_info m = read_text("{\"model_type\":\"glm4_moe_lite\",\"mlp_layer_types\":["
@@ -192,6 +216,7 @@ TEST(latents_are_no_wider_than_a_head_may_be) {
 }
 
 TESTS(RUN(a_switch_that_the_family_does_not_know_switches_nothing),
+      RUN(layers_may_have_other_heads_or_none_of_their_own),
       RUN(which_layers_have_experts_may_be_a_list), RUN(norms_of_q_and_k_are_an_option),
       RUN(ernies_layers_with_experts_have_a_first_a_last_and_a_step),
       RUN(minimax_says_how_much_of_a_head_turns),

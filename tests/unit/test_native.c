@@ -83,6 +83,13 @@ TEST(what_is_not_known_is_named) {
     refused("{\"model_type\":\"ernie4_5_moe\",\"use_bias\":true," SIZES "}", "use_bias");
     refused("{\"model_type\":\"ernie4_5_moe\",\"moe_norm_min\":0.5," SIZES "}", "moe_norm_min");
     refused("{\"model_type\":\"olmoe\",\"clip_qkv\":8.0," SIZES "}", "clip_qkv");
+    refused("{\"model_type\":\"gemma4_text\",\"use_bidirectional_attention\":\"all\"," SIZES ","
+            "\"vocab_size_per_layer_input\":640}",
+            "both directions");
+    refused("{\"model_type\":\"gemma4_text\"," SIZES "}", "vocab_size_per_layer_input");
+    refused("{\"model_type\":\"gemma4_text\"," SIZES ",\"hidden_size_per_layer_input\":0,"
+            "\"per_layer_config\":{\"0\":{\"head_dim\":8}}}",
+            "per_layer_config");
     refused("{\"model_type\":\"glm4_moe_lite\",\"first_k_dense_replace\":2," SIZES "}",
             "first_k_dense_replace");
     refused("{\"model_type\":\"gpt_oss\",\"num_local_experts\":4,\"num_experts_per_tok\":2,"
@@ -92,8 +99,17 @@ TEST(what_is_not_known_is_named) {
 
 TEST(the_cache_of_a_latent_model_is_small) {
     UNUSED_STATE;
-    struct by_model_info m = {.n_layers = 2, .n_kv_heads = 8, .head_dim = 64};
-    assert_int_equal(by_native_kv_bytes(&m, 2), 2 * 2 * 8 * 64 * 2);
+    struct by_model_info m = {.n_layers = 2,
+                              .n_kv_heads = 8,
+                              .head_dim = 64,
+                              .full_kv_heads = 2,
+                              .full_head_dim = 128,
+                              .layer_flags = {BY_LAYER_SLIDING}};
+    assert_int_equal(by_native_kv_bytes(&m, 2), 2 * (8 * 64 + 2 * 128) * 2);
+    m.n_layers = 3;
+    m.n_kv_shared = 1; /* kept once */
+    assert_int_equal(by_native_kv_bytes(&m, 2), 2 * (8 * 64 + 2 * 128) * 2);
+    m.n_layers = 2;
     m.mla = (struct by_mla_info){.kv_rank = 32, .rope_dim = 16};
     assert_int_equal(by_native_kv_bytes(&m, 2), 2 * (32 + 16) * 2);
 }

@@ -8,7 +8,7 @@ static struct by_model_info model(uint32_t n_heads, uint32_t n_kv, uint32_t ffn)
     struct by_model_info m;
     by_model_info_init(&m);
     m.n_heads = n_heads;
-    m.n_kv_heads = n_kv;
+    m.n_kv_heads = m.full_kv_heads = n_kv;
     m.ffn = ffn;
     return m;
 }
@@ -66,6 +66,29 @@ TEST(more_ranks_than_heads_are_refused_with_the_numbers) {
     assert_non_null(strstr(err.text, "2 columns"));
 }
 
+/* Gemma 4: layers without a window have other key-value heads, and queries are parted once for both. */
+TEST(both_kinds_of_layers_give_a_rank_the_same_queries) {
+    UNUSED_STATE;
+    struct by_model_info m = model(32, 16, 128);
+    struct share s;
+    m.full_kv_heads = 4;
+    m.shared_ffn = 256;
+    assert_int_equal(share_make(&s, &m, false, 3, 8, &err), 0);
+    assert_int_equal(s.q.first, 12);
+    assert_int_equal(s.q.n, 4);
+    assert_int_equal(s.kv.first, 6);
+    assert_int_equal(s.kv.n, 2);
+    assert_int_equal(s.full_kv.first, 1);
+    assert_int_equal(s.full_kv.n, 1);
+    share_apply(&s, &m);
+    assert_int_equal(m.full_kv_heads, 1);
+    assert_int_equal(m.shared_ffn, 32);
+    m = model(8, 4, 128);
+    m.full_kv_heads = 1;
+    assert_int_equal(share_make(&s, &m, false, 1, 3, &err), BY_EINVAL);
+    assert_non_null(strstr(err.text, "part them differently"));
+}
+
 TEST(heads_that_are_normed_together_stay_together) {
     UNUSED_STATE;
     struct by_model_info m = model(4, 4, 128);
@@ -105,4 +128,5 @@ TEST(logits_are_shared_in_sixteens) {
 
 TESTS(RUN(logits_are_shared_in_sixteens), RUN(nine_and_three_heads_on_two_ranks),
       RUN(all_shares_are_the_whole), RUN(more_ranks_than_heads_are_refused_with_the_numbers),
+      RUN(both_kinds_of_layers_give_a_rank_the_same_queries),
       RUN(heads_that_are_normed_together_stay_together));
