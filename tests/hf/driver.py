@@ -20,11 +20,12 @@ from banyan_hf_worker.worker import Worker
 PAGE = 4
 
 
-def make_worker(model, way, n_pages=256, n_slots=16, page_size=PAGE, n_vocab=None, **more):
+def make_worker(model, way, n_pages=256, n_slots=16, page_size=PAGE, n_vocab=None, n_states=0, **more):
+    """n_states: of a model that keeps them."""
     runner = Runner(model, way, Pool(n_pages, page_size, poison=True))
     n_vocab = n_vocab or model.get_output_embeddings().weight.shape[0]
     return Worker(runner, n_pages=n_pages, page_size=page_size, n_slots=n_slots, n_vocab=n_vocab,
-                  reuses_prefixes=runner.way.reuses_prefixes, **more)
+                  n_states=n_states * runner.way.keeps_states, **more)
 
 
 def through_the_wire(message):
@@ -45,6 +46,7 @@ class Driver:
         self.random.shuffle(self.free_pages)
         self.sequences, self.refs = {}, {}
         self.pending = {"admits": [], "free_slots": [], "append_slots": [], "append_pages": []}
+        self.kept, self.n_kept = {}, 0  # state's number -> (sequence, n)
         self.step = 0
 
     def _page(self):
@@ -54,9 +56,11 @@ class Driver:
 
     def admit(self, name, ids, prefix=None, n_prompt=None, output_ids=(), **sampling):
         slot = next(i for i in range(self.worker.n_slots) if all(s.slot != i for s in self.sequences.values()))
-        pages, n_cached = [], 0
+        pages, n_cached, from_state = [], 0, 0
         if prefix:
             other, n_cached = prefix
+            if self.worker.n_states:
+                from_state = 1 + next(number for number, of in self.kept.items() if of == (self.sequences[other], n_cached))
             pages = self.sequences[other].pages[: n_cached // self.worker.page_size]
             for page in pages:
                 self.refs[page] += 1
@@ -65,7 +69,7 @@ class Driver:
         s = Sequence(slot, ids, n_cached, list(pages), n_prompt or len(ids))
         self.sequences[name] = s
         self.pending["admits"].append(messages.Admit(
-            slot=slot, n_prompt=s.n_prompt, n_cached=n_cached, ids=ids[n_cached:], pages=pages, output_ids=output_ids,
+            slot=slot, n_prompt=s.n_prompt, n_cached=n_cached, ids=ids[n_cached:], pages=pages, output_ids=output_ids, from_state=from_state,
             sampling=messages.Sampling(**{"top_p": 1.0, "repetition_penalty": 1.0, "logprob_start": -1, **sampling}),
         ))
         return s
@@ -79,6 +83,17 @@ class Driver:
                 self.free_pages.insert(self.random.randrange(len(self.free_pages) + 1), page)
         return s
 
+    def _keep(self, rows):
+        """Where there are states, one behind each fourth page that a row fills, under the number that is kept for longest."""
+        every, found = 4 * self.worker.page_size, []
+        for s, n in rows if self.worker.n_states else []:
+            for at in range((s.n_done // every + 1) * every, s.n_done + n + 1, every):
+                found.append((s.slot, at, self.n_kept % self.worker.n_states))
+                self.kept[found[-1][2]] = (s, at)
+                self.n_kept += 1
+        found = found[-self.worker.n_states :]  # each number once
+        return {name: [f[i] for f in found] for i, name in enumerate(("keep_slots", "keep_at", "keep_states"))}
+
     def frame(self, *rows):
         """The Step of these rows; pages are added as they need them."""
         for name, n in rows:
@@ -91,7 +106,8 @@ class Driver:
         sequences = [self.sequences[name] for name, _ in rows]
         frame = messages.Step(
             step=self.step, row_slots=[s.slot for s in sequences], row_tokens=[n for _, n in rows],
-            row_samples=[int(s.n_done + n == len(s.ids)) for s, (_, n) in zip(sequences, rows)], **self.pending,
+            row_samples=[int(s.n_done + n == len(s.ids)) for s, (_, n) in zip(sequences, rows)],
+            **self._keep([(s, n) for s, (_, n) in zip(sequences, rows)]), **self.pending,
         )
         self.pending = {key: [] for key in self.pending}
         return frame

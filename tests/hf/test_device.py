@@ -131,13 +131,26 @@ def test_a_torch_with_cuda_that_finds_no_gpu_says_where_to_look(monkeypatch):
 
 def test_the_pool_is_the_share_of_what_the_gpu_has_free(gpus):
     gpu = torch.device("cuda", 0)
-    assert device.count_pages(options(), gpu, 1000, 4096) == 7_200_000 // 16
-    assert device.count_pages(options(mem_fraction_static=0.25), gpu, 1000, 4096) == 2_000_000 // 16
-    assert device.count_pages(options(max_total_tokens=100), gpu, 1000, 4096) == 7
-    assert device.count_pages(options(), gpu, 0, 4096) == 65536 // 16, "a model without a cache takes none"
+    assert device.share_out(options(), gpu, 1000, None, 4096) == (7_200_000 // 16, 0)
+    assert device.share_out(options(mem_fraction_static=0.25), gpu, 1000, None, 4096) == (2_000_000 // 16, 0)
+    assert device.share_out(options(max_total_tokens=100), gpu, 1000, None, 4096) == (7, 0)
+    assert device.share_out(options(), gpu, 0, None, 4096) == (65536 // 16, 0), "a model without a cache takes none"
     gpus.free = 60_000
     with pytest.raises(folder.LoadError, match="would hold 48 tokens of 1000 bytes in the 0.1 MB that are free beside the weights"):
-        device.count_pages(options(), gpu, 1000, 4096)
+        device.share_out(options(), gpu, 1000, None, 4096)
+
+
+def test_states_and_pages_share_the_memory(gpus):
+    """Of 7.2 GB: one state for each 256 tokens of the pool, or half of the bytes where states are large."""
+    gpu = torch.device("cuda", 0)
+    n_pages, n_states = device.share_out(options(), gpu, 1000, 20_000, 4096)
+    assert n_states == 7_200_000_000 // (20_000 + 256_000) and n_pages == (7_200_000_000 - n_states * 20_000) // 16_000
+    n_pages, n_states = device.share_out(options(), gpu, 1000, 2_000_000, 4096)
+    assert n_states == 3_600_000_000 // 2_000_000 and n_pages == 3_600_000 // 16
+    assert device.share_out(options(max_total_tokens=1024), gpu, 1000, 20_000, 4096) == (64, 4), "a pool as asked, and as many as it is good for"
+    assert device.share_out(options(), gpu, 1000, 0, 4096) == (7_200_000 // 16, 7_200_000 // 256), "nothing but places in the pool"
+    assert device.share_out(options(), gpu, 0, 20_000, 4096) == (65536 // 16, 256), "states alone"
+    assert device.share_out(options(), gpu, 1000, 8_000_000_000, 4096)[1] == 0, "not even one"
 
 
 def test_what_does_not_fit_is_a_sentence(monkeypatch):

@@ -26,7 +26,7 @@ def rank_of(model, ranks, is_fast=False):
     n = parallel.split(model, ranks)
     if is_fast:
         fast_linear.use(model, 1)
-    worker = make_worker(model, verdict.way, n_vocab=n_vocab, ranks=ranks, check=check)
+    worker = make_worker(model, verdict.way, n_vocab=n_vocab, n_states=8, ranks=ranks, check=check)
     return Driver(worker), n
 
 
@@ -75,7 +75,7 @@ def life(d):
     return [(d.sequences[name].ids, d.sequences[name].rows) for name in ("a", "b")]
 
 
-CUT = ["llama-gqa", "qwen3", "gemma2", "mixtral", "helium", "phi3", "olmo2", "qwen3-moe"]
+CUT = ["llama-gqa", "qwen3", "gemma2", "mixtral", "helium", "phi3", "olmo2", "qwen3-moe", "qwen3_5-text"]
 
 
 @pytest.mark.both_lines
@@ -94,7 +94,8 @@ def test_two_ranks_say_what_one_says_in_the_same_bits(name):
     assert first[2] == second[2] and [s[0] for s in first[0]] == [s[0] for s in second[0]]
     for ids, rows in first[0]:
         want = reference(model, ids)
-        assert max(float(np.abs(row - want[p - 1]).max()) for p, row in rows.items()) <= LIMIT
+        limit = 10 * LIMIT if name == "qwen3_5-text" else LIMIT  # as in test_tiers.py
+        assert max(float(np.abs(row - want[p - 1]).max()) for p, row in rows.items()) <= limit
     assert first[1] >= 4 and first[3] < 0.8 * sum(p.numel() for p in model.parameters())
 
 

@@ -20,7 +20,7 @@ def test_every_way_of_serving_gives_its_log_probabilities(name):
     verdict = probe.choose(model)
     assert verdict.way.tier == models.tier_of(name), verdict.reason
     assert name not in WAYS or models.IS_4 or str(verdict.way) == WAYS[name], verdict.reason
-    d = Driver(make_worker(model, verdict.way))
+    d = Driver(make_worker(model, verdict.way, n_states=40))
     for what, sequences in scenarios(d, prompts(d.worker.n_vocab), d.worker.reuses_prefixes).items():
         for s in sequences:
             error = error_of(s, reference(model, s.ids))

@@ -75,6 +75,38 @@ def test_a_model_that_starts_at_0_refuses_a_prefix():
         d.worker.step(messages.Step(step=1, admits=[admit(n_cached=4)]))
 
 
+STATE_LIES = {  # of a worker that keeps 2 states: number 0 is behind 8 tokens, number 1 is not there
+    "half of what is to be kept": ({"keep_slots": [0], "keep_at": [16], "keep_states": []}, "differ in length"),
+    "a state beyond the last to keep": ({"keep_slots": [0], "keep_at": [16], "keep_states": [2]}, "state 2 of 2"),
+    "a state kept twice": ({"keep_slots": [0, 0], "keep_at": [12, 16], "keep_states": [1, 1]}, "kept twice"),
+    "half a page": ({"keep_slots": [0], "keep_at": [14], "keep_states": [1]}, "behind 14 tokens"),
+    "what was before the row": ({"keep_slots": [0], "keep_at": [8], "keep_states": [1]}, "behind 8 tokens, its row runs from 10 to 18"),
+    "what comes after it": ({"keep_slots": [0], "keep_at": [20], "keep_states": [1]}, "behind 20 tokens"),
+    "the other way round": ({"keep_slots": [0, 0], "keep_at": [16, 12], "keep_states": [0, 1]}, "behind 12 tokens"),
+    "a slot without a row": ({"keep_slots": [5], "keep_at": [4], "keep_states": [1]}, "slot 5 is to keep"),
+    "a state beyond the last": ({"admits": [admit(n_cached=8, from_state=3)]}, "from state 2 of 2"),
+    "as far as a u32 goes": ({"admits": [admit(n_cached=8, from_state=2**32 - 1)]}, "of 2"),
+    "a state that is not there": ({"admits": [admit(n_cached=8, from_state=2)]}, "from state 1, which is not there"),
+    "a state of more tokens": ({"admits": [admit(n_cached=4, from_state=1)]}, "starts at 4, and its state is behind 8 tokens"),
+    "a state at the start": ({"admits": [admit(from_state=1)]}, "starts at 0, and its state is behind 8 tokens"),
+    "a prefix without a state": ({"admits": [admit(n_cached=8)]}, "starts at 8, and its state is behind 0 tokens"),
+}
+
+
+@pytest.mark.parametrize("lie", STATE_LIES)
+def test_a_frame_that_lies_about_states_changes_nothing(lie):
+    d = driver("lfm2", probe.choose(models.load("lfm2")).way, pool={"n_states": 2}, want_all=False)
+    d._keep = lambda rows: {"keep_slots": [0], "keep_at": [8], "keep_states": [0]} if d.step == 1 else {}
+    d.admit("a", ids_of(18))
+    d.run(("a", 10))
+    (said, why), before = STATE_LIES[lie], d.worker.states[:]
+    with pytest.raises(BadStep, match=why):
+        d.worker.step(messages.Step(step=2, row_slots=[0], row_tokens=[8], row_samples=[1],
+                                    append_slots=[0, 0], append_pages=d.free_pages[-2:], **said))
+    assert d.worker.states == before and before[0].n == 8 and d.worker.last_step == 1
+    d.finish("a", 3)
+
+
 def test_random_frames_never_do_more_than_end_the_session():
     chance = random.Random(3)
     d = driver(want_all=False)
@@ -152,7 +184,7 @@ def test_slots_and_pages_come_and_go_and_nobody_reads_anothers(name, n):
     Each one's log probabilities are those of its ids alone."""
     model = models.load(name)
     chance = random.Random(7)
-    d = Driver(make_worker(model, probe.choose(model).way, n_pages=64, n_slots=6), seed=4)
+    d = Driver(make_worker(model, probe.choose(model).way, n_pages=64, n_slots=6, n_states=7), seed=4)
     n_checked = made = 0
     for _ in range(n):
         alive = list(d.sequences)
@@ -163,6 +195,8 @@ def test_slots_and_pages_come_and_go_and_nobody_reads_anothers(name, n):
                 other = chance.choice(donors)
                 at = chance.randrange(1, d.sequences[other].n_done // 4 + 1) * 4
                 at = at if at < d.sequences[other].n_done else at - 4
+                if d.worker.n_states:
+                    at = max((n for s, n in d.kept.values() if s is d.sequences[other] and n <= at), default=0)
                 if at:
                     d.admit(made, d.sequences[other].ids[:at] + ids_of(chance.randrange(1, 9), made), prefix=(other, at))
                     continue

@@ -115,7 +115,7 @@ def prepare(o, model, ranks, threads):
     if not ranks:
         return probe.choose(model), None
     try:
-        whole.shapes = probe.shapes_of(model, whole)
+        whole.shapes, whole.state_bytes = probe.measure(model, whole)
     except Exception as failure:  # code that counts its heads by the config
         raise loader.LoadError(
             f"--tp-size {ranks.world}: {type(model).__name__} does not run on a part of its heads ({probe._short(failure)})") from None
@@ -162,7 +162,7 @@ def load(o, device, threads):
         n_vocab = vocabulary(model)  # while it is whole
         verdict, check = prepare(o, model, ranks, threads)
         longest = o.context_length or loader.longest(model.config)
-        n_pages = devices.count_pages(o, device, verdict.bytes_per_slot, longest)
+        n_pages, n_states = devices.share_out(o, device, verdict.bytes_per_slot, verdict.state_bytes, longest)
         what = f"a KV cache of {n_pages * o.page_size} tokens"
         pool = Pool(n_pages, o.page_size, device)
         pool.reserve(verdict.shapes)
@@ -172,7 +172,7 @@ def load(o, device, threads):
             try_step(runner, min(max(o.chunked_prefill_size, HF_STEP_TOKENS), longest, n_pages * o.page_size))
     except torch.OutOfMemoryError as failure:
         raise devices.no_memory(device, what, failure) from None
-    return SimpleNamespace(runner=runner, n_vocab=n_vocab, ranks=ranks, verdict=verdict, check=check, longest=longest)
+    return SimpleNamespace(runner=runner, n_vocab=n_vocab, n_states=n_states, ranks=ranks, verdict=verdict, check=check, longest=longest)
 
 
 def try_step(runner, n):
@@ -208,12 +208,12 @@ def start(o):
     pooling = pooling_of(o, model, verdict, found.ranks)
     worker = Worker(
         found.runner, n_pages=pool.n_pages, page_size=o.page_size, n_slots=o.max_running_requests, n_vocab=found.n_vocab,
-        reuses_prefixes=verdict.way.reuses_prefixes, ranks=found.ranks, check=found.check, pooling=pooling,
+        n_states=found.n_states, ranks=found.ranks, check=found.check, pooling=pooling,
     )
     impl = f"transformers {transformers.__version__}, {verdict}"
     attention_by = "its own" if verdict.way.tier != "A" else "C" if attention.is_ours(device, model.dtype) else "torch"
     log("info", f"{impl} model={type(model).__name__} error={verdict.error:.2g} bytes_per_token={verdict.bytes_per_slot} "
-                f"device={device} attention={attention_by}")
+                f"states={found.n_states} bytes_per_state={verdict.state_bytes or 0} device={device} attention={attention_by}")
     record = messages.Model(
         path=str(o.model_path), type=model.config.model_type, arch=type(model).__name__, n_vocab=found.n_vocab,
         context_len=min(found.longest, pool.n_pages * o.page_size), impl=impl, weights_id=loader.fingerprint(o.model_path),
@@ -225,8 +225,8 @@ def start(o):
         step_tokens_max=max(o.chunked_prefill_size, HF_STEP_TOKENS) + o.max_running_requests, rank=o.tp_rank, world=o.tp_size, replica=o.dp_rank,
         load_ms=int((time.monotonic() - started) * 1000),
         weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
-        kv_bytes=verdict.bytes_per_slot * pool.n_pages * o.page_size, device=devices.name(device, threads),
-        no_prefix_reuse=not verdict.way.reuses_prefixes,
+        kv_bytes=verdict.bytes_per_slot * pool.n_pages * o.page_size + (verdict.state_bytes or 0) * found.n_states,
+        device=devices.name(device, threads), no_prefix_reuse=not worker.reuses_prefixes, n_states=found.n_states,
     )
     gc.collect()
     gc.freeze()

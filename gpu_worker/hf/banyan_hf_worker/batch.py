@@ -23,9 +23,11 @@ def upload(array, device):
 class Batch:
     """Built from rows of (ids to run, tokens already stored, pages); arrays for tier A, sequences for B and C."""
 
-    def __init__(self, rows, page_size, device="cpu"):
-        """rows: list of (ids, n_done, pages, state). Pages are the scheduler's numbers, enough for n_done + len(ids)."""
+    def __init__(self, rows, page_size, device="cpu", keep_at=None):
+        """rows: list of (ids, n_done, pages, state). Pages are the scheduler's numbers, enough for n_done + len(ids). keep_at:
+        {row: numbers of tokens, ascending, behind which its state is to be kept} (recurrent.py)."""
         self.rows = rows
+        self.keep_at, self.kept = keep_at or {}, {}  # kept: (row, n) -> recurrent.State, once it has run
         self.page_size, self.device = page_size, torch.device(device)
         lens = [len(r[0]) for r in rows]
         self.q_start = np.array([0, *accumulate(lens)], np.int32)

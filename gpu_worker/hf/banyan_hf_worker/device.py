@@ -60,13 +60,29 @@ def free_bytes(device):
 
 CONTEXT_MIN = 64  # tokens of the one sequence that must fit
 PAGES_MAX = (1 << 32) - 1
+STATE_EVERY, STATES_MAX = 256, 65536  # tokens of the pool for each state; the scheduler's REPLICA_STATES_MAX
 
 
-def count_pages(o, device, bytes_per_slot, longest):
-    """Pages of the pool: as asked, or what the share of free memory holds. LoadError when no sequence fits."""
+def share_out(o, device, bytes_per_slot, state_bytes, longest):
+    """(pages of the pool, states beside the slots) in the share of free memory, or so many pages as asked. LoadError when no
+    sequence fits.
+
+    state_bytes: of one; None: the model keeps none. A prefix that is to be reused needs pages and a state or two, whatever its
+    length, and a state weighs as much as the pages of twenty tokens (LFM2) or of two thousand (Qwen3.5). So there is one for each
+    STATE_EVERY tokens of the pool, and where that is too much, states have half of the memory: a pool that nobody can start from
+    is worth as little as states without pages."""
     free, is_gpu = free_bytes(device), device.type == "cuda"
-    share = o.mem_fraction_static or (0.9 if is_gpu else 0.5)
-    n = int(free * share) // max(bytes_per_slot, 1) // o.page_size
+    budget, each, n_states = int(free * (o.mem_fraction_static or (0.9 if is_gpu else 0.5))), state_bytes or 0, 0
+    if state_bytes is not None:
+        n_states = min(budget // max(each + STATE_EVERY * bytes_per_slot, 1), budget // 2 // max(each, 1))
+    n_pages = count_pages(o, device, bytes_per_slot, longest, free, budget - n_states * each)
+    return n_pages, min(n_states, n_pages * o.page_size // STATE_EVERY, STATES_MAX)
+
+
+def count_pages(o, device, bytes_per_slot, longest, free, budget):
+    """Pages of the pool: as asked, or what the budget of the free bytes holds."""
+    is_gpu = device.type == "cuda"
+    n = budget // max(bytes_per_slot, 1) // o.page_size
     if not is_gpu or not bytes_per_slot:  # a GPU's memory serves nothing else
         n = min(n, max(longest * 16, 65536) // o.page_size)
     if o.max_total_tokens:

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from . import attention, shadow
+from . import attention, recurrent, shadow
 from .batch import Batch
 from .pool import Pool, bytes_of
-from .recurrent import bytes_of_caches
 from .runner import TIERS, Runner, Way, default_attention, n_layers, use_own
 
 N_TOKENS = 48
@@ -35,6 +34,7 @@ class Verdict:
     error: float  # largest |difference of logits| in the probe
     shapes: dict  # of a slot in each layer (pool.py)
     n_beside: int  # bytes a token that the model's own cache has beside the pool
+    state_bytes: int | None = None  # of a state that is kept; None: none can be
 
     @property
     def bytes_per_slot(self):
@@ -65,7 +65,8 @@ def choose(model):
         except Exception as failure:  # any error of foreign code means: not this tier
             failed = _short(failure)
         if not failed:
-            return Verdict(way, (_told(why) or "the probe's logits agree") + note, seen.error, seen.pool.shapes(), seen.n_beside)
+            reason = (_told(why) or "the probe's logits agree") + note
+            return Verdict(way, reason, seen.error, seen.pool.shapes(), seen.n_beside, seen.state_bytes)
         why.append((way, failed))
     raise Refused("no way of running it gives the logits that transformers gives: " + _told(why))
 
@@ -177,6 +178,7 @@ class Seen:
     right: float  # share of rows within the tolerance
     pool: Pool  # what was used
     n_beside: int  # bytes a token that a cache of the model's own grew by
+    state_bytes: int | None
 
 
 def run(model, way, ids, reference):
@@ -188,13 +190,16 @@ def run(model, way, ids, reference):
     pages = [order[:per_sequence], order[per_sequence : 2 * per_sequence]]
     if way.reuses_prefixes:
         pages[1] = np.concatenate([pages[0][: SHARED // PAGE], pages[1][SHARED // PAGE :]])
-    runner, states, differences, sizes = Runner(model, way, pool), [{}, {}], [], []
+    runner, states, differences, sizes, state_bytes = Runner(model, way, pool), [{}, {}], [], [], None
     for step in steps(way.reuses_prefixes):
-        batch = Batch([(ids[s][a:b], a, pages[s], states[s]) for s, a, b in step], PAGE, device)
+        keep_at = {0: [SHARED]} if way.keeps_states and not sizes else {}
+        batch = Batch([(ids[s][a:b], a, pages[s], states[s]) for s, a, b in step], PAGE, device, keep_at)
         got = runner.logits(batch, np.arange(batch.n_tokens))
+        for state in batch.kept.values():
+            state_bytes, states[1]["kept"] = recurrent.bytes_of(state), recurrent.Kept(state)
         want = torch.cat([reference[s][a:b] for s, a, b in step])
         differences.append((got - want).abs().max(-1).values)
-        sizes.append(bytes_of_caches(states[:1]))
+        sizes.append(recurrent.bytes_of_caches(states[:1]))
     worst = torch.cat(differences)
     if worst.isnan().any():
         raise RuntimeError("its logits are NaN: it reads memory that nobody has written")
@@ -202,15 +207,18 @@ def run(model, way, ids, reference):
         raise attention.Unsupported(f"only {len(pool.layers)} of its {n_layers(model.config)} layers call the paged attention")
     limit = tolerance(next(model.parameters()).dtype, reference, way)
     grown = max(0, sizes[-1] - sizes[0]) // (N_TOKENS - steps(False)[0][0][2])
-    return Seen(float(worst.max()), float((worst <= limit).float().mean()), pool, grown)
+    if grown:  # it has something of each token in it, of which the pool knows nothing
+        state_bytes = None
+    return Seen(float(worst.max()), float((worst <= limit).float().mean()), pool, grown, state_bytes)
 
 
-def shapes_of(model, verdict):
-    """What the layers of a model store in the way of a verdict, whatever the probe's steps computed."""
+def measure(model, verdict):
+    """(shapes, state_bytes) of a model in the way of a verdict, whatever the probe's steps computed."""
     ids = _two_sequences(model.config)
     n_vocab = model.config.get_text_config(decoder=True).vocab_size
     nothing = [torch.zeros((len(s), n_vocab)) for s in ids]
-    return run(model, verdict.way, ids, nothing).pool.shapes()
+    seen = run(model, verdict.way, ids, nothing)
+    return seen.pool.shapes(), seen.state_bytes
 
 
 def _n_attention_layers(model):

@@ -1,4 +1,4 @@
-"""Tiers C and D: requests whose layers keep state from token to token. Such a request starts at 0 (no prefix reuse).
+"""Tiers C and D: requests whose layers keep state from token to token.
 
     C  the cache that the model asks for (DynamicCache): its plain attention layers lie in the pool, its states here
     D  the cache that the model makes by itself, handed back with the next token as generate() does; nothing is in the pool
@@ -6,6 +6,8 @@
     prompts  [ a b c ][ d e f ][ g h ]    in pieces, over the state so far; or whole: what nobody asks a row of waits, then
                                           all of it runs at once (code that forgets its state when several tokens come)
     decodes  [ i ] of each request        together: states side by side in one call; or apart, one call each
+    kept     [ a b c | d ]                in pieces only: the call is split, and the state behind it copied; another request that
+                                          begins alike starts from a copy of that. All others start at 0
 """
 
 import copy
@@ -30,17 +32,28 @@ _BOTH = _classes("LinearAttentionAndFullAttentionLayer", "LinearAttentionAndSlid
 SHORT = 8  # tokens: code that forgets its state errs with fewer than its convolution sees, too (transformers 4's LFM2)
 
 
+class State:
+    """A request's state behind its first n tokens. Nobody writes to it any more."""
+
+    def __init__(self, n, cache):
+        self.n, self.cache = n, cache.copy()
+
+
 class Kept:
     """What one request keeps between steps, in its row's state."""
 
-    def __init__(self):
-        self.ids = np.zeros(0, np.int64)
-        self.n_in, self.cache = 0, None  # tokens that the cache has seen; -1: nobody knows, a call failed
+    def __init__(self, start=None):
+        """start: the State that it begins with."""
+        self.start, self.base = start, start.n if start else 0
+        self.ids = np.zeros(self.base, np.int64)  # those before base nobody has told, and nobody asks for
+        self.n_in, self.cache = self.base, None  # tokens that the cache has seen; -1: nobody knows, a call failed
 
     def take(self, row):
         """Notes the row's new ids. Returns (tokens before them, tokens with them)."""
         new, n_done = row[0], row[1]
         self.ids = np.concatenate([self.ids[:n_done], np.asarray(new, np.int64)])
+        if self.start:
+            self.cache, self.start = self.start.cache.copy(), None
         return n_done, len(self.ids)
 
 
@@ -54,30 +67,44 @@ def run(runner, batch, wanted):
             decodes.append(i)
             continue
         goes_on = kept.cache is not None and kept.n_in == begin and not runner.way.whole
+        is_lost = not goes_on and kept.base > 0  # a call failed, and what was before base is not known here
         if not goes_on:
             if runner.way.whole and not len(wanted[i]):
                 continue
-            kept.n_in, kept.cache = 0, make(runner)
-        parts[i] = _call(runner, batch, [i], kept.n_in, wanted[i] + begin - kept.n_in)
+            kept.n_in, kept.cache = begin if is_lost else 0, make(runner)
+        parts[i] = _in_pieces(runner, batch, i, kept, wanted[i] + begin)
+        if is_lost:  # its rows fail; it is the scheduler's to begin anew
+            parts[i], kept.n_in = parts[i] * float("nan"), -1
     for group in [[i] for i in decodes] if runner.way.apart else groups_of_decodes(batch, decodes, runner.pool):
-        out = _call(runner, batch, group, None, np.zeros(1, np.int64))
+        spans = [(int(batch.kv_len[i]) - 1, int(batch.kv_len[i])) for i in group]
+        out = _call(runner, batch, group, spans, np.zeros(1, np.int64))
         parts.update({i: out[j : j + 1][: len(wanted[i])] for j, i in enumerate(group)})
     return parts
 
 
-def _call(runner, batch, group, begin, keep):
-    """One call of the model: of one sequence its tokens from `begin` on, or of several the last one of each."""
+def _in_pieces(runner, batch, i, kept, wanted):
+    """The tokens of one sequence that its cache has not seen, in a call for each place where its state is to be kept. wanted:
+    the positions whose rows are asked for."""
+    parts, begin = [], kept.n_in
+    for end in dict.fromkeys([*batch.keep_at.get(i, ()), len(kept.ids)]):
+        parts.append(_call(runner, batch, [i], [(begin, end)], wanted[(begin <= wanted) & (wanted < end)] - begin))
+        begin = end
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _call(runner, batch, group, spans, keep):
+    """One call of the model: of one sequence the tokens [begin, end), or of several the last one of each."""
     kept = [batch.rows[i][3]["kept"] for i in group]
-    ends = [len(k.ids) for k in kept]
-    begins = [end - 1 for end in ends] if begin is None else [begin]
-    ids = np.stack([k.ids[b:] for k, b in zip(kept, begins)])
-    positions = np.stack([np.arange(b, e) for b, e in zip(begins, ends)])
-    caches = [k.cache for k in kept]
+    ids = np.stack([k.ids[b:e] for k, (b, e) in zip(kept, spans)])
+    positions = np.stack([np.arange(b, e) for b, e in spans])
+    caches, ends = [k.cache for k in kept], [e for _, e in spans]
     for k in kept:
         k.n_in = -1  # until the call is over: one that fails may have gone half way
-    out = type(caches[0]).call(runner, batch, group, caches, upload(ids, batch.device), upload(positions, batch.device), keep)
-    for k, end in zip(kept, ends):
+    out = type(caches[0]).call(runner, batch, group, caches, upload(ids, batch.device), upload(positions, batch.device), ends, keep)
+    for i, k, end in zip(group, kept, ends):
         k.n_in = end
+        if end in batch.keep_at.get(i, ()):
+            batch.kept[i, end] = State(end, k.cache)
     return out
 
 
@@ -93,8 +120,8 @@ class SlotStates:
         self.company, self.row = [self], 0
 
     @staticmethod
-    def call(runner, batch, group, caches, ids, positions, keep):
-        table, mask = shim.left_padded([batch.host_slots(i) for i in group], batch.device)
+    def call(runner, batch, group, caches, ids, positions, ends, keep):
+        table, mask = shim.left_padded([batch.host_slots(i, end=end) for i, end in zip(group, ends)], batch.device)
         cache = _side_by_side(caches)
         slot_layers = [layer for layer in cache.layers if isinstance(layer, shim.SlotLayer)]
         for layer in slot_layers:
@@ -102,12 +129,18 @@ class SlotStates:
         mask = mask if slot_layers and len(group) > 1 else None  # states have no padding, and a mask makes some multiply by it
         return runner.rows_of(runner.call(ids, positions, mask, keep, use_cache=True, **{runner.cache_name: cache}), keep)
 
+    def copy(self):
+        """Another one with the same states, copied out of the company's."""
+        row, new = slice(self.row, self.row + 1), copy.copy(self)
+        new.cache = _each_layer([self.cache], lambda tensors: tensors[0][row].clone())
+        new.company, new.row = [new], 0
+        return new
+
     def come_out(self):
-        """Its own states again, copied out of the company's."""
+        """Its own states again."""
         if len(self.company) > 1:
-            row = slice(self.row, self.row + 1)
-            self.cache = _each_layer([self.cache], lambda tensors: tensors[0][row].clone())
             self.company[self.row] = None  # what the others share has an old state of it
+            self.cache = self.copy().cache
             self.company, self.row = [self], 0
 
 
@@ -178,7 +211,7 @@ class OwnCache:
         self.given = {}
 
     @staticmethod
-    def call(runner, batch, group, caches, ids, positions, keep):
+    def call(runner, batch, group, caches, ids, positions, ends, keep):
         takes, more = inspect.signature(runner.model.forward).parameters, {}
         if "cache_position" in takes:
             more["cache_position"] = positions[0]

@@ -23,8 +23,13 @@ class Way:
     apart: bool = False  # and each decode is a call of its own
 
     @property
+    def keeps_states(self):
+        """Can a request start from what another one's layers carried along? Not where prompts must run whole."""
+        return self.tier == "C" and not self.whole
+
+    @property
     def reuses_prefixes(self):
-        return self.tier in ("A", "B")
+        return self.tier in ("A", "B") or self.keeps_states
 
     @property
     def details(self):

@@ -32,7 +32,7 @@ def note(model, way):
     if not is_needed(model):
         return ""
     try:
-        small = shrunk_model(model, N_LAYERS if way.reuses_prefixes else n_layers(model.config))
+        small = shrunk_model(model, N_LAYERS if way.tier in ("A", "B") else n_layers(model.config))
         ids = probe._two_sequences(small.config)
         reference = probe.reference_of(small, ids)
     except Exception as failure:  # a config that cannot be shrunk says nothing about the model

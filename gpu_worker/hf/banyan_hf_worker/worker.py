@@ -16,6 +16,7 @@ import torch
 
 from . import messages, sampling, tree
 from .batch import Batch
+from .recurrent import Kept
 
 
 def _codes():
@@ -36,7 +37,8 @@ class Sequence:
 
     __slots__ = ("ids", "base", "n_done", "n_prompt", "pages", "params", "state")
 
-    def __init__(self, admit):
+    def __init__(self, admit, start=None):
+        """start: the state that it begins with (recurrent.State)."""
         self.ids = array("I", admit.ids)  # tokens base, base + 1, …
         self.base = self.n_done = admit.n_cached
         self.n_prompt = admit.n_prompt
@@ -44,7 +46,7 @@ class Sequence:
         outputs = array("I", admit.output_ids)
         outputs.extend(self.ids[max(0, self.n_prompt - self.base) :])
         self.params = sampling.Params(admit.sampling, admit.sample, outputs)
-        self.state = {}
+        self.state = {"kept": Kept(start)} if start else {}
 
     @property
     def n_known(self):
@@ -59,13 +61,13 @@ class Sequence:
 
 
 class Worker:
-    def __init__(self, runner, *, n_pages, page_size, n_slots, n_vocab, reuses_prefixes=True, ranks=None, check=None,
-                 pooling=None):
-        """ranks, check: of a model that is shared out (parallel.py); the first step of a session checks it. pooling: of
-        embeddings, if it makes them."""
+    def __init__(self, runner, *, n_pages, page_size, n_slots, n_vocab, n_states=0, ranks=None, check=None, pooling=None):
+        """n_states: how many it may keep, of a model that has them. ranks, check: of a model that is shared out (parallel.py); the
+        first step of a session checks it. pooling: of embeddings, if it makes them."""
         self.runner = runner
         self.n_pages, self.page_size, self.n_slots, self.n_vocab = n_pages, page_size, n_slots, n_vocab
-        self.reuses_prefixes, self.pooling = reuses_prefixes, pooling
+        self.n_states, self.pooling = n_states, pooling
+        self.reuses_prefixes = runner.way.reuses_prefixes and (n_states > 0 or not runner.way.keeps_states)
         self.sampler = sampling.Sampler(n_vocab)
         self.ranks, self._check_ranks = ranks, check
         self.reset()
@@ -73,6 +75,7 @@ class Worker:
     def reset(self):
         """A new session: the mirror is empty."""
         self.slots = {}
+        self.states = [None] * self.n_states  # those that were kept, by the scheduler's numbers
         self.last_step = 0
         self.is_checked = False
 
@@ -98,13 +101,25 @@ class Worker:
             self._need(slot in alive, f"slot {slot} gets a page, but is not in use")
             self._need(page < self.n_pages, f"page {page} is not one of {self.n_pages}")
             alive[slot][2] += 1
-        seen = set()
+        spans = {}
         for slot, n in zip(step.row_slots, step.row_tokens):
-            self._need(slot in alive and slot not in seen, f"slot {slot} has a row, but is not in use or has two")
-            seen.add(slot)
+            self._need(slot in alive and slot not in spans, f"slot {slot} has a row, but is not in use or has two")
             done, known, pages = alive[slot]
+            spans[slot] = (done, done + n)
             self._need(0 < n <= known - done, f"slot {slot} is to run {n} tokens, {known - done} are known")
             self._need(done + n <= pages * self.page_size, f"slot {slot} has {pages} pages for {done + n} tokens")
+        self._check_keeps(step, spans)
+
+    def _check_keeps(self, step, spans):
+        """spans: {slot with a row: (tokens before it, tokens with it)}."""
+        self._need(len(step.keep_slots) == len(step.keep_at) == len(step.keep_states), "the arrays of what to keep differ in length")
+        self._need(len(set(step.keep_states)) == len(step.keep_states), "a state is kept twice in one step")
+        for slot, at, number in zip(step.keep_slots, step.keep_at, step.keep_states):
+            self._need(number < self.n_states, f"slot {slot} is to keep state {number} of {self.n_states}")
+            begin, end = spans.get(slot, (0, 0))
+            self._need(begin < at <= end and at % self.page_size == 0,
+                       f"slot {slot} is to keep its state behind {at} tokens, its row runs from {begin} to {end}")
+            spans[slot] = (at, end)  # several of one slot ascend
 
     def _check_admit(self, admit, alive):
         slot = admit.slot
@@ -116,6 +131,16 @@ class Worker:
         self._need(not admit.sampling.vector or self._embeds(admit), f"slot {slot} wants a vector that this model does not make")
         self._need(len(admit.ids) > 0, f"slot {slot} is admitted without a token to run")
         self._need(self.reuses_prefixes or admit.n_cached == 0, f"slot {slot} starts at {admit.n_cached}; this model starts at 0")
+        if self.n_states or admit.from_state:
+            self._check_start(admit)
+
+    def _check_start(self, admit):
+        slot, number, n = admit.slot, admit.from_state - 1, 0
+        self._need(number < self.n_states, f"slot {slot} starts from state {number} of {self.n_states}")
+        if number >= 0:
+            self._need(self.states[number] is not None, f"slot {slot} starts from state {number}, which is not there")
+            n = self.states[number].n
+        self._need(n == admit.n_cached, f"slot {slot} starts at {admit.n_cached}, and its state is behind {n} tokens")
 
     def _embeds(self, admit):
         is_whole = admit.n_cached == 0 or not self.pooling.is_of_all if self.pooling else False
@@ -134,8 +159,10 @@ class Worker:
         self.last_step = step.step
         for slot in step.free_slots:
             del self.slots[slot]
-        for admit in step.admits:
-            self.slots[admit.slot] = Sequence(admit)
+        for admit in step.admits:  # before a state is written over
+            self.slots[admit.slot] = Sequence(admit, self.states[admit.from_state - 1] if admit.from_state else None)
+        for number in step.keep_states:
+            self.states[number] = None  # its memory is for the one that comes
         for slot, page in zip(step.append_slots, step.append_pages):
             self.slots[slot].pages.append(page)
         try:
@@ -158,9 +185,12 @@ class Worker:
         if not rows:
             return done
         sequences = [self.slots[slot] for slot, _, _ in rows]
+        at = {slot: [] for slot in step.keep_slots}
+        for slot, n in zip(step.keep_slots, step.keep_at):
+            at[slot].append(n)
         batch = Batch(
             [(s.next_ids(n), s.n_done, s.pages, s.state) for s, (_, n, _) in zip(sequences, rows)],
-            self.page_size, self.runner.pool.device,
+            self.page_size, self.runner.pool.device, {i: at[slot] for i, (slot, _, _) in enumerate(rows) if slot in at},
         )
         wanted = [self._rows_of(s, int(batch.q_start[i]), n, samples) for i, (s, (_, n, samples)) in
                   enumerate(zip(sequences, rows))]
@@ -170,6 +200,9 @@ class Worker:
             self._embed(done, rows, sequences, wanted, states.numpy())
         else:
             logits = self.runner.logits(batch, flat)
+        row_of = {slot: i for i, (slot, _, _) in enumerate(rows)}
+        for slot, n, number in zip(step.keep_slots, step.keep_at, step.keep_states):
+            self.states[number] = batch.kept[row_of[slot], n]
         self._score_prompts(done, rows, sequences, wanted, logits)
         sampled = [(slot, s) for s, (slot, _, samples) in zip(sequences, rows) if samples]
         if sampled and len(sampled) < len(flat):  # rows of prompts between them
