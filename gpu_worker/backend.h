@@ -285,6 +285,17 @@ struct op_delta {
     uint32_t n_seqs;
 };
 
+struct state_copy {
+    uint32_t from, to;
+};
+/* Rows of a table of states: row pairs[i].to becomes what row pairs[i].from is. No row is both in one call. */
+struct op_copy {
+    float *p;
+    size_t ld;
+    const struct state_copy *pairs;
+    uint32_t n;
+};
+
 enum { DELTA_STRIP = 16 };
 /* Floats of a head's state: [columns of v in strips of 16][k_dim][16]. */
 static inline size_t backend_delta_floats(uint32_t k_dim, uint32_t v_dim) {
@@ -405,9 +416,10 @@ struct backend {
     void (*route)(struct lane *l, const struct op_route *o);
     void (*experts)(struct lane *l, const struct op_experts *o);
     void (*gate)(struct lane *l, const struct op_gate *o);
-    /* NULL, both: models with states are refused */
+    /* NULL, all three: models with states are refused */
     void (*conv)(struct lane *l, const struct op_conv *o);
     void (*delta)(struct lane *l, const struct op_delta *o);
+    void (*copy)(struct lane *l, const struct op_copy *o);
     /* NULL on a CPU: sampler.c does it */
     void (*sample)(struct lane *l, const struct op_sample *o);
 

@@ -61,7 +61,13 @@ uint32_t kv_plan_steps(const struct by_options *o, uint32_t rows_max) {
     return 2 * (BY_DIV_UP(rows_max, (uint32_t)o->page_size) + (uint32_t)o->max_running_requests);
 }
 
-enum { SEQUENCES = 16, TOKENS = 65536, CONTEXT_MIN = 64 };
+enum {
+    SEQUENCES = 16,
+    TOKENS = 65536,
+    CONTEXT_MIN = 64,
+    KEPT_EACH = 2,    /* a prompt's end, and a place in the output */
+    KEPT_MAX = 65536, /* the scheduler takes no more */
+};
 
 /* A GPU's memory serves nothing else; what is left is for graphs, staging and libraries. */
 static double share_of(const struct by_options *o, const struct backend *b) {
@@ -85,6 +91,9 @@ static int plan_slots(struct kv_plan *p, uint64_t *room, struct by_err *err) {
                 (unsigned long long)n, (double)p->state_bytes / 1e6, p->n_slots);
     p->n_slots = (uint32_t)n;
     *room -= n * p->state_bytes;
+    p->n_kept = (uint32_t)BY_MIN((uint64_t)KEPT_EACH * n, *room / 2 / p->state_bytes);
+    p->n_kept = BY_MIN(p->n_kept, (uint32_t)KEPT_MAX);
+    *room -= p->n_kept * p->state_bytes;
     return 0;
 }
 

@@ -5,7 +5,7 @@
  *                                   (or 65,536 tokens): address space that nobody touches costs nothing, a report that
  *                                   promises millions of tokens misleads
  *     states, where a model has some  one for each of --max-running-requests, but no more than half of that memory: fewer
- *                                   sequences then run at a time
+ *                                   sequences then run at a time; of the rest, half again for two to keep for each of them
  *
  * Always: one longest sequence fits. A --context-length that does not is refused with what does; the model's own is
  * lowered to it.
@@ -26,7 +26,7 @@ BY_MUST_USE int kv_check_dtype(enum kv_dtype t, const struct backend *b, struct 
 struct kv_plan {
     size_t page_bytes, state_bytes; /* of a page, of a slot (0: it has none) */
     uint32_t n_slots, context_len;  /* what is wanted, and then what there is room for */
-    uint32_t n_pages;               /* worked out */
+    uint32_t n_pages, n_kept;       /* worked out: pages, states beside those of the slots */
 };
 /* Of the memory that b's device has left, or the machine. */
 BY_MUST_USE int kv_plan(struct kv_plan *p, const struct by_options *o, struct backend *b,

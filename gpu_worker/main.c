@@ -122,6 +122,19 @@ static void shut_in(void) {
     by_sandbox_enter(shell.o.sandbox, is_local ? BY_SANDBOX_LOCAL : BY_SANDBOX_NETWORK);
 }
 
+/* Pages and states, what there is room for. */
+static int take_memory(struct kv_plan *kv, uint32_t rows_max, struct by_err *err) {
+    int rc = 0;
+    kv->context_len = model_context_len(shell.model);
+    kv->page_bytes = model_kv_page_bytes(shell.model);
+    kv->state_bytes = model_state_bytes(shell.model);
+    if (model_is_encoder(shell.model))
+        kv->n_pages = kv_plan_steps(&shell.o, rows_max);
+    else
+        rc = kv_plan(kv, &shell.o, shell.backend, err);
+    return rc ? rc : model_kv_new(shell.model, kv->n_pages, kv->n_slots, kv->n_kept, err);
+}
+
 static int load(struct by_err *err) {
     struct by_options *o = &shell.o;
     struct by_model_dir *dir = NULL;
@@ -152,14 +165,7 @@ static int load(struct by_err *err) {
     if (rc) goto done;
     rc = vectors_plan(&shell.vectors, dir, shell.model, o->pooling, err);
     if (rc) goto done;
-    kv.context_len = model_context_len(shell.model);
-    kv.page_bytes = model_kv_page_bytes(shell.model);
-    kv.state_bytes = model_state_bytes(shell.model);
-    if (model_is_encoder(shell.model))
-        kv.n_pages = kv_plan_steps(o, rows_max);
-    else
-        rc = kv_plan(&kv, o, shell.backend, err);
-    if (!rc) rc = model_kv_new(shell.model, kv.n_pages, kv.n_slots, err);
+    rc = take_memory(&kv, rows_max, err);
     if (rc) goto done;
     describe(dir, mo->kv_dtype);
     struct backend_memory memory;
@@ -177,14 +183,16 @@ static int load(struct by_err *err) {
         .weight_bytes = memory.weights,
         .kv_bytes = memory.kv,
         .device = by_str_of(shell.device),
-        .no_prefix_reuse = model_is_encoder(shell.model) || kv.state_bytes > 0};
+        .no_prefix_reuse = model_is_encoder(shell.model) || (kv.state_bytes && !kv.n_kept),
+        .n_states = kv.n_kept};
     shell.limits = (struct mirror_limits){.n_slots = kv.n_slots,
                                           .n_pages = kv.n_pages,
                                           .page_size = (uint32_t)o->page_size,
                                           .n_vocab = shell.record.n_vocab,
                                           .rows_max = rows_max,
                                           .context_len = kv.context_len,
-                                          .has_states = kv.state_bytes > 0};
+                                          .has_states = kv.state_bytes > 0,
+                                          .n_kept = kv.n_kept};
     shell.worker = worker_new(shell.model, shell.backend, &shell.limits);
     worker_set_vectors(shell.worker, &shell.vectors);
 done:
@@ -337,7 +345,8 @@ static void take_next(void) {
     worker_free(shell.worker);
     model_close(shell.model);
     shell.model = shell.next.model;
-    if (model_kv_new(shell.model, shell.limits.n_pages, shell.limits.n_slots, &err))
+    if (model_kv_new(shell.model, shell.limits.n_pages, shell.limits.n_slots, shell.limits.n_kept,
+                     &err))
         by_die("%s", err.text);
     shell.worker = worker_new(shell.model, shell.backend, &shell.limits);
     worker_set_vectors(shell.worker, &shell.vectors);

@@ -66,13 +66,13 @@ static int check_admit(const struct mirror *m, const struct msg_admit *a, struct
         return by_fail(err, BY_EFORMAT, "slot %u is admitted, but in use", a->slot);
     if (!a->ids.n)
         return by_fail(err, BY_EFORMAT, "slot %u is admitted without a token to run", a->slot);
-    if (a->from_state)
-        return by_fail(err, BY_EFORMAT, "slot %u starts from state %u; this worker keeps none",
-                       a->slot, a->from_state - 1);
+    if (a->from_state > l->n_kept || (a->from_state && !a->n_cached))
+        return by_fail(err, BY_EFORMAT, "slot %u starts from state %u of %u with %u cached tokens",
+                       a->slot, a->from_state - 1, l->n_kept, a->n_cached);
     if ((uint64_t)a->n_cached + a->ids.n > l->context_len)
         return by_fail(err, BY_EFORMAT, "slot %u is admitted with %llu tokens, the context is %u",
                        a->slot, (unsigned long long)a->n_cached + a->ids.n, l->context_len);
-    if (l->has_states && a->n_cached)
+    if (l->has_states && a->n_cached && !a->from_state)
         return by_fail(err, BY_EFORMAT, "slot %u is admitted with %u cached tokens, but no state",
                        a->slot, a->n_cached);
     if ((uint64_t)a->pages.n * l->page_size < a->n_cached)
@@ -163,13 +163,45 @@ static int check_rows(struct mirror *m, const struct msg_step *step, struct by_e
     return 0;
 }
 
+/* A state is kept behind a whole page, within the rows that its slot has here. */
+static int check_keep(const struct mirror *m, const struct msg_step *step, uint32_t k,
+                      struct by_err *err) {
+    uint32_t slot = step->keep_slots.p[k], at = step->keep_at.p[k], i = 0;
+    while (i < step->row_slots.n && step->row_slots.p[i] != slot)
+        i++;
+    uint32_t done = i < step->row_slots.n ? m->slots[slot].n_done : 0,
+             end = i < step->row_slots.n ? done + step->row_tokens.p[i] : 0;
+    if (step->keep_states.p[k] >= m->limits.n_kept)
+        return by_fail(err, BY_EFORMAT, "state %u is to be kept, there are %u",
+                       step->keep_states.p[k], m->limits.n_kept);
+    if (at > done && at <= end && at % m->limits.page_size == 0) return 0;
+    return by_fail(err, BY_EFORMAT,
+                   "slot %u is to be kept at %u tokens, it goes from %u to %u, pages of %u", slot,
+                   at, done, end, m->limits.page_size);
+}
+
+/* Before the rows are laid down: n_done is where they begin. */
+static int check_states(const struct mirror *m, const struct msg_step *step, struct by_err *err) {
+    uint32_t n = step->keep_slots.n;
+    if (step->keep_at.n != n || step->keep_states.n != n || n > m->limits.rows_max)
+        return by_fail(err, BY_EFORMAT, "%u, %u and %u slots, places and states to keep", n,
+                       step->keep_at.n, step->keep_states.n);
+    for (uint32_t k = 0; k < n; k++) {
+        int rc = check_keep(m, step, k, err);
+        if (rc) return rc;
+    }
+    for (uint32_t i = 0; i < step->admits.n; i++) {
+        uint32_t slot = step->admits.p[i].slot;
+        if (step->admits.p[i].from_state && m->slots[slot].row_step != step->step)
+            return by_fail(err, BY_EFORMAT, "slot %u starts from a state, but has no row", slot);
+    }
+    return 0;
+}
+
 int mirror_apply(struct mirror *m, const struct msg_step *step, struct by_err *err) {
     if (step->step != m->last_step + 1)
         return by_fail(err, BY_EFORMAT, "step %llu after step %llu", (unsigned long long)step->step,
                        (unsigned long long)m->last_step);
-    if (step->keep_slots.n || step->keep_at.n || step->keep_states.n)
-        return by_fail(err, BY_EFORMAT, "%u states to keep; this worker keeps none",
-                       step->keep_slots.n);
     m->last_step = step->step;
     for (uint32_t i = 0; i < step->free_slots.n; i++) {
         struct slot *s = used_slot(m, step->free_slots.p[i]);
@@ -183,7 +215,8 @@ int mirror_apply(struct mirror *m, const struct msg_step *step, struct by_err *e
         if (rc) return rc;
     }
     int rc = append_pages(m, step, err);
-    return rc ? rc : check_rows(m, step, err);
+    if (!rc) rc = check_rows(m, step, err);
+    return rc ? rc : check_states(m, step, err);
 }
 
 uint32_t mirror_crc(const struct mirror *m) {

@@ -36,7 +36,9 @@ struct slot {
 
 struct mirror_limits {
     uint32_t n_slots, n_pages, page_size, n_vocab, rows_max, context_len;
-    bool has_states; /* a sequence is more than its pages: it begins at position 0 */
+    /* a sequence is more than its pages: it begins at position 0, or with one of n_kept states */
+    bool has_states;
+    uint32_t n_kept;
 };
 
 struct mirror {

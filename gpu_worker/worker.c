@@ -184,6 +184,34 @@ static void lay_rows(struct worker *w, const struct msg_step *step) {
     }
 }
 
+static uint32_t seq_of(const struct turn *t, uint32_t slot) {
+    uint32_t i = 0;
+    while (t->slots[i] != slot)
+        i++;
+    return i;
+}
+
+/* Which slots start from a state that was kept, and what is to be kept of those that have rows. */
+static void lay_states(struct worker *w, const struct msg_step *step) {
+    struct turn *t = w->turn;
+    const uint32_t n = step->keep_slots.n;
+    t->starts = by_arena_get_array(&t->arena, BY_MAX(step->admits.n, 1u), sizeof *t->starts);
+    t->keeps = by_arena_get_array(&t->arena, BY_MAX(n, 1u), sizeof *t->keeps);
+    t->n_starts = 0;
+    for (uint32_t i = 0; i < step->admits.n; i++) {
+        const struct msg_admit *a = &step->admits.p[i];
+        if (a->from_state)
+            t->starts[t->n_starts++] = (struct state_copy){a->from_state - 1, a->slot};
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t seq = seq_of(t, step->keep_slots.p[i]);
+        t->keeps[i] = (struct state_keep){.seq = seq,
+                                          .n = step->keep_at.p[i] - w->seqs[seq].position,
+                                          .to = step->keep_states.p[i]};
+    }
+    t->n_keeps = n;
+}
+
 int worker_lay(struct worker *w, const struct msg_step *step, struct by_err *err) {
     struct turn *t = w->turn;
     t->from_ns = by_now_ns();
@@ -192,6 +220,7 @@ int worker_lay(struct worker *w, const struct msg_step *step, struct by_err *err
     by_arena_clear(&t->arena);
     t->step = step->step;
     lay_rows(w, step);
+    lay_states(w, step);
     if (t->n_wants && model_is_encoder(w->model))
         return by_fail(err, BY_EFORMAT, "a token is wanted of an encoder");
     return 0;
@@ -217,7 +246,11 @@ int worker_forward(struct worker *w, const uint32_t *wanted) {
                                                         .n_seqs = w->turn->n_seqs,
                                                         .types = w->has_types ? w->types : NULL,
                                                         .wanted = wanted,
-                                                        .n_wanted = w->turn->n_wants});
+                                                        .n_wanted = w->turn->n_wants,
+                                                        .starts = w->turn->starts,
+                                                        .keeps = w->turn->keeps,
+                                                        .n_starts = w->turn->n_starts,
+                                                        .n_keeps = w->turn->n_keeps});
 }
 
 static int compute(struct worker *w) {

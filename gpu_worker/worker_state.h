@@ -41,6 +41,9 @@ struct turn {
     uint32_t n_wants, wants_cap, n_picks;
     struct msg_prompt_logprobs *prompts; /* [n_slots] */
     uint32_t n_prompts;
+    struct state_copy *starts; /* in the arena, as keeps */
+    struct state_keep *keeps;
+    uint32_t n_starts, n_keeps;
     struct by_arena arena;
     /* Of a step in flight: what was asked of the device, the answers as it fills them in, and when they are there. */
     struct sample_row *asks; /* [n_slots] */

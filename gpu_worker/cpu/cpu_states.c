@@ -6,7 +6,10 @@
 
 #include <string.h>
 
-enum { CONV_COLUMNS = 256 }; /* of a piece */
+enum {
+    CONV_COLUMNS = 256, /* of a piece */
+    COPY_FLOATS = 1 << 16,
+};
 
 void cpu_conv(struct lane *l, const struct op_conv *o) {
     const uint32_t n_parts = BY_DIV_UP(o->width, (uint32_t)CONV_COLUMNS);
@@ -62,5 +65,17 @@ void cpu_delta(struct lane *l, const struct op_delta *o) {
     struct cpu_share share = cpu_share(l, o->n_seqs * o->n_v_heads);
     for (uint32_t i = cpu_share_next(&share); i != UINT32_MAX; i = cpu_share_next(&share))
         delta_head(l, o, &o->seqs[i / o->n_v_heads], i % o->n_v_heads);
+    cpu_meet(l);
+}
+
+void cpu_copy(struct lane *l, const struct op_copy *o) {
+    const uint32_t n_parts = (uint32_t)BY_DIV_UP(o->ld, (size_t)COPY_FLOATS);
+    struct cpu_share share = cpu_share(l, o->n * n_parts);
+    for (uint32_t i = cpu_share_next(&share); i != UINT32_MAX; i = cpu_share_next(&share)) {
+        const struct state_copy *c = &o->pairs[i / n_parts];
+        const size_t at = (size_t)(i % n_parts) * COPY_FLOATS;
+        memcpy(o->p + c->to * o->ld + at, o->p + c->from * o->ld + at,
+               BY_MIN((size_t)COPY_FLOATS, o->ld - at) * sizeof *o->p);
+    }
     cpu_meet(l);
 }

@@ -423,6 +423,7 @@ int decoder_forward(struct decoder *d, const struct model_step *s) {
     for (uint32_t i = 0; i < s->n_rows; i++)
         d->is_fine[i] = s->positions[i] < FINE_POSITIONS;
     find_shared(d, s);
+    if (d->rounds.seqs) delta_plan(d, s);
     struct run r = {.d = d, .s = s};
     by_assert(d->share.world == 1 || d->tp || d->b->group_join);
     /* Sums are made of all rows, in one order of calls on every rank. */

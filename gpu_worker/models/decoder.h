@@ -47,7 +47,16 @@ struct delta {
     const float *conv;       /* [size, columns of q, k, v] */
     const float *decay, *dt; /* [n_v_heads] */
     struct norm norm;        /* of a head's output */
-    float *windows, *states; /* by slot: see op_conv and op_delta */
+    float *windows, *states; /* by slot, then those that are kept: see op_conv and op_delta */
+};
+
+/* A step as layers with states see it: a round ends where some sequence's state is to be kept. Made by delta_plan. */
+struct rounds {
+    struct seq_rows *seqs; /* [2 * rows_max] those of round 0, those of round 1 … */
+    struct state_copy
+        *copies; /* [2 * rows_max] those before round 0, then likewise after their round */
+    uint32_t *n_seqs, *n_copies; /* [rows_max + 1] by round */
+    uint32_t n, n_starts;
 };
 
 /* The heads of a layer as this rank has them. Those of layers without a window may be others. */
@@ -115,8 +124,10 @@ struct decoder {
      * sequence: every later one attends to them, most of all to the very first ("attention sinks", Xiao et al. 2023), so an
      * error there is in every answer; and short prompts are all first tokens. */
     uint8_t *is_fine;
-    uint32_t *order, *common;             /* [rows_max], of the step in hand: see shared_prefix.h */
-    uint32_t n_order;                     /* 0: no two sequences share anything */
+    uint32_t *order, *common; /* [rows_max], of the step in hand: see shared_prefix.h */
+    uint32_t n_order;         /* 0: no two sequences share anything */
+    struct rounds rounds;
+    uint32_t n_slots, n_kept;             /* states of each layer that has some */
     struct buffer x, qkv, attn, ffn, out; /* out: what a sublayer adds, when a norm comes between */
     struct buffer token;                  /* [rows_max, n_layers * per_layer] */
     struct buffer logits, hidden;         /* hidden: made when first asked for */

@@ -1,5 +1,6 @@
 #include "gpu_worker/models/delta.h"
 
+#include "common/base/check.h"
 #include "common/base/mem.h"
 
 #include <math.h>
@@ -15,21 +16,107 @@ struct delta_cols delta_cols(const struct by_model_info *m) {
     return c;
 }
 
+/* ---- the rounds of a step ---- */
+
+void delta_new_rounds(struct decoder *d) {
+    struct rounds *x = &d->rounds;
+    const size_t n = d->rows_max;
+    if (!d->info.delta.n_v_heads) return;
+    x->seqs = by_alloc_array(2 * n, sizeof *x->seqs);
+    x->copies = by_alloc_array(2 * n, sizeof *x->copies);
+    x->n_seqs = by_alloc_array(n + 1, sizeof *x->n_seqs);
+    x->n_copies = by_alloc_array(n + 1, sizeof *x->n_copies);
+}
+
+void delta_free_rounds(struct decoder *d) {
+    by_free(d->rounds.seqs);
+    by_free(d->rounds.copies);
+    by_free(d->rounds.n_seqs);
+    by_free(d->rounds.n_copies);
+}
+
+/* The sequence's rows behind the first `from`, up to the next place where it is kept. */
+static struct seq_rows part_of(const struct model_step *s, uint32_t seq, uint32_t from) {
+    struct seq_rows part = s->seqs[seq];
+    uint32_t end = part.n;
+    for (uint32_t i = 0; i < s->n_keeps; i++) {
+        if (s->keeps[i].seq == seq && s->keeps[i].n > from) end = BY_MIN(end, s->keeps[i].n);
+    }
+    part.first += from;
+    part.position += from;
+    part.n = end - from;
+    return part;
+}
+
+void delta_plan(struct decoder *d, const struct model_step *s) {
+    struct rounds *x = &d->rounds;
+    struct seq_rows *out = x->seqs;
+    struct state_copy *next = x->copies;
+    by_assert(s->n_keeps <= d->rows_max && s->n_starts <= d->rows_max);
+    x->n_starts = s->n_starts;
+    for (uint32_t i = 0; i < s->n_starts; i++) {
+        by_assert(s->starts[i].from < d->n_kept && s->starts[i].to < d->n_slots);
+        *next++ = (struct state_copy){d->n_slots + s->starts[i].from, s->starts[i].to};
+    }
+    uint32_t n_left = s->n_rows;
+    for (x->n = 0; n_left; x->n++) {
+        struct seq_rows *first = out;
+        struct state_copy *first_copy = next;
+        for (uint32_t q = 0; q < s->n_seqs; q++) {
+            uint32_t done = 0; /* by the rounds before */
+            for (const struct seq_rows *p = x->seqs; x->n && p < first; p++)
+                done += p->slot == s->seqs[q].slot ? p->n : 0;
+            if (done == s->seqs[q].n) continue;
+            by_assert(s->seqs[q].slot < d->n_slots);
+            *out = part_of(s, q, done);
+            done += out->n;
+            n_left -= out++->n;
+            for (uint32_t i = 0; i < s->n_keeps; i++) {
+                if (s->keeps[i].seq != q || s->keeps[i].n != done) continue;
+                by_assert(s->keeps[i].to < d->n_kept);
+                *next++ = (struct state_copy){s->seqs[q].slot, d->n_slots + s->keeps[i].to};
+            }
+        }
+        x->n_seqs[x->n] = (uint32_t)(out - first);
+        x->n_copies[x->n] = (uint32_t)(next - first_copy);
+    }
+}
+
 /* ---- forward ---- */
 
-void delta_run(const struct pass *p, const struct layer *l) {
+static size_t window_floats(const struct by_model_info *m) {
+    return (size_t)(m->delta.conv - 1) * delta_cols(m).z;
+}
+
+static size_t state_floats(const struct by_model_info *m) {
+    return m->delta.n_v_heads * backend_delta_floats(m->delta.k_dim, m->delta.v_dim);
+}
+
+static void copy(const struct pass *p, const struct delta *x, const struct state_copy *pairs,
+                 uint32_t n) {
+    const struct by_model_info *m = &p->d->info;
+    if (!n) return;
+    struct op_copy op = {.p = x->windows, .ld = window_floats(m), .pairs = pairs, .n = n};
+    p->d->b->copy(p->lane, &op);
+    op.p = x->states;
+    op.ld = state_floats(m);
+    p->d->b->copy(p->lane, &op);
+}
+
+static void run_round(const struct pass *p, const struct delta *w, const struct seq_rows *seqs,
+                      uint32_t n_seqs) {
     const struct decoder *d = p->d;
     const struct by_delta_info *x = &d->info.delta;
     const struct delta_cols c = delta_cols(&d->info);
     d->b->conv(p->lane, &(struct op_conv){.x = d->qkv.p,
                                           .ld = d->qkv.ld,
                                           .width = c.z,
-                                          .w = l->delta->conv,
+                                          .w = w->conv,
                                           .size = x->conv,
                                           .act = d->arch.act,
-                                          .windows = l->delta->windows,
-                                          .seqs = p->s->seqs,
-                                          .n_seqs = p->s->n_seqs});
+                                          .windows = w->windows,
+                                          .seqs = seqs,
+                                          .n_seqs = n_seqs});
     d->b->delta(p->lane, &(struct op_delta){.x = d->qkv.p,
                                             .ld = d->qkv.ld,
                                             .k_col = c.k,
@@ -42,14 +129,28 @@ void delta_run(const struct pass *p, const struct layer *l) {
                                             .k_dim = x->k_dim,
                                             .v_dim = x->v_dim,
                                             .is_tiled = x->is_tiled,
-                                            .decay = l->delta->decay,
-                                            .dt = l->delta->dt,
-                                            .norm = &l->delta->norm,
-                                            .states = l->delta->states,
+                                            .decay = w->decay,
+                                            .dt = w->dt,
+                                            .norm = &w->norm,
+                                            .states = w->states,
                                             .out = d->attn.p,
                                             .out_ld = d->attn.ld,
-                                            .seqs = p->s->seqs,
-                                            .n_seqs = p->s->n_seqs});
+                                            .seqs = seqs,
+                                            .n_seqs = n_seqs});
+}
+
+void delta_run(const struct pass *p, const struct layer *l) {
+    const struct rounds *x = &p->d->rounds;
+    const struct seq_rows *seqs = x->seqs;
+    const struct state_copy *copies = x->copies;
+    copy(p, l->delta, copies, x->n_starts);
+    copies += x->n_starts;
+    for (uint32_t i = 0; i < x->n; i++) {
+        run_round(p, l->delta, seqs, x->n_seqs[i]);
+        copy(p, l->delta, copies, x->n_copies[i]);
+        seqs += x->n_seqs[i];
+        copies += x->n_copies[i];
+    }
 }
 
 /* ---- weights ---- */
@@ -174,22 +275,15 @@ void delta_release(struct decoder *d, struct delta *x) {
 
 /* ---- states ---- */
 
-static size_t window_floats(const struct by_model_info *m) {
-    return (size_t)(m->delta.conv - 1) * delta_cols(m).z;
-}
-
-static size_t state_floats(const struct by_model_info *m) {
-    return m->delta.n_v_heads * backend_delta_floats(m->delta.k_dim, m->delta.v_dim);
-}
-
 size_t delta_state_bytes(const struct by_model_info *m) {
     if (!m->delta.n_v_heads) return 0;
     return (window_floats(m) + state_floats(m)) * sizeof(float);
 }
 
-bool delta_new_states(struct decoder *d, struct delta *x, uint32_t n_slots) {
-    x->windows = d->b->alloc(d->b, n_slots * window_floats(&d->info) * sizeof(float));
-    x->states = d->b->alloc(d->b, n_slots * state_floats(&d->info) * sizeof(float));
+bool delta_new_states(struct decoder *d, struct delta *x) {
+    const size_t n = (size_t)d->n_slots + d->n_kept;
+    x->windows = d->b->alloc(d->b, n * window_floats(&d->info) * sizeof(float));
+    x->states = d->b->alloc(d->b, n * state_floats(&d->info) * sizeof(float));
     return x->windows && x->states;
 }
 

@@ -10,8 +10,8 @@
 
 struct model {
     struct decoder d;
-    uint32_t n_pages, n_slots, n_rows; /* n_rows: of the last step */
-    float *hidden;                     /* [rows_max, hidden], made when first asked for */
+    uint32_t n_pages, n_rows; /* n_rows: of the last step */
+    float *hidden;            /* [rows_max, hidden], made when first asked for */
 };
 
 /* ---- open ---- */
@@ -150,6 +150,7 @@ static int make_buffers(struct decoder *d, struct by_err *err) {
     };
     int rc = 0;
     d->is_fine = by_alloc(d->rows_max);
+    delta_new_rounds(d);
     d->order = by_alloc_array(d->rows_max, sizeof *d->order);
     d->common = by_alloc_array(d->rows_max, sizeof *d->common);
     for (size_t i = 0; i < BY_COUNTOF(all) && !rc; i++)
@@ -215,6 +216,7 @@ static void free_buffers(struct decoder *d) {
     d->b->free(d->b, d->moe.experts);
     by_free(d->all_logits);
     by_free(d->is_fine);
+    delta_free_rounds(d);
     by_free(d->order);
     by_free(d->common);
 }
@@ -290,28 +292,32 @@ size_t model_state_bytes(const struct model *m) {
 }
 
 /* A layer's part of the memory: pages of keys and values, or a state a slot. */
-static bool layer_new(struct decoder *d, uint32_t i, uint32_t n_pages, uint32_t n_slots) {
+static bool layer_new(struct decoder *d, uint32_t i, uint32_t n_pages) {
     struct layer *l = &d->layers[i];
-    if (l->delta) return delta_new_states(d, l->delta, n_slots);
+    if (l->delta) return delta_new_states(d, l->delta);
     l->kv =
         l->kv_layer == i ? d->b->kv_new(d->b, &l->heads->kv, n_pages) : d->layers[l->kv_layer].kv;
     return l->kv;
 }
 
-int model_kv_new(struct model *m, uint32_t n_pages, uint32_t n_slots, struct by_err *err) {
+int model_kv_new(struct model *m, uint32_t n_pages, uint32_t n_slots, uint32_t n_kept,
+                 struct by_err *err) {
     struct decoder *d = &m->d;
     free_kv(d);
+    d->n_slots = n_slots;
+    d->n_kept = n_kept;
     for (uint32_t i = 0; i < d->info.n_layers; i++) {
-        if (layer_new(d, i, n_pages, n_slots)) continue;
+        if (layer_new(d, i, n_pages)) continue;
         free_kv(d);
         const uint32_t page_size = d->full_heads.kv.page_size;
         double page = (double)model_kv_page_bytes(m);
         if (model_state_bytes(m))
-            return by_fail(err, BY_ENOMEM,
-                           "no memory for a KV cache of %u pages of %u tokens and the states of %u "
-                           "sequences: %.1f MB and %.1f MB",
-                           n_pages, page_size, n_slots, page * n_pages / 1e6,
-                           (double)model_state_bytes(m) * n_slots / 1e6);
+            return by_fail(
+                err, BY_ENOMEM,
+                "no memory for a KV cache of %u pages of %u tokens and %u states: %.1f MB "
+                "and %.1f MB",
+                n_pages, page_size, n_slots + n_kept, page * n_pages / 1e6,
+                (double)model_state_bytes(m) * (n_slots + n_kept) / 1e6);
         return by_fail(err, BY_ENOMEM,
                        "no memory for a KV cache of %u pages of %u tokens: %.1f MB; there was room "
                        "for about %.1f MB (%u tokens)",
@@ -320,7 +326,6 @@ int model_kv_new(struct model *m, uint32_t n_pages, uint32_t n_slots, struct by_
                        (uint32_t)((double)n_pages * page_size * i / d->info.n_layers));
     }
     m->n_pages = n_pages;
-    m->n_slots = n_slots;
     return 0;
 }
 
@@ -337,8 +342,6 @@ bool model_has_group(const struct model *m) {
 
 int model_forward(struct model *m, const struct model_step *s) {
     by_assert(m->n_pages > 0);
-    for (uint32_t i = 0; i < s->n_seqs && m->d.info.delta.n_v_heads; i++)
-        by_assert(s->seqs[i].slot < m->n_slots);
     m->n_rows = s->n_rows;
     return decoder_forward(&m->d, s);
 }

@@ -43,9 +43,14 @@ uint32_t model_context_len(const struct model *m); /* longest sequence */
 size_t model_kv_page_bytes(const struct model *m); /* of all layers */
 /* of a sequence, whose slot has a state in some layers; 0: it has none, and pages are all that is known of a text */
 size_t model_state_bytes(const struct model *m);
-/* Pages, and states for slots 0 … n_slots - 1. BY_ENOMEM names what is needed and what there is. */
-BY_MUST_USE int model_kv_new(struct model *m, uint32_t n_pages, uint32_t n_slots,
+/* Pages, and states: one for each slot and n_kept to start others from. BY_ENOMEM names what is needed and what there is. */
+BY_MUST_USE int model_kv_new(struct model *m, uint32_t n_pages, uint32_t n_slots, uint32_t n_kept,
                              struct by_err *err);
+
+/* Once n rows of sequence seq (of the step's) are done, its state is kept under this number. */
+struct state_keep {
+    uint32_t seq, n, to;
+};
 
 /* One step: rows in order, grouped by sequence. */
 struct model_step {
@@ -58,6 +63,9 @@ struct model_step {
     /* Rows whose last hidden state will be asked for, ascending; NULL: perhaps all. The last layer may skip others. */
     const uint32_t *wanted;
     uint32_t n_wanted;
+    const struct state_copy *starts; /* from: a kept state; to: a slot. Before anything else */
+    const struct state_keep *keeps;
+    uint32_t n_starts, n_keeps;
 };
 /* Computes the step: keys and values are in the pages afterwards, and the last hidden state of each row is kept.
  * BY_EUNAVAILABLE: a rank of the group is lost, and with it the step. */

@@ -16,7 +16,7 @@ static int open_model(struct model **out, struct backend *b, const char *path, u
         .page_size = PAGE, .kv_dtype = KV_F32, .rows_max = n_ids, .logit_rows_max = n_ids};
     int rc = by_model_dir_open(&dir, path, err);
     if (!rc) rc = model_open(out, dir, b, &o, err);
-    if (!rc) rc = model_kv_new(*out, IDS_MAX / PAGE, 1, err);
+    if (!rc) rc = model_kv_new(*out, IDS_MAX / PAGE, 1, 0, err);
     by_model_dir_close(dir);
     return rc;
 }

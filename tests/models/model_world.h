@@ -52,8 +52,11 @@ struct world {
     struct model *m;
     struct backend *b;
     uint32_t pages[WORLD_SEQS][WORLD_PAGES_EACH];
-    uint32_t n_done[WORLD_SEQS]; /* tokens in the pages */
-    bool wants_all;              /* every row's logits, not only each sequence's last */
+    uint32_t n_done[WORLD_SEQS];     /* tokens in the pages */
+    bool wants_all;                  /* every row's logits, not only each sequence's last */
+    const struct state_copy *starts; /* of the next step, as keeps */
+    const struct state_keep *keeps;
+    uint32_t n_starts, n_keeps;
 };
 
 struct world_options {
@@ -81,7 +84,7 @@ static inline void world_open(struct world *w, const char *path, struct backend 
     };
     if (model_open(&w->m, dir, b, &mo, &err)) fail_msg("%s", err.text);
     by_model_dir_close(dir);
-    if (model_kv_new(w->m, WORLD_SEQS * WORLD_PAGES_EACH, WORLD_SEQS, &err))
+    if (model_kv_new(w->m, WORLD_SEQS * WORLD_PAGES_EACH, WORLD_SEQS, WORLD_SEQS, &err))
         fail_msg("%s", err.text);
     for (uint32_t s = 0; s < WORLD_SEQS; s++) {
         for (uint32_t i = 0; i < WORLD_PAGES_EACH; i++)
@@ -119,6 +122,11 @@ static inline void world_step(struct world *w, const uint32_t *const ids[WORLD_S
         last[step.n_wanted++] = step.n_rows - 1;
     }
     step.wanted = w->wants_all ? NULL : last;
+    step.starts = w->starts;
+    step.keeps = w->keeps;
+    step.n_starts = w->n_starts;
+    step.n_keeps = w->n_keeps;
+    w->n_starts = w->n_keeps = 0;
     assert_int_equal(model_forward(w->m, &step), 0);
 }
 

@@ -142,6 +142,32 @@ static void among_others(struct bits *b) {
     same(b, model_logits(b->w.m, &row, 1), "among 15 others");
 }
 
+/* Sequence 0 in one step, its state kept behind 32, 80 and 96 tokens (number 2 written over by the last), and that of another;
+ * then sequence 1 goes on from each on the same pages. */
+static void from_kept_states(struct bits *b) {
+    uint32_t n[WORLD_SEQS] = {TOKENS, 0, 40}, first[WORLD_SEQS] = {0}, own[WORLD_PAGES_EACH];
+    const uint32_t *from[WORLD_SEQS] = {b->ids[0], NULL, b->ids[2]};
+    const struct state_keep keeps[] = {{0, 80, 3}, {0, 32, 5}, {1, 16, 2}, {1, 32, 7}, {0, 96, 2}};
+    memset(b->w.n_done, 0, sizeof b->w.n_done);
+    b->w.keeps = keeps;
+    b->w.n_keeps = BY_COUNTOF(keeps);
+    world_step(&b->w, from, n, first);
+    uint32_t row = first[0] + TOKENS - 1;
+    same(b, model_logits(b->w.m, &row, 1), "kept on the way");
+    memcpy(own, b->w.pages[1], sizeof own);
+    for (uint32_t i = 0; i < 3; i++) {
+        static const uint32_t numbers[] = {3, 5, 2}, places[] = {80, 32, 96};
+        const struct state_copy start = {numbers[i], 1};
+        const uint32_t at = places[i], chunk = i ? 11 : TOKENS;
+        memcpy(b->w.pages[1], b->w.pages[0], at / WORLD_PAGE * sizeof own[0]);
+        b->w.n_done[1] = at;
+        b->w.starts = &start;
+        b->w.n_starts = 1;
+        same(b, world_feed(&b->w, 1, b->ids[0] + at, TOKENS - at, chunk, NULL), "from a state");
+    }
+    memcpy(b->w.pages[1], own, sizeof own);
+}
+
 static void open_world(struct bits *b, const char *dir, enum cpu_isa isa, uint32_t lanes,
                        enum by_dtype quantize) {
     struct backend *cpu = NULL;
@@ -175,6 +201,7 @@ static void check(const char *dir, enum by_dtype quantize) {
         in_chunks(&b, 7, "chunks of 7");
         in_chunks(&b, 64, "chunks of 64");
         among_others(&b);
+        from_kept_states(&b);
         close_world(&b);
     }
     if (world_isa == CPU_ISA_PORTABLE) return;

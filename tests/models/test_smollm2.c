@@ -137,12 +137,12 @@ TEST(a_worker_takes_little_beside_weights_cache_and_activations) {
                                     .world = 1};
     if (cpu_backend_new(&cpu, &(struct cpu_options){.isa = world_isa}, &err) ||
         by_model_dir_open(&dir, model_path, &err) || model_open(&model, dir, cpu, &o, &err) ||
-        model_kv_new(model, SLOTS, SLOTS, &err))
+        model_kv_new(model, SLOTS, SLOTS, 0, &err))
         fail_msg("%s", err.text);
     by_model_dir_close(dir);
     struct worker *w = worker_new(
         model, cpu,
-        &(struct mirror_limits){SLOTS, SLOTS, 16, model_n_vocab(model), ROWS, 8192, false});
+        &(struct mirror_limits){SLOTS, SLOTS, 16, model_n_vocab(model), ROWS, 8192, false, 0});
     fill_worker(w);
     cpu->memory(cpu, &memory);
     uint64_t accounted = memory.weights + memory.kv + memory.other,

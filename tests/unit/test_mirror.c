@@ -131,7 +131,45 @@ TEST(an_admit_that_makes_no_sense_is_refused) {
     }
 }
 
-TEST(there_are_no_states_to_keep) {
+/* Of a model with states, which keeps two: slot 0 from `state` - 1 with n_cached tokens, then 20 rows, kept behind `at`. */
+static int admit_and_keep(uint32_t state, uint32_t n_cached, uint32_t at, uint32_t number) {
+    uint32_t slot = 0, n = 20, one = 1;
+    struct msg_admit a = admit_of(0, n_cached, 20, 3);
+    struct msg_step s = {.step = 1,
+                         .row_slots = {&slot, 1},
+                         .row_tokens = {&n, 1},
+                         .row_samples = {&one, 1},
+                         .keep_slots = {&slot, 1},
+                         .keep_at = {&at, 1},
+                         .keep_states = {&number, 1}};
+    s.admits.p = &a;
+    s.admits.n = 1;
+    a.from_state = state;
+    start();
+    m.limits.has_states = true;
+    m.limits.n_kept = 2;
+    int rc = mirror_apply(&m, &s, &err);
+    mirror_release(&m);
+    return rc;
+}
+
+TEST(a_state_is_kept_within_its_rows_and_started_from_where_it_is) {
+    UNUSED_STATE;
+    static const struct {
+        uint32_t state, n_cached, at, number;
+        int rc;
+    } cases[] = {
+        {0, 0, 16, 1, 0},           {2, 16, 32, 0, 0},          {0, 16, 32, 0, BY_EFORMAT},
+        {1, 0, 16, 0, BY_EFORMAT},  {3, 16, 32, 0, BY_EFORMAT}, {1, 16, 16, 0, BY_EFORMAT},
+        {1, 16, 48, 0, BY_EFORMAT}, {1, 16, 33, 0, BY_EFORMAT}, {1, 16, 32, 2, BY_EFORMAT},
+    };
+    for (size_t i = 0; i < BY_COUNTOF(cases); i++)
+        assert_int_equal(
+            admit_and_keep(cases[i].state, cases[i].n_cached, cases[i].at, cases[i].number),
+            cases[i].rc);
+}
+
+TEST(a_worker_without_states_keeps_none) {
     UNUSED_STATE;
     static const uint32_t zero[] = {0};
     start();
@@ -204,6 +242,8 @@ TEST(the_crc_tells_mirrors_apart) {
 TESTS(RUN(takes_an_admit_and_its_rows), RUN(a_sampled_token_is_the_next_to_run),
       RUN(a_token_that_is_being_sampled_may_run_once), RUN(output_ids_count_wherever_they_lie),
       RUN(a_gap_in_the_steps_is_refused), RUN(an_admit_that_makes_no_sense_is_refused),
-      RUN(there_are_no_states_to_keep), RUN(a_slot_is_admitted_once),
-      RUN(rows_beyond_pages_or_slots_are_refused), RUN(a_slot_has_one_row_a_step),
-      RUN(more_rows_than_fit_are_refused), RUN(the_crc_tells_mirrors_apart));
+      RUN(a_worker_without_states_keeps_none),
+      RUN(a_state_is_kept_within_its_rows_and_started_from_where_it_is),
+      RUN(a_slot_is_admitted_once), RUN(rows_beyond_pages_or_slots_are_refused),
+      RUN(a_slot_has_one_row_a_step), RUN(more_rows_than_fit_are_refused),
+      RUN(the_crc_tells_mirrors_apart));
