@@ -116,16 +116,20 @@ static bool push_named(struct parse_tools_result *out, struct by_str name, struc
 
 enum verdict { CALL, TEXT, UNSURE };
 enum { OPEN_LONG = 256 };
-enum { TRIED_MAX = 4 << 20 }; /* bytes read for nothing: text full of '[' ends being tried */
+/* Bytes read for nothing: text full of '[', or of objects without an end, ends being tried. */
+enum { TRIED_MAX = 4 << 20 };
 
 static enum verdict read_hermes(struct by_str s, size_t at, bool is_end, size_t *end,
                                 struct parse_tools_result *out) {
     const struct by_str close = BY_STR("</tool_call>");
     size_t from = skip_blanks(s, at);
     /* A string of an argument may hold the closing tag: the object goes before it. */
-    size_t object = from < s.n && s.p[from] == '{' ? value_end(s, from) : from;
+    size_t object = from;
+    if (from < s.n && s.p[from] == '{')
+        object = out->n_tried > TRIED_MAX ? SIZE_MAX : value_end(s, from);
     size_t stop = by_str_find(s, close, object == SIZE_MAX ? at : object);
     if (!is_end && (stop == SIZE_MAX || object == SIZE_MAX)) return UNSURE;
+    if (object == SIZE_MAX) out->n_tried += s.n - from;
     *end = stop == SIZE_MAX ? s.n : stop + close.n;
     struct by_str body = by_str_trim(by_str_sub(s, at, BY_MIN(stop, s.n) - at));
     return push_object(out, body) ? CALL : TEXT;
@@ -271,20 +275,36 @@ enum parse_tools parse_tools_of(const char *name) {
 
 /* ---- the walk ---- */
 
-/* The next marker or noise at or after `at`; *len: its length, *is_marker: which. */
-static size_t next_mark(const struct form *f, struct by_str s, size_t at, size_t *len,
-                        bool *is_marker) {
-    size_t best = f->marker.n ? by_str_find(s, f->marker, at) : SIZE_MAX;
-    *len = f->marker.n;
-    *is_marker = true;
-    for (size_t i = 0; i < BY_COUNTOF(f->noise) && f->noise[i].n; i++) {
-        size_t found = by_str_find(s, f->noise[i], at);
-        if (found >= best) continue;
-        best = found;
-        *len = f->noise[i].n;
-        *is_marker = false;
+/* Where the marker and each noise are next, SIZE_MAX: nowhere. Each is looked for anew only when it has been passed: one that is rare
+ * is not looked for behind every one of another. */
+struct marks {
+    struct by_str text[1 + BY_COUNTOF(forms[0].noise)];
+    size_t next[1 + BY_COUNTOF(forms[0].noise)];
+};
+
+static void look_for(struct marks *m, size_t i, struct by_str s, size_t at) {
+    m->next[i] = m->text[i].n ? by_str_find(s, m->text[i], at) : SIZE_MAX;
+}
+
+static struct marks find_marks(const struct form *f, struct by_str s, size_t at) {
+    struct marks m = {.text = {f->marker}};
+    for (size_t i = 0; i < BY_COUNTOF(m.next); i++) {
+        if (i) m.text[i] = f->noise[i - 1];
+        look_for(&m, i, s, at);
     }
-    return best;
+    return m;
+}
+
+/* The next of them at or after `at`, which only grows; *len: its length, *is_marker: which. */
+static size_t next_mark(struct marks *m, struct by_str s, size_t at, size_t *len, bool *is_marker) {
+    size_t best = 0;
+    for (size_t i = 0; i < BY_COUNTOF(m->next); i++) {
+        if (m->next[i] < at) look_for(m, i, s, at);
+        if (m->next[i] < m->next[best]) best = i;
+    }
+    *len = m->text[best].n;
+    *is_marker = best == 0;
+    return m->next[best];
 }
 
 static size_t safe_len(const struct form *f, struct by_str s) {
@@ -297,7 +317,7 @@ static size_t safe_len(const struct form *f, struct by_str s) {
 
 /* Where the first n bytes of s end without the blanks at their end; not before `from`. */
 static size_t without_blanks(struct by_str s, size_t from, size_t n) {
-    while (n > from && skip_blanks(s, n - 1) > n - 1)
+    while (n > from && skip_blanks(by_str_sub(s, 0, n), n - 1) == n)
         n--;
     return n;
 }
@@ -352,29 +372,28 @@ static bool read_unmarked(const struct form *f, struct by_str s, bool is_end,
 static bool walk(const struct form *f, struct by_str s, bool is_end,
                  struct parse_tools_result *out) {
     struct parse_tools_place *p = &out->place;
+    struct marks marks = find_marks(f, s, p->from);
     size_t len, end = 0;
     bool is_marker;
     for (;;) {
         if (p->may_be_unmarked && !read_unmarked(f, s, is_end, out)) return true;
         p->may_be_unmarked = false;
-        size_t mark = next_mark(f, s, p->from, &len, &is_marker);
+        size_t mark = next_mark(&marks, s, p->from, &len, &is_marker);
         if (mark == SIZE_MAX) break;
+        enum verdict v = is_marker ? f->read(s, mark + len, is_end, &end, out) : CALL;
+        if (v == TEXT) { /* and so are the blanks before it */
+            p->from = end;
+            continue;
+        }
         struct parse_tools_place before = *p;
         add_text(out, by_str_sub(s, p->at, mark - p->at), true);
-        if (!is_marker) {
-            settle(out, mark + len);
-            continue;
+        if (v == UNSURE) {
+            *p = before;
+            p->from = mark;
+            return true;
         }
-        enum verdict v = f->read(s, mark + len, is_end, &end, out);
-        if (v == CALL) {
-            settle(out, end);
-            p->may_be_unmarked = true;
-            continue;
-        }
-        *p = before; /* not yet, or text, and so are the blanks before it */
-        p->from = v == UNSURE ? mark : end;
-        if (v == UNSURE) return true;
-        out->content.n = p->n_content;
+        settle(out, is_marker ? end : mark + len);
+        p->may_be_unmarked = is_marker;
     }
     size_t n = is_end ? s.n : p->from + safe_len(f, by_str_sub(s, p->from, SIZE_MAX));
     if (!is_end) n = without_blanks(s, p->at, n); /* a mark may begin at `from` */

@@ -252,6 +252,46 @@ TEST(reasoning) {
     check_reasoning("none", "<think>a</think>b", "", "<think>a</think>b");
 }
 
-TESTS(RUN(pythonic), RUN(pythonic_of_models_that_err), RUN(json), RUN(hermes),
-      RUN(hermes_of_models_that_err), RUN(numbers_keep_their_digits), RUN(llama3), RUN(mistral),
-      RUN(deepseek), RUN(more_calls_than_there_may_be_stay_text), RUN(reasoning));
+static struct by_buf repeated(const char *unit, size_t n) {
+    struct by_buf text;
+    by_buf_init(&text, 1 << 24);
+    while (n--)
+        by_buf_addz(&text, unit);
+    return text;
+}
+
+/* n of them have no call in them, and so many bytes of content. */
+static void check_long(enum parse_tools kind, const char *unit, size_t n, size_t n_content) {
+    struct parse_tools_result r;
+    struct by_buf text = repeated(unit, n);
+    parse_tools_read(kind, by_buf_str(&text), true, &r);
+    assert_int_equal(r.n_calls, 0);
+    assert_int_equal(r.content.n, n_content);
+    parse_tools_release(&r);
+    by_buf_release(&text);
+}
+
+/* For each block that was none all text before it was copied, or the rest searched for another mark or for its object's end; for each
+ * blank before a call all behind it was looked at. Megabytes, as models in a loop write them, kept the router for minutes. */
+TEST(what_is_long_is_looked_at_once) {
+    UNUSED_STATE;
+    struct parse_tools_result r;
+    check_long(PARSE_TOOLS_HERMES, "<tool_call>f</tool_call>", 400000, 400000 * 24);
+    check_long(PARSE_TOOLS_HERMES, "<tool_call>{</tool_call>", 400000, 400000 * 24);
+    check_long(PARSE_TOOLS_PYTHONIC, "[f]", 3000000, 3000000 * 3);
+    check_long(PARSE_TOOLS_PYTHONIC, "<|python_end|>", 1000000, 0);
+    struct by_buf text = repeated("\n", 4000000);
+    by_buf_addz(&text, "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>");
+    parse_tools_init(&r);
+    for (size_t n = 0; n < text.n; n += 400000)
+        parse_tools_advance(PARSE_TOOLS_HERMES, by_str_sub(by_buf_str(&text), 0, n), false, &r);
+    parse_tools_advance(PARSE_TOOLS_HERMES, by_buf_str(&text), true, &r);
+    assert_true(r.n_calls == 1 && r.content.n == 0);
+    parse_tools_release(&r);
+    by_buf_release(&text);
+}
+
+TESTS(RUN(what_is_long_is_looked_at_once), RUN(pythonic), RUN(pythonic_of_models_that_err),
+      RUN(json), RUN(hermes), RUN(hermes_of_models_that_err), RUN(numbers_keep_their_digits),
+      RUN(llama3), RUN(mistral), RUN(deepseek), RUN(more_calls_than_there_may_be_stay_text),
+      RUN(reasoning));
