@@ -20,6 +20,7 @@ api_handler api_health, api_health_generate, api_ready;             /* api_admin
 api_handler api_drain, api_drain_end, api_root, api_openapi;
 api_handler api_cache, api_flush_cache, api_abort, api_update_weights;
 api_handler api_tokenize, api_detokenize, api_tokenizer_info, api_apply_template; /* api_text.c */
+api_handler api_parse_function_call, api_separate_reasoning;                      /* api_parse.c */
 
 /* api_ollama.c */
 api_handler api_ollama_chat, api_ollama_generate, api_ollama_tags, api_ollama_show;

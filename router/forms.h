@@ -38,7 +38,8 @@ extern const struct form form_embeddings, form_encode, form_classify, form_ollam
     form_ollama_embeddings, form_rerank, form_score;
 extern const struct form form_abort, form_chat, form_completions, form_count, form_detokenize,
     form_generate, form_messages, form_ollama_chat, form_ollama_generate, form_ollama_show,
-    form_responses, form_template, form_tokenize, form_top, form_flush, form_loads_of, form_update;
+    form_parse_calls, form_responses, form_separate, form_template, form_tokenize, form_top,
+    form_flush, form_loads_of, form_update;
 /* What they answer. */
 extern const struct form form_embedding_list, form_encoded, form_ollama_embedded,
     form_ollama_embedding, form_ranks, form_ranked, form_scores;
@@ -46,7 +47,7 @@ extern const struct form form_nothing, form_words, form_any, form_model, form_mo
     form_model_info, form_server_info, form_loads, form_generated, form_completion,
     form_chat_completion, form_response, form_message, form_counted, form_ollama_said,
     form_ollama_tags, form_ollama_shown, form_ollama_version, form_tokens, form_text, form_prompt,
-    form_tokenizer, form_drained, form_status, form_updated;
+    form_parsed_calls, form_separated, form_tokenizer, form_drained, form_status, form_updated;
 extern const struct form form_sampling_params; /* part of form_generate */
 
 /* The form as one JSON Schema object. */

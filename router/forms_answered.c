@@ -194,6 +194,20 @@ static const struct form_field words_of[] = {
 const struct form form_text = {"Text", "a text", FIELDS(words_of)};
 static const struct form_field prompt[] = {{"prompt", STRING, "as the model reads it", true}};
 const struct form form_prompt = {"Prompt", "a rendered template", FIELDS(prompt)};
+static const struct form_field parsed_calls[] = {
+    {"normal_text", STRING, "what is no call", true},
+    {"calls",
+     LIST_OF("{'type':'object','required':['name','parameters'],'properties':{'tool_index':" COUNT
+             ",'name':" STRING ",'parameters':" STRING "}}"),
+     "in their order; parameters: JSON text", true},
+};
+const struct form form_parsed_calls = {"ParsedCalls", "a text without its calls, and these",
+                                       FIELDS(parsed_calls)};
+static const struct form_field separated[] = {
+    {"reasoning_text", STRING, "what it thought", true},
+    {"text", STRING, "what it says", true},
+};
+const struct form form_separated = {"Separated", "a text in two parts", FIELDS(separated)};
 static const struct form_field tokenizer[] = {
     {"kind", STRING, "BPE, Unigram, WordPiece or WordLevel", true},
     {"vocab_size", COUNT, "the highest id and one", true},

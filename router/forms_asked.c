@@ -222,6 +222,21 @@ static const struct form_field template_[] = {
 };
 const struct form form_template = {"ApplyTemplate", "messages to be made a prompt",
                                    FIELDS(template_)};
+#define SPOKEN \
+    { "text", STRING, "what the model wrote", true }
+static const struct form_field parse_calls[] = {
+    SPOKEN,
+    {"tool_call_parser", WORD, "one of --tool-call-parser; else the server's own", false},
+    {"tools", ANYTHING, "what it may call; not needed to read it", false},
+};
+const struct form form_parse_calls = {"ParseFunctionCall", "a text that may have calls",
+                                      FIELDS(parse_calls)};
+static const struct form_field separate[] = {
+    SPOKEN,
+    {"reasoning_parser", WORD, "one of --reasoning-parser; else the server's own", false},
+};
+const struct form form_separate = {"SeparateReasoning", "a text that may have reasoning",
+                                   FIELDS(separate)};
 static const struct form_field abort_[] = {
     {"rid", WORD, "an id, or how several begin", false},
     {"abort_all", TRUTH, "in place of an id", false},

@@ -52,6 +52,23 @@ def calls_of(message):
     return [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in message["tool_calls"] or []]
 
 
+def test_a_text_that_came_otherwise_is_read_as_an_answer_would_be(server, parrot):
+    """SGLang's /parse_function_call and /separate_reasoning: for who has the text from /generate. The parser is the request's or the server's."""
+    text = "I look. " + CALL + CALL
+    read = parrot.ok("/parse_function_call", {"text": text, "tools": TOOLS, "tool_call_parser": "qwen25"})
+    assert parrot.ok("/parse_function_call", {"text": text}) == read
+    message, _ = say(parrot, text)
+    assert read["normal_text"] == message["content"]
+    assert [(c["name"], json.loads(c["parameters"])) for c in read["calls"]] == calls_of(message) == [("get", {"x": "a b"})] * 2
+    thought = {"text": "<think>\nwhy\n</think>\n\nSo."}
+    assert parrot.ok("/separate_reasoning", thought) == {"reasoning_text": "why", "text": "So."}
+    assert parrot.ok("/separate_reasoning", {"text": "why</think>So.", "reasoning_parser": "deepseek-r1"}) == {"reasoning_text": "why", "text": "So."}
+    for path, more, named in (("/parse_function_call", {}, "tool_call_parser"), ("/separate_reasoning", {"reasoning_parser": "x"}, "reasoning_parser"),
+                              ("/separate_reasoning", {"text": 5}, "text"), ("/parse_function_call", {"text": None}, "text")):
+        answer = server.post(path, {"text": "a", **more})
+        assert answer.status == 400 and named in answer.json["error"]["message"], answer
+
+
 def test_tools_that_the_template_would_not_show_are_refused(server):
     """They were passed over with a line in the server's log: the client waited for calls of functions that its model had never seen."""
     messages, ours = [{"role": "user", "content": "x"}], {"name": "get", "input_schema": {"type": "object"}}
