@@ -185,6 +185,7 @@ static void take_loads(struct by_str json) {
 static void look_at_process(const struct router *r) {
     by_gauge(BY_M_ALLOCATIONS, (double)by_mem_n_allocs());
     by_gauge(BY_M_ALLOCATIONS_LIVE, (double)by_mem_n_live());
+    by_gauge(BY_M_HELD_BYTES, (double)by_mem_n_bytes());
     by_gauge(BY_M_CPU_SECONDS, by_proc_cpu_seconds());
     by_gauge(BY_M_RSS, (double)by_proc_rss_bytes());
     by_gauge(BY_M_OPEN_FDS, (double)by_proc_n_fds());

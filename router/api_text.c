@@ -52,7 +52,7 @@ static void ask(struct router *r, struct conn *c, const struct http1_request *re
                 const char *what) {
     struct by_json *body = NULL;
     struct by_err err = {0};
-    if (request_read_body(&body, req, &err))
+    if (request_check_room(r, &err) || request_read_body(&body, req, &err))
         api_error(c, err.code, err.text);
     else
         api_ask_tokenizer(r, c, what, req->body, NULL);

@@ -12,7 +12,10 @@
 #include <string.h>
 
 enum {
-    PIPELINED_MAX = 65536,       /* bytes that may wait behind a request in hand */
+    PIPELINED_MAX = 65536, /* bytes that may wait behind a request in hand */
+    BODY_LARGE = 65536,    /* what is no larger gives way to nobody */
+    ANSWER_LARGE = 262144,
+    OUT_KEPT = 65536,            /* a larger buffer is given back between two writes */
     OUT_MAX = 257 * 1024 * 1024, /* the largest answer (request.h), its head or its chunk's frame */
     TICK_MS = 1000,
     BODY_A_SECOND = 2048, /* bytes of a body that give its client a second more to send it */
@@ -29,7 +32,7 @@ struct conn {
         uv_tcp_t tcp;
         uv_pipe_t pipe;
     };
-    struct by_list node;
+    struct by_list node, large; /* in its group's lists */
     struct conn_group *group;
     enum conn_state state;
     struct http1 *http;
@@ -69,11 +72,29 @@ static void move(struct conn *c, enum conn_state to) {
 static void on_closed(uv_handle_t *h) {
     struct conn *c = h->data;
     by_list_remove(&c->node);
-    if (--c->group->n == 0) uv_timer_stop(&c->group->tick);
+    if (--c->group->n == 0) {
+        uv_timer_stop(&c->group->tick);
+        uv_prepare_stop(&c->group->relief);
+    }
     http1_free(c->http);
     by_buf_release(&c->waiting);
     by_buf_release(&c->out);
     by_free(c);
+}
+
+static bool is_large_upload(const struct conn *c) {
+    return c->state == CONN_READING && http1_n_body(c->http) > BODY_LARGE;
+}
+
+/* Is it among the large ones? Behind whatever may change that. */
+static void update_large(struct conn *c) {
+    bool is_large =
+        c->state != CONN_CLOSING && (is_large_upload(c) || conn_n_pending(c) > ANSWER_LARGE);
+    if (is_large == by_list_linked(&c->large)) return;
+    if (is_large)
+        by_list_push(&c->group->large, &c->large);
+    else
+        by_list_remove(&c->large);
 }
 
 static void tell_gone(struct conn *c) {
@@ -85,6 +106,7 @@ static void tell_gone(struct conn *c) {
 static void close_conn(struct conn *c) {
     if (c->state == CONN_CLOSING) return;
     move(c, CONN_CLOSING);
+    update_large(c);
     tell_gone(c);
     uv_close(&c->handle, on_closed);
 }
@@ -98,6 +120,8 @@ static void on_shut_down(uv_shutdown_t *req, int status) {
  * yet to take its last answer, hears our end behind it, and what it still sends is thrown away until it ends too. */
 static void linger(struct conn *c) {
     move(c, CONN_LINGERING);
+    http1_drop_body(c->http);
+    update_large(c);
     c->idle_ticks = 0;
     c->shutdown.data = c;
     if (uv_shutdown(&c->shutdown, &c->stream, on_shut_down)) close_conn(c);
@@ -111,6 +135,7 @@ static void on_written(uv_write_t *req, int status) {
     by_free(w->bytes);
     by_free(w);
     if (c->state == CONN_CLOSING) return;
+    update_large(c);
     if (status) {
         close_conn(c);
     } else if (c->owner && c->drained) {
@@ -138,10 +163,11 @@ static void flush(struct conn *c) {
         }
     }
     if (done < c->out.n) {
+        size_t n;
         struct write *w = by_alloc(sizeof *w);
         w->conn = c;
-        w->bytes = by_memdup(c->out.p + done, c->out.n - done);
-        uv_buf_t b = uv_buf_init(w->bytes, (unsigned)(c->out.n - done));
+        w->bytes = by_buf_take(&c->out, &n);
+        uv_buf_t b = uv_buf_init(w->bytes + done, (unsigned)(n - done));
         int rc = uv_write(&w->req, &c->stream, &b, 1, on_written);
         if (rc) {
             by_free(w->bytes);
@@ -149,8 +175,13 @@ static void flush(struct conn *c) {
             close_conn(c);
             return;
         }
+        update_large(c);
     }
     by_buf_clear(&c->out);
+    if (c->out.cap > OUT_KEPT) {
+        by_buf_release(&c->out);
+        by_buf_init(&c->out, OUT_MAX);
+    }
 }
 
 /* The answer is complete: the next request may come, or the connection ends. */
@@ -265,6 +296,7 @@ struct request_id *conn_id(struct conn *c) {
 
 /* ---- reading ---- */
 
+/* 429: may be repeated, by and by. */
 static void refuse(struct conn *c, int status, const char *text) {
     struct by_buf body;
     by_buf_init(&body, 4096);
@@ -272,12 +304,15 @@ static void refuse(struct conn *c, int status, const char *text) {
     c->id = (struct request_id){0};
     by_buf_addz(&body, "{\"error\":{\"message\":");
     by_buf_add_json_str(&body, by_str_of(text));
-    by_buf_addf(&body, ",\"type\":\"invalid_request_error\",\"param\":null,\"code\":%d}}", status);
+    by_buf_addf(&body, ",\"type\":\"%s\",\"param\":null,\"code\":%d}}",
+                status == 429 ? "rate_limit_error" : "invalid_request_error", status);
     c->keep_alive = false;
     c->is_refused = !c->has_ended;
     move(c, CONN_BUSY);
     conn_respond(c, status, "application/json", by_buf_str(&body),
-                 status == 405 ? "Allow: GET, HEAD, POST, PUT, DELETE\r\n" : NULL);
+                 status == 405   ? "Allow: GET, HEAD, POST, PUT, DELETE\r\n"
+                 : status == 429 ? "Retry-After: 1\r\nretry-after-ms: 1000\r\n"
+                                 : NULL);
     by_buf_release(&body);
 }
 
@@ -299,6 +334,8 @@ static bool handle_request(struct conn *c, bool is_whole) {
         return false;
     }
     by_count(BY_M_HTTP_REQUESTS, 1);
+    if (is_whole && c->state == CONN_BUSY)
+        http1_drop_body(c->http); /* who answers later has read it */
     return true;
 }
 
@@ -384,6 +421,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b) {
     if (c->state == CONN_LINGERING) return;
     if (http1_is_fresh(c->http)) c->idle_ticks = 0;
     feed(c, (struct by_str){b->base, (size_t)n});
+    update_large(c);
 }
 
 /* ---- time ---- */
@@ -435,6 +473,28 @@ static void on_tick(uv_timer_t *t) {
 
 /* ---- all of them ---- */
 
+static bool holds_too_much(const struct conn_group *g) {
+    return g->o.held_max && by_mem_n_bytes() > g->o.held_max / 4 * 3;
+}
+
+/* Behind the loop's callbacks, where a connection may end without surprise. */
+static void on_relief(uv_prepare_t *h) {
+    struct conn_group *g = h->data;
+    for (struct by_list *node; holds_too_much(g) && (node = by_list_first(&g->large)) != NULL;) {
+        struct conn *c = BY_CONTAINER_OF(node, struct conn, large);
+        by_count(BY_M_GAVE_WAY, 1);
+        by_warn_limited("a large %s gave way: the router holds as much as it may "
+                        "(--max-held-bytes) peer=%s",
+                        is_large_upload(c) ? "request" : "answer", c->peer);
+        if (is_large_upload(c)) {
+            refuse(c, 429, "the server holds as many large requests as it may; try again");
+        } else {
+            close_conn(c);
+            return; /* its memory is free in the loop's next round */
+        }
+    }
+}
+
 static void name_peer(struct conn *c) {
     struct sockaddr_storage a;
     int n = sizeof a;
@@ -459,7 +519,10 @@ void conn_group_accept(struct conn_group *g, uv_stream_t *listener) {
     by_buf_init(&c->waiting, PIPELINED_MAX);
     by_buf_init(&c->out, OUT_MAX);
     by_list_push(&g->conns, &c->node);
-    if (g->n++ == 0) uv_timer_start(&g->tick, on_tick, TICK_MS, TICK_MS);
+    if (g->n++ == 0) {
+        uv_timer_start(&g->tick, on_tick, TICK_MS, TICK_MS);
+        uv_prepare_start(&g->relief, on_relief);
+    }
     if (uv_accept(listener, &c->stream) || g->n > g->o.connections_max) {
         by_warn_limited("a connection was closed at once: %u are open (--max-connections)",
                         g->n - 1);
@@ -474,8 +537,10 @@ void conn_group_accept(struct conn_group *g, uv_stream_t *listener) {
 void conn_group_init(struct conn_group *g, uv_loop_t *loop, const struct conn_options *o) {
     *g = (struct conn_group){.o = *o};
     by_list_init(&g->conns);
+    by_list_init(&g->large);
     uv_timer_init(loop, &g->tick);
-    g->tick.data = g;
+    uv_prepare_init(loop, &g->relief);
+    g->tick.data = g->relief.data = g;
 }
 
 /* Of its answer the client has not taken all: closed, it would lose the rest. */

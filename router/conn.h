@@ -8,7 +8,8 @@
  * While BUSY the socket is still read (a few pipelined bytes wait), so that a client that leaves is seen at once.
  * Always: the handler is called once a request and answers it sooner or later by conn_respond, or conn_stream_begin …
  * conn_stream_end; after `gone` was called the connection may not be touched. Everything a client can make us hold has
- * a ceiling: head, body, pipelined bytes, connections, time without a byte.
+ * a ceiling: head, body, pipelined bytes, connections, time without a byte; and held_max all together. Above three quarters of
+ * that the oldest large one gives way, an upload by 429, an answer that is not taken by its end; who is quick is done before.
  * Owner: the loop's thread. A connection frees itself. */
 #ifndef ROUTER_CONN_H
 #define ROUTER_CONN_H
@@ -26,6 +27,7 @@ struct conn_options {
     const char *origins; /* whose pages may read answers (cors.h); NULL: none */
     size_t body_bytes_max;
     uint32_t connections_max;
+    uint64_t held_max;        /* bytes that this process may hold (mem.h); 0: any number */
     uint32_t stall_seconds;   /* that a client may take nothing of what waits for it; 0: for ever */
     uint32_t request_seconds; /* from its first byte to its last, besides its body's; 0: for ever */
     /* A whole request; the slices live until the answer is complete. One whose body is still on its way comes before that with
@@ -38,10 +40,13 @@ struct conn_options {
 struct conn_group {
     struct conn_options o;
     struct by_list conns;
+    struct by_list
+        large; /* those with a large body on its way or a large answer, the oldest first */
     uint32_t n;
-    bool is_last;     /* set: each ends with the answer to its request in hand */
-    uv_timer_t tick;  /* while there are any: an idle server sleeps */
-    char room[65536]; /* what a socket is read into */
+    bool is_last;        /* set: each ends with the answer to its request in hand */
+    uv_timer_t tick;     /* while there are any: an idle server sleeps */
+    uv_prepare_t relief; /* likewise: looks how much is held */
+    char room[65536];    /* what a socket is read into */
 };
 void conn_group_init(struct conn_group *g, uv_loop_t *loop, const struct conn_options *o);
 void conn_group_accept(struct conn_group *g, uv_stream_t *listener); /* the next one */

@@ -423,10 +423,7 @@ void http1_free(struct http1 *h) {
 void http1_clear(struct http1 *h) {
     by_buf_clear(&h->head);
     by_buf_clear(&h->body);
-    if (h->body.cap > KEEP_BODY_BYTES) {
-        by_buf_release(&h->body);
-        by_buf_init(&h->body, h->lim.body_bytes_max);
-    }
+    if (h->body.cap > KEEP_BODY_BYTES) http1_drop_body(h);
     http_parser_init(&h->parser, HTTP_REQUEST);
     h->req = (struct http1_request){.path = BY_STR("/"), .query = BY_STR(""), .body = BY_STR("")};
     h->result = HTTP1_MORE;
@@ -440,6 +437,12 @@ void http1_clear(struct http1 *h) {
 
 bool http1_is_fresh(const struct http1 *h) {
     return !h->any_line && h->line_n == 0;
+}
+
+void http1_drop_body(struct http1 *h) {
+    by_buf_release(&h->body);
+    by_buf_init(&h->body, h->lim.body_bytes_max);
+    h->req.body = BY_STR("");
 }
 
 size_t http1_n_body(const struct http1 *h) {

@@ -67,6 +67,8 @@ enum http1_result http1_feed(struct http1 *h, struct by_str bytes, size_t *used)
 /* No byte of a request has come yet; empty lines before it, as some send behind a body, are none of it. */
 bool http1_is_fresh(const struct http1 *h);
 size_t http1_n_body(const struct http1 *h); /* bytes of its body that have come */
+/* The body is not needed any more: of a whole request that has been read, or one that is not taken. */
+void http1_drop_body(struct http1 *h);
 const struct http1_request *http1_request(const struct http1 *h);
 
 /* Header by name (any case); false when it is not there. */

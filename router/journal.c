@@ -68,6 +68,7 @@ struct journal_entry *journal_add(struct journal *j, const struct msg_generate *
     by_arena_init(&e->arena, 0);
     by_map_init(&e->pieces);
     msg_generate_copy(&e->arena, request, &e->request);
+    j->n_asked_bytes += e->n_asked_bytes = e->arena.n_bytes;
     e->rid = j->next_rid++;
     e->request.name = (struct msg_name){.epoch = j->epoch, .rid = e->rid};
     e->owner = owner;
@@ -89,6 +90,7 @@ void journal_remove(struct journal *j, struct journal_entry *e) {
     void *removed = by_map_remove(&j->entries, e->rid);
     by_assert(removed == e);
     by_list_remove(&e->in_order);
+    j->n_asked_bytes -= e->n_asked_bytes;
     struct by_str id = e->request.routing.client_id;
     uint64_t rid;
     if (id.n && !e->is_id_taken) (void)!by_strmap_remove(&j->client_ids, id, &rid);
@@ -202,6 +204,21 @@ static void take_pieces(struct journal_entry *e, const struct msg_text *t) {
 
 const struct by_str *journal_piece(const struct journal_entry *e, uint32_t id) {
     return by_map_get(&e->pieces, (uint64_t)id + 1);
+}
+
+static size_t tops_bytes(const struct journal_tops *t) {
+    return (size_t)t->n_flat * (sizeof *t->ids + sizeof *t->logprobs) + t->n * sizeof *t->n_each;
+}
+
+size_t journal_n_bytes(const struct journal_entry *e) {
+    size_t n = e->arena.n_bytes + tops_bytes(&e->prompt_tops) + tops_bytes(&e->prompt_id_logprobs) +
+               (size_t)e->n_prompt * (sizeof *e->prompt_ids + sizeof *e->prompt_logprobs);
+    for (uint32_t i = 0; i < e->n_samples; i++) {
+        const struct journal_sample *s = &e->samples[i];
+        n += s->text.n + (size_t)s->n_ids * (sizeof *s->ids + sizeof *s->logprobs) +
+             tops_bytes(&s->tops) + tops_bytes(&s->id_logprobs);
+    }
+    return n;
 }
 
 static void take_vector(struct journal_entry *e, const struct msg_text *t) {

@@ -55,6 +55,7 @@ struct journal_entry {
     struct by_list in_order;     /* of rid */
     struct msg_generate request; /* in the arena; replayed as it is */
     struct by_arena arena;
+    size_t n_asked_bytes; /* of the request's copy */
     struct journal_sample *samples;
     uint32_t n_samples, n_finished;
     uint32_t *prompt_ids; /* once the first text frame has told them */
@@ -88,6 +89,7 @@ struct journal {
     struct by_list in_order;     /* the same, as they came: so they are sent again in that order */
     struct by_strmap client_ids; /* routing.client_id -> rid */
     uint64_t epoch, next_rid;
+    size_t n_asked_bytes; /* of all entries */
 };
 
 void journal_init(struct journal *j, uint64_t epoch);
@@ -103,6 +105,7 @@ struct journal_entry *journal_find(const struct journal *j, struct msg_name name
 enum journal_result { JOURNAL_NEWS, JOURNAL_OLD, JOURNAL_GAP };
 /* Adds what is new. GAP: ids or text are missing before it; the sender must replay. */
 enum journal_result journal_take(struct journal_entry *e, const struct msg_text *t);
+size_t journal_n_bytes(const struct journal_entry *e); /* that it holds, about */
 /* The bytes of a token; NULL: not told. */
 const struct by_str *journal_piece(const struct journal_entry *e, uint32_t id);
 /* request + resume, in memory of the arena: what a replay sends. */

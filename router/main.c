@@ -15,7 +15,10 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { DRAIN_POLL_MS = 50 };
+enum {
+    DRAIN_POLL_MS = 50,
+    RESUME_SHARE = 4, /* of what may be held: answers that may be asked for again */
+};
 
 struct shell {
     struct router router;
@@ -108,6 +111,7 @@ static int open_all(struct shell *s, const struct by_options *o, struct by_err *
                                 .conn = {.origins = o->allowed_origins,
                                          .body_bytes_max = (size_t)o->max_body_bytes,
                                          .connections_max = (uint32_t)o->max_connections,
+                                         .held_max = r->held_max,
                                          .stall_seconds = (uint32_t)ceil(o->slow_client_timeout),
                                          .request_seconds = (uint32_t)ceil(o->slow_request_timeout),
                                          .handle = routes_handle,
@@ -155,6 +159,20 @@ static void check_files(int64_t n_connections) {
         by_warn("%llu open files are allowed: connections beyond them wait; raise `ulimit -n` (in "
                 "a unit LimitNOFILE=)",
                 (unsigned long long)have);
+}
+
+/* --max-held-bytes; 0 chooses. */
+static int choose_held_max(const struct by_options *o, uint64_t *out, struct by_err *err) {
+    enum { SHARE = 8, BODIES_LEAST = 4, BYTES_LEAST = 256 * 1024 * 1024 };
+    uint64_t bodies = (uint64_t)o->max_body_bytes * BODIES_LEAST;
+    *out = (uint64_t)o->max_held_bytes;
+    if (!*out) *out = BY_MAX(by_proc_memory_max() / SHARE, BY_MAX(bodies, (uint64_t)BYTES_LEAST));
+    return *out >= bodies
+               ? 0
+               : by_fail(err, BY_EINVAL,
+                         "--max-held-bytes %llu: four bodies of --max-body-bytes have to fit, "
+                         "%llu bytes",
+                         (unsigned long long)*out, (unsigned long long)bodies);
 }
 
 static void on_alive(uv_timer_t *t) {
@@ -220,12 +238,14 @@ int main(int argc, char **argv) {
     r->reasoning_name = o.reasoning_parser;
     r->request_timeout_ms = (uint32_t)(o.request_timeout * 1000);
     shell.drain_ns = (uint64_t)(o.drain_timeout * 1e9);
-    r->resume = resume_new(r->loop, (uint64_t)(o.resume_grace * 1000), (size_t)o.resume_bytes);
     journal_init(&r->journal, r->epoch);
     by_list_init(&r->unwritten);
     by_strmap_init(&r->misspelt);
     by_buf_init(&r->scratch, REQUEST_ANSWER_MAX);
-    if (open_all(&shell, &o, &err)) {
+    int rc = choose_held_max(&o, &r->held_max, &err);
+    r->resume = resume_new(r->loop, (uint64_t)(o.resume_grace * 1000), (size_t)o.resume_bytes,
+                           (size_t)r->held_max / RESUME_SHARE);
+    if (rc || open_all(&shell, &o, &err)) {
         by_proc_last_words(err.text);
         return err.code == BY_EIO ? 1 : BY_EXIT_CONFIG; /* another's port may be free in a moment */
     }

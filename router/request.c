@@ -78,6 +78,14 @@ int request_read_body(struct by_json **out, const struct http1_request *r, struc
     return rc;
 }
 
+int request_check_room(const struct router *r, struct by_err *err) {
+    if (!r->held_max || by_mem_n_bytes() <= r->held_max) return 0;
+    by_count(BY_M_GAVE_WAY, 1);
+    return by_fail(err, BY_EFULL,
+                   "the server holds as much as it may for its clients (--max-held-bytes); try "
+                   "again");
+}
+
 /* The JSON keeps borrowing from nothing: cJSON copies; the arena holds what params made. */
 bool request_parse(struct request *q, const struct http1_request *r) {
     struct by_err err = {0};
@@ -91,6 +99,7 @@ bool request_parse(struct request *q, const struct http1_request *r) {
     struct request_id *id = conn_id(q->outlet.conn);
     if (id->is_theirs) q->their_id = by_arena_copy(&q->arena, by_str_of(id->text));
     request_id_name(id, q->id);
+    if (!rc) rc = request_check_room(q->router, &err);
     if (!rc) rc = request_read_body(&q->body, r, &err);
     if (!rc && q->router->asks)
         misspelt_tell(q->router->asks, q->body, r->path, &q->router->misspelt);
@@ -199,6 +208,17 @@ static int check_ids(const struct request *q, struct by_err *err) {
     return 0;
 }
 
+/* A quarter is kept for small ones. */
+static int check_pending(const struct request *q, struct by_err *err) {
+    size_t n = 0;
+    for (uint32_t i = 0; i < q->n_entries; i++)
+        n += q->entries[i]->n_asked_bytes;
+    size_t max = n > REQUEST_LARGE_BYTES ? REQUEST_PENDING_BYTES / 4 * 3 : REQUEST_PENDING_BYTES;
+    if (q->router->journal.n_asked_bytes <= BY_MAX(max, n)) return 0;
+    return by_fail(err, BY_EFULL,
+                   "the prompts that wait and run are as large as they may be; try again");
+}
+
 void request_start(struct request *q) {
     struct router *r = q->router;
     const struct uplink_state *state = uplink_state(r->uplink);
@@ -208,8 +228,8 @@ void request_start(struct request *q) {
         (void)by_fail(&err, BY_EDRAINING, "%s", request_why_draining(r));
     else if (!state->is_ready)
         (void)by_fail(&err, BY_EUNAVAILABLE, "the server is not ready: %s", state->why_not);
-    else if (!check_ids(q, &err))
-        (void)!check_abilities(q, &state->model, &err);
+    else if (!check_ids(q, &err) && !check_abilities(q, &state->model, &err))
+        (void)!check_pending(q, &err);
     if (err.code || auth_start(q->caller, by_now_ns(), &retry_ms, &err)) {
         refuse(q, &err, retry_ms);
         return;

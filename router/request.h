@@ -23,7 +23,13 @@
 enum {
     REQUEST_PROMPTS_MAX = 4096,
     REQUEST_SAMPLES_MAX = 16384, /* of all its prompts */
-    REQUEST_ANSWER_MAX = 256 * 1024 * 1024
+    REQUEST_ANSWER_MAX = 256 * 1024 * 1024,
+    /* Of all that live, as they were asked: a tokenizer worker that comes back gets all of them at once, and its queue (wire_out.c)
+     * holds half a GiB. */
+    REQUEST_PENDING_BYTES = 384 * 1024 * 1024,
+    REQUEST_LARGE_BYTES = 65536, /* what is no larger finds room where others find none */
+    REQUEST_GROWN_BYTES =
+        1024 * 1024, /* an answer that is no larger is never given up for want of room */
 };
 
 struct router { /* what every handler may see */
@@ -38,6 +44,7 @@ struct router { /* what every handler may see */
     const struct form *asks;       /* of the route whose handler is running; NULL: nothing */
     struct by_strmap misspelt;     /* fields whose misspelling the log has told (misspelt.h) */
     struct auth_key *caller;       /* of the request whose handler is running; NULL: no key */
+    uint64_t held_max;             /* --max-held-bytes */
     bool isolates_cache;           /* --isolate-cache */
     bool logs_requests, logs_text; /* --log-requests, --log-requests-text */
     bool hides_admin;              /* --admin-socket-only: the port knows no admin's route */
@@ -115,6 +122,8 @@ void request_free(struct request *q); /* before it has been started, or when it 
 /* The body as a JSON object, which is the caller's to free also when it is refused. */
 BY_MUST_USE int request_read_body(struct by_json **out, const struct http1_request *r,
                                   struct by_err *err);
+/* May the router take one more? Not while it holds as much as it may. */
+BY_MUST_USE int request_check_room(const struct router *r, struct by_err *err);
 /* The same into q; answers itself and returns false when it is none (4xx), or when the answer is here already, by
  * Last-Event-ID or Idempotency-Key. */
 BY_MUST_USE bool request_parse(struct request *q, const struct http1_request *r);

@@ -1,4 +1,5 @@
 #include "common/base/clock.h"
+#include "common/base/mem.h"
 #include "common/base/metrics.h"
 #include "router/http_write.h"
 #include "router/request_log.h"
@@ -19,6 +20,9 @@ enum {
 static const char too_large[] =
     "the answer is larger than 268435456 bytes: ask for fewer samples or log probabilities at once";
 static_assert(REQUEST_ANSWER_MAX == 268435456, "as too_large says");
+static const char no_room[] =
+    "the server holds as much as it may for its clients (--max-held-bytes), and "
+    "this answer grew large; try again";
 
 /* What the caller's key is charged with. */
 static void add_tokens(struct request *q, const struct journal_entry *e) {
@@ -148,12 +152,17 @@ static void count_finished(const struct journal_entry *e, const struct journal_s
     by_count(BY_M_CACHED_TOKENS, e->n_cached);
 }
 
-/* An event of it cannot be written. */
-static void fail_too_large(struct request *q, struct journal_entry *e) {
-    const struct msg_failed f = {
-        .name = e->request.name, .code = BY_ELIMIT, .text = by_str_of(too_large)};
+/* It cannot go on: too large for an event, or for the room that there is. */
+static void give_up(struct request *q, struct journal_entry *e, int code, const char *why) {
+    const struct msg_failed f = {.name = e->request.name, .code = code, .text = by_str_of(why)};
     uplink_cancel(q->router->uplink, e);
     request_on_failed(q->router, e, &f);
+}
+
+/* Log probabilities of long prompts are hundreds of megabytes before any of it can be written. */
+static bool has_outgrown(const struct router *r, const struct journal_entry *e) {
+    return r->held_max && by_mem_n_bytes() > r->held_max &&
+           journal_n_bytes(e) > e->n_asked_bytes + REQUEST_GROWN_BYTES;
 }
 
 /* Sends what is new of one sample. False: the client turned out to be gone, and with it the request. */
@@ -167,7 +176,7 @@ static bool write_news(struct request *q, struct journal_sample *s) {
     q->dialect->delta(q, e, (uint32_t)(s - e->samples), out);
     if (out->is_full) {
         by_buf_release(out);
-        fail_too_large(q, e);
+        give_up(q, e, BY_ELIMIT, too_large);
         return false;
     }
     s->is_begun |= out->n > 0;
@@ -214,6 +223,11 @@ void request_on_news(void *router, struct journal_entry *e, uint32_t sample) {
     struct request *q = e->owner;
     struct journal_sample *s = &e->samples[sample];
     observe_times(q, s);
+    if (has_outgrown(r, e)) {
+        by_count(BY_M_GAVE_WAY, 1);
+        give_up(q, e, BY_EFULL, no_room);
+        return;
+    }
     if (s->finish) count_finished(e, s);
     if (!q->is_stream)
         close_sample(q, s);

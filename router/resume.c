@@ -41,7 +41,7 @@ struct resume_answer {
 struct resume {
     uv_timer_t timer;
     uint64_t grace_ms;
-    size_t bytes_max, n_bytes; /* n_bytes: of all answers */
+    size_t bytes_max, total_max, n_bytes; /* n_bytes: of all answers */
     struct by_map by_token;
     struct by_strmap by_name;
     struct by_list resting; /* by rests_from_ns */
@@ -49,10 +49,11 @@ struct resume {
 
 static void on_timer(uv_timer_t *t);
 
-struct resume *resume_new(uv_loop_t *loop, uint64_t grace_ms, size_t bytes_max) {
+struct resume *resume_new(uv_loop_t *loop, uint64_t grace_ms, size_t bytes_max, size_t total_max) {
     struct resume *r = by_alloc(sizeof *r);
     r->grace_ms = grace_ms;
     r->bytes_max = bytes_max;
+    r->total_max = BY_MIN(total_max, (size_t)RESUME_TOTAL_BYTES);
     by_map_init(&r->by_token);
     by_strmap_init(&r->by_name);
     by_list_init(&r->resting);
@@ -124,7 +125,7 @@ static void on_timer(uv_timer_t *t) {
 /* Answers that are over make room, the oldest first. */
 static void make_room(struct resume *r) {
     for (BY_LIST_EACH_SAFE(node, next, &r->resting)) {
-        if (r->n_bytes <= RESUME_TOTAL_BYTES && r->by_token.n < RESUME_ANSWERS_MAX) return;
+        if (r->n_bytes <= r->total_max && r->by_token.n < RESUME_ANSWERS_MAX) return;
         struct resume_answer *a = BY_CONTAINER_OF(node, struct resume_answer, node);
         if (a->is_done) answer_free(a);
     }
@@ -190,7 +191,7 @@ struct resume_answer *resume_begin(struct resume *r, const struct http1_request 
     char name[NAME_BYTES];
     struct by_str key;
     make_room(r);
-    if (r->by_token.n >= RESUME_ANSWERS_MAX || r->n_bytes > RESUME_TOTAL_BYTES) return NULL;
+    if (r->by_token.n >= RESUME_ANSWERS_MAX || r->n_bytes > r->total_max) return NULL;
     if (!http1_header(req, "idempotency-key", &key) || !is_key(key)) return NULL;
     struct by_str full = name_of(name, caller, key);
     struct resume_answer *a = by_alloc(sizeof *a);

@@ -8,7 +8,7 @@
  * T is random and of this process alone. The newest events are kept, up to bytes_max; what nobody has been sent yet counts
  * as pending, so that the request pauses before any of it is lost.
  * Always: only the API key that began an answer joins it; a failed request is never joined by its Idempotency-Key; what
- * is kept stays under RESUME_TOTAL_BYTES, the oldest answers that are over go first.
+ * is kept stays under total_max, the oldest answers that are over go first.
  * Owner: the loop's thread. An answer belongs to `resume`; its request holds it until it has ended it or was told `gone`. */
 #ifndef ROUTER_RESUME_H
 #define ROUTER_RESUME_H
@@ -20,13 +20,14 @@ enum {
     RESUME_KEY_BYTES_MAX = 255,
     RESUME_FOLLOWERS_MAX = 16,
     RESUME_ANSWERS_MAX = 16384,
-    RESUME_TOTAL_BYTES = 256 * 1024 * 1024,
+    RESUME_TOTAL_BYTES = 256 * 1024 * 1024, /* no total_max is more */
 };
 
 struct resume;
 struct resume_answer;
 
-struct resume *resume_new(uv_loop_t *loop, uint64_t grace_ms, size_t bytes_max);
+/* bytes_max: of an answer's events; total_max: of all */
+struct resume *resume_new(uv_loop_t *loop, uint64_t grace_ms, size_t bytes_max, size_t total_max);
 void resume_free(struct resume *r); /* cancels nothing: for a loop that has ended, and tests */
 
 /* Does req name an answer that is here? 1: the connection follows it now, or has it whole. 0: no, go on. Below 0: refuse. */

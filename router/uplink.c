@@ -13,7 +13,10 @@
 
 enum {
     GRACE_MS = 10000, /* as the scheduler's */
-    RETRY_MS = 1000   /* a link that could not be opened: there was no file descriptor for it */
+    RETRY_MS = 1000,  /* a link that could not be opened: there was no file descriptor for it */
+    ASKED_BYTES_MAX =
+        256 * 1024 * 1024, /* of questions to tokenizer workers; a quarter is kept for … */
+    ASKED_LARGE = 65536,   /* … those that are no larger */
 };
 
 /* A process that peers named: a tokenizer worker or a detokenizer. */
@@ -32,6 +35,7 @@ struct question {
     struct by_list node;
     uint64_t id;
     uint32_t link; /* 0: the scheduler */
+    size_t n_bytes;
     uplink_answer *answer;
     void *ctx; /* NULL: forgotten */
 };
@@ -51,6 +55,7 @@ struct uplink {
     struct by_list links, questions;
     uint32_t next_link;
     uint64_t next_question;
+    size_t n_asked_bytes; /* of all questions */
 };
 
 /* ---- readiness ---- */
@@ -151,6 +156,7 @@ static void on_answer(struct uplink *u, uint64_t id, int code, struct by_str jso
         struct question *q = BY_CONTAINER_OF(node, struct question, node);
         if (q->id != id) continue;
         by_list_remove(&q->node);
+        u->n_asked_bytes -= q->n_bytes;
         if (q->ctx) q->answer(q->ctx, code, json);
         by_free(q);
         return;
@@ -388,10 +394,12 @@ const struct uplink_state *uplink_state(const struct uplink *u) {
 
 /* ---- asking ---- */
 
-static uint64_t add_question(struct uplink *u, uint32_t link, uplink_answer *answer, void *ctx) {
+static uint64_t add_question(struct uplink *u, uint32_t link, size_t n_bytes, uplink_answer *answer,
+                             void *ctx) {
     struct question *q = by_alloc(sizeof *q);
     q->id = ++u->next_question;
     q->link = link;
+    u->n_asked_bytes += q->n_bytes = n_bytes;
     q->answer = answer;
     q->ctx = ctx;
     by_list_push(&u->questions, &q->node);
@@ -404,9 +412,10 @@ void uplink_ask_scheduler(struct uplink *u, const char *what, struct by_str json
         answer(ctx, BY_EUNAVAILABLE, BY_STR("{\"error\":\"the scheduler is not connected\"}"));
         return;
     }
-    struct msg m = {
-        .kind = MSG_ask,
-        .ask = {.id = add_question(u, 0, answer, ctx), .what = by_str_of(what), .json = json}};
+    struct msg m = {.kind = MSG_ask,
+                    .ask = {.id = add_question(u, 0, json.n, answer, ctx),
+                            .what = by_str_of(what),
+                            .json = json}};
     wire_send(u->scheduler, &m);
 }
 
@@ -417,8 +426,15 @@ void uplink_ask_tokenizer(struct uplink *u, const char *what, struct by_str json
         answer(ctx, BY_EUNAVAILABLE, BY_STR("no tokenizer worker is connected"));
         return;
     }
+    size_t max = json.n > ASKED_LARGE ? ASKED_BYTES_MAX / 4 * 3 : ASKED_BYTES_MAX;
+    if (u->n_asked_bytes &&
+        u->n_asked_bytes + json.n > max) { /* they need no credit, and would fill its queue */
+        answer(ctx, BY_EFULL,
+               BY_STR("as much text waits for the tokenizer worker as may; try again"));
+        return;
+    }
     struct msg m = {.kind = MSG_text_ask,
-                    .text_ask = {.id = add_question(u, l->id, answer, ctx),
+                    .text_ask = {.id = add_question(u, l->id, json.n, answer, ctx),
                                  .what = by_str_of(what),
                                  .json = json}};
     wire_send(l->peer, &m);

@@ -274,6 +274,7 @@ static void show_nuls(cJSON *j, uint32_t depth) {
 }
 
 static cJSON *read_text(struct by_str text, bool has_nuls) {
+    cJSON_InitHooks(&(cJSON_Hooks){.malloc_fn = by_try_alloc, .free_fn = by_free}); /* counted */
     if (!has_nuls) return cJSON_ParseWithLength(text.p, text.n);
     size_t n;
     char *hidden = hide_nuls(text, &n);

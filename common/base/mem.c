@@ -7,10 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-static atomic_uint_fast64_t n_allocs, n_frees;
+static atomic_uint_fast64_t n_allocs, n_frees, n_bytes;
+
+/* Below 0, as a number that wraps: less. */
+static void add_bytes(size_t n) {
+    atomic_fetch_add_explicit(&n_bytes, n, memory_order_relaxed);
+}
 
 static void *counted(void *p) {
-    if (p) atomic_fetch_add_explicit(&n_allocs, 1, memory_order_relaxed);
+    if (!p) return NULL;
+    atomic_fetch_add_explicit(&n_allocs, 1, memory_order_relaxed);
+    add_bytes(malloc_usable_size(p));
     return p;
 }
 
@@ -38,8 +45,11 @@ void *by_try_alloc(size_t n) {
 }
 
 void *by_realloc(void *p, size_t n) {
+    size_t before = malloc_usable_size(p); /* of NULL: 0 */
     void *q = or_die(realloc(p, n ? n : 1), n);
-    return p ? q : counted(q);
+    if (!p) return counted(q);
+    add_bytes(malloc_usable_size(q) - before);
+    return q;
 }
 
 void *by_realloc_array(void *p, size_t n, size_t each) {
@@ -69,11 +79,16 @@ char *by_strdup(const char *s) {
 void by_free(void *p) {
     if (!p) return;
     atomic_fetch_add_explicit(&n_frees, 1, memory_order_relaxed);
+    add_bytes(-malloc_usable_size(p));
     free(p);
 }
 
 uint64_t by_mem_n_live(void) {
     return atomic_load(&n_allocs) - atomic_load(&n_frees);
+}
+
+uint64_t by_mem_n_bytes(void) {
+    return atomic_load_explicit(&n_bytes, memory_order_relaxed);
 }
 
 uint64_t by_mem_n_allocs(void) {

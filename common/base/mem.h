@@ -23,7 +23,8 @@ BY_MUST_USE char *by_strndup(const char *s, size_t n);          /* copies n byte
 BY_MUST_USE void *by_memdup(const void *p, size_t n);
 void by_free(void *p); /* NULL is fine */
 
-uint64_t by_mem_n_live(void);   /* allocations alive now */
+uint64_t by_mem_n_live(void);   /* allocations alive now … */
+uint64_t by_mem_n_bytes(void);  /* … and the bytes that the heap gave for them */
 uint64_t by_mem_n_allocs(void); /* allocations ever made: tests hold steps to 0 */
 /* One heap for all threads; before there are any. With one each, what libzmq's thread had at its worst moment helps nobody else. */
 void by_mem_one_heap(void);

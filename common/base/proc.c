@@ -207,6 +207,13 @@ uint32_t by_proc_n_cpus(void) {
     return group.n_cpus ? BY_MIN(n, group.n_cpus) : n;
 }
 
+uint64_t by_proc_memory_max(void) {
+    struct by_cgroup group;
+    by_cgroup_read(&group, BY_CGROUP_ROOT, BY_CGROUP_MINE);
+    uint64_t all = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    return BY_MIN(all, group.memory_max);
+}
+
 char *by_proc_exe_dir(void) {
     char path[4096];
     ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);

@@ -41,9 +41,10 @@ uint64_t by_proc_rss_bytes(void);
 /* May it have too few files open for so many connections? *have: how many it may. */
 bool by_proc_lacks_files(uint64_t n_connections, uint64_t *have);
 double by_proc_cpu_seconds(void);
-uint64_t by_proc_n_fds(void);   /* files that are open now */
-uint64_t by_proc_fds_max(void); /* … that may be */
-uint32_t by_proc_n_cpus(void);  /* CPUs this process may use: affinity mask and cgroup quota */
+uint64_t by_proc_n_fds(void);      /* files that are open now */
+uint64_t by_proc_fds_max(void);    /* … that may be */
+uint32_t by_proc_n_cpus(void);     /* CPUs this process may use: affinity mask and cgroup quota */
+uint64_t by_proc_memory_max(void); /* bytes it may use: the machine's, and the cgroup's limit */
 BY_MUST_USE char *by_proc_exe_dir(void); /* folder of this program; yours */
 
 #endif

@@ -2,9 +2,13 @@
 
 import json
 import re
+import select
 import shutil
+import signal
+import socket
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +16,15 @@ from harness import BIN, Daemons, in_threads, private_dir, wait_for
 
 ALICE, BOB, CAROL, OPS = "sk-alice-11111111", "sk-bob-2222222222", "sk-carol-33333333", "sk-ops-6666666666"
 KEYS = f"{ALICE} name=alice\n{BOB} name=bob priority=5\n{CAROL} name=carol rate=3 running=2\n{OPS} name=ops admin\n"
+
+
+def rss_mib(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
+
+
+def metric(d, name):
+    return float(re.search(rf"^{name} (\S+)$", d.get("/metrics").body.decode(), re.M)[1])
 
 
 def bearer(key):
@@ -82,6 +95,57 @@ def test_a_prompt_far_over_the_context_is_given_up_early(keyed):
     assert answer.status == 400, answer
     message = answer.json["error"]["message"]
     assert re.search(r"more than \d+ tokens\) is longer than the model's context length", message), message
+
+
+def test_what_all_clients_send_has_a_ceiling():
+    """Each body had a limit, and all together none: a hundred of them, slowly sent, were 1.5 GB, and 2,000 would have been 30."""
+    with Daemons(router=["--max-held-bytes", str(64 << 20)]) as d:
+        head = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (16 << 20)
+        slow = [socket.create_connection(("127.0.0.1", d.port)) for _ in range(30)]
+        for s in slow:
+            s.sendall(head + b" " * (15 << 20))
+        assert len(d.generate("hello", 4)[1]) == 4
+        assert rss_mib(d.processes["router"].pid) < 160
+        told = slow[0].recv(4096)
+        assert told.startswith(b"HTTP/1.1 429 ") and b"\r\nRetry-After: 1\r\n" in told, told
+        assert metric(d, "banyan:gave_way_total") >= 26
+        slow[-1].sendall(b" " * ((1 << 20) - 2) + b"{}")
+        assert slow[-1].recv(4096).startswith(b"HTTP/1.1 400 ")  # the last one stayed
+        for s in slow:
+            s.close()
+
+
+@pytest.mark.parametrize("path, key, n", [("/generate", "text", 24), ("/tokenize", "prompt", 16)])
+def test_what_waits_for_a_tokenizer_worker_has_a_ceiling(path, key, n):
+    """What it had not taken filled its queue; that ended its session, after which all of it was sent again, and so on."""
+    with Daemons(router=["--max-held-bytes", str(4 << 30)]) as d:
+        body = json.dumps({key: "x " * 7_400_000}).encode()
+        head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body))
+        d.processes["tokenizer-worker"].send_signal(signal.SIGSTOP)
+        asked = []
+        for _ in range(n):
+            asked.append(socket.create_connection(("127.0.0.1", d.port)))
+            asked[-1].sendall(head + body)
+        told = select.select(asked, [], [], 30)[0]
+        assert told and told[0].recv(4096).startswith(b"HTTP/1.1 429 ")
+        small = d.client._open("POST", "/generate", {"text": "hello", "sampling_params": {"max_new_tokens": 2}})
+        d.processes["tokenizer-worker"].send_signal(signal.SIGCONT)
+        assert small.getresponse().status == 200
+        for s in asked:
+            if s not in told:
+                s.settimeout(60)
+                assert s.recv(12) in (b"HTTP/1.1 200", b"HTTP/1.1 400", b"HTTP/1.1 429")
+
+
+def test_an_answer_that_grows_too_large_for_the_room_there_is_ends():
+    """Log probabilities of long prompts are kept until the last has come: 128 a token, and no ceiling over all."""
+    with Daemons(router=["--max-held-bytes", str(64 << 20)]) as d:
+        asks = {"input_ids": [[i % 600 + 10 for i in range(8000)] for _ in range(20)], "return_logprob": True, "logprob_start_len": 0,
+                "top_logprobs_num": 128, "sampling_params": {"max_new_tokens": 1}}
+        answer = d.post("/generate", asks)
+        assert answer.status == 429 and "this answer grew large" in answer.json["error"]["message"], answer
+        assert len(d.generate("hello", 4)[1]) == 4
+        wait_for("all pages to be free or in the tree", d.is_idle)
 
 
 def test_an_asterisk_is_no_path(server):

@@ -12,6 +12,19 @@ enum { IS_SANITIZED = false };
 
 enum { N = 2048, EACH = 8192, KEPT_EACH = 64 }; /* 16 MiB, of which each 64th stays */
 
+TEST(bytes_alive_go_up_and_down) {
+    UNUSED_STATE;
+    uint64_t before = by_mem_n_bytes();
+    char *p = by_alloc(100000);
+    assert_true(by_mem_n_bytes() >= before + 100000);
+    p = by_realloc(p, 300000);
+    assert_true(by_mem_n_bytes() >= before + 300000);
+    p = by_realloc(p, 10);
+    assert_true(by_mem_n_bytes() < before + 100000);
+    by_free(p);
+    assert_true(by_mem_n_bytes() == before);
+}
+
 TEST(what_lies_free_between_what_is_in_use_goes_back) {
     UNUSED_STATE;
     static char *p[N];
@@ -36,4 +49,4 @@ TEST(what_lies_free_between_what_is_in_use_goes_back) {
     if (!IS_SANITIZED) assert_true(peak > least + (uint64_t)N * EACH / 2);
 }
 
-TESTS(RUN(what_lies_free_between_what_is_in_use_goes_back));
+TESTS(RUN(bytes_alive_go_up_and_down), RUN(what_lies_free_between_what_is_in_use_goes_back));

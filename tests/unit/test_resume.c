@@ -35,7 +35,7 @@ TEST(an_event_larger_than_all_that_is_kept_is_not_kept) {
     UNUSED_STATE;
     static uv_loop_t loop; /* never closed: the answers' timer stays in it */
     uv_loop_init(&loop);
-    struct resume *r = resume_new(&loop, 1000, KEPT_BYTES);
+    struct resume *r = resume_new(&loop, 1000, KEPT_BYTES, RESUME_TOTAL_BYTES);
     struct resume_answer *a = resume_begin(r, &request, NULL);
     assert_non_null(a);
     resume_stream_begin(a, SSE_TYPE);

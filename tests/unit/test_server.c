@@ -1,10 +1,15 @@
 #include "router/server.h"
 
+#include "common/base/mem.h"
+
 #include "tests/unit/test.h"
 
+#include <errno.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+enum { LARGE_BYTES = 600 * 1024 };
 
 static struct {
     uv_loop_t loop;
@@ -13,9 +18,11 @@ static struct {
 } all;
 
 static bool on_request(void *ctx, struct conn *c, const struct http1_request *r, bool is_whole) {
+    static char large[LARGE_BYTES];
+    struct by_str body = BY_STR("here");
     (void)ctx;
-    (void)r;
-    if (is_whole) conn_respond(c, 200, "text/plain", by_str_of("here"), NULL);
+    if (by_str_eqz(r->path, "/large")) body = (struct by_str){large, sizeof large};
+    if (is_whole) conn_respond(c, 200, "text/plain", body, NULL);
     return is_whole;
 }
 
@@ -114,6 +121,98 @@ TEST(a_path_that_no_socket_can_have_is_refused) {
     assert_int_equal(access(path, F_OK), -1);
 }
 
+static void say(int fd, const char *bytes, size_t n) {
+    while (n) {
+        ssize_t done = send(fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (done > 0) bytes += done, n -= (size_t)done;
+        turn(1);
+    }
+}
+
+/* All that comes until `n` bytes are there or the connection ends. */
+static size_t hear(int fd, char *out, size_t n) {
+    size_t have = 0;
+    for (;;) {
+        turn(2);
+        ssize_t got = recv(fd, out + have, n - have, MSG_DONTWAIT);
+        if (got > 0) have += (size_t)got;
+        if (got == 0 || have == n) return have;
+        if (got < 0 && errno != EAGAIN) return have;
+    }
+}
+
+/* ---- all together ---- */
+
+static struct server *open_small_one(const char *path, uint64_t more) {
+    struct server *s;
+    struct by_err err;
+    struct server_options o = {.unix_path = path,
+                               .conn = {.body_bytes_max = 1 << 20,
+                                        .connections_max = 8,
+                                        .held_max = (by_mem_n_bytes() + more) / 3 * 4,
+                                        .handle = on_request}};
+    if (server_open(&s, &all.loop, &o, &err)) fail_msg("%s", err.text);
+    return s;
+}
+
+static void close_small_one(struct server *s, const char *path) {
+    server_stop_listening(s);
+    server_close_all(s);
+    turn(3);
+    unlink(path);
+}
+
+/* Each upload was within its own limit, and a thousand of them were 16 GB. */
+TEST(the_oldest_large_upload_gives_way) {
+    static const char head[] = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n",
+                      small[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    static char body[400000], answer[4096];
+    char path[80];
+    UNUSED_STATE;
+    snprintf(path, sizeof path, "%s.small", all.path);
+    struct server *s = open_small_one(path, 800 * 1024);
+    int first = connect_to(path), second = connect_to(path), third = connect_to(path);
+    say(first, head, sizeof head - 1);
+    say(first, body, 300000);
+    say(second, head, sizeof head - 1);
+    say(second, body, 300000);
+    turn(3);
+    size_t n = hear(first, answer, sizeof answer - 1);
+    answer[n] = '\0';
+    assert_memory_equal(answer, "HTTP/1.1 429", 12);
+    assert_non_null(strstr(answer, "\r\nRetry-After: 1\r\n"));
+    say(third, small, sizeof small - 1);
+    assert_int_equal(hear(third, answer, 12), 12);
+    assert_memory_equal(answer, "HTTP/1.1 200", 12);
+    say(second, body, 100000);
+    assert_int_equal(hear(second, answer, 12), 12);
+    assert_memory_equal(answer, "HTTP/1.1 200", 12);
+    close(first);
+    close(second);
+    close(third);
+    close_small_one(s, path);
+}
+
+/* Nor did it matter how many answers of 256 MB were not taken. */
+TEST(the_oldest_large_answer_gives_way) {
+    static const char request[] = "GET /large HTTP/1.1\r\nHost: a\r\n\r\n";
+    static char answer[LARGE_BYTES];
+    char path[80];
+    UNUSED_STATE;
+    snprintf(path, sizeof path, "%s.small", all.path);
+    struct server *s = open_small_one(path, 900 * 1024);
+    int first = connect_to(path), second = connect_to(path);
+    say(first, request, sizeof request - 1);
+    turn(3);
+    say(second, request, sizeof request - 1);
+    turn(6);
+    assert_true(hear(first, answer, sizeof answer) < LARGE_BYTES);
+    assert_int_equal(hear(second, answer, sizeof answer), LARGE_BYTES);
+    close(first);
+    close(second);
+    close_small_one(s, path);
+}
+
 static int close_server(void **state) {
     (void)state;
     server_stop_listening(all.server);
@@ -130,6 +229,8 @@ int main(void) {
         RUN(one_connection_too_many_is_closed_at_once),
         RUN(a_live_servers_socket_file_is_not_taken_over),
         RUN(a_path_that_no_socket_can_have_is_refused),
+        RUN(the_oldest_large_upload_gives_way),
+        RUN(the_oldest_large_answer_gives_way),
     };
     return cmocka_run_group_tests(tests, open_server, close_server);
 }
