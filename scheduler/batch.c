@@ -256,6 +256,12 @@ static void take_token(struct core *c, struct seq *s, struct outcome *o, uint32_
     core_clear_suspect(c, s->req);
 }
 
+/* Its log probabilities are kept until the router has all of them, and there is no room. */
+static bool has_outgrown(const struct core *c, const struct req *req) {
+    enum { SPARED = 1024 * 1024 };
+    return req->arena.n_bytes > SPARED && core_holds_too_much(c, 0);
+}
+
 /* Has s come to its end? Who is as long as this replica can hold goes on at a larger one, if there is one. */
 static bool check_end(struct core *c, struct seq *s) {
     if (!req_check_end(s)) return false;
@@ -292,6 +298,10 @@ static void take_row(struct core *c, const struct flight_row *row, struct outcom
         retract_landed(c, s);
         return;
     }
+    if (has_outgrown(c, s->req))
+        core_fail(c, s->req, BY_EFULL,
+                  "the requests that run take as much memory as they may, and this one grew large; "
+                  "try again");
     s->n_done += row->n_tokens;
     keep_landed(c, s, keeps, row->n_keeps);
     if (s->state == SEQ_LEAVING && s->leave_to == SEQ_DONE) { /* an over-run token */

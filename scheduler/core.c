@@ -79,6 +79,13 @@ void core_send_router(struct core *c, uint64_t epoch, const struct msg *m) {
     if (life && life->peer) c->sink.send(c->sink.ctx, life->peer, m);
 }
 
+bool core_holds_too_much(const struct core *c, size_t more) {
+    enum { LARGE = 16384 }; /* a quarter is kept for what is no larger */
+    uint64_t max = more > LARGE ? c->opt.held_max / 4 * 3 : c->opt.held_max;
+    /* Blocks that are kept for the next user are there to be used. */
+    return max && by_mem_n_bytes() - c->pool.n_kept + more > max;
+}
+
 void core_clear_suspect(struct core *c, struct req *req) {
     req->blamed_by = 0;
     if (req->n_deaths == 0) return;

@@ -37,6 +37,8 @@ struct core_options {
     bool no_radix_cache;
     uint32_t state_every; /* output tokens from one kept state to the next; 0: CORE_STATE_EVERY */
     uint64_t queue_timeout_ms, run_timeout_ms; /* of every request; 0: none */
+    uint64_t
+        held_max; /* bytes that the process may hold (mem.h); 0: any number, as when a trace is replayed */
 };
 
 /* Frames are borrowed for the call: encode or copy. Neither may call back into the core. */

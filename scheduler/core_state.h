@@ -108,6 +108,8 @@ void core_fail(struct core *c, struct req *req, int code, const char *text);
 void core_drop(struct core *c, struct req *req, bool is_known);
 /* it counts no more for --max-queued-requests */
 void core_unqueue(struct core *c, struct req *req);
+/* Would it hold more than it may, with so many bytes more? */
+bool core_holds_too_much(const struct core *c, size_t more);
 /* frees it when nobody needs it and nothing is in flight */
 void core_req_changed(struct core *c, struct req *req);
 void core_set_timer(struct core *c, struct req *req);

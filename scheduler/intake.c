@@ -131,6 +131,12 @@ static const struct msg_resume *resume_of(const struct msg_tokenized *m, uint32_
     return NULL;
 }
 
+/* Each sample has a log of its own. */
+static bool has_room(const struct core *c, const struct msg_tokenized *m) {
+    return c->n_live == 0 ||
+           !core_holds_too_much(c, (size_t)m->ids.n * m->sampling.n * sizeof(uint32_t));
+}
+
 static void start(struct core *c, const struct msg_tokenized *m) {
     struct req *req = req_new(&c->pool, m);
     struct by_err err;
@@ -196,6 +202,9 @@ void intake_tokenized(struct core *c, struct core_peer *from, const struct msg_t
     } else if (!is_replay &&
                !tenants_may_queue(&c->tenants, m->routing.tenant, c->n_queued, c->opt.max_queued)) {
         refuse(c, &m->name, BY_EFULL, by_err_sentence(BY_EFULL), retry_after_ms(c));
+    } else if (!is_replay && !has_room(c, m)) {
+        refuse(c, &m->name, BY_EFULL,
+               "the requests that wait and run take as much memory as they may", retry_after_ms(c));
     } else {
         start(c, m);
     }

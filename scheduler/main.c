@@ -19,6 +19,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* What the scheduler may hold for requests: this share of the memory, and so much at least. */
+enum { HELD_SHARE = 8, HELD_LEAST = 256 * 1024 * 1024 };
+
 static struct shell {
     struct core *core;
     struct wire *wire;
@@ -119,6 +122,7 @@ static int core_options_from(const struct by_options *opt, struct core_options *
         .n_replicas = (uint32_t)opt->dp_size,
         .max_running = (uint32_t)opt->max_running_requests,
         .max_queued = (uint32_t)opt->max_queued_requests,
+        .held_max = BY_MAX(by_proc_memory_max() / HELD_SHARE, (uint64_t)HELD_LEAST),
         .chunked_prefill_size =
             (uint32_t)BY_MIN(opt->chunked_prefill_size, opt->max_prefill_tokens),
         .depth = (uint32_t)opt->steps_in_flight,

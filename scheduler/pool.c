@@ -32,6 +32,7 @@ void *pool_get(struct pool *p, size_t n, size_t *cap) {
     if (k >= POOL_CLASSES || !p->kept[k]) return by_alloc(*cap);
     void *block = p->kept[k];
     memcpy(&p->kept[k], block, sizeof(void *));
+    p->n_kept -= *cap;
     return block;
 }
 
@@ -45,6 +46,7 @@ void pool_put(struct pool *p, void *block, size_t cap) {
     }
     memcpy(block, &p->kept[k], sizeof(void *));
     p->kept[k] = block;
+    p->n_kept += cap;
 }
 
 void *pool_grow(struct pool *p, void *block, size_t used, size_t n, size_t *cap) {

@@ -15,6 +15,7 @@ enum { POOL_CLASSES = 15, POOL_LEAST = 64 };
 
 struct pool {
     void *kept[POOL_CLASSES]; /* the first bytes of a kept block point to the next one */
+    size_t n_kept;            /* bytes of all of them */
 };
 
 void pool_init(struct pool *p);

@@ -1,4 +1,5 @@
 /* Requests that nothing disturbs, and what ends one: its length, a stop, a cancel, a limit. */
+#include "common/base/mem.h"
 #include "tests/unit/core_world.h"
 
 TEST(a_request_runs_to_its_length) {
@@ -200,7 +201,43 @@ TEST(a_steady_step_allocates_nothing) {
     world_stop(&w);
 }
 
-TESTS(RUN(a_request_runs_to_its_length), RUN(a_stop_id_ends_it_and_the_overrun_is_dropped),
+/* 4,096 may wait, whatever their prompts: of long ones with many samples that was more than any memory. */
+TEST(what_waits_has_a_ceiling_in_bytes_and_large_ones_feel_it_first) {
+    UNUSED_STATE;
+    struct world w = {.n_pages = 2048, .n_slots = 4};
+    world_start(&w);
+    uint64_t base = by_mem_n_bytes();
+    world_stop(&w);
+    w = (struct world){.n_pages = 2048, .n_slots = 4, .opt.held_max = (base + (2 << 20)) / 3 * 4};
+    world_start(&w);
+    uint32_t rid = 1, n_large;
+    for (; !w.req[rid - (rid > 1)].is_failed; rid++) {
+        w_prepare(&w, rid, 0, 1500, 8)->sampling.n = 4;
+        w_tokenized(&w, rid, NULL, 0);
+        assert_true(rid < 100);
+    }
+    n_large = rid - 2;
+    assert_int_equal(w.req[n_large + 1].code, BY_EFULL);
+    assert_true(w.req[n_large + 1].retry_after_ms > 0);
+    assert_true(n_large > 0);
+    w_submit(&w, rid, 0, 100, 8);
+    assert_false(w.req[rid].is_failed);
+    w_run(&w);
+    w_assert_whole(&w, rid);
+    for (uint32_t i = 1; i <= n_large; i++) {
+        w_assert_whole(&w, i);
+        w_router_says(&w, MSG_ack, i, 0, 8, true);
+    }
+    rid++;
+    w_prepare(&w, rid, 0, 1500, 8)->sampling.n = 4; /* what was freed is there for others */
+    w_tokenized(&w, rid, NULL, 0);
+    w_run(&w);
+    w_assert_whole(&w, rid);
+    world_stop(&w);
+}
+
+TESTS(RUN(what_waits_has_a_ceiling_in_bytes_and_large_ones_feel_it_first),
+      RUN(a_request_runs_to_its_length), RUN(a_stop_id_ends_it_and_the_overrun_is_dropped),
       RUN(the_prompt_alone_is_computed_for_no_tokens),
       RUN(long_prompts_come_in_chunks_beside_decodes), RUN(prompt_logprobs_begin_at_position_one),
       RUN(an_earlier_stop_in_the_text_wins), RUN(a_cancel_frees_within_the_steps_in_flight),
