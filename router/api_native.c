@@ -230,7 +230,7 @@ static void native_whole(struct request *q, struct by_buf *out) {
 }
 
 static const struct dialect native = {
-    .delta = native_delta, .end = native_end, .whole = native_whole};
+    .delta = native_delta, .end = native_end, .whole = native_whole, .repeats = true};
 
 void api_generate(struct router *r, struct conn *c, const struct http1_request *req) {
     api_serve(request_new(r, c, &native), req, api_generate_read);

@@ -37,7 +37,8 @@ struct journal_sample {
     struct journal_tops tops, id_logprobs;
     uint32_t n_seen; /* the writer's: ids whose times have been observed, and when the last came */
     uint64_t seen_ns;
-    bool is_begun;       /* the writer's: something of it has been written */
+    bool is_begun;       /* the writer's: something of it has been written … */
+    size_t n_event;      /* … last an event of so many bytes */
     uint32_t n_sent_ids; /* the writer's: what the client has of ids and text */
     size_t n_sent_text;
     size_t n_sent_chars;            /* completions' logprobs: characters up to there */

@@ -74,6 +74,7 @@ struct dialect {
     void (*whole)(struct request *q, struct by_buf *out);
     /* The body of an error, and what says it within a stream and ends that. NULL: OpenAI's. */
     api_error_writer *error, *error_event;
+    bool repeats;                  /* an event tells, besides what is new, what was told before */
     const char *stream_type;       /* Content-Type; NULL: server-sent events */
     const char *const (*names)[2]; /* as api_error_in_words takes them */
 };

@@ -15,6 +15,7 @@ enum {
     PENDING_GO_ON = 64 * 1024,  /* … and goes on */
     SCRATCH_KEPT = 1024 * 1024,
     ACK_EVERY = 32, /* tokens; the scheduler keeps its log until the final one anyway */
+    EVENT_BYTES_A_TOKEN = 65536,
 };
 
 static const char too_large[] =
@@ -79,6 +80,27 @@ static void set_paused(struct request *q, bool is_paused) {
  * client that lags none is written any more; what it missed becomes one event when it has read what waits for it. */
 static bool lags(const struct request *q) {
     return q->is_paused && outlet_n_pending(&q->outlet) > PENDING_GO_ON;
+}
+
+/* Events that repeat what was told before may repeat megabytes, such as the prompt's log probabilities: the next one waits for a
+ * token for each 64 KiB that the last one had, or for the end. So a stream's bytes grow with its tokens. */
+static bool is_too_soon(const struct request *q, const struct journal_sample *s) {
+    return q->dialect->repeats && !s->finish &&
+           s->n_ids - s->n_sent_ids < s->n_event / EVENT_BYTES_A_TOKEN;
+}
+
+/* All that has come goes out, whatever it repeats. */
+static void write_all(struct request *q) {
+    for (uint32_t i = 0; q->is_stream && i < q->n_entries; i++) {
+        struct journal_entry *e = q->entries[i];
+        for (uint32_t k = 0; e && k < e->n_samples; k++) {
+            struct journal_sample *s = &e->samples[k];
+            if (s->n_sent_ids == s->n_ids) continue;
+            s->n_event = 0;
+            if (!by_list_linked(&s->unwritten)) by_list_push(&q->router->unwritten, &s->unwritten);
+        }
+    }
+    request_write_news(q->router);
 }
 
 static void release_held(struct request *q) {
@@ -180,6 +202,7 @@ static bool write_news(struct request *q, struct journal_sample *s) {
         return false;
     }
     s->is_begun |= out->n > 0;
+    s->n_event = out->n;
     s->n_sent_ids = s->n_ids;
     s->n_sent_text = s->text.n;
     if (n_acked / ACK_EVERY != s->n_ids / ACK_EVERY)
@@ -246,7 +269,7 @@ void request_write_news(void *router) {
         by_list_remove(node);
         if (lags(q))
             by_list_push(&q->held, node);
-        else if (write_news(q, s))
+        else if (!is_too_soon(q, s) && write_news(q, s))
             close_sample(q, s);
     }
     r->is_writing = false;
@@ -259,7 +282,7 @@ void request_on_failed(void *router, struct journal_entry *e, const struct msg_f
     int code = by_err_known(f->code) && f->code ? f->code : BY_EINTERNAL;
     q->is_paused = false;
     release_held(q);
-    request_write_news(r); /* what came before the error goes out before it */
+    write_all(q); /* what came before the error goes out before it */
     if (!journal_find(&r->journal, f->name)) return;
     snprintf(text, sizeof text, "%.*s", (int)BY_MIN(f->text.n, sizeof text - 1),
              f->text.p ? f->text.p : by_err_sentence(code));

@@ -2,7 +2,11 @@
 
 The stand-in makes them up: -1 - (id % 50) / 10 for a token, and its first ids as the likeliest ones, from -0.5 downwards."""
 
+import json
+
 import pytest
+
+from harness import Daemons
 
 PROMPT = list(range(20, 60))
 HELLO = [{"role": "user", "content": "hello"}]
@@ -157,3 +161,20 @@ def test_a_start_behind_the_prompt_is_refused(server):
     assert answer.status == 400 and answer.json["error"]["param"] == "logprob_start_len", answer
     assert "has 3 tokens" in answer.json["error"]["message"]
     assert server.post("/generate", {**b, "return_logprob": False, "logprob_start_len": 4}).status == 200
+
+
+def test_a_stream_that_repeats_megabytes_tells_them_seldom(server):
+    """/generate's events tell all so far: the log probabilities of a long prompt were written anew for each token, 17 MB and
+    100 ms of everybody's router each time."""
+    with Daemons(gpu_worker=["--step-us", "10000"]) as d:
+        asks = {"input_ids": [i % 600 + 10 for i in range(7000)], "return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": 20,
+                "sampling_params": {"max_new_tokens": 200, "ignore_eos": True}}
+        events = d.stream("/generate", asks)
+        size = len(json.dumps(events[0], separators=(",", ":")))
+        assert size > 2 << 20, size
+        assert len(events) < 3 + 200 * (65536 / size) * 1.1
+        last = events[-1]["meta_info"]
+        assert last["completion_tokens"] == 200 == len(last["output_token_logprobs"]) and len(last["input_token_logprobs"]) == 7000
+        assert events[0]["meta_info"]["input_token_logprobs"] == last["input_token_logprobs"]
+        small = d.stream("/generate", {**asks, "input_ids": [30] * 20})
+        assert len(small) > 100  # as they come
