@@ -39,8 +39,10 @@ struct conn {
     struct by_buf waiting; /* bytes behind the request in hand */
     struct by_buf out;     /* being put together */
     bool is_streaming, keep_alive, is_http10;
-    bool is_refused;        /* in the middle of a request: more of it may come */
-    bool has_ended;         /* its client says no more */
+    bool is_refused; /* in the middle of a request: more of it may come … */
+    size_t n_skip;   /* … and is so little that it is read past: bytes still to come */
+    bool is_deaf;    /* as many bytes wait behind the request as may: the next stay in the socket */
+    bool has_ended;  /* its client says no more */
     uint32_t idle_ticks;    /* since the last request, or since the first byte of this one */
     uint32_t stalled_ticks; /* while busy: since the client last took a byte of what waits for it */
     uint64_t n_put;         /* bytes that have been sent or wait … */
@@ -61,6 +63,8 @@ struct write {
 };
 
 static void feed(struct conn *c, struct by_str bytes);
+static void listen_again(struct conn *c);
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b);
 
 static void move(struct conn *c, enum conn_state to) {
     by_gauge_add(BY_M_HTTP_ACTIVE, (to == CONN_BUSY) - (c->state == CONN_BUSY));
@@ -122,6 +126,7 @@ static void linger(struct conn *c) {
     move(c, CONN_LINGERING);
     http1_drop_body(c->http);
     update_large(c);
+    listen_again(c);
     c->idle_ticks = 0;
     c->shutdown.data = c;
     if (uv_shutdown(&c->shutdown, &c->stream, on_shut_down)) close_conn(c);
@@ -201,6 +206,7 @@ static void finish_answer(struct conn *c) {
     move(c, CONN_READING);
     c->idle_ticks = 0;
     http1_clear(c->http);
+    listen_again(c);
     if (!c->waiting.n) return;
     size_t n;
     char *bytes = by_buf_take(&c->waiting, &n);
@@ -319,8 +325,10 @@ static void refuse(struct conn *c, int status, const char *text) {
 /* is_whole: with its body. */
 static bool handle_request(struct conn *c, bool is_whole) {
     const struct http1_request *r = http1_request(c->http);
-    c->keep_alive = r->keep_alive && is_whole;
-    c->is_refused = !is_whole;
+    bool is_small = r->body_expected && r->body_expected <= BODY_LARGE && !r->wants_continue;
+    c->keep_alive = r->keep_alive && (is_whole || is_small);
+    c->is_refused = !is_whole && !c->keep_alive;
+    c->n_skip = is_whole ? 0 : r->body_expected;
     c->is_http10 = r->is_http10;
     struct by_str trace = {0}, id = {0};
     (void)http1_header(r, "traceparent", &trace);
@@ -330,6 +338,7 @@ static bool handle_request(struct conn *c, bool is_whole) {
     move(c, CONN_BUSY);
     if (!c->group->o.handle(c->group->o.ctx, c, r, is_whole)) {
         c->is_refused = false;
+        c->n_skip = 0;
         move(c, CONN_READING);
         return false;
     }
@@ -349,21 +358,30 @@ static bool ask_for_body(struct conn *c, size_t n) {
     return true;
 }
 
+/* It talks on and on while we answer: that it leaves is not seen then. */
 static void keep_waiting(struct conn *c, struct by_str bytes) {
     by_buf_add_str(&c->waiting, bytes);
-    if (c->waiting.is_full) close_conn(c); /* it talks on and on while we answer */
+    by_assert(!c->waiting.is_full); /* one read more than PIPELINED_MAX fits */
+    if (c->waiting.n < PIPELINED_MAX) return;
+    c->is_deaf = true;
+    uv_read_stop(&c->stream);
 }
 
 static void feed(struct conn *c, struct by_str bytes) {
     while (bytes.n && c->state != CONN_CLOSING && c->state != CONN_LINGERING) {
-        size_t used = 0;
+        size_t used = BY_MIN(c->n_skip, bytes.n);
+        if (used) {
+            c->n_skip -= used;
+            bytes = by_str_sub(bytes, used, bytes.n);
+            continue;
+        }
         if (c->state == CONN_BUSY) {
             keep_waiting(c, bytes);
             return;
         }
         enum http1_result result = http1_feed(c->http, bytes, &used);
         bytes = by_str_sub(bytes, used, bytes.n);
-        if (result == HTTP1_HEAD && !ask_for_body(c, bytes.n)) return;
+        if (result == HTTP1_HEAD && !ask_for_body(c, bytes.n)) continue;
         if (result == HTTP1_BAD) {
             const struct http1_request *r = http1_request(c->http);
             if (r->is_tls) /* its library shows a person no word of the answer */
@@ -385,6 +403,12 @@ static void on_room(uv_handle_t *h, size_t hint, uv_buf_t *b) {
     (void)hint;
     struct conn *c = h->data;
     *b = uv_buf_init(c->group->room, sizeof c->group->room);
+}
+
+static void listen_again(struct conn *c) {
+    if (!c->is_deaf) return;
+    c->is_deaf = false;
+    uv_read_start(&c->stream, on_room, on_read);
 }
 
 /* The client says no more. Whether it still reads is known only to who writes, and most have left: so while it waits for its
@@ -516,7 +540,7 @@ void conn_group_accept(struct conn_group *g, uv_stream_t *listener) {
     c->keep_alive = true;
     struct http1_limits lim = {.body_bytes_max = g->o.body_bytes_max};
     c->http = http1_new(&lim);
-    by_buf_init(&c->waiting, PIPELINED_MAX);
+    by_buf_init(&c->waiting, PIPELINED_MAX + sizeof c->group->room);
     by_buf_init(&c->out, OUT_MAX);
     by_list_push(&g->conns, &c->node);
     if (g->n++ == 0) {

@@ -2,6 +2,7 @@
  *
  *     READING ─request─▶ BUSY ─respond / stream_end─▶ READING (keep-alive)      any ─▶ CLOSING ─▶ freed
  *     READING ─not a request─▶ refused ─▶ LINGERING (reads and drops, for seconds) ─▶ CLOSING
+ *     READING ─refused by its head─▶ READING behind a small body, which is dropped; else LINGERING
  *     READING, BUSY ─the client says no more, before it has its answer─▶ told so ─▶ CLOSING
  *     BUSY ─respond / stream_end, the last answer─▶ LINGERING, while the client takes it
  *

@@ -138,6 +138,15 @@ def test_pipelined_requests_are_answered_in_order(server):
     assert ids == [b"r%d" % i for i in range(50)]
 
 
+def test_what_is_pipelined_behind_a_long_answer_waits_however_much_it_is(server):
+    """Above 64 KiB of it the connection was closed in the middle of the answer."""
+    n = 5000
+    first = b'{"text":"x","sampling_params":{"max_new_tokens":300,"ignore_eos":true}}'
+    health, last = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = exchange(server, post(f"Content-Length: {len(first)}\r\n", first, "keep-alive") + health * n + last)
+    assert answer.count(b"HTTP/1.1 200 ") == n + 2 and b'"completion_tokens":300' in answer
+
+
 def test_a_connection_is_kept(server):
     with socket.create_connection(("127.0.0.1", server.port), 5) as s:
         f = s.makefile("rb")

@@ -250,6 +250,21 @@ def test_a_stranger_is_refused_before_the_body(keyed, head, status, body):
     assert status == 100 or b"Connection: close" in answer
 
 
+def test_a_stranger_with_a_small_body_keeps_the_connection(keyed):
+    """It was closed, and each try with a wrong key, or of a wrong path, made another."""
+    with socket.create_connection(("127.0.0.1", keyed.port), 10) as s:
+        f = s.makefile("rb")
+        for _ in range(3):
+            s.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20000\r\n\r\n")
+            assert f.readline().startswith(b"HTTP/1.1 401 ")
+            head = dict(line.split(b": ", 1) for line in iter(f.readline, b"\r\n"))
+            assert head[b"Connection"] == b"keep-alive\r\n", head
+            f.read(int(head[b"Content-Length"]))
+            s.sendall(b" " * 20000)
+        s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert f.readline().startswith(b"HTTP/1.1 200 ")
+
+
 def hang_up(d, says):
     """SIGHUP, and how often the router has said so by then."""
     log = d.dir / "router.log"

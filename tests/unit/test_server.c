@@ -21,6 +21,10 @@ static bool on_request(void *ctx, struct conn *c, const struct http1_request *r,
     static char large[LARGE_BYTES];
     struct by_str body = BY_STR("here");
     (void)ctx;
+    if (by_str_eqz(r->path, "/no")) {
+        conn_respond(c, 404, "text/plain", body, NULL);
+        return true;
+    }
     if (by_str_eqz(r->path, "/large")) body = (struct by_str){large, sizeof large};
     if (is_whole) conn_respond(c, 200, "text/plain", body, NULL);
     return is_whole;
@@ -141,6 +145,36 @@ static size_t hear(int fd, char *out, size_t n) {
     }
 }
 
+/* Who was refused by the head of a small request lost the connection with it, and each further try made another. */
+TEST(a_small_body_of_a_refused_request_is_read_past) {
+    static const char refused[] = "POST /no HTTP/1.1\r\nHost: a\r\nContent-Length: 600\r\n\r\n",
+                      expects[] = "POST /no HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+                                  "Content-Length: 600\r\n\r\n",
+                      next[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    char body[600] = {0}, answer[4096];
+    UNUSED_STATE;
+    int fd = connect_to(all.path);
+    for (size_t at = 0; at <= sizeof body; at += 200) { /* answered before, amid or with its body */
+        say(fd, refused, sizeof refused - 1);
+        say(fd, body, at);
+        ssize_t n = recv(fd, answer, sizeof answer - 1, MSG_DONTWAIT);
+        assert_true(n > 0);
+        answer[n] = '\0';
+        assert_memory_equal(answer, "HTTP/1.1 404", 12);
+        assert_null(strstr(answer, "Connection: close"));
+        say(fd, body, sizeof body - at);
+        say(fd, next, sizeof next - 1);
+        n = recv(fd, answer, sizeof answer - 1, MSG_DONTWAIT);
+        assert_true(n > 12);
+        assert_memory_equal(answer, "HTTP/1.1 200", 12);
+    }
+    say(fd, expects, sizeof expects - 1); /* whether its body comes nobody can tell */
+    assert_true(hear(fd, answer, sizeof answer) > 0);
+    assert_non_null(strstr(answer, "Connection: close"));
+    close(fd);
+    turn(3);
+}
+
 /* ---- all together ---- */
 
 static struct server *open_small_one(const char *path, uint64_t more) {
@@ -229,6 +263,7 @@ int main(void) {
         RUN(one_connection_too_many_is_closed_at_once),
         RUN(a_live_servers_socket_file_is_not_taken_over),
         RUN(a_path_that_no_socket_can_have_is_refused),
+        RUN(a_small_body_of_a_refused_request_is_read_past),
         RUN(the_oldest_large_upload_gives_way),
         RUN(the_oldest_large_answer_gives_way),
     };
