@@ -220,6 +220,8 @@ struct op_route {
     uint32_t n_groups, n_groups_used; /* 1, 1: none */
     bool group_by_top2;
     float scale;
+    const float
+        *weight_scale; /* [n_experts] its weight is multiplied by, last of all (Gemma 4), or NULL */
     uint32_t *experts; /* out [rows, n_used]: ties to the lower expert; backend memory */
     float *weights;    /* out [rows, n_used] */
     uint32_t first, n;

@@ -379,10 +379,12 @@ static void check_n_used(struct by_config *c, uint32_t n_used) {
 static void read_moe(struct by_config *c, struct by_model_info *m) {
     struct by_moe_info *x = &m->moe;
     if (!knows_experts(c)) return;
+    if (knows(c, "enable_moe_block") && !by_config_bool(c, "enable_moe_block", false)) return;
     x->n_experts =
         by_config_u32(c, "num_experts|num_local_experts|n_routed_experts|moe_num_experts", 0);
     if (!x->n_experts) return;
-    x->n_used = by_config_u32(c, "num_experts_per_tok|experts_per_token|moe_k|moe_topk", 0);
+    x->n_used =
+        by_config_u32(c, "num_experts_per_tok|experts_per_token|moe_k|moe_topk|top_k_experts", 0);
     x->ffn = by_config_u32(c, "moe_intermediate_size", m->ffn);
     x->shared_ffn = by_config_u32(c, "shared_expert_intermediate_size|shared_intermediate_size", 0);
     if (!x->shared_ffn)

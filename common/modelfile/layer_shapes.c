@@ -89,11 +89,6 @@ void by_layer_shapes_read(struct by_config *c, struct by_model_info *m) {
     }
     read_shared(c, m);
     read_per_layer(c, m);
-    if (by_config_bool(c, "enable_moe_block", false) && !c->rc)
-        c->rc = by_fail(
-            c->err, BY_EUNSUPPORTED,
-            "%s: experts beside the feed-forward (Gemma 4 26B-A4B) are not supported natively",
-            c->where);
 }
 
 void by_layer_shapes_fill_proportional(struct by_rope *r, double part) {

@@ -9,8 +9,7 @@
     "\"hidden_activation\":\"gelu_pytorch_tanh\",\"_embed_sqrt\":true,\"attention_multiplier\":1," \
     "\"sliding_window_pattern\":6,\"rope_parameters\":{\"full_attention\":{\"rope_type\":" \
     "\"proportional\",\"partial_rotary_factor\":0.25,\"rope_theta\":1000000}," \
-    "\"sliding_attention\":{\"rope_type\":\"default\",\"rope_theta\":10000}}," \
-    "\"tie_word_embeddings\":true"
+    "\"sliding_attention\":{\"rope_theta\":10000}},\"tie_word_embeddings\":true"
 
 /* What transformers assumes for a key that config.json leaves out, as far as it decides a result. Keys with a leading
  * underscore are ours: facts that no file writes down. */
@@ -110,7 +109,9 @@ static const struct by_family families[] = {
      "\"query_pre_attn_scalar\":256,\"tie_word_embeddings\":true}"},
     {"gemma4", "gemma4", false, false, 2304, 9216, 30, 8, 262144, 131072,
      "{\"sliding_window\":512,\"hidden_size_per_layer_input\":256,"
-     "\"vocab_size_per_layer_input\":262144," GEMMA4_DEFAULTS "}"},
+     "\"vocab_size_per_layer_input\":262144,\"enable_moe_block\":false,\"num_experts\":null,"
+     "\"top_k_experts\":null,\"moe_intermediate_size\":null,\"norm_topk_prob\":"
+     "true," GEMMA4_DEFAULTS "}"},
     {"gemma4_unified", NULL, false, false, 2304, 9216, 30, 8, 262144, 262144,
      "{\"sliding_window\":1024," GEMMA4_DEFAULTS "}"},
     {"helium", NULL, true, true, 2560, 7040, 24, 20, 48000, 4096,
@@ -423,13 +424,13 @@ static int check_sizes(const struct by_model_info *m, const char *where, struct 
         return by_fail(err, BY_EINVAL, "%s: %u attention heads cannot share %u key-value heads",
                        where, m->n_heads, kv_heads[i]);
     }
-    if (m->shared_ffn > BY_FFN_MAX || (uint64_t)m->per_layer * m->n_layers > BY_FFN_MAX)
-        return by_fail(
-            err, BY_EINVAL,
-            "%s: a feed-forward of %u, or %u numbers beside the embedding for each of %u "
-            "layers; %d in all are possible",
-            where, m->shared_ffn, m->per_layer, m->n_layers, BY_FFN_MAX);
-    return 0;
+    const uint64_t wide = BY_MAX(m->ffn, m->shared_ffn),
+                   token = (uint64_t)m->per_layer * m->n_layers;
+    if (wide <= BY_FFN_MAX && token <= BY_FFN_MAX) return 0;
+    return by_fail(err, BY_EINVAL,
+                   "%s: a feed-forward of %" PRIu64 ", %" PRIu64 " numbers of a token; "
+                   "at most %d are possible",
+                   where, wide, token, BY_FFN_MAX);
 }
 
 static int check_moe(const struct by_moe_info *x, const char *where, struct by_err *err) {

@@ -104,6 +104,7 @@ static void weigh_chosen(const struct op_route *o, const float *scores, const ui
     for (uint32_t k = 0; k < o->n_used; k++) {
         if (o->norm_topk) weights[k] /= sum;
         weights[k] *= o->scale;
+        if (o->weight_scale) weights[k] *= o->weight_scale[experts[k]];
     }
 }
 

@@ -69,6 +69,7 @@ static __device__ void weigh_chosen(const struct op_route &o, const float *score
     for (uint32_t k = 0; k < o.n_used; k++) {
         if (o.norm_topk) weights[k] /= sum;
         weights[k] *= o.scale;
+        if (o.weight_scale) weights[k] *= o.weight_scale[experts[k]];
     }
 }
 
@@ -101,7 +102,7 @@ extern "C" void cuda_route(struct lane *l, const struct op_route *o) {
     a.logits = o->logits, a.logits_ld = o->logits_ld, a.n_experts = o->n_experts;
     a.n_used = o->n_used, a.is_sigmoid = o->is_sigmoid, a.norm_topk = o->norm_topk;
     a.choice_bias = o->choice_bias, a.n_groups = o->n_groups, a.n_groups_used = o->n_groups_used;
-    a.group_by_top2 = o->group_by_top2, a.scale = o->scale;
+    a.group_by_top2 = o->group_by_top2, a.scale = o->scale, a.weight_scale = o->weight_scale;
     a.experts = o->experts, a.weights = o->weights, a.first = o->first, a.n = o->n;
     LAUNCH(l->cuda, route_kernel, a, GRID(o->n, 1, 1), 32,
            (2 * o->n_experts + o->n_groups) * sizeof(float));

@@ -51,7 +51,12 @@ enum role {
     ROLE_POST_TOKEN_NORM,
     ROLE_LAYER_SCALE, /* a number that x is multiplied by, last of all */
     ROLE_ROUTER,
-    ROLE_ROUTER_BIAS, /* for the choice only */
+    ROLE_ROUTER_BIAS,  /* for the choice only */
+    ROLE_ROUTER_SCALE, /* weights of the router's own norm, times sqrt(hidden) */
+    ROLE_EXPERT_SCALE, /* a number an expert, which its weight is multiplied by */
+    ROLE_EXPERT_NORM,  /* experts beside the feed-forward: each has a norm before and behind */
+    ROLE_POST_EXPERT_NORM,
+    ROLE_POST_DENSE_NORM,
     ROLE_EXPERT_GATE, /* a tensor an expert, or one [n_experts, …] */
     ROLE_EXPERT_UP,
     ROLE_EXPERT_GATE_UP,

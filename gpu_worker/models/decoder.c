@@ -170,11 +170,16 @@ static int sum_ranks(const struct pass *p, float *x, size_t n) {
     return d->b->sum ? d->b->sum(p->lane, x, n, sum_on_host, d->tp) : tp_sum(d->tp, x, n);
 }
 
-void decoder_sum(const struct pass *p, const struct norm *post) {
+void decoder_sum_rows(const struct pass *p, const struct buffer *b) {
     struct decoder *d = p->d;
     while (d->b->lane_next(p->lane, 1) != UINT32_MAX)
-        if (!d->tp_rc) d->tp_rc = sum_ranks(p, d->out.p, (size_t)p->n * d->out.ld);
+        if (!d->tp_rc) d->tp_rc = sum_ranks(p, b->p, (size_t)p->n * b->ld);
     d->b->barrier(p->lane);
+}
+
+void decoder_sum(const struct pass *p, const struct norm *post) {
+    const struct decoder *d = p->d;
+    decoder_sum_rows(p, &d->out);
     if (post->w && !d->arch.is_post_ln) {
         decoder_add(p, post);
         return;
@@ -255,7 +260,7 @@ static void attend_out(const struct pass *p, const struct layer *l) {
 
 static void feed_in(const struct pass *p, const struct layer *l) {
     const struct decoder *d = p->d;
-    if (l->moe) return;
+    if (!l->up) return;
     d->b->linear(p->lane, &(struct op_linear){.is_fine = d->is_fine,
                                               .w = l->up,
                                               .x = d->x.p,
@@ -270,7 +275,9 @@ static void feed_in(const struct pass *p, const struct layer *l) {
 }
 
 static void feed_out(const struct pass *p, const struct layer *l) {
-    if (l->moe)
+    if (l->moe && l->up)
+        moe_beside(p, l);
+    else if (l->moe)
         moe_forward(p, l);
     else
         add_linear(p, l->down, &p->d->ffn, &l->post_ffn_norm, decoder_is_part(p->d, false));

@@ -32,6 +32,11 @@ struct moe {
     struct weight *router, *shared_gate_up, *shared_down, *shared_score;
     struct weight **gate_up, **down; /* [n_experts] */
     const float *choice_bias;
+    const float *weight_scale; /* [n_experts], or NULL */
+    /* w NULL: the feed-forward's */
+    struct norm router_norm, norm;
+    /* of experts beside a feed-forward: norms of what each of the two adds */
+    struct norm post_norm, dense_post_norm;
 };
 
 struct mla {
@@ -86,7 +91,7 @@ struct layer {
     float scale;        /* what x is multiplied by at the end */
     struct token_part token;
     struct weight *o, *up, *down; /* up: gate and up, unless the family has no gate */
-    struct moe *moe;              /* instead of up and down */
+    struct moe *moe;              /* instead of up and down, or beside them */
     struct mla *mla;              /* instead of qkv */
     struct delta *delta;          /* instead of attention */
     const float *sinks;
@@ -136,7 +141,8 @@ struct decoder {
     uint32_t logit_starts[TP_RANKS_MAX + 1]; /* rank k's: from column k on, up to k + 1's */
     struct buffer pooled, labels;            /* [logit_rows_max, …] */
     struct {
-        struct buffer logits, weights, gate, scratch;
+        struct buffer logits, weights, gate, scratch,
+            out;           /* out: of experts beside a feed-forward */
         uint32_t *experts; /* [rows_max, n_used] */
     } moe;
     struct {
@@ -158,6 +164,8 @@ BY_MUST_USE int decoder_forward(struct decoder *d, const struct model_step *s);
 void decoder_add(const struct pass *p, const struct norm *post);
 /* d->out of the rows in hand becomes the sum over ranks, then is added to x as the layer says (post: or NULL). */
 void decoder_sum(const struct pass *p, const struct norm *post);
+/* A buffer's rows in hand become their sums over ranks. */
+void decoder_sum_rows(const struct pass *p, const struct buffer *b);
 /* Does the part that comes now only hold a share of its result? */
 static inline bool decoder_is_part(const struct decoder *d, bool is_attention) {
     return d->share.world > 1 && !(is_attention && d->share.is_attention_whole);

@@ -95,7 +95,8 @@ static int make_buffer(struct decoder *d, struct buffer *out, uint32_t rows, uin
     if (cols == 0) return 0;
     uint64_t bytes = (uint64_t)rows * cols * sizeof(float); /* below 2^32 * 2^28 * 4 */
     out->ld = (uint32_t)cols;
-    const bool is_summed = out == &d->out && d->share.world > 1 && d->b->alloc_sums;
+    const bool is_summed =
+        (out == &d->out || out == &d->moe.out) && d->share.world > 1 && d->b->alloc_sums;
     out->p = is_summed ? d->b->alloc_sums(d->b, bytes) : d->b->alloc(d->b, bytes);
     if (out->p) return 0;
     return by_fail(err, BY_ENOMEM,
@@ -144,6 +145,7 @@ static int make_buffers(struct decoder *d, struct by_err *err) {
         {&d->moe.weights, is_moe ? x->n_used : 0},
         {&d->moe.gate, x->has_shared_gate},
         {&d->moe.scratch, is_moe ? (uint64_t)x->n_used * (x->ffn + m->hidden) : 0},
+        {&d->moe.out, is_moe && d->arch.names[ROLE_POST_DENSE_NORM] ? m->hidden : 0},
         {&d->mla.q_a, m->mla.q_rank},
         {&d->mla.q, is_mla ? heads * m->head_dim : 0},
         {&d->mla.latent, is_mla ? heads * m->mla.kv_rank : 0},
@@ -206,11 +208,11 @@ done:
 }
 
 static void free_buffers(struct decoder *d) {
-    struct buffer *all[] = {&d->x,           &d->qkv,       &d->attn,        &d->ffn,
-                            &d->own_logits,  &d->out,       &d->token,       &d->logits,
-                            &d->hidden,      &d->pooled,    &d->labels,      &d->moe.logits,
-                            &d->moe.weights, &d->moe.gate,  &d->moe.scratch, &d->mla.q_a,
-                            &d->mla.q,       &d->mla.latent};
+    struct buffer *all[] = {&d->x,           &d->qkv,      &d->attn,        &d->ffn,
+                            &d->own_logits,  &d->out,      &d->token,       &d->logits,
+                            &d->hidden,      &d->pooled,   &d->labels,      &d->moe.logits,
+                            &d->moe.weights, &d->moe.gate, &d->moe.scratch, &d->moe.out,
+                            &d->mla.q_a,     &d->mla.q,    &d->mla.latent};
     for (size_t i = 0; i < BY_COUNTOF(all); i++)
         d->b->free(d->b, all[i]->p);
     d->b->free(d->b, d->moe.experts);

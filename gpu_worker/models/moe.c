@@ -2,6 +2,8 @@
 
 #include "common/base/mem.h"
 
+#include <math.h>
+
 /* ---- forward ---- */
 
 static void project(const struct pass *p, const struct weight *w, const struct norm *norm,
@@ -30,6 +32,7 @@ static void route(const struct pass *p, const struct moe *m) {
                                             .is_sigmoid = x->score == BY_MOE_SIGMOID,
                                             .norm_topk = x->norm_topk,
                                             .choice_bias = m->choice_bias,
+                                            .weight_scale = m->weight_scale,
                                             .n_groups = x->n_groups,
                                             .n_groups_used = x->n_groups_used,
                                             .group_by_top2 = x->group_by_top2,
@@ -69,16 +72,17 @@ static void clear(const struct pass *p, const struct buffer *y) {
                                              .n = p->n});
 }
 
-void moe_forward(const struct pass *p, const struct layer *l) {
-    const struct decoder *d = p->d;
-    const bool is_part = decoder_is_part(d, false);
-    const bool is_direct = !is_part && !l->post_ffn_norm.w;
-    const float scale = is_direct ? (float)d->info.residual_scale : 1;
-    const struct buffer *y = is_direct ? &d->x : &d->out;
-    project(p, l->moe->router, decoder_norm(&l->ffn_norm), ACT_NONE, &d->moe.logits);
+static void choose(const struct pass *p, const struct layer *l) {
+    const struct norm *own = decoder_norm(&l->moe->router_norm);
+    project(p, l->moe->router, own ? own : decoder_norm(&l->ffn_norm), ACT_NONE, &p->d->moe.logits);
     route(p, l->moe);
-    shared_in(p, l);
-    if (!is_direct) clear(p, y);
+}
+
+/* y += scale * what the chosen experts make of x */
+static void add_experts(const struct pass *p, const struct layer *l, const struct buffer *y,
+                        float scale) {
+    const struct decoder *d = p->d;
+    const struct norm *own = decoder_norm(&l->moe->norm);
     d->b->experts(p->lane,
                   &(struct op_experts){.gate_up = (const struct weight *const *)l->moe->gate_up,
                                        .down = (const struct weight *const *)l->moe->down,
@@ -88,7 +92,7 @@ void moe_forward(const struct pass *p, const struct layer *l) {
                                        .weights = d->moe.weights.p,
                                        .x = d->x.p,
                                        .x_ld = d->x.ld,
-                                       .norm = decoder_norm(&l->ffn_norm),
+                                       .norm = own ? own : decoder_norm(&l->ffn_norm),
                                        .act = d->arch.act,
                                        .y = y->p,
                                        .y_ld = y->ld,
@@ -97,6 +101,18 @@ void moe_forward(const struct pass *p, const struct layer *l) {
                                        .is_fine = d->is_fine,
                                        .first = p->first,
                                        .n = p->n});
+}
+
+void moe_forward(const struct pass *p, const struct layer *l) {
+    const struct decoder *d = p->d;
+    const bool is_part = decoder_is_part(d, false);
+    const bool is_direct = !is_part && !l->post_ffn_norm.w;
+    const float scale = is_direct ? (float)d->info.residual_scale : 1;
+    const struct buffer *y = is_direct ? &d->x : &d->out;
+    choose(p, l);
+    shared_in(p, l);
+    if (!is_direct) clear(p, y);
+    add_experts(p, l, y, scale);
     if (l->moe->shared_down) {
         d->b->linear(p->lane, &(struct op_linear){.is_fine = p->d->is_fine,
                                                   .w = l->moe->shared_down,
@@ -113,6 +129,44 @@ void moe_forward(const struct pass *p, const struct layer *l) {
         decoder_sum(p, &l->post_ffn_norm);
     else
         decoder_add(p, &l->post_ffn_norm);
+}
+
+/* out = or += norm(x) */
+static void norm_to_out(const struct pass *p, const struct buffer *x, const struct norm *norm,
+                        bool is_add) {
+    const struct decoder *d = p->d;
+    d->b->norm(p->lane, &(struct op_norm){.x = x->p,
+                                          .x_ld = x->ld,
+                                          .width = d->info.hidden,
+                                          .norm = norm,
+                                          .y = d->out.p,
+                                          .y_ld = d->out.ld,
+                                          .is_add = is_add,
+                                          .scale = 1,
+                                          .first = p->first,
+                                          .n = p->n});
+}
+
+void moe_beside(const struct pass *p, const struct layer *l) {
+    const struct decoder *d = p->d;
+    const bool is_part = decoder_is_part(d, false);
+    d->b->linear(p->lane, &(struct op_linear){.is_fine = d->is_fine,
+                                              .w = l->down,
+                                              .x = d->ffn.p,
+                                              .x_ld = d->ffn.ld,
+                                              .y = d->out.p,
+                                              .y_ld = d->out.ld,
+                                              .scale = 1,
+                                              .first = p->first,
+                                              .n = p->n});
+    choose(p, l);
+    clear(p, &d->moe.out);
+    add_experts(p, l, &d->moe.out, 1);
+    if (is_part) decoder_sum_rows(p, &d->out);
+    if (is_part) decoder_sum_rows(p, &d->moe.out);
+    norm_to_out(p, &d->out, &l->moe->dense_post_norm, false);
+    norm_to_out(p, &d->moe.out, &l->moe->post_norm, true);
+    decoder_add(p, &l->post_ffn_norm);
 }
 
 /* ---- weights ---- */
@@ -217,6 +271,34 @@ static int bind_shared(struct binder *b, struct moe *m, uint32_t layer) {
                                       .keep_type = true});
 }
 
+/* Whatever stands between the router, the experts and a feed-forward beside them. */
+static int bind_beside(struct binder *b, struct moe *m, uint32_t layer) {
+    struct decoder *d = b->d;
+    const uint32_t hidden = d->info.hidden;
+    float *scale = NULL;
+    int rc = bind_norm(b, &m->norm, ROLE_EXPERT_NORM, layer, hidden);
+    if (!rc) rc = bind_norm(b, &m->post_norm, ROLE_POST_EXPERT_NORM, layer, hidden);
+    if (!rc) rc = bind_norm(b, &m->dense_post_norm, ROLE_POST_DENSE_NORM, layer, hidden);
+    if (!rc)
+        rc = bind_put(b, &m->weight_scale,
+                      &(struct bind_vector){.role = ROLE_EXPERT_SCALE,
+                                            .suffix = "",
+                                            .layer = layer,
+                                            .n = d->info.moe.n_experts});
+    if (!rc)
+        rc = bind_read(b, &scale,
+                       &(struct bind_vector){
+                           .role = ROLE_ROUTER_SCALE, .suffix = "", .layer = layer, .n = hidden});
+    for (uint32_t i = 0; scale && i < hidden; i++)
+        scale[i] /= sqrtf((float)hidden);
+    m->router_norm = (struct norm){.kind = NORM_RMS, .eps = (float)d->info.norm_eps};
+    if (scale) m->router_norm.w = d->b->put(d->b, scale, hidden);
+    if (scale && !m->router_norm.w)
+        rc = by_fail(b->err, BY_ENOMEM, "no memory for %u numbers", hidden);
+    by_free(scale);
+    return rc;
+}
+
 int moe_bind(struct binder *b, struct layer *l, uint32_t layer) {
     struct decoder *d = b->d;
     const uint32_t n = d->info.moe.n_experts;
@@ -234,6 +316,7 @@ int moe_bind(struct binder *b, struct layer *l, uint32_t layer) {
         rc = bind_put(
             b, &m->choice_bias,
             &(struct bind_vector){.role = ROLE_ROUTER_BIAS, .suffix = "", .layer = layer, .n = n});
+    if (!rc) rc = bind_beside(b, m, layer);
     for (uint32_t e = 0; e < n && !rc; e++)
         rc = bind_expert(b, m, layer, e);
     return rc ? rc : bind_shared(b, m, layer);
@@ -248,7 +331,10 @@ void moe_release(struct decoder *d, struct moe *m) {
     struct weight *rest[] = {m->router, m->shared_gate_up, m->shared_down, m->shared_score};
     for (size_t i = 0; i < BY_COUNTOF(rest); i++)
         d->b->weight_free(d->b, rest[i]);
-    d->b->free(d->b, (void *)(uintptr_t)m->choice_bias);
+    const float *vectors[] = {m->choice_bias, m->weight_scale, m->router_norm.w,
+                              m->norm.w,      m->post_norm.w,  m->dense_post_norm.w};
+    for (size_t i = 0; i < BY_COUNTOF(vectors); i++)
+        d->b->free(d->b, (void *)(uintptr_t)vectors[i]);
     by_free(m->gate_up);
     by_free(m->down);
     by_free(m);

@@ -206,7 +206,8 @@ static int bind_layer(struct binder *b, uint32_t layer) {
         rc = bind_norm(b, &l->ffn_norm, ROLE_FFN_NORM, layer, m->hidden);
     if (b->d->arch.ffn_norm_is_attn_norm) l->ffn_norm = l->attn_norm;
     bool is_moe = m->moe.n_experts && (m->layer_flags[layer] & BY_LAYER_MOE);
-    if (!rc) rc = is_moe ? moe_bind(b, l, layer) : bind_ffn(b, l, layer);
+    if (!rc && is_moe) rc = moe_bind(b, l, layer);
+    if (!rc && (!is_moe || b->d->arch.names[ROLE_POST_DENSE_NORM])) rc = bind_ffn(b, l, layer);
     if (!rc) rc = bind_token_part(b, &l->token, layer);
     if (!rc) rc = bind_scale(b, &l->scale, layer);
     return rc ? rc : bind_norm(b, &l->post_ffn_norm, ROLE_POST_FFN_NORM, layer, m->hidden);

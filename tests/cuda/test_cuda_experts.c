@@ -67,11 +67,13 @@ static void check_experts(enum by_dtype t, const struct op_route *like, enum act
     struct both_norms s = norms_new(NORM_RMS, HIDDEN);
     struct op_route r = *like, q;
     r.logits = logits.cpu, r.logits_ld = n_experts + 1, r.weights = weights.cpu;
-    r.choice_bias = like->choice_bias ? bias.cpu : NULL, r.experts = (uint32_t *)ids.cpu,
-    r.first = 1, r.n = rows - 1;
+    r.choice_bias = like->choice_bias ? bias.cpu : NULL;
+    r.weight_scale = like->weight_scale ? bias.cpu : NULL;
+    r.experts = (uint32_t *)ids.cpu, r.first = 1, r.n = rows - 1;
     q = r;
     q.logits = logits.gpu, q.weights = weights.gpu, q.experts = (uint32_t *)ids.gpu;
     if (q.choice_bias) q.choice_bias = bias.gpu;
+    if (q.weight_scale) q.weight_scale = bias.gpu;
     BOTH(route, &r, &q);
     pair_check(&weights, 5e-6, "weights of experts");
     const float *got = gpu->get(gpu, ids.gpu, ids.n);
@@ -128,6 +130,13 @@ TEST(experts_are_chosen_and_added_up) {
          .n_groups = 1,
          .n_groups_used = 1,
          .scale = 1},
+        {.n_experts = 5,
+         .n_used = 2,
+         .norm_topk = true,
+         .weight_scale = &has,
+         .n_groups = 1,
+         .n_groups_used = 1,
+         .scale = 1},
         {.n_experts = 40, .n_used = 1, .n_groups = 1, .n_groups_used = 1, .scale = 2.5f},
         {.n_experts = 12,
          .n_used = 4,
@@ -141,7 +150,7 @@ TEST(experts_are_chosen_and_added_up) {
         {.n_experts = 9, .n_used = 2, .n_groups = 3, .n_groups_used = 1, .scale = 1}};
     for (uint32_t i = 0; i < BY_COUNTOF(ways); i++)
         check_experts(i % 2 ? BY_DTYPE_Q8_0 : BY_DTYPE_BF16, &ways[i],
-                      i == 2 ? ACT_SWIGLU_OAI : ACT_SILU, i == 2, 7, 2e-5);
+                      i == 3 ? ACT_SWIGLU_OAI : ACT_SILU, i == 3, 7, 2e-5);
 }
 
 /* What lies between the members of an op's struct is no part of it: the same list comes again, and is a graph. */
@@ -162,7 +171,7 @@ TEST(a_list_with_routes_becomes_a_graph) {
         memset(&o, i, sizeof o);
         o.logits = logits.gpu, o.logits_ld = o.n_experts = 8, o.n_used = 2;
         o.is_sigmoid = o.norm_topk = o.group_by_top2 = false;
-        o.choice_bias = NULL, o.n_groups = o.n_groups_used = 1, o.scale = 1;
+        o.choice_bias = o.weight_scale = NULL, o.n_groups = o.n_groups_used = 1, o.scale = 1;
         o.experts = experts, o.weights = weights.gpu, o.first = 0, o.n = 1;
         gpu->run(gpu, route_lane, &o);
         assert_int_equal(gpu->wait(gpu, &err), 0);

@@ -245,7 +245,10 @@ def gemma4_unified_text(r):
 
 
 def gemma4_text(r):
-    return {**gemma4_unified_text(r), "hidden_size_per_layer_input": r.choice([0, 8, 24]), "vocab_size_per_layer_input": N_VOCAB}
+    v = {**gemma4_unified_text(r), "hidden_size_per_layer_input": r.choice([0, 8, 24]), "vocab_size_per_layer_input": N_VOCAB}
+    if r.random() < 0.6:
+        return v
+    return {**v, "enable_moe_block": True, "num_experts": r.choice([3, 4, 8]), "top_k_experts": r.randint(1, 3), "moe_intermediate_size": r.choice([24, 40])}
 
 
 def helium(r):
@@ -598,7 +601,7 @@ KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_layers", "
         "bos_token_id", "eos_token_id", "num_experts_per_tok", "n_shared_experts", "moe_num_experts", "moe_k", "moe_topk", "moe_num_shared_experts",
         "num_shared_experts", "shared_intermediate_size", "n_group", "topk_group", "use_sliding_window", "sliding_window",
         "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim",
-        "global_head_dim", "per_layer_config", "hidden_size_per_layer_input", "vocab_size_per_layer_input"}
+        "top_k_experts", "global_head_dim", "per_layer_config", "hidden_size_per_layer_input", "vocab_size_per_layer_input"}
 
 
 def draw(family, seed):

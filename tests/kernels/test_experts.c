@@ -34,6 +34,12 @@ TEST(routing_picks_the_best_and_weighs_them) {
     RUN_OP(world.b, route, &op);
     assert_near((double)weights[2], 2 * exp(2) / (2 * exp(3) + exp(2)), 1e-6, 1,
                 "made to sum to 1, times scale");
+    const float each[8] = {1, 1, 1, 1, 1, 7, 1, 1};
+    op.weight_scale = each;
+    RUN_OP(world.b, route, &op);
+    assert_near((double)weights[2], 7 * 2 * exp(2) / (2 * exp(3) + exp(2)), 1e-6, 1,
+                "and what the expert has for itself");
+    op.weight_scale = NULL;
     op.norm_topk = false;
     op.scale = 1;
     op.is_sigmoid = true;

@@ -53,6 +53,7 @@ static const struct subject subjects[] = {
     {.path = "gemma2", .is_one_of_few = true},
     {.path = "gemma3-text"},
     {.path = "gemma4", .is_own = true, .is_one_of_few = true},
+    {.path = "gemma4-moe", .is_own = true, .is_one_of_few = true},
     {.path = "helium"},
     {.path = "smollm3"},
     {.path = "granite"},

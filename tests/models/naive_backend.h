@@ -395,6 +395,8 @@ static void naive_route(struct lane *l, const struct op_route *o) {
         for (uint32_t k = 0; k < o->n_used; k++) {
             double w = score[o->experts[(size_t)r * o->n_used + k]];
             if (o->norm_topk) w /= chosen;
+            if (o->weight_scale)
+                w *= (double)o->weight_scale[o->experts[(size_t)r * o->n_used + k]];
             o->weights[(size_t)r * o->n_used + k] = (float)(w * (double)o->scale);
         }
     }

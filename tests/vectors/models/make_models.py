@@ -2,6 +2,7 @@
 them in f32. `python make_models.py` in .venv-transformers writes them anew, for README.md."""
 
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -18,7 +19,9 @@ GEMMA4 = {
     "max_position_embeddings": 512, "final_logit_softcapping": 30.0, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None,
     "rope_parameters": {FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6},
                         WINDOWED: {"rope_type": "default", "rope_theta": 1e4}}}
-MODELS = {"gemma4": GEMMA4}
+GEMMA4_MOE = GEMMA4 | {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "enable_moe_block": True, "num_experts": 6, "top_k_experts": 2,
+                       "moe_intermediate_size": 16, "num_hidden_layers": 3, "layer_types": [WINDOWED, WINDOWED, FULL]}
+MODELS = {"gemma4": GEMMA4, "gemma4-moe": GEMMA4_MOE}
 
 
 def numbers(values):
@@ -60,5 +63,5 @@ def make(name, config):
     (folder / "golden.json").write_text(json.dumps(golden) + "\n")
 
 
-for name, config in MODELS.items():
-    make(name, config)
+for name in sys.argv[1:] or MODELS:
+    make(name, MODELS[name])
