@@ -160,6 +160,13 @@ static void carry_out(struct port *p, const command &c) {
                 c.args.data());
 }
 
+/* While a graph is recorded CUDA takes work for the stream and little else: what allocates, waits or looks spoils it. */
+static void not_recorded(const struct port *p, const char *what) {
+    if (!p->is_recording) return;
+    fprintf(stderr, "emulator: %s while a graph is recorded\n", what);
+    abort();
+}
+
 static void advance(struct port *p) {
     command c = std::move(p->pending.front());
     p->pending.pop_front();
@@ -204,6 +211,7 @@ extern "C" {
 static const std::vector<uint8_t> guard(GUARD, 0x5a);
 
 void *port_malloc(struct port *p, size_t n) {
+    not_recorded(p, "memory is asked for");
     if (n > p->limit - p->used) return NULL;
     void *at = aligned_alloc(256, (n + GUARD + 255) / 256 * 256);
     if (!at) return NULL;
@@ -216,6 +224,7 @@ void *port_malloc(struct port *p, size_t n) {
 
 void port_free(struct port *p, void *at) {
     if (!at) return;
+    not_recorded(p, "memory is freed");
     drain(p);
     if (memcmp((uint8_t *)at + p->sizes.at(at), guard.data(), GUARD)) {
         fprintf(stderr, "emulator: something wrote behind an allocation of %zu bytes\n",
@@ -227,18 +236,21 @@ void port_free(struct port *p, void *at) {
     free(at);
 }
 
-void *port_pinned(struct port *, size_t n) {
+void *port_pinned(struct port *p, size_t n) {
+    not_recorded(p, "pinned memory is asked for");
     void *at = aligned_alloc(64, (n + 63) / 64 * 64);
     if (at) memset(at, 0xff, n);
     return at;
 }
 
 void port_pinned_free(struct port *p, void *at) {
+    not_recorded(p, "pinned memory is freed");
     drain(p);
     free(at);
 }
 
 int port_load(struct port *p, void *device, const void *host, size_t n) {
+    not_recorded(p, "something is loaded");
     drain(p);
     if (n) memcpy(device, host, n);
     return p->has_failed ? -1 : 0;
@@ -293,6 +305,7 @@ void port_graph_free(struct port *p, struct port_graph *g) {
 }
 
 int port_mark(struct port *p, uint32_t mark) {
+    not_recorded(p, "a mark is set");
     command c = {};
     c.mark = (int)mark;
     p->n_pending_marks[mark]++;
@@ -302,6 +315,7 @@ int port_mark(struct port *p, uint32_t mark) {
 /* A millisecond a command: what takes more of them is slower. */
 int port_time(struct port *p, int (*fn)(void *), void *ctx, uint32_t, float *ms) {
     *ms = INFINITY;
+    not_recorded(p, "time is taken");
     drain(p);
     uint64_t before = p->n_done;
     if (fn(ctx)) return 1;
@@ -311,6 +325,7 @@ int port_time(struct port *p, int (*fn)(void *), void *ctx, uint32_t, float *ms)
 }
 
 int port_reached(struct port *p, uint32_t mark) {
+    not_recorded(p, "a mark is looked at");
     for (int i = 0; i < COMMANDS_A_LOOK && p->n_pending_marks[mark]; i++)
         advance(p);
     if (p->hangs) return port_wait(p, mark, 0);
@@ -319,6 +334,7 @@ int port_reached(struct port *p, uint32_t mark) {
 }
 
 int port_wait(struct port *p, uint32_t mark, uint32_t deadline_ms) {
+    not_recorded(p, "a mark is waited for");
     if (p->n_pending_marks[mark]) drain(p);
     if (p->hangs) {
         snprintf(p->error, sizeof p->error, "not done after %u ms (emulated)", deadline_ms);
