@@ -42,7 +42,7 @@ struct known {
     uint64_t hash, used;
     uint8_t *list; /* NULL: seen once */
     size_t n_list;
-    struct port_graph *graph;
+    struct port_graph *graph; /* NULL with a list: it made room for another */
 };
 
 struct queue {
@@ -52,6 +52,7 @@ struct queue {
     uint8_t *list;
     size_t n_list, list_cap;
     uint32_t n_commands;
+    bool ranks_meet; /* in this list */
 
     struct block blocks[BLOCKS_MAX];
     uint32_t n_blocks, block;
@@ -105,6 +106,7 @@ void queue_begin(struct queue *q) {
     for (uint32_t i = 0; i < q->n_blocks; i++)
         q->blocks[i].n_used = 0;
     q->block = q->n_rooms = 0;
+    q->ranks_meet = false;
     q->fetch.n = 0;
     q->ring = (q->ring + 1) % PORT_MARKS;
     if (port_wait(q->port, q->ring, 60000)) q->has_failed = true;
@@ -145,6 +147,12 @@ void queue_call(struct queue *q, int (*fn)(void *ctx, const void *args), void *c
     c.call = fn;
     c.ctx = ctx;
     add(q, c, args, n_args);
+}
+
+void queue_meet(struct queue *q, int (*fn)(void *ctx, const void *args), void *ctx,
+                const void *args, uint32_t n_args) {
+    queue_call(q, fn, ctx, args, n_args);
+    q->ranks_meet = true;
 }
 
 /* ---- staging ---- */
@@ -239,16 +247,48 @@ static struct known *add_known(struct queue *q) {
     return oldest;
 }
 
+/* No graph with 0: there is no memory for one more. */
 static int record(struct queue *q, struct known *k) {
     int rc = port_record(q->port);
     if (!rc) rc = run_list(q);
     if (!rc) rc = port_recorded(q->port, &k->graph);
-    q->is_full = !rc && !k->graph;
-    if (rc || q->is_full) return rc;
-    k->list = by_memdup(q->list, q->n_list);
+    if (rc || !k->graph) return rc;
+    if (!k->list) k->list = by_memdup(q->list, q->n_list);
     k->n_list = q->n_list;
     q->counts.n_graphs++;
     return 0;
+}
+
+/* The graph that was not used for longest goes, once the device is done with it. Its list stays: it is no new one. */
+static int make_room(struct queue *q, bool *has_made) {
+    struct known *oldest = NULL;
+    for (uint32_t i = 0; i < q->n_known; i++) {
+        struct known *k = &q->known[i];
+        if (k->graph && (!oldest || k->used < oldest->used)) oldest = k;
+    }
+    *has_made = oldest;
+    if (!oldest) return 0;
+    int rc = port_wait(q->port, (q->ring + PORT_MARKS - 1) % PORT_MARKS, 60000);
+    port_graph_free(q->port, oldest->graph);
+    oldest->graph = NULL;
+    return rc;
+}
+
+static int record_or_not(struct queue *q, struct known *k) {
+    bool goes_on = !q->is_full || q->ranks_meet;
+    int rc = 0;
+    while (goes_on && !rc) {
+        rc = record(q, k);
+        goes_on = !rc && !k->graph && q->ranks_meet;
+        if (goes_on) rc = make_room(q, &goes_on);
+    }
+    if (rc || k->graph) return rc;
+    q->is_full = true;
+    if (!q->ranks_meet) return 0;
+    return port_fail(q->port,
+                     "no memory for a graph of %u commands, and other ranks may have one: leave "
+                     "more of the device free (--mem-fraction-static)",
+                     q->n_commands);
 }
 
 static int hand_over(struct queue *q) {
@@ -263,10 +303,8 @@ static int hand_over(struct queue *q) {
     k->used = q->counts.n_runs;
     if (k->list && (k->n_list != q->n_list || memcmp(k->list, q->list, q->n_list) != 0))
         return run_list(q); /* two lists of one hash: the second goes without */
-    if (!k->list && !q->is_full) {
-        int rc = record(q, k);
-        if (rc) return rc;
-    }
+    int rc = k->graph ? 0 : record_or_not(q, k);
+    if (rc) return rc;
     if (!k->graph) return run_list(q);
     q->counts.n_graph_runs++;
     return port_graph_run(q->port, k->graph);

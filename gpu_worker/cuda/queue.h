@@ -8,6 +8,8 @@
  * A decode step of n rows differs from the last one in what the staged arrays hold, not in the commands: room for an array
  * is rounded up to a power of two, so that its neighbours stay where they are. So no kernel knows of graphs, and a graph
  * can never be stale: every argument of every command is compared.
+ * A list in which ranks meet is a graph on all of them or on none, for NCCL wants it so: where the device has no memory for another
+ * graph, those that were not used for longest make room, and are recorded anew when their list comes again.
  * Always: the same host pointer and size staged twice in a run is copied once. Nothing is allocated once lists and arrays
  * have had their largest size, but for new graphs.
  * Owner: cuda_backend.c, the gpu worker's main thread. Compiles as C++. */
@@ -34,6 +36,9 @@ void queue_begin(struct queue *q);
 void queue_add(struct queue *q, const struct port_launch *l, const void *args);
 /* A call of the host that enqueues work itself (a library); args are copied, ctx is not compared. */
 void queue_call(struct queue *q, int (*fn)(void *ctx, const void *args), void *ctx,
+                const void *args, uint32_t n_args);
+/* The same, of a call in which ranks meet. */
+void queue_meet(struct queue *q, int (*fn)(void *ctx, const void *args), void *ctx,
                 const void *args, uint32_t n_args);
 /* The device's copy of n bytes at host: there when the commands of this run are. */
 const void *queue_stage(struct queue *q, const void *host, size_t n);

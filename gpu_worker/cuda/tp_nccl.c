@@ -325,10 +325,10 @@ static int enqueue_gather(void *ctx, const void *args) {
 
 void cuda_group_sum(struct cuda *c, float *x, size_t n) {
     struct call s = {x, x, n};
-    queue_call(c->queue, enqueue_sum, c, &s, sizeof s);
+    queue_meet(c->queue, enqueue_sum, c, &s, sizeof s);
 }
 
 void cuda_group_gather(struct cuda *c, const float *x, size_t n, float *all) {
     struct call s = {x, all, n};
-    queue_call(c->queue, enqueue_gather, c, &s, sizeof s);
+    queue_meet(c->queue, enqueue_gather, c, &s, sizeof s);
 }

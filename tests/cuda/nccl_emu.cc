@@ -3,6 +3,7 @@
  *
  *     enqueue ─▶ the stream's turn ─▶ tp_sum, tp_gather: waits for the other ranks' turns; a rank that is gone: never ends
  *
+ * What one rank records all must record: of graphs and calls by themselves nothing comes, as if a rank were gone.
  * Windows: every rank must have registered as many bytes, and sums in them must begin equally far from their start. */
 #include "common/base/err.h"
 #include "common/base/str.h"
@@ -39,6 +40,16 @@ static void try_join(struct ncclComm *c) {
     if (n <= 0 ||
         tp_join(&c->tp, by_str_of(at), (uint32_t)c->rank, (uint32_t)c->world, DEADLINE_MS, &err))
         c->tp = NULL;
+}
+
+/* Do all ranks call in one way? */
+static bool is_of_one_mind(struct ncclComm *c, bool is_recorded) {
+    float own = is_recorded;
+    std::vector<float> all((size_t)c->world);
+    if (tp_gather(c->tp, &own, 1, all.data())) return false;
+    for (float other : all)
+        if (other != own) return false;
+    return true;
 }
 
 static bool sum(struct ncclComm *c, const float *from, float *to, size_t n) {
@@ -143,10 +154,13 @@ ncclResult_t ncclCommWindowDeregister(ncclComm_t c, ncclWindow_t) {
 
 ncclResult_t ncclAllReduce(const void *from, void *to, size_t n, ncclDataType_t t, ncclRedOp_t op,
                            ncclComm_t c, cudaStream_t stream) {
+    bool is_recorded = emu_is_recording(stream);
     if (t == ncclInt64 && op == ncclMin)
         emu_later(stream, [=] { return least(c, (const int64_t *)from, (int64_t *)to, n); });
     else if (t == ncclFloat32 && op == ncclSum)
-        emu_later(stream, [=] { return sum(c, (const float *)from, (float *)to, n); });
+        emu_later(stream, [=] {
+            return is_of_one_mind(c, is_recorded) && sum(c, (const float *)from, (float *)to, n);
+        });
     else
         return ncclInvalidArgument;
     return ncclSuccess;
@@ -155,7 +169,11 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t n, ncclDataType_t 
 ncclResult_t ncclAllGather(const void *from, void *to, size_t n, ncclDataType_t t, ncclComm_t c,
                            cudaStream_t stream) {
     if (t != ncclFloat32) return ncclInvalidArgument;
-    emu_later(stream, [=] { return tp_gather(c->tp, (const float *)from, n, (float *)to) == 0; });
+    bool is_recorded = emu_is_recording(stream);
+    emu_later(stream, [=] {
+        return is_of_one_mind(c, is_recorded) &&
+               tp_gather(c->tp, (const float *)from, n, (float *)to) == 0;
+    });
     return ncclSuccess;
 }
 }

@@ -3,7 +3,7 @@
  *
  *     BANYAN_EMU_BYTES=n     memory of the device            BANYAN_EMU_FAIL=n     command n fails, as an illegal address does
  *     BANYAN_EMU_HANG=n      command n never ends            BANYAN_EMU_REVERSE=1  the last lane first
- *     BANYAN_EMU_GRAPHS=n    there is memory for n graphs
+ *     BANYAN_EMU_GRAPHS=n    there is memory for n graphs; n@d: of device d
  *     BANYAN_EMU_FAIL_FILE=f as FAIL, with the number in file f, which is removed then: the next device does not fail */
 #include "tests/cuda/emu.h"
 
@@ -60,6 +60,12 @@ static uint64_t number_in(const char *path) {
     return n;
 }
 
+static uint64_t graphs_of(uint32_t device) {
+    const char *text = getenv("BANYAN_EMU_GRAPHS"), *at = text ? strchr(text, '@') : NULL;
+    bool is_meant = text && (!at || strtoul(at + 1, NULL, 10) == device);
+    return is_meant ? strtoull(text, NULL, 10) : UINT64_MAX;
+}
+
 static pid_t opener; /* CUDA's devices are no child's */
 
 extern "C" {
@@ -78,7 +84,7 @@ int port_open(struct port **out, uint32_t index, struct port_device *device, str
     p->limit = number("BANYAN_EMU_BYTES", UINT64_C(8) << 30);
     p->fail_at = number("BANYAN_EMU_FAIL", 0);
     p->hang_at = number("BANYAN_EMU_HANG", 0);
-    p->n_graphs = number("BANYAN_EMU_GRAPHS", UINT64_MAX);
+    p->n_graphs = graphs_of(index);
     if (!p->fail_at) p->fail_at = number_in(getenv("BANYAN_EMU_FAIL_FILE"));
     emu_order(number("BANYAN_EMU_REVERSE", 0));
     memset(device, 0, sizeof *device);
@@ -196,6 +202,10 @@ static command other(std::function<void()> fn) {
 
 } /* extern "C" */
 
+bool emu_is_recording(void *stream) {
+    return ((struct port *)stream)->is_recording;
+}
+
 /* For what stands in for a library: fn in its turn; false: it never ends. */
 void emu_later(void *stream, std::function<bool()> fn) {
     struct port *p = (struct port *)stream;
@@ -302,6 +312,7 @@ void port_graph_free(struct port *p, struct port_graph *g) {
     if (!g) return;
     drain(p);
     delete g;
+    p->n_graphs++;
 }
 
 int port_mark(struct port *p, uint32_t mark) {

@@ -7,6 +7,7 @@
 #include <functional>
 
 /* stream: of port_stream. fn false: the work never ends, as a kernel that waits for a rank that is gone. */
+bool emu_is_recording(void *stream);
 void emu_later(void *stream, std::function<bool()> fn);
 
 #endif

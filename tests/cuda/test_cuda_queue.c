@@ -24,7 +24,8 @@ static int copy_command(void *ctx, const void *args) {
     return port_to_device(port, there + c.to * N, c.from, N * sizeof *there);
 }
 
-static void run(const uint32_t *array, size_t n, uint32_t first_to) {
+/* Copies to all places; with ranks that meet the first of them is where they do. */
+static int try_run(const uint32_t *array, size_t n, uint32_t first_to, bool ranks_meet) {
     queue_begin(queue);
     const uint32_t *staged = queue_stage(queue, array, n * sizeof *array);
     assert_ptr_equal(staged, queue_stage(queue, array, n * sizeof *array));
@@ -33,9 +34,13 @@ static void run(const uint32_t *array, size_t n, uint32_t first_to) {
         memset(&c, 0, sizeof c);
         c.from = staged;
         c.to = (first_to + i) % COMMANDS;
-        queue_call(queue, copy_command, NULL, &c, sizeof c);
+        (i == 0 && ranks_meet ? queue_meet : queue_call)(queue, copy_command, NULL, &c, sizeof c);
     }
-    assert_int_equal(queue_end(queue), 0);
+    return queue_end(queue);
+}
+
+static void run(const uint32_t *array, size_t n, uint32_t first_to) {
+    assert_int_equal(try_run(array, n, first_to, false), 0);
 }
 
 static void check(const uint32_t *array) {
@@ -99,6 +104,27 @@ TEST(what_there_is_no_memory_to_record_still_runs) {
     assert_int_equal(queue_counted(queue).n_graph_runs, 3);
     /* the second list is recorded once, for nothing */
     assert_int_equal(n_calls, (2 + 1 + 4) * COMMANDS);
+}
+
+/* As the others have a graph for each list: two lists with room for one, which are recorded by turns. */
+TEST(where_ranks_meet_a_graph_makes_room_for_another) {
+    UNUSED_STATE;
+    uint32_t array[64] = {0};
+    for (uint32_t turn = 0; turn < 8; turn++) {
+        array[0] = turn;
+        assert_int_equal(try_run(array, 20, turn % 2, true), 0);
+        check(array);
+    }
+    assert_int_equal(queue_counted(queue).n_graph_runs, 6);
+    assert_int_equal(queue_counted(queue).n_graphs, 6);
+}
+
+TEST(where_ranks_meet_no_graph_at_all_is_told) {
+    UNUSED_STATE;
+    uint32_t array[64] = {0};
+    assert_int_equal(try_run(array, 20, 0, true), 0); /* first sight */
+    assert_int_not_equal(try_run(array, 20, 0, true), 0);
+    assert_non_null(strstr(port_error(port), "no memory for a graph of 8 commands"));
 }
 
 TEST(more_lists_than_graphs_are_kept_still_run) {
@@ -197,6 +223,11 @@ static int set_up_for_one_graph(void **state) {
     return set_up(state);
 }
 
+static int set_up_for_no_graph(void **state) {
+    setenv("BANYAN_EMU_GRAPHS", "0", 1);
+    return set_up(state);
+}
+
 static int set_up_to_fail(void **state) {
     setenv("BANYAN_EMU_FAIL", "9", 1);
     return set_up(state);
@@ -221,5 +252,9 @@ TESTS(ALONE(a_list_that_comes_again_is_a_graph_with_new_contents),
       ALONE(what_a_run_fetches_is_there_when_the_run_is_reached), ALONE(a_run_that_is_late_fails),
       cmocka_unit_test_setup_teardown(what_there_is_no_memory_to_record_still_runs,
                                       set_up_for_one_graph, tear_down),
+      cmocka_unit_test_setup_teardown(where_ranks_meet_a_graph_makes_room_for_another,
+                                      set_up_for_one_graph, tear_down),
+      cmocka_unit_test_setup_teardown(where_ranks_meet_no_graph_at_all_is_told, set_up_for_no_graph,
+                                      tear_down),
       cmocka_unit_test_setup_teardown(after_a_failure_nothing_is_done_any_more, set_up_to_fail,
                                       tear_down));

@@ -148,6 +148,19 @@ def test_two_ranks_over_nccl_answer_as_one(model):
 
 
 @has_model
+@pytest.mark.skipif(not WITH_NCCL.exists(), reason="the emulated device with NCCL (no headers of NCCL)")
+def test_a_rank_with_little_memory_for_graphs_goes_as_the_others_do():
+    """One for all numbers of rows that a step has, where the other rank has one for each. A sum that one rank alone has recorded
+    never ends there."""
+    env = {"BANYAN_CUDA_MODULE": str(WITH_NCCL), "BANYAN_EMU_GRAPHS": "1@1"}
+    with Serve(*FLAGS, "--device", "cuda", "--tp-size", "2", env=env) as s:
+        first = s.pids()["gpu-worker-0.1"]
+        got = in_threads([lambda n=n: s.generate(PROMPT, n)[1] for n in (8, 16, 24)])
+        assert [len(ids) for ids in got] == [8, 16, 24]
+        assert s.pids()["gpu-worker-0.1"] == first, s.logs()
+
+
+@has_model
 def test_streams_go_on_when_the_device_fails(tmp_path):
     """The worker's device fails in the middle of a stream; that of the worker which follows does not."""
     with Serve(*FLAGS, "--device", "cuda", env=DEVICE) as s:
