@@ -2,7 +2,8 @@
  *
  *     spans   one row, one kv head, up to 8 of its query heads, keys of one span of 256 positions; f32. Decode. Parts of a row's
  *             spans are merged in their order. A span goes
- *         by strips   of 16 keys, mma: heads of up to 256 columns, caches that are not f32
+ *         by heads    16 of them at a time, mma: latent keys of up to 576 columns
+ *         by strips   of 16 keys, mma: others of up to 256; neither over a cache of f32
  *         by lanes    else
  *     tiles   a block: 64 rows of one sequence, one query head of up to 256 columns; mma. Prompts
  *     wgmma   a block: 128 rows of one sequence, one query head of up to 128. The same on sm_90a, with caches that need no
@@ -77,6 +78,8 @@ void attention_latent(struct cuda *c, const struct op_attention *o, const struct
 void attention_spans(struct cuda *c, const struct op_attention *o, const struct attend *a,
                      uint32_t first, uint32_t n);
 /* Parts of n items; only what fits. */
+bool attention_fits_heads(const struct op_attention *o);
+void attention_heads(struct cuda *c, enum kv_dtype t, const struct span_args *s, uint32_t n_items);
 bool attention_fits_strips(const struct op_attention *o);
 void attention_strips(struct cuda *c, enum kv_dtype t, const struct span_args *s, uint32_t n_items);
 

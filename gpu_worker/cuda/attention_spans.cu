@@ -1,5 +1,5 @@
 /* Attention of single rows over pages, in f32: spans of keys side by side, then their merge. See attention.h. Spans that go by
- * lanes, those that attention_strips.cu does not take:
+ * lanes, those that attention_heads.cu and attention_strips.cu do not take:
  *
  *     scores:  8 lanes a key, 16 keys at a time ─▶ shared [heads][64] ─▶ softmax, a warp a head ─▶ values: 8 columns a
  *     thread, keys shared among the threads ─▶ sums over those in order
@@ -199,7 +199,7 @@ static void launch(struct cuda *c, const struct span_args &s, uint32_t n_items) 
 
 template <int T>
 static void launch_for(struct cuda *c, const struct span_args &s, uint32_t n_items) {
-    if (T != KV_F32 || s.a.group > 4) /* latent keys, which have many heads */
+    if (T != KV_F32 || s.a.group > 4)
         launch<T, 8>(c, s, n_items);
     else if (s.a.group == 1)
         launch<KV_F32, 1>(c, s, n_items);
@@ -310,7 +310,9 @@ static void run_round(struct cuda *c, const struct op_attention *o, const struct
     }
     memset(&s, 0, sizeof s);
     s.a = *a, s.items = (const struct attend_item *)there, s.parts = c->parts;
-    if (attention_fits_strips(o))
+    if (attention_fits_heads(o))
+        attention_heads(c, o->kv.dtype, &s, n_grid);
+    else if (attention_fits_strips(o))
         attention_strips(c, o->kv.dtype, &s, n_grid);
     else
         launch_spans(c, o->kv.dtype, s, n_grid);

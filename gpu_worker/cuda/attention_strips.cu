@@ -4,12 +4,12 @@
  *     pages ─copy16─▶ slots of the warp ─▶ s[16 keys][8 heads] = k · q^T ─▶ p = exp(s - max) ─▶ o[columns][8 heads] += v^T · p
  *                                                                                └─▶ sums of the warps, in order ─▶ part
  *
- * Keys and values are the large side of each product, as they lie in their pages. The small side is of f32: it is multiplied as
- * 3 numbers of bf16 whose sum it is, or 2 of f16, one after the other. A warp goes its own way until its strips are done: what it
+ * Keys and values are the large side of each product, as they lie in their pages. The small side is of f32, in parts
+ * (attention_parts.cuh), one after the other. A warp goes its own way until its strips are done: what it
  * copies only it reads. Slow twin: cpu_attention. */
 #include "gpu_worker/cuda/attention.h"
+#include "gpu_worker/cuda/attention_parts.cuh"
 #include "gpu_worker/cuda/copies.cuh"
-#include "gpu_worker/cuda/mma.cuh"
 
 #include <string.h>
 
@@ -18,11 +18,7 @@ enum {
     HEADS = 8,
     SLOTS = 2,
     COLUMNS_MAX = 256,
-    F16_UP = 14, /* queries that become f16 are brought to about 2^14 first */
 };
-
-/* Numbers whose sum is one of f32. Weights are at most 1, and what f16 has not below 2^-24 is less than f32 has beside a 1. */
-template <int T> static constexpr int PARTS = T == KV_F16 ? 2 : 3;
 
 /* A slot: 16 keys and 16 values, 16 bytes apart so that eight rows lie in different banks; their scales. */
 template <int T, int D> struct strip {
@@ -42,11 +38,6 @@ struct carried {
     float max[2], mass[2]; /* mass: of the lane's own keys */
     float factor[2];       /* from a product to a score */
 };
-
-/* Nothing but -inf so far: all weights are 0. */
-static __device__ __forceinline__ float finite(float max) {
-    return max == -INFINITY ? 0 : max;
-}
 
 /* ---- pages to slots ---- */
 
@@ -77,25 +68,6 @@ static __device__ __forceinline__ void bring(const struct attend &a, const struc
 }
 
 /* ---- fragments ---- */
-
-/* Bytes 0 and 1, 2 and 3 of a word (turned: 0 and 2, 1 and 3) as pairs of bf16, exactly. */
-template <int T, bool IS_TURNED>
-static __device__ __forceinline__ void widen(uint32_t bytes, uint32_t &first, uint32_t &second) {
-    uint32_t pairs[2];
-    for (int i = 0; i < 2; i++) {
-        const uint32_t low = IS_TURNED ? i : 2 * i, high = IS_TURNED ? i + 2 : 2 * i + 1;
-        if (T ==
-            KV_FP8) { /* in the upper half of 16 bits; the exponent's bias is 7, bf16's is 127 */
-            uint32_t v = __byte_perm(bytes, 0, 0x0404 | low << 4 | high << 12);
-            pairs[i] = fma_bf16((v & 0x80008000u) | (v >> 4 & 0x07f007f0u), 0x7b807b80u, 0);
-        } else { /* 128 + the lower 7 bits, less 128 or 256 */
-            uint32_t v = __byte_perm(bytes, 0, 0x4040 | low | high << 8);
-            pairs[i] = fma_bf16(0x43004300u | (v & 0x007f007fu), 0x3f803f80u,
-                                0xc300c300u | (v & 0x00800080u));
-        }
-    }
-    first = pairs[0], second = pairs[1];
-}
 
 /* Four matrices of 16 rows and 32 bytes, in a fragment's order: of keys upper, lower, and those 16 bytes on; values, which are
  * turned, the other way round. */
@@ -147,15 +119,14 @@ load_queries(const struct attend &a, uint32_t row, uint32_t head, uint32_t n_hea
     const uint32_t lane = threadIdx.x % 32, h = lane / 4, n = h < n_heads ? a.k_dim : 0;
     const float *x = a.q + (size_t)row * a.q_ld + a.q_col + (size_t)(head + h) * a.k_dim;
     float up = 1, down = 1;
-    if (T == KV_F16) { /* by a power of two the largest comes to 2^F16_UP */
+    if (T == KV_F16) {
         float top = 0;
         for (uint32_t d = 0; d < D / 16; d++)
             for (uint32_t i = 0; i < 4; i++)
                 top = fmaxf(top, fabsf(query_at<T>(x, d, i, n)));
         for (int k = 1; k < 4; k *= 2)
             top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, k));
-        uint32_t exponent = BY_MAX(as_u32(top) >> 23, F16_UP + 1u);
-        up = as_f32((254 + F16_UP - exponent) << 23), down = as_f32((exponent - F16_UP) << 23);
+        bring_up(top, up, down);
     }
     for (uint32_t d = 0; d < D / 16; d++)
         for (uint32_t i = 0; i < 2; i++)

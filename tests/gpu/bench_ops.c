@@ -291,6 +291,9 @@ int main(int argc, char **argv) {
     if (!is_small) bench_attention("prompts, bf16", KV_BF16, 1, 8192, 8192);
     for (int t = KV_BF16; t <= KV_FP8; t += KV_FP8 - KV_BF16) {
         const struct kv_shape latent = {1, 576, 512, PAGE, (enum kv_dtype)t, true};
+        if (argc < 2 || is_small)
+            bench_heads(t == KV_BF16 ? "decode, latent, bf16" : "decode, latent, fp8", 16, &latent,
+                        is_small ? 2 : 64, is_small ? 70 : 4096, 1);
         bench_heads(t == KV_BF16 ? "prompts, latent, bf16" : "prompts, latent, fp8", 16, &latent, 1,
                     is_small ? 40 : 8192, is_small ? 20 : 512);
     }
