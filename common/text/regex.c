@@ -12,7 +12,10 @@ enum {
     STEPS_MAX = 64 << 20,    /* and in all: about a second; prose takes 2 to 5 steps a byte */
     DEPTH_MAX = 100 * 1000,
     HEAP_KIB_MAX = 64 * 1024,
-    NESTING_MAX = 16, /* character classes in character classes */
+    NESTING_MAX = 16,  /* character classes in character classes */
+    COUNT_MAX = 65535, /* of x{n}, as pcre2 has it */
+    BLOCK = 4,         /* what a count is taken apart into: small, for what fails soon; and */
+    LONG_BLOCK = 64,   /* of more than a thousand, as pcre2 lays each out by itself */
 };
 
 struct by_regex {
@@ -22,7 +25,7 @@ struct by_regex {
     int64_t steps, steps_max; /* of the text under way */
     size_t seen_to;           /* where the last callout of the search under way was */
     size_t reached;           /* how far any search has come in this text */
-    size_t longest_run;       /* of x{n}: characters that may be looked at without a callout */
+    struct by_buf runs; /* by place in the pattern: what x{n} there may look at without a callout */
 };
 
 /* ---- from Oniguruma to pcre2 ---- */
@@ -32,7 +35,7 @@ struct translator {
     size_t i;
     struct by_buf *out;
     const char *trouble; /* what cannot be said in pcre2 */
-    size_t longest_run;
+    struct by_buf runs;  /* as by_regex has it */
 };
 
 #define SPACES \
@@ -48,6 +51,14 @@ struct translator {
 
 static char peek(const struct translator *t, size_t ahead) {
     return t->i + ahead < t->in.n ? t->in.p[t->i + ahead] : '\0';
+}
+
+/* {…}, if it stands here. */
+static void braces(struct translator *t) {
+    if (peek(t, 0) != '{') return;
+    do
+        by_buf_addc(t->out, t->in.p[t->i]);
+    while (t->in.p[t->i++] != '}' && t->i < t->in.n);
 }
 
 /* A backslash and what belongs to it. */
@@ -85,7 +96,9 @@ static void escape(struct translator *t, bool is_in_class) {
         return;
     case 'p':
     case 'P': /* without braces: the letter */
-        by_buf_addf(t->out, peek(t, 0) == '{' ? "\\%c" : "%c", c);
+        if (peek(t, 0) == '{') by_buf_addc(t->out, '\\');
+        by_buf_addc(t->out, c);
+        braces(t);
         return;
     case 'X':
         t->trouble = "\\X";
@@ -98,6 +111,11 @@ static void escape(struct translator *t, bool is_in_class) {
         return;
     case '\0':
         t->trouble = "a backslash at the end";
+        return;
+    case 'x':
+    case 'o':
+        by_buf_addf(t->out, "\\%c", c);
+        braces(t);
         return;
     default:
         by_buf_addc(t->out, '\\');
@@ -212,34 +230,90 @@ static void group_options(struct translator *t) {
         by_buf_addc(t->out, t->in.p[t->i] == 'm' ? 's' : t->in.p[t->i]);
 }
 
-/* The n of x{n}, x{n,} and x{n,m}. */
-static void note_count(struct translator *t) {
-    size_t n = 0;
-    for (size_t i = t->i + 1; i < t->in.n && t->in.p[i] >= '0' && t->in.p[i] <= '9' && n < 1 << 20;
-         i++)
-        n = n * 10 + (size_t)(t->in.p[i] - '0');
-    t->longest_run = BY_MAX(t->longest_run, n);
+static bool is_digit(char c) {
+    return c >= '0' && c <= '9';
 }
 
-static int translate(struct by_str in, struct by_buf *out, size_t *longest_run,
+/* x{n}, x{n,} or x{n,m}; how far pcre2 may look at x before the next step is counted is noted for its place. */
+static void put_counted(struct translator *t, struct by_str x, size_t n, struct by_str more) {
+    while (t->runs.n < t->out->n)
+        by_buf_addc(&t->runs, 0);
+    by_buf_addc(&t->runs, (char)n);
+    by_buf_add_str(t->out, x);
+    by_buf_addf(t->out, "{%zu", n);
+    by_buf_add_str(t->out, more);
+    by_buf_addc(t->out, '}');
+}
+
+/* What {n}, {n,} or {n,m} says of x, which stands from `atom` on in the output. A long one goes in blocks, (?:x{4}){32}x{0,},
+ * between which steps are counted. A + or ? behind repeats what is before it, (?:x{n})+, where pcre2 means possession and
+ * laziness (the latter here, too, with a comma). */
+static void interval(struct translator *t, size_t atom) {
+    uint64_t n = 0, m = 0;
+    struct by_str rest = by_str_sub(t->in, t->i + 1, SIZE_MAX), count, low;
+    bool has_end = by_str_split(&rest, '}', &count);
+    t->i = t->in.n - rest.n;
+    struct by_str high = count;
+    bool has_comma = by_str_split(&high, ',', &low);
+    bool is_repeated = peek(t, 0) == '+' || (peek(t, 0) == '?' && !has_comma);
+    if (!has_end || !by_str_to_u64(low, &n) || n > COUNT_MAX ||
+        (has_comma && high.n && (!by_str_to_u64(high, &m) || m < n))) {
+        t->trouble = "this {n}";
+    } else if (atom == SIZE_MAX) { /* a group: its items are counted one by one */
+        if (is_repeated) t->trouble = "{n}+ or {n}? behind a group";
+        by_buf_addf(t->out, "{%.*s}", (int)count.n, count.p);
+    } else {
+        struct by_buf more;
+        by_buf_init(&more, 32);
+        struct by_str x = {.n = t->out->n - atom};
+        char *copy = by_strndup(t->out->p + atom, x.n);
+        x.p = copy;
+        t->out->n = atom;
+        size_t block = n > 1024 ? LONG_BLOCK : BLOCK, blocks = n > block ? n / block : 0;
+        if (has_comma) by_buf_addc(&more, ',');
+        if (has_comma && high.n) by_buf_add_u64(&more, m - blocks * block);
+        if (is_repeated) by_buf_addz(t->out, "(?:");
+        if (blocks) {
+            by_buf_addz(t->out, "(?:");
+            put_counted(t, x, block, BY_STR(""));
+            by_buf_addf(t->out, "){%zu}", blocks);
+        }
+        put_counted(t, x, n - blocks * block, by_buf_str(&more));
+        if (is_repeated) by_buf_addc(t->out, ')');
+        by_free(copy);
+        by_buf_release(&more);
+    }
+}
+
+static int translate(struct by_str in, struct by_buf *out, struct by_buf *runs,
                      struct by_err *err) {
     struct translator t = {.in = in, .out = out};
+    by_buf_init(&t.runs, BY_REGEX_BYTES_MAX * 8 + 1);
+    size_t atom = SIZE_MAX;
     while (t.i < in.n && !t.trouble) {
-        if (peek(&t, 0) == '{') note_count(&t);
-        if (peek(&t, 0) == '\\')
+        char c = peek(&t, 0);
+        size_t at = out->n;
+        if (c == '\\')
             escape(&t, false);
-        else if (peek(&t, 0) == '[')
+        else if (c == '[')
             char_class(&t);
-        else if (peek(&t, 0) == '(' && peek(&t, 1) == '?')
+        else if (c == '(' && peek(&t, 1) == '?')
             group_options(&t);
+        else if (c == '{' && is_digit(peek(&t, 1)))
+            interval(&t, atom);
         else
             by_buf_addc(out, in.p[t.i++]);
+        bool is_inside = ((unsigned char)c & 0xC0) == 0x80; /* of a character of several bytes */
+        if (!is_inside) atom = c == ')' ? SIZE_MAX : at;
     }
+    while (!t.trouble && t.runs.n <= out->n)
+        by_buf_addc(&t.runs, 0);
+    *runs = t.runs; /* given to the caller */
     if (t.trouble)
         return by_fail(err, BY_EUNSUPPORTED, "regular expression %.*s: %s is not supported",
                        (int)BY_MIN(in.n, (size_t)200), in.p, t.trouble);
-    if (out->is_full) return by_fail(err, BY_ELIMIT, "regular expression too long");
-    *longest_run = t.longest_run;
+    if (out->is_full || runs->is_full)
+        return by_fail(err, BY_ELIMIT, "regular expression too long");
     return 0;
 }
 
@@ -259,7 +333,7 @@ static int count_steps(pcre2_callout_block *at, void *ctx) {
     size_t moved = at->current_position > r->seen_to ? at->current_position - r->seen_to : 0;
     r->seen_to = at->current_position;
     reach(r, at->current_position);
-    r->steps += (int64_t)(1 + moved + r->longest_run);
+    r->steps += (int64_t)(1 + moved + (unsigned char)r->runs.p[at->pattern_position]);
     return r->steps > r->steps_max ? PCRE2_ERROR_MATCHLIMIT : 0;
 }
 
@@ -270,7 +344,7 @@ int by_regex_new(struct by_regex **out, struct by_str pattern, struct by_err *er
     struct by_regex *r = by_alloc(sizeof *r);
     struct by_buf text;
     by_buf_init(&text, BY_REGEX_BYTES_MAX * 8);
-    int rc = translate(pattern, &text, &r->longest_run, err);
+    int rc = translate(pattern, &text, &r->runs, err);
     if (rc) goto done;
     int number;
     PCRE2_SIZE offset;
@@ -309,6 +383,7 @@ void by_regex_free(struct by_regex *r) {
     pcre2_match_context_free(r->limits);
     pcre2_match_data_free(r->match);
     pcre2_code_free(r->code);
+    by_buf_release(&r->runs);
     by_free(r);
 }
 

@@ -3,6 +3,7 @@
  * They are written for Oniguruma (Ruby's syntax, Unicode); what it means differently is translated or refused:
  *     \s \S \w \W \h   as lists of properties      [a&&[^b]]   as a look-ahead      [a[b]]   flattened
  *     \uHHHH           as \x{HHHH}                 ^ $         at every line
+ *     x{n}+ x{n}?      as (?:x{n})+ and (?:x{n})?
  *     \b \B            as looks at \w on both sides (?m)       as (?s)         [[:punct:]]   as properties
  * Always: the searches of a text are limited in steps together, a step being one try of one item of the pattern or one
  * character that was looked at; so no pattern costs more than some multiple of what it has seen of the text, exponential and

@@ -7,7 +7,7 @@ from pathlib import Path
 
 PLAIN_NORMALIZERS = ["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "ByteLevel"]
 BEHAVIORS = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
-REGEXES = [r"\s+", r"[aeiou]", r"(?i)the", "^", "$", r"\b", "a|", "", r"(?<=a)b*", ".", r"\d{1,3}", r"\w+", r"\W", r"[^\w\s]+", r"\p{L}+", r"\p{Han}", r"[[:punct:]]",
+REGEXES = [r"\s+", r"[aeiou]", r"(?i)the", "^", "$", r"\b", "a|", "", r"(?<=a)b*", ".", r"\d{1,3}", r"[12]{2}+", r"é{1}?b", r"\p{L}{17}|b{2,}?|[a ]{18,20}", r"\w+", r"\W", r"[^\w\s]+", r"\p{L}+", r"\p{Han}", r"[[:punct:]]",
            r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"]
 MATCH_NOTHING = ["^", "$", r"\b", "a|", "", r"(?<=a)b*"]
 STRINGS = ["", " ", "ab", "▁", "é", "the", "中", "--"]
