@@ -5,49 +5,10 @@
  *     tokenizer.ggml.tokens, .token_type (1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte), .merges,
  *     .scores, .bos_token_id, .eos_token_id, .add_bos_token, .add_eos_token */
 #include "common/base/utf8.h"
+#include "common/text/gguf_splits.h"
 #include "common/text/tokenizer_parts.h"
 
 enum token_type { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
-
-#define CL100K \
-    "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":" \
-    "\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}" \
-    "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"}," \
-    "\"behavior\":\"Isolated\",\"invert\":false}," \
-    "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]}"
-
-/* How llama.cpp's names for splitting are spelled in tokenizer.json. */
-static const struct {
-    const char *names; /* separated by spaces */
-    const char *normalizer, *pre_tokenizer;
-    bool ignore_merges, add_bos;
-} splits[] = {
-    {"smollm starcoder refact command-r", "null",
-     "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true},"
-     "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true}]}",
-     false, false},
-    {"gpt-2 phi-2 jina-es jina-de mpt olmo jais gigachat", "null",
-     "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true}", false, false},
-    {"llama3 llama-v3 llama-bpe falcon3 lfm2", "null", CL100K, true, true},
-    {"dbrx smaug-bpe", "null", CL100K, false, false},
-    {"qwen2 stablelm2 megrez hunyuan deepseek-r1-qwen", "{\"type\":\"NFC\"}",
-     "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":"
-     "\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}"
-     "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},"
-     "\"behavior\":\"Isolated\",\"invert\":false},"
-     "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]}",
-     false, false},
-};
-
-static bool has_name(const char *names, struct by_str name) {
-    struct by_str rest = by_str_of(names), one;
-    bool is_more = true;
-    while (is_more) {
-        is_more = by_str_split(&rest, ' ', &one);
-        if (by_str_eq(one, name)) return true;
-    }
-    return false;
-}
 
 static int read_tokens(struct by_tokenizer *t, const struct by_gguf *g, struct by_err *err) {
     struct by_gguf_array tokens;
@@ -104,21 +65,21 @@ static int read_byte_level(struct by_tokenizer *t, const struct by_gguf *g, bool
     struct by_str pre = BY_STR("gpt-2");
     int rc = by_gguf_get_str(g, "tokenizer.ggml.pre", &pre, err);
     if (rc) return rc;
-    size_t i = 0;
-    while (i < BY_COUNTOF(splits) && !has_name(splits[i].names, pre))
-        i++;
-    if (i == BY_COUNTOF(splits))
+    const struct by_gguf_split *split = by_gguf_split_find(pre);
+    if (!split)
         return by_fail(err, BY_EUNSUPPORTED,
                        "tokenizer.ggml.pre '" BY_STR_FMT "' is not known: give the folder of the "
                        "original tokenizer with --tokenizer-path",
                        BY_STR_ARG(pre));
-    rc = by_tokenizer_set_parts(t, splits[i].normalizer, splits[i].pre_tokenizer,
+    rc = by_tokenizer_set_parts(t, split->normalizer, split->pre_tokenizer,
                                 "{\"type\":\"ByteLevel\"}", err);
     if (!rc) rc = read_tokens(t, g, err);
     if (!rc) rc = read_types(t, g, err);
-    struct by_bpe_options o = {.is_byte_level = true, .ignore_merges = splits[i].ignore_merges};
-    if (!rc && o.ignore_merges) rc = by_tokenizer_spell_words(t, err);
-    *add_bos = splits[i].add_bos;
+    if (rc) return rc;
+    struct by_bpe_options o = {.is_byte_level = by_pretok_is_byte_level(t->pretok),
+                               .ignore_merges = split->ignore_merges};
+    if (o.ignore_merges) rc = by_tokenizer_spell_words(t, err);
+    *add_bos = split->add_bos;
     t->kind = "BPE";
     return rc ? rc : read_merges(t, g, &o, err);
 }

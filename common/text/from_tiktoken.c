@@ -9,6 +9,7 @@
 #include "common/text/alphabet.h"
 #include "common/text/base64.h"
 #include "common/text/json_pull.h"
+#include "common/text/split_patterns.h"
 #include "common/text/tokenizer_parts.h"
 
 #include <stdio.h>
@@ -69,26 +70,6 @@ bool by_tokenizer_is_tiktoken(struct by_str bytes) {
 
 /* ---- what is known of each file ---- */
 
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define TAIL "|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
-#define SIGNS "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*"
-#define START "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?"
-#define UPPER "\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}"
-#define LOWER "\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}"
-#define NO_HAN "&&[^\\\\p{Han}]"
-
-#define GPT2 \
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\\\p{L}+| ?\\\\p{N}+| " \
-    "?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+"
-#define CL100K CONTRACTIONS "|" START "\\\\p{L}+|\\\\p{N}{1,3}" SIGNS TAIL
-#define QWEN CONTRACTIONS "|" START "\\\\p{L}+|\\\\p{N}" SIGNS TAIL
-#define O200K \
-    START "[" UPPER "]*[" LOWER "]+" CONTRACTIONS "?|" START "[" UPPER "]+[" LOWER \
-          "]*" CONTRACTIONS "?|\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*" TAIL
-#define KIMI \
-    "[\\\\p{Han}]+|" START "[" UPPER NO_HAN "]*[" LOWER NO_HAN "]+" CONTRACTIONS "?|" START \
-    "[" UPPER NO_HAN "]+[" LOWER NO_HAN "]*" CONTRACTIONS "?|\\\\p{N}{1,3}" SIGNS TAIL
-
 /* Names in order of their ids; "name %d" with n counts up from `first`; "" leaves ids out. */
 struct special {
     const char *name;
@@ -147,15 +128,15 @@ static const struct known {
     const char *bos, *eos;
     bool add_bos;
 } knowns[] = {
-    {"o200k_harmony", O200K, harmony_specials, "null", "<|startoftext|>", "<|return|>", false},
-    {"o200k", O200K, o200k_specials, "null", NULL, "<|endoftext|>", false},
-    {"cl100k", CL100K, cl100k_specials, "null", NULL, "<|endoftext|>", false},
-    {"p50k", GPT2, no_specials, "null", NULL, "<|endoftext|>", false},
-    {"r50k", GPT2, gpt2_specials, "null", NULL, "<|endoftext|>", false},
-    {"gpt2", GPT2, gpt2_specials, "null", NULL, "<|endoftext|>", false},
-    {"qwen", QWEN, qwen_specials, "{\"type\":\"NFC\"}", NULL, "<|endoftext|>", false},
-    {"tiktoken.model", KIMI, no_specials, "null", "[BOS]", "[EOS]", false},
-    {"tokenizer.model", CL100K, llama3_specials, "null", "<|begin_of_text|>", "<|end_of_text|>",
+    {"o200k_harmony", PAT_O200K, harmony_specials, "null", "<|startoftext|>", "<|return|>", false},
+    {"o200k", PAT_O200K, o200k_specials, "null", NULL, "<|endoftext|>", false},
+    {"cl100k", PAT_CL100K, cl100k_specials, "null", NULL, "<|endoftext|>", false},
+    {"p50k", PAT_GPT2, no_specials, "null", NULL, "<|endoftext|>", false},
+    {"r50k", PAT_GPT2, gpt2_specials, "null", NULL, "<|endoftext|>", false},
+    {"gpt2", PAT_GPT2, gpt2_specials, "null", NULL, "<|endoftext|>", false},
+    {"qwen", PAT_QWEN, qwen_specials, "{\"type\":\"NFC\"}", NULL, "<|endoftext|>", false},
+    {"tiktoken.model", PAT_KIMI, no_specials, "null", "[BOS]", "[EOS]", false},
+    {"tokenizer.model", PAT_CL100K, llama3_specials, "null", "<|begin_of_text|>", "<|end_of_text|>",
      true},
 };
 

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 enum {
-    FORMAT = 3,       /* counts up with every change of what is written */
+    FORMAT = 4,       /* counts up with every change of what is written */
     WORTH_IT = 20000, /* pieces from which reading the cache is faster than parsing */
     CACHE_FILE_MAX = 1 << 30,
 };
