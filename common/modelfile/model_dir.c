@@ -6,6 +6,7 @@
 #include "common/base/mem.h"
 #include "common/modelfile/gguf_config.h"
 #include "common/modelfile/hf_config.h"
+#include "common/modelfile/hf_quant.h"
 #include "common/modelfile/lfs_pointer.h"
 #include "common/modelfile/safetensors.h"
 
@@ -81,6 +82,7 @@ static int read_config(struct by_model_dir *d, struct by_err *err) {
         const struct by_json *text = by_json_get(d->config, "text_config");
         d->text_config = text && by_json_type(text) == BY_JSON_OBJECT ? text : d->config;
         rc = by_hf_config_read(&d->info, d->text_config, path, err);
+        if (!rc) rc = by_hf_quant_add(&d->info, d->config, path, err);
         d->has_info = !rc;
     }
     by_free(path);

@@ -10,7 +10,8 @@
 
 /* banyan model PATH: what is in this file or folder. */
 
-static void print_info(const struct by_model_info *m) {
+static void print_info(const struct by_model_dir *d) {
+    const struct by_model_info *m = by_model_dir_info(d);
     printf("family            %s (%s)\n", m->family, m->architecture);
     printf("layers            %u, hidden %u, heads %u query / %u key-value of %u\n", m->n_layers,
            m->hidden, m->n_heads, m->n_kv_heads, m->head_dim);
@@ -21,7 +22,7 @@ static void print_info(const struct by_model_info *m) {
     printf("rope              %s, base %g, %u dimensions\n", by_rope_kind_name(m->rope.kind),
            m->rope.theta, m->rope.n_rot);
     printf("vocabulary        %u%s\n", m->vocab,
-           m->is_tied ? ", output tied to the embedding" : "");
+           m->is_tied && !by_model_dir_unties(d) ? ", output tied to the embedding" : "");
     printf("context           %u tokens\n", m->context);
     if (m->sliding_window) printf("sliding window    %u\n", m->sliding_window);
     printf("end of text       ");
@@ -114,7 +115,7 @@ int cmd_model(int argc, char **argv) {
     static const char *const kinds[] = {"GGUF file", "Hugging Face folder", "text only"};
     printf("%s\nkind              %s\n", by_model_dir_path(d), kinds[by_model_dir_kind(d)]);
     if (by_model_dir_info(d)) {
-        print_info(by_model_dir_info(d));
+        print_info(d);
         print_memory(d);
     }
     print_worker(d, &err);

@@ -25,13 +25,14 @@ const struct family family_qwen3_vl = {
     .name = "qwen3_vl",
     .names = {{ROLE_Q_NORM, "self_attn.q_norm"}, {ROLE_K_NORM, "self_attn.k_norm"}},
 };
+/* Its quantised files have a tensor an expert, as Qwen3-MoE has. */
 const struct family family_qwen3_vl_moe = {
     .name = "qwen3_vl_moe",
     .layout = {.experts_transposed = true, .experts_either_way = true},
     .names = {{ROLE_Q_NORM, "self_attn.q_norm"},
               {ROLE_K_NORM, "self_attn.k_norm"},
               {ROLE_EXPERT_GATE_UP, "mlp.experts.gate_up_proj"},
-              {ROLE_EXPERT_DOWN, "mlp.experts.down_proj"}},
+              {ROLE_EXPERT_DOWN_ALL, "mlp.experts.down_proj"}},
 };
 
 /* Gated delta nets in most layers; attention with a gate in the others. Norms are stored less 1, but for the delta nets'. */

@@ -187,7 +187,7 @@ static bool are_transposed(struct binder *b, enum role role, uint32_t layer, uin
     if (!layout->experts_either_way || !bind_name(b, role, layer, 0, name, sizeof name))
         return layout->experts_transposed;
     const struct by_tensor_info *t = by_model_dir_find(b->source.dir, name);
-    return !(t && t->n_dims == 3 && t->shape[1] == n_out && t->shape[2] == n_in);
+    return t && t->n_dims == 3 && !(t->shape[1] == n_out && t->shape[2] == n_in);
 }
 
 static int bind_expert(struct binder *b, struct moe *m, uint32_t layer, uint32_t e) {

@@ -5,10 +5,11 @@ logits), either is right, and what follows is no longer compared. The engine tes
 """
 
 import json
+import subprocess
 
 import pytest
 
-from harness import ROOT, Serve
+from harness import BIN, ROOT, Serve
 
 TINY = ROOT.parent / "shared/data/tiny"
 TOLERANCE = 2e-3
@@ -39,14 +40,12 @@ def spread(values):
     return (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
 
 
-@pytest.mark.parametrize("name", MODELS + GGUF)
-def test_greedy_ids(name):
-    golden = golden_of(name)
+def check(path, golden, cases):
     small = 2 * TOLERANCE * golden["logits_std"]
     flags = ["--cpu-bf16", "exact", "--kv-cache-dtype", "float32", "--max-total-tokens", "8192"]
     compared = 0
-    with Serve("--model-path", TINY / name, *flags, env={"BANYAN_TEST_EXACT": "1"}) as server:
-        for case in CASES.get(name, ["len1", "len17", "len130"]):
+    with Serve("--model-path", path, *flags, env={"BANYAN_TEST_EXACT": "1"}) as server:
+        for case in cases:
             want = golden["cases"][case]
             body = {"input_ids": want["prompt_ids"],
                     "sampling_params": {"temperature": 0, "max_new_tokens": len(want["greedy_ids"]), "ignore_eos": True}}
@@ -58,3 +57,24 @@ def test_greedy_ids(name):
                 assert got[i] == want["greedy_ids"][i], f"{case}: token {i}, margin {margin}"
                 compared += 1
     assert compared >= 16, "the reference is so undecided that nothing was tested"
+
+
+LENGTHS = ["len1", "len17", "len130"]
+
+
+@pytest.mark.parametrize("name", MODELS + GGUF)
+def test_greedy_ids(name):
+    check(TINY / name, golden_of(name), CASES.get(name, LENGTHS))
+
+
+def test_how_weights_are_packed_may_stand_around_the_text_config(tmp_path):
+    """As in AWQ files of models that read images; and the outer config unties what the text_config says is tied."""
+    for file in (TINY / "llama-gqa-awq").iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    text = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").unlink()
+    outer = {"model_type": "llava", "quantization_config": text.pop("quantization_config"), "tie_word_embeddings": False}
+    (tmp_path / "config.json").write_text(json.dumps({**outer, "text_config": {**text, "tie_word_embeddings": True}}))
+    said = subprocess.run([BIN / "banyan", "model", tmp_path], capture_output=True, text=True, check=True).stdout
+    assert "awq, 4 bits, groups of 32" in said and "tied" not in said
+    check(tmp_path, golden_of("llama-gqa-awq"), LENGTHS)
