@@ -210,7 +210,9 @@ static void read_rope(struct by_config *c, struct by_model_info *m,
     rope->theta = by_config_f64(c, "rope_theta|rotary_emb_base", 10000);
     rope->theta_local = by_config_f64(c, "rope_local_base_freq", 0);
     rope->original_context = by_config_u32(c, "original_max_position_embeddings", m->context);
-    if (by_config_bool(c, "_no_rope", false) ||
+    bool is_unsaid = knows(c, "position_embedding_type") &&
+                     !by_str_eqz(by_config_str(c, "position_embedding_type"), "rope");
+    if (is_unsaid || by_config_bool(c, "_no_rope", false) ||
         (is_family(m, "falcon") && by_config_bool(c, "alibi", false))) {
         rope->kind = BY_ROPE_NONE;
         return;
@@ -258,11 +260,17 @@ static void read_layer_types(struct by_config *c, struct by_model_info *m,
             m->layer_flags[i] |= BY_LAYER_SLIDING;
         else if (by_str_eqz(kind, "linear_attention") && knows(c, "linear_num_value_heads"))
             m->layer_flags[i] |= BY_LAYER_DELTA;
-        else if (!by_str_eqz(kind, "full_attention") && !c->rc)
+        else if (!by_str_eqz(kind, "full_attention") && !by_str_eqz(kind, "attention") && !c->rc)
             c->rc = by_fail(c->err, BY_EUNSUPPORTED,
                             "%s: layers of type '%.*s' are not supported natively", c->where,
                             (int)BY_MIN(kind.n, (size_t)64), kind.p ? kind.p : "");
     }
+}
+
+/* Granite 4 has layers without attention; which, both versions of transformers say in two ways. */
+static void read_mixers(struct by_config *c, struct by_model_info *m) {
+    if (!knows(c, "layers_block_type")) return;
+    read_layer_types(c, m, by_config_find(c, "layer_types|layers_block_type"));
 }
 
 static void read_windows(struct by_config *c, struct by_model_info *m) {
@@ -281,9 +289,10 @@ static void read_windows(struct by_config *c, struct by_model_info *m) {
     } else if (is_family(m, "smollm3")) { /* those without rope */
         for (uint32_t i = 0; i < m->n_layers && i < BY_LAYERS_MAX; i++)
             m->layer_flags[i] |= m->layer_flags[i] & BY_LAYER_NO_ROPE ? BY_LAYER_SLIDING : 0;
-    } else if (pattern) { /* Gemma: the last layer of each group sees everything */
+    } else if (pattern) { /* Gemma: the last layer of each group sees everything; CWM: the first */
+        uint32_t shift = by_config_bool(c, "_first_sees_all", false) ? 0 : 1;
         for (uint32_t i = 0; i < m->n_layers && i < BY_LAYERS_MAX; i++)
-            m->layer_flags[i] |= (i + 1) % pattern ? BY_LAYER_SLIDING : 0;
+            m->layer_flags[i] |= (i + shift) % pattern ? BY_LAYER_SLIDING : 0;
     } else if (by_config_has(c, "max_window_layers")) { /* Qwen: from that layer on */
         for (uint32_t i = by_config_u32(c, "max_window_layers", 0);
              i < m->n_layers && i < BY_LAYERS_MAX; i++)
@@ -383,6 +392,9 @@ static void read_moe(struct by_config *c, struct by_model_info *m) {
     if (knows(c, "enable_moe_block") && !by_config_bool(c, "enable_moe_block", false)) return;
     x->n_experts =
         by_config_u32(c, "num_experts|num_local_experts|n_routed_experts|moe_num_experts", 0);
+    /* Granite 4's dense models: what is shared is all that there is. */
+    if (!x->n_experts && is_family(m, "granitemoehybrid"))
+        m->ffn = by_config_u32(c, "shared_intermediate_size", 0);
     if (!x->n_experts) return;
     x->n_used =
         by_config_u32(c, "num_experts_per_tok|experts_per_token|moe_k|moe_topk|top_k_experts", 0);
@@ -398,7 +410,7 @@ static void read_moe(struct by_config *c, struct by_model_info *m) {
     if (by_config_bool(c, "_experts_as_dense", false)) x->ffn = x->shared_ffn = m->ffn;
     x->has_shared_gate = by_config_bool(c, "_shared_gate", false);
     x->norm_topk = by_config_bool(c, "norm_topk_prob", false);
-    x->routed_scale = by_config_f64(c, "routed_scaling_factor", 1);
+    x->routed_scale = by_config_f64(c, "routed_scaling_factor|router_scaling_factor", 1);
     x->score = by_config_bool(c, "_sigmoid", false) ? BY_MOE_SIGMOID : BY_MOE_SOFTMAX;
     x->is_bias_corrected = x->group_by_top2 = by_config_bool(c, "_choice_bias", false);
     if (x->is_bias_corrected ||
@@ -475,6 +487,7 @@ static void read_all(struct by_config *c, struct by_model_info *m, const struct 
     read_mla(c, m);
     read_delta(c, m);
     read_no_rope(c, m);
+    read_mixers(c, m);
     read_windows(c, m);
     by_layer_shapes_read(c, m);
     read_rope(c, m, family);

@@ -16,6 +16,15 @@
 static const struct by_family families[] = {
     {"llama", "llama", false, true, 4096, 11008, 32, 32, 32000, 2048,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"tie_word_embeddings\":false}"},
+    {"iquestcoder", NULL, false, true, 5120, 27648, 80, 40, 76800, 131072,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"num_key_value_heads\":8,\"head_dim\":128,"
+     "\"tie_word_embeddings\":false}"},
+    {"cwm", NULL, false, true, 6144, 21504, 64, 48, 128256, 131072,
+     "{\"rms_norm_eps\":1e-5,\"num_key_value_heads\":8,\"head_dim\":128,\"sliding_window\":8192,"
+     "\"sliding_window_pattern\":4,\"_first_sees_all\":true,"
+     "\"rope_parameters\":{\"rope_type\":\"llama3\",\"rope_theta\":1000000,\"factor\":16,"
+     "\"low_freq_factor\":1,\"high_freq_factor\":4,\"original_max_position_embeddings\":8192},"
+     "\"tie_word_embeddings\":false}"},
     {"mistral", "mistral", false, true, 4096, 14336, 32, 32, 32000, 131072,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":8,"
      "\"sliding_window\":4096,\"tie_word_embeddings\":false}"},
@@ -51,6 +60,12 @@ static const struct by_family families[] = {
      "\"use_sliding_window\":false,\"sliding_window\":4096,\"max_window_layers\":28,"
      "\"decoder_sparse_step\":1,\"num_experts\":128,\"num_experts_per_tok\":8,"
      "\"moe_intermediate_size\":768,\"norm_topk_prob\":false,\"tie_word_embeddings\":false}"},
+    {"mellum", NULL, false, false, 2304, 7168, 28, 32, 98304, 131072,
+     "{\"rms_norm_eps\":1e-6,\"num_key_value_heads\":4,\"head_dim\":128,\"num_experts\":64,"
+     "\"num_experts_per_tok\":8,\"moe_intermediate_size\":896,\"norm_topk_prob\":true,"
+     "\"sliding_window\":1024,\"sliding_window_pattern\":1,\"mlp_layer_types\":null,"
+     "\"rope_parameters\":{\"full_attention\":{\"rope_theta\":500000},"
+     "\"sliding_attention\":{\"rope_theta\":10000}},\"tie_word_embeddings\":false}"},
     {"qwen2_vl", "qwen2vl", false, false, 8192, 29568, 80, 64, 152064, 32768,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":1000000,\"num_key_value_heads\":8,\"qkv_bias\":true,"
      "\"use_sliding_window\":false,\"sliding_window\":4096,\"max_window_layers\":80,"
@@ -228,6 +243,18 @@ static const struct by_family families[] = {
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"attention_multiplier\":1,"
      "\"num_local_experts\":8,\"num_experts_per_tok\":2,\"norm_topk_prob\":true,"
      "\"tie_word_embeddings\":false}"},
+    /* A layer that is not said to be attention is Mamba's. */
+    {"granitemoehybrid", NULL, false, true, 4096, 11008, 32, 32, 32000, 2048,
+     "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"attention_multiplier\":1,"
+     "\"num_local_experts\":8,\"num_experts_per_tok\":2,\"norm_topk_prob\":true,"
+     "\"shared_intermediate_size\":1024,\"position_embedding_type\":null,"
+     "\"layers_block_type\":[\"mamba\"],\"tie_word_embeddings\":false}"},
+    {"hy_v3", NULL, false, false, 4096, 13312, 80, 64, 120832, 131072,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":11158840,\"num_key_value_heads\":8,\"head_dim\":128,"
+     "\"_sigmoid\":true,\"_choice_bias\":true,\"norm_topk_prob\":true,"
+     "\"router_scaling_factor\":2.826,\"num_experts\":192,\"num_experts_per_tok\":8,"
+     "\"num_shared_experts\":1,\"moe_intermediate_size\":1536,\"first_k_dense_replace\":1,"
+     "\"mlp_layer_types\":null,\"tie_word_embeddings\":false}"},
     {"hunyuan_v1_moe", "hunyuan-moe", false, false, 4096, 11008, 32, 32, 290943, 2048,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"num_experts\":1,\"moe_topk\":1,"
      "\"_experts_as_dense\":true,\"norm_topk_prob\":true,\"tie_word_embeddings\":false}"},

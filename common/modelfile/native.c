@@ -40,8 +40,11 @@ static const struct {
     {"hunyuan_v1_moe", "use_cla", IS_TRUE, 0, "keys and values shared by layers"},
     {"ernie4_5_moe", "use_bias", IS_TRUE, 0, "a bias, which the tied output would have, too,"},
     {"ernie4_5_moe", "moe_norm_min", DIFFERS, 1e-12, "another least sum of weights than 1e-12"},
+    {"hy_v3", "mlp_bias", IS_TRUE, 0, "a bias of the feed-forward"},
     {"olmoe", "clip_qkv", DIFFERS, -1, "queries, keys and values that are clipped"},
     {"glm4_moe_lite", "first_k_dense_replace", DIFFERS, 1,
+     "another first layer with experts than the second, unless mlp_layer_types says so,"},
+    {"hy_v3", "first_k_dense_replace", DIFFERS, 1,
      "another first layer with experts than the second, unless mlp_layer_types says so,"},
     {"gpt_oss", "swiglu_limit", DIFFERS, 7, "another limit of the activation than 7"},
 };

@@ -32,3 +32,7 @@ const struct family family_hunyuan_v1_dense = {
     .names = {{ROLE_Q_NORM, "self_attn.query_layernorm"}, {ROLE_K_NORM, "self_attn.key_layernorm"}},
 };
 const struct family family_arcee = {.name = "arcee", .is_ungated = true};
+
+/* Llama under names of their own; CWM with windows. */
+const struct family family_iquestcoder = {.name = "iquestcoder"};
+const struct family family_cwm = {.name = "cwm"};

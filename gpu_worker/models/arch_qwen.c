@@ -65,3 +65,9 @@ const struct family family_qwen3_next = {
               {ROLE_SHARED_DOWN, "mlp.shared_expert.down_proj"}},
     .gguf = {{ROLE_FFN_NORM, "post_attention_norm"}},
 };
+
+/* JetBrains' Mellum 2: Qwen3-MoE with windows, and a base of its own in the layers that have one. */
+const struct family family_mellum = {
+    .name = "mellum",
+    .names = {{ROLE_Q_NORM, "self_attn.q_norm"}, {ROLE_K_NORM, "self_attn.k_norm"}},
+};

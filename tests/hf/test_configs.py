@@ -586,6 +586,45 @@ def gpt_oss(r):
             "swiglu_limit": r.choice([7.0, 7.0, 1.0])}
 
 
+def iquestcoder(r):
+    return llama(r)
+
+
+def cwm(r):
+    v = base(r)
+    kind = r.choice(["default", "llama3", "llama3", "yarn", "linear"])
+    return {**v, "sliding_window": r.choice([4, 9, 4096]), "layer_types": layer_types(r, v["num_hidden_layers"]), "mlp_bias": r.choice(FLAG),
+            "hidden_act": r.choice(ACTS), "rope_parameters": {"rope_type": kind, "rope_theta": r.choice([500.0, 1e6]), **SCALINGS[kind](r)}}
+
+
+def mellum(r):
+    v, n = base(r), r.choice([3, 4, 8])
+    kind = r.choice(["default", "llama3", "yarn", "linear"])
+    turns = {"full_attention": {"rope_type": kind, "rope_theta": r.choice([500.0, 1e6]), **SCALINGS[kind](r)},
+             "sliding_attention": {"rope_type": "default", "rope_theta": r.choice([10000.0, 700.0])}}
+    turns["full_attention"].pop("truncate", None)  # transformers looks for it outside of both
+    return {**v, "num_experts": n, "num_experts_per_tok": r.randint(1, 3), "moe_intermediate_size": r.choice([24, 40]), "norm_topk_prob": r.choice(FLAG),
+            "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS), "sliding_window": r.choice([4, 9, 4096]), "rope_parameters": turns,
+            "layer_types": layer_types(r, v["num_hidden_layers"]), "mlp_layer_types": mlp_types(r, v["num_hidden_layers"])}
+
+
+def hy_v3(r):
+    v = base(r)
+    return {**v, **rope(r), "attention_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS), "num_experts": 8, "num_experts_per_tok": r.randint(1, 3),
+            "num_shared_experts": r.choice([1, 2]), "moe_intermediate_size": r.choice([24, 40]), "router_scaling_factor": r.choice([1.0, 2.5]),
+            "mlp_layer_types": mlp_types(r, v["num_hidden_layers"])}
+
+
+def granitemoehybrid(r):
+    """With Mamba layers it is left to transformers."""
+    v = granitemoe(r)
+    if IS_4:
+        v.pop("head_dim")  # which its heads do not ask
+    kinds = ["attention"] * 4 + ["mamba"] if IS_4 else ["full_attention", "attention"] * 4 + ["mamba"]
+    return {**v, "num_local_experts": r.choice([0, 0, v["num_local_experts"]]), "shared_intermediate_size": r.choice([24, 40]),
+            "position_embedding_type": r.choice(["rope", "rope", None]), "layer_types": [r.choice(kinds)] * v["num_hidden_layers"], "mamba_n_heads": 1}
+
+
 FAMILIES = {f.__name__: f for f in (
     llama, mistral, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, qwen3_5_text, qwen3_5_moe_text, qwen3_next, gemma, gemma2, gemma3_text,
     gemma4_text, gemma4_unified_text, helium, smollm3, granite, olmo2,
@@ -593,7 +632,7 @@ FAMILIES = {f.__name__: f for f in (
     hunyuan_v1_moe, ernie4_5_moe, minimax_m2, exaone_moe, olmoe, flex_olmo, granitemoe, granitemoeshared, glm4_moe, glm4_moe_lite, solar_open, dots1,
     glm, seed_oss, ernie4_5, arcee, cohere2, olmo3, exaone4, ministral, vaultgemma,
     phi, nemotron, jais2, gpt_bigcode, hyperclovax, ministral3, hunyuan_v1_dense,
-    exaone, minicpm3, youtu)}
+    exaone, minicpm3, youtu, iquestcoder, cwm, mellum, hy_v3, granitemoehybrid)}
 # What no file may leave out, or transformers would make a model of its default size.
 KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "head_dim",
         "max_position_embeddings", "moe_intermediate_size", "shared_expert_intermediate_size", "n_embd", "n_head", "n_layer",
@@ -601,7 +640,8 @@ KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_layers", "
         "bos_token_id", "eos_token_id", "num_experts_per_tok", "n_shared_experts", "moe_num_experts", "moe_k", "moe_topk", "moe_num_shared_experts",
         "num_shared_experts", "shared_intermediate_size", "n_group", "topk_group", "use_sliding_window", "sliding_window",
         "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim",
-        "top_k_experts", "global_head_dim", "per_layer_config", "hidden_size_per_layer_input", "vocab_size_per_layer_input"}
+        "top_k_experts", "global_head_dim", "per_layer_config", "hidden_size_per_layer_input", "vocab_size_per_layer_input",
+        "mamba_n_heads"}
 
 
 def draw(family, seed):
@@ -681,6 +721,7 @@ def described(config, folder):
 
 UNUSABLE = {  # defaults that make no model
     "deepseek_v2": {"num_experts_per_tok": 2}, "glm4_moe": {"head_dim": 128},
+    "granitemoehybrid": {"layer_types": ["attention"] * 32},
     "dots1": {"n_routed_experts": 128, "n_shared_experts": 2, "num_experts_per_tok": 6}}
 
 
@@ -688,7 +729,7 @@ UNUSABLE = {  # defaults that make no model
 def test_what_a_config_leaves_out_is_transformers_default(family, tmp_path):
     """The text_config of Gemma 3 4B is five keys long."""
     full = transformers.CONFIG_MAPPING[family]().to_dict()
-    full = {k: v for k, v in full.items() if not k.endswith("_token_id") and k != "architectures"}
+    full = {k: v for k, v in full.items() if not k.endswith("_token_id") and k not in ("architectures", "time_step_limit")}
     must = {"model_type": family, **UNUSABLE.get(family, {})}
     assert described(must, tmp_path) == described({**full, **must}, tmp_path)
 
