@@ -220,6 +220,28 @@ TEST(a_state_of_output_that_was_cut_off_is_none) {
     world_stop(&w);
 }
 
+/* Numbers and frames are there from the start; what the tree takes as it grows is the pool's once it is warm. */
+TEST(a_steady_step_that_keeps_states_allocates_nothing) {
+    UNUSED_STATE;
+    struct world w = {.n_pages = 8192, .n_slots = 64, .n_states = 40, .opt = {.state_every = 8}};
+    world_start(&w);
+    for (uint32_t rid = 1; rid <= 128; rid++) {
+        w_submit(&w, rid, 0, 10, 400);
+        if (rid != 64) continue; /* these make it warm */
+        w_run(&w);
+        for (uint32_t k = 1; k <= rid; k++)
+            w_router_says(&w, MSG_ack, k, 0, 400, true);
+        w_ask(&w, "flush", "{}");
+    }
+    write_until(&w, 128, 100);
+    w.n_allocs = w.n_keeps = 0;
+    write_until(&w, 128, 300);
+    assert_int_equal(w.n_allocs, 0);
+    assert_true(w.n_keeps > 1000);
+    w_run(&w);
+    world_stop(&w);
+}
+
 TEST(n_states_that_make_no_sense_are_refused) {
     UNUSED_STATE;
     struct world w = {0};
@@ -254,4 +276,5 @@ TESTS(RUN(the_same_prompt_again_starts_at_its_last_page), RUN(a_short_prompt_tak
       RUN(who_comes_too_late_for_a_state_does_not_wait), RUN(samples_share_their_prompt_s_state),
       RUN(a_state_goes_with_its_page), RUN(a_failed_step_keeps_nothing),
       RUN(a_state_of_output_that_was_cut_off_is_none),
+      RUN(a_steady_step_that_keeps_states_allocates_nothing),
       RUN(n_states_that_make_no_sense_are_refused));
