@@ -53,6 +53,7 @@ def facts(path):
     out["family"] = lines["family"].split()[0]
     out["layers"] = lines["layers"] if "deepseek" not in out["family"] else lines["layers"].split(", heads")[0]
     out["cache"] = re.search(r"KV cache ([\d.]+) KB a token", lines["memory"])[1]
+    out["states"] = re.findall(r"[\d.]+ MB of states", lines["memory"])
     assert lines["worker"].startswith("native") or "there is no model.safetensors" in lines["worker"], said
     return out
 
