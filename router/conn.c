@@ -32,7 +32,8 @@ struct conn {
         uv_tcp_t tcp;
         uv_pipe_t pipe;
     };
-    struct by_list node, large; /* in its group's lists */
+    struct by_list node, holding; /* in its group's lists */
+    struct by_list *holding_in;   /* large, quiet or neither */
     struct conn_group *group;
     enum conn_state state;
     struct http1 *http;
@@ -66,9 +67,29 @@ static void feed(struct conn *c, struct by_str bytes);
 static void listen_again(struct conn *c);
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b);
 
+static bool is_large_upload(const struct conn *c) {
+    return c->state == CONN_READING && http1_n_body(c->http) > BODY_LARGE;
+}
+
+static struct by_list *list_of(const struct conn *c) {
+    if (c->state == CONN_CLOSING || (c->state == CONN_LINGERING && !conn_n_pending(c))) return NULL;
+    if (is_large_upload(c) || conn_n_pending(c) > ANSWER_LARGE) return &c->group->large;
+    return c->state != CONN_BUSY || conn_n_pending(c) ? &c->group->quiet : NULL;
+}
+
+/* Behind whatever may change its list. One that is refused has its time to read why. */
+static void update_holding(struct conn *c) {
+    struct by_list *list = list_of(c);
+    if (list == c->holding_in) return;
+    if (c->holding_in) by_list_remove(&c->holding);
+    if (list) by_list_push(list, &c->holding);
+    c->holding_in = list;
+}
+
 static void move(struct conn *c, enum conn_state to) {
     by_gauge_add(BY_M_HTTP_ACTIVE, (to == CONN_BUSY) - (c->state == CONN_BUSY));
     c->state = to;
+    update_holding(c);
 }
 
 /* ---- closing ---- */
@@ -86,21 +107,6 @@ static void on_closed(uv_handle_t *h) {
     by_free(c);
 }
 
-static bool is_large_upload(const struct conn *c) {
-    return c->state == CONN_READING && http1_n_body(c->http) > BODY_LARGE;
-}
-
-/* Is it among the large ones? Behind whatever may change that. */
-static void update_large(struct conn *c) {
-    bool is_large =
-        c->state != CONN_CLOSING && (is_large_upload(c) || conn_n_pending(c) > ANSWER_LARGE);
-    if (is_large == by_list_linked(&c->large)) return;
-    if (is_large)
-        by_list_push(&c->group->large, &c->large);
-    else
-        by_list_remove(&c->large);
-}
-
 static void tell_gone(struct conn *c) {
     void *owner = c->owner;
     c->owner = NULL;
@@ -110,7 +116,7 @@ static void tell_gone(struct conn *c) {
 static void close_conn(struct conn *c) {
     if (c->state == CONN_CLOSING) return;
     move(c, CONN_CLOSING);
-    update_large(c);
+    update_holding(c);
     tell_gone(c);
     uv_close(&c->handle, on_closed);
 }
@@ -125,7 +131,7 @@ static void on_shut_down(uv_shutdown_t *req, int status) {
 static void linger(struct conn *c) {
     move(c, CONN_LINGERING);
     http1_drop_body(c->http);
-    update_large(c);
+    update_holding(c);
     listen_again(c);
     c->idle_ticks = 0;
     c->shutdown.data = c;
@@ -140,7 +146,7 @@ static void on_written(uv_write_t *req, int status) {
     by_free(w->bytes);
     by_free(w);
     if (c->state == CONN_CLOSING) return;
-    update_large(c);
+    update_holding(c);
     if (status) {
         close_conn(c);
     } else if (c->owner && c->drained) {
@@ -180,7 +186,7 @@ static void flush(struct conn *c) {
             close_conn(c);
             return;
         }
-        update_large(c);
+        update_holding(c);
     }
     by_buf_clear(&c->out);
     if (c->out.cap > OUT_KEPT) {
@@ -302,7 +308,6 @@ struct request_id *conn_id(struct conn *c) {
 
 /* ---- reading ---- */
 
-/* 429: may be repeated, by and by. */
 static void refuse(struct conn *c, int status, const char *text) {
     struct by_buf body;
     by_buf_init(&body, 4096);
@@ -445,7 +450,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *b) {
     if (c->state == CONN_LINGERING) return;
     if (http1_is_fresh(c->http)) c->idle_ticks = 0;
     feed(c, (struct by_str){b->base, (size_t)n});
-    update_large(c);
+    update_holding(c);
 }
 
 /* ---- time ---- */
@@ -497,21 +502,22 @@ static void on_tick(uv_timer_t *t) {
 
 /* ---- all of them ---- */
 
-static bool holds_too_much(const struct conn_group *g) {
-    return g->o.held_max && by_mem_n_bytes() > g->o.held_max / 4 * 3;
+static bool holds_more_than(const struct conn_group *g, uint64_t quarters) {
+    return g->o.held_max && by_mem_n_bytes() > g->o.held_max / 4 * quarters;
 }
 
 /* Behind the loop's callbacks, where a connection may end without surprise. */
 static void on_relief(uv_prepare_t *h) {
     struct conn_group *g = h->data;
-    for (struct by_list *node; holds_too_much(g) && (node = by_list_first(&g->large)) != NULL;) {
-        struct conn *c = BY_CONTAINER_OF(node, struct conn, large);
+    while (holds_more_than(g, 3)) {
+        struct by_list *node = by_list_first(&g->large);
+        if (!node && holds_more_than(g, 4)) node = by_list_first(&g->quiet);
+        if (!node) return;
+        struct conn *c = BY_CONTAINER_OF(node, struct conn, holding);
         by_count(BY_M_GAVE_WAY, 1);
-        by_warn_limited("a large %s gave way: the router holds as much as it may "
-                        "(--max-held-bytes) peer=%s",
-                        is_large_upload(c) ? "request" : "answer", c->peer);
-        if (is_large_upload(c)) {
-            refuse(c, 429, "the server holds as many large requests as it may; try again");
+        by_warn_limited("a client gave way: --max-held-bytes are held peer=%s", c->peer);
+        if (c->state == CONN_READING && !http1_is_fresh(c->http)) {
+            refuse(c, 429, "the server holds as many requests as it may; try again");
         } else {
             close_conn(c);
             return; /* its memory is free in the loop's next round */
@@ -543,6 +549,7 @@ void conn_group_accept(struct conn_group *g, uv_stream_t *listener) {
     by_buf_init(&c->waiting, PIPELINED_MAX + sizeof c->group->room);
     by_buf_init(&c->out, OUT_MAX);
     by_list_push(&g->conns, &c->node);
+    update_holding(c);
     if (g->n++ == 0) {
         uv_timer_start(&g->tick, on_tick, TICK_MS, TICK_MS);
         uv_prepare_start(&g->relief, on_relief);
@@ -562,6 +569,7 @@ void conn_group_init(struct conn_group *g, uv_loop_t *loop, const struct conn_op
     *g = (struct conn_group){.o = *o};
     by_list_init(&g->conns);
     by_list_init(&g->large);
+    by_list_init(&g->quiet);
     uv_timer_init(loop, &g->tick);
     uv_prepare_init(loop, &g->relief);
     g->tick.data = g->relief.data = g;

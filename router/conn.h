@@ -11,6 +11,7 @@
  * conn_stream_end; after `gone` was called the connection may not be touched. Everything a client can make us hold has
  * a ceiling: head, body, pipelined bytes, connections, time without a byte; and held_max all together. Above three quarters of
  * that the oldest large one gives way, an upload by 429, an answer that is not taken by its end; who is quick is done before.
+ * Above all of it the same goes for small ones, and for connections that nobody uses: a great many of them are much, too.
  * Owner: the loop's thread. A connection frees itself. */
 #ifndef ROUTER_CONN_H
 #define ROUTER_CONN_H
@@ -41,8 +42,8 @@ struct conn_options {
 struct conn_group {
     struct conn_options o;
     struct by_list conns;
-    struct by_list
-        large; /* those with a large body on its way or a large answer, the oldest first */
+    /* The oldest first: those with a large body on its way or a large answer; all others that no handler is at work for. */
+    struct by_list large, quiet;
     uint32_t n;
     bool is_last;        /* set: each ends with the answer to its request in hand */
     uv_timer_t tick;     /* while there are any: an idle server sleeps */

@@ -36,8 +36,9 @@ struct http1 {
     size_t line_n;      /* bytes of the current line so far */
     size_t n_framing;   /* chunk lines and trailers */
     bool last_was_cr;
-    bool any_line; /* the request line is complete */
-    bool in_value; /* http-parser's last callback was a header's value */
+    bool any_line;     /* the request line is complete */
+    bool in_extension; /* of a chunk's size line */
+    bool in_value;     /* http-parser's last callback was a header's value */
     bool head_is_over, chunk_is_open, message_is_over;
     char bad_body_size[80]; /* what is said of a body that is too large */
     struct by_buf head;     /* URL, header names and values, copied one after the other */
@@ -362,6 +363,10 @@ static size_t scan_line(struct http1 *h, struct by_str s, bool *is_end) {
             h->req.is_tls = true;
             return refuse(h, 400, "this port speaks plain HTTP, and that was TLS: use http://"), 0;
         }
+        h->in_extension =
+            h->phase == PHASE_CHUNK_SIZE && (c == ';' || (h->in_extension && !starts_line));
+        if (h->phase == PHASE_CHUNK_SIZE && !h->in_extension && (c == ' ' || c == '\t'))
+            return refuse(h, 400, "a chunk size is not a hexadecimal number"), 0;
         if ((c < 0x20 && c != '\t' && c != '\r') || c == 0x7f) {
             return refuse(h, 400, "a control character in the head of the request"), 0;
         }

@@ -54,6 +54,7 @@ HOSTILE = {
     "odd coding": (post("Transfer-Encoding: gzip, chunked\r\n", b"0\r\n\r\n"), 501),
     "xchunked": (post("Transfer-Encoding: xchunked\r\n", b"0\r\n\r\n"), 400),
     "chunk size of letters": (post("Transfer-Encoding: chunked\r\n", b"zz\r\n" + GOOD), 400),
+    "blank behind a chunk size": (post("Transfer-Encoding: chunked\r\n", b"%x 0\r\n" % len(GOOD) + GOOD + b"\r\n0\r\n\r\n"), 400),
     "chunk longer than it says": (post("Transfer-Encoding: chunked\r\n", b"2\r\nabcdef\r\n0\r\n\r\n"), 400),
     "chunk size over 64 bits": (post("Transfer-Encoding: chunked\r\n", b"fffffffffffffffff\r\nx"), 400),
     "bare line feeds": (OK.replace(b"\r\n", b"\n"), 400),

@@ -227,6 +227,36 @@ TEST(the_oldest_large_upload_gives_way) {
     close_small_one(s, path);
 }
 
+/* Small ones were spared, however many: 12,000 who read 250 KiB a byte a second would have kept all others out for good. */
+TEST(above_all_of_it_the_oldest_connection_gives_way_whatever_it_holds) {
+    static const char request[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+                      part[] = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab";
+    char path[80], answer[4096];
+    UNUSED_STATE;
+    snprintf(path, sizeof path, "%s.small", all.path);
+    struct server *s = open_small_one(path, 1 << 20);
+    int first = connect_to(path), second = connect_to(path), third = connect_to(path);
+    say(second, part, sizeof part - 1);
+    say(first, request, sizeof request - 1); /* now the second is the oldest, then the third */
+    assert_int_equal(recv(first, answer, 12, MSG_DONTWAIT), 12);
+    char *much = by_alloc(4 << 20);
+    turn(8);
+    by_free(much);
+    size_t n = hear(second, answer, sizeof answer - 1);
+    answer[n] = '\0';
+    assert_memory_equal(answer, "HTTP/1.1 429", 12);
+    assert_int_equal(hear(third, answer, sizeof answer), 0);
+    int fourth = connect_to(path); /* and then all is well */
+    say(fourth, request, sizeof request - 1);
+    assert_int_equal(hear(fourth, answer, 12), 12);
+    assert_memory_equal(answer, "HTTP/1.1 200", 12);
+    close(first);
+    close(second);
+    close(third);
+    close(fourth);
+    close_small_one(s, path);
+}
+
 /* Nor did it matter how many answers of 256 MB were not taken. */
 TEST(the_oldest_large_answer_gives_way) {
     static const char request[] = "GET /large HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -266,6 +296,7 @@ int main(void) {
         RUN(a_small_body_of_a_refused_request_is_read_past),
         RUN(the_oldest_large_upload_gives_way),
         RUN(the_oldest_large_answer_gives_way),
+        RUN(above_all_of_it_the_oldest_connection_gives_way_whatever_it_holds),
     };
     return cmocka_run_group_tests(tests, open_server, close_server);
 }
