@@ -278,9 +278,6 @@ static int read_record(struct reader *r, uint64_t *n) {
 
 /* A function for each row: n fields of it, and another for the record with its head. They nest as deep as messages.def says, not
  * as deep as the sender likes. What a newer version has behind them is skipped. */
-#define ENUM(name, doc)
-#define VALUE(id, value, text)
-#define END_ENUM(name)
 #define RECORD(name, doc) MESSAGE(name, 0, doc)
 #define MESSAGE(name, code, doc) \
     static int read_fields_##name(struct reader *r, uint64_t n, struct msg_##name *to) { \
@@ -313,30 +310,13 @@ static int read_record(struct reader *r, uint64_t *n) {
         return rc ? rc : read_fields_##name(r, n, to); \
     }
 #include "proto/messages.def"
-#undef RECORD
-#undef MESSAGE
-#undef FIELD
-#undef LIST
-#undef END
 
 static int read_kind(struct reader *r, uint64_t n, struct msg *m) {
     switch (m->kind) {
-#define RECORD(name, doc)
 #define MESSAGE(name, code, doc) \
     case MSG_##name: \
         return read_fields_##name(r, n, &m->name);
-#define FIELD(type, name, doc)
-#define LIST(record, name, doc)
-#define END(name)
 #include "proto/messages.def"
-#undef ENUM
-#undef VALUE
-#undef END_ENUM
-#undef RECORD
-#undef MESSAGE
-#undef FIELD
-#undef LIST
-#undef END
     }
     return bad(r, "a kind without a reader");
 }
@@ -394,11 +374,6 @@ const char *msg_kind_name(uint32_t code) {
 }
 
 /* The texts of one ENUM of messages.def: role_text, finish_text. */
-#define RECORD(name, doc)
-#define MESSAGE(name, code, doc)
-#define FIELD(type, name, doc)
-#define LIST(record, name, doc)
-#define END(name)
 #define ENUM(name, doc) \
     const char *name##_text(uint32_t value) { \
         switch ((enum name)value) {

@@ -69,28 +69,10 @@ struct msg_strs {
     } \
     ;
 #include "proto/messages.def"
-#undef ENUM
-#undef VALUE
-#undef END_ENUM
-#undef RECORD
-#undef MESSAGE
-#undef FIELD
-#undef LIST
-#undef END
-
-/* From here on only MESSAGE rows matter. */
-#define ENUM(name, doc)
-#define VALUE(id, value, text)
-#define END_ENUM(name)
-#define RECORD(name, doc)
-#define FIELD(type, name, doc)
-#define LIST(record, name, doc)
-#define END(name)
 
 enum msg_kind {
 #define MESSAGE(name, code, doc) MSG_##name = code,
 #include "proto/messages.def"
-#undef MESSAGE
 };
 
 enum { MSG_HEAD_FIELDS = 3 }; /* of a frame, before a message's own: kind, session, seq */
@@ -101,16 +83,8 @@ struct msg {
     union {
 #define MESSAGE(name, code, doc) struct msg_##name name;
 #include "proto/messages.def"
-#undef MESSAGE
     };
 };
-#undef ENUM
-#undef VALUE
-#undef END_ENUM
-#undef RECORD
-#undef FIELD
-#undef LIST
-#undef END
 
 /* Appends the frame to out; look at out->is_full afterwards. */
 void msg_encode(const struct msg *m, struct by_buf *out);
@@ -133,24 +107,10 @@ const char *update_phase_text(uint32_t phase);
 const char *vector_text(uint32_t want); /* "text", "embeddings", "scores" */
 
 /* Deep copies: to's strings and arrays lie in the arena. msg_sampling_copy(&arena, from, to), … for every struct. */
-#define ENUM(name, doc)
-#define VALUE(id, value, text)
-#define END_ENUM(name)
-#define FIELD(type, name, doc)
-#define LIST(record, name, doc)
-#define END(name)
 #define RECORD(name, doc) \
     void msg_##name##_copy(struct by_arena *arena, const struct msg_##name *from, \
                            struct msg_##name *to);
 #define MESSAGE(name, code, doc) RECORD(name, doc)
 #include "proto/messages.def"
-#undef ENUM
-#undef VALUE
-#undef END_ENUM
-#undef RECORD
-#undef MESSAGE
-#undef FIELD
-#undef LIST
-#undef END
 
 #endif

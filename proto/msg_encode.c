@@ -86,9 +86,6 @@ static inline void put_strs(struct writer *w, const struct msg_strs *l) {
 }
 
 /* Pass 1: how many fields each has. */
-#define ENUM(name, doc)
-#define VALUE(id, value, text)
-#define END_ENUM(name)
 #define RECORD(name, doc) enum { N_##name = 0
 #define MESSAGE(name, code, doc) RECORD(name, doc)
 #define FIELD(type, name, doc) +1
@@ -97,11 +94,6 @@ static inline void put_strs(struct writer *w, const struct msg_strs *l) {
     } \
     ;
 #include "proto/messages.def"
-#undef RECORD
-#undef MESSAGE
-#undef FIELD
-#undef LIST
-#undef END
 
 /* Pass 2: a function for each; a record is an array within the frame's. */
 #define RECORD(name, doc) \
@@ -117,11 +109,6 @@ static inline void put_strs(struct writer *w, const struct msg_strs *l) {
         put_##record(w, &m->name.p[i]);
 #define END(name) }
 #include "proto/messages.def"
-#undef RECORD
-#undef MESSAGE
-#undef FIELD
-#undef LIST
-#undef END
 
 static void put_head(struct writer *w, const struct msg *m, uint32_t n_fields) {
     pack_array(w, MSG_HEAD_FIELDS + n_fields);
@@ -133,24 +120,12 @@ static void put_head(struct writer *w, const struct msg *m, uint32_t n_fields) {
 void msg_encode(const struct msg *m, struct by_buf *out) {
     struct writer w = {.out = out};
     switch (m->kind) {
-#define RECORD(name, doc)
 #define MESSAGE(name, code, doc) \
     case MSG_##name: \
         put_head(&w, m, N_##name); \
         put_##name(&w, &m->name); \
         break;
-#define FIELD(type, name, doc)
-#define LIST(record, name, doc)
-#define END(name)
 #include "proto/messages.def"
-#undef ENUM
-#undef VALUE
-#undef END_ENUM
-#undef RECORD
-#undef MESSAGE
-#undef FIELD
-#undef LIST
-#undef END
     }
     by_assert(w.p || out->is_full); /* it was a kind */
     if (w.p) out->n = (size_t)(w.p - out->p);

@@ -24,9 +24,6 @@
 #define TYPE_top SHAPE_RECORD, &shape_top
 
 /* Pass 1: the fields of everything; a record stands before its use, so its shape is declared when it is named. */
-#define ENUM(name, doc)
-#define VALUE(id, value, text)
-#define END_ENUM(name)
 #define RECORD(name, doc) \
     static const struct shape shape_##name; \
     static const struct shape_field fields_##name[] = {
@@ -38,16 +35,8 @@
     } \
     ;
 #include "proto/messages.def"
-#undef RECORD
-#undef MESSAGE
-#undef FIELD
-#undef LIST
-#undef END
 
 /* Pass 2: the shapes. */
-#define FIELD(type, name, doc)
-#define LIST(record, name, doc)
-#define END(name)
 #define SHAPE(name, code) \
     { \
 #name, code, sizeof(struct msg_##name), _Alignof(struct msg_##name), fields_##name, \
@@ -56,15 +45,11 @@
 #define RECORD(name, doc) static const struct shape shape_##name = SHAPE(name, 0);
 #define MESSAGE(name, code, doc) static const struct shape shape_##name = SHAPE(name, code);
 #include "proto/messages.def"
-#undef RECORD
-#undef MESSAGE
 
 static const struct shape *const shapes[] = {
 #define RECORD(name, doc) &shape_##name,
 #define MESSAGE(name, code, doc) RECORD(name, doc)
 #include "proto/messages.def"
-#undef RECORD
-#undef MESSAGE
 };
 
 #define RECORD(name, doc) \
@@ -74,14 +59,6 @@ static const struct shape *const shapes[] = {
     }
 #define MESSAGE(name, code, doc) RECORD(name, doc)
 #include "proto/messages.def"
-#undef ENUM
-#undef VALUE
-#undef END_ENUM
-#undef RECORD
-#undef MESSAGE
-#undef FIELD
-#undef LIST
-#undef END
 
 const struct shape *shape_of_kind(uint32_t code) {
     for (size_t i = 0; i < BY_COUNTOF(shapes) && code; i++) {

@@ -77,8 +77,6 @@ static void print_messages(void) {
 #define ENUM(name, doc) \
     printf("\n## enum %s\n%s\n\n| value | | |\n| --- | --- | --- |\n", #name, doc);
 #define VALUE(name, value, text) printf("| `%s` | %d | %s |\n", #name, value, text);
-#define END(name)
-#define END_ENUM(name)
 #include "proto/messages.def"
 }
 
