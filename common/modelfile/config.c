@@ -17,6 +17,10 @@ static const struct by_json *find_in(struct by_config *c, const struct by_json *
     return null;
 }
 
+bool by_config_knows(const struct by_config *c, const char *key) {
+    return !c->defaults || by_json_get(c->defaults, key);
+}
+
 const struct by_json *by_config_find(struct by_config *c, const char *keys) {
     if (c->rc) return NULL;
     const struct by_json *v = find_in(c, c->config, keys);

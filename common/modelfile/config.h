@@ -18,6 +18,8 @@ struct by_config {
     char key[64]; /* under which the last value was found */
 };
 
+/* A key that the family does not know means nothing: it was left behind by another one. */
+bool by_config_knows(const struct by_config *c, const char *key);
 /* keys: "a|b|c", tried in this order. NULL: none is there. */
 const struct by_json *by_config_find(struct by_config *c, const char *keys);
 bool by_config_has(struct by_config *c, const char *keys);

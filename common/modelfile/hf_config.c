@@ -3,24 +3,12 @@
 #include "common/base/file.h"
 #include "common/modelfile/config.h"
 #include "common/modelfile/hf_quant.h"
+#include "common/modelfile/hf_rope.h"
 #include "common/modelfile/layer_shapes.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-static bool is_family(const struct by_model_info *m, const char *name) {
-    return strcmp(m->family, name) == 0;
-}
-
-/* A key that the family does not know means nothing: it was left behind by another one. */
-static bool knows(const struct by_config *c, const char *key) {
-    return !c->defaults || by_json_get(c->defaults, key);
-}
-
-static bool is_gemma4(const struct by_model_info *m) {
-    return is_family(m, "gemma4") || is_family(m, "gemma4_unified");
-}
 
 static void copy_str(char *to, size_t cap, struct by_str s) {
     snprintf(to, cap, "%.*s", (int)BY_MIN(s.n, cap - 1), s.p ? s.p : "");
@@ -43,8 +31,9 @@ static void read_sizes(struct by_config *c, struct by_model_info *m,
     m->norm_eps = by_config_f64(
         c, "rms_norm_eps|layer_norm_eps|layer_norm_epsilon|norm_epsilon|norm_eps", m->norm_eps);
     m->is_tied = by_config_bool(c, "tie_word_embeddings", false);
-    const bool is_bigcode = is_family(m, "gpt_bigcode"), is_falcon = is_family(m, "falcon");
-    if (!m->ffn && (is_family(m, "gpt2") || is_bigcode || is_falcon) && m->hidden <= BY_HIDDEN_MAX)
+    const bool is_bigcode = by_model_is(m, "gpt_bigcode"), is_falcon = by_model_is(m, "falcon");
+    if (!m->ffn && (by_model_is(m, "gpt2") || is_bigcode || is_falcon) &&
+        m->hidden <= BY_HIDDEN_MAX)
         m->ffn = 4 * m->hidden;
     if (is_bigcode || (is_falcon && !by_config_bool(c, "new_decoder_architecture", false)))
         m->n_kv_heads = by_config_bool(c, "multi_query", true) ? 1 : m->n_heads;
@@ -61,7 +50,7 @@ static void read_act(struct by_config *c, struct by_model_info *m) {
                     c->where, (int)BY_MIN(name.n, (size_t)64), name.p);
     }
     /* The first Gemma's files say gelu and mean this one. */
-    if (is_family(m, "gemma") && m->act == BY_ACT_GELU) m->act = BY_ACT_GELU_TANH;
+    if (by_model_is(m, "gemma") && m->act == BY_ACT_GELU) m->act = BY_ACT_GELU_TANH;
 }
 
 /* MiniCPM's: null is none. */
@@ -77,10 +66,10 @@ static void read_flags(struct by_config *c, struct by_model_info *m) {
     m->has_attn_bias =
         by_config_bool(c, "attention_bias|qkv_bias|use_qkv_bias|use_bias|enable_bias|bias", false);
     m->has_mlp_bias = by_config_bool(c, "mlp_bias|use_bias|enable_bias|bias", false);
-    m->has_qk_norm = !knows(c, "use_qk_norm") || by_config_bool(c, "use_qk_norm", true);
+    m->has_qk_norm = !by_config_knows(c, "use_qk_norm") || by_config_bool(c, "use_qk_norm", true);
     m->is_parallel = by_config_bool(c, "use_parallel_residual|parallel_attn", false);
     /* Later Gemmas have the key, too, and transformers does not look at it. */
-    if (!is_family(m, "gemma3_text") && !is_gemma4(m))
+    if (!by_model_is(m, "gemma3_text") && !by_model_is_gemma4(m))
         m->attn_softcap = by_config_f64(c, "attn_logit_softcapping", 0);
     m->final_softcap = by_config_f64(c, "final_logit_softcapping", 0);
     m->embed_scale = by_config_f64(c, "embedding_multiplier", 1);
@@ -88,159 +77,16 @@ static void read_flags(struct by_config *c, struct by_model_info *m) {
     m->logit_scale = by_config_f64(c, "logit_scale", 1);
     m->attn_scale = by_config_f64(c, "attention_multiplier", 0);
     double divided = by_config_f64(c, "logits_scaling", 0);
-    if (divided > 0) m->logit_scale = is_family(m, "hyperclovax") ? divided : 1 / divided;
+    if (divided > 0) m->logit_scale = by_model_is(m, "hyperclovax") ? divided : 1 / divided;
     double scalar = by_config_f64(c, "query_pre_attn_scalar", 0);
-    if (scalar > 0 && !is_gemma4(m)) m->attn_scale = 1 / sqrt(scalar);
+    if (scalar > 0 && !by_model_is_gemma4(m)) m->attn_scale = 1 / sqrt(scalar);
     if (by_config_bool(c, "_embed_sqrt", false)) m->embed_scale = sqrt((double)m->hidden);
-    if (is_family(m, "minicpm3")) read_depth_scales(c, m);
+    if (by_model_is(m, "minicpm3")) read_depth_scales(c, m);
     m->pos_offset = by_config_u32(c, "_pos_offset", 0);
     m->n_types = by_config_u32(c, "type_vocab_size", 0);
     const struct by_json *labels = by_config_find(c, "id2label");
     m->n_labels = by_config_u32(
         c, "num_labels", labels ? (uint32_t)BY_MIN(by_json_len(labels), (size_t)BY_LABELS_MAX) : 0);
-}
-
-/* ---- rope ---- */
-
-static enum by_rope_kind rope_kind(struct by_config *c, struct by_str name) {
-    static const struct {
-        const char *name;
-        enum by_rope_kind kind;
-    } kinds[] = {{"default", BY_ROPE_PLAIN},     {"linear", BY_ROPE_LINEAR},
-                 {"llama3", BY_ROPE_LLAMA3},     {"yarn", BY_ROPE_YARN},
-                 {"longrope", BY_ROPE_LONGROPE}, {"su", BY_ROPE_LONGROPE},
-                 {"dynamic", BY_ROPE_DYNAMIC},   {"proportional", BY_ROPE_FACTORS},
-                 {"mrope", BY_ROPE_PLAIN}}; /* a text's three positions are one */
-    for (size_t i = 0; i < BY_COUNTOF(kinds); i++) {
-        if (by_str_eqz(name, kinds[i].name)) return kinds[i].kind;
-    }
-    if (!c->rc) {
-        c->rc =
-            by_fail(c->err, BY_EUNSUPPORTED, "%s: rope of type '%.*s' is not supported natively",
-                    c->where, (int)BY_MIN(name.n, (size_t)64), name.p);
-    }
-    return BY_ROPE_PLAIN;
-}
-
-static uint32_t read_factors(struct by_config *c, const struct by_json *j, const char *key,
-                             float *out) {
-    const struct by_json *list = by_json_get(j, key);
-    uint32_t n = 0;
-    if (!list || c->rc) return 0;
-    for (const struct by_json *it = by_json_first(list); it; it = by_json_next(it)) {
-        if (n == BY_ROPE_PAIRS_MAX || by_json_type(it) != BY_JSON_NUMBER) {
-            by_config_fail(c, key, "a list of at most 512 numbers", it);
-            return 0;
-        }
-        out[n++] = (float)by_json_f64(it);
-    }
-    return n;
-}
-
-static void read_growth(struct by_config *scaling, struct by_model_info *m) {
-    m->query_growth = by_config_f64(scaling, "llama_4_scaling_beta", 0);
-    if (m->query_growth != 0)
-        m->query_growth_every = by_config_u32(scaling, "original_max_position_embeddings", 0);
-}
-
-/* With an alpha "dynamic" is another base at all lengths. */
-static void read_alpha(struct by_config *scaling, struct by_model_info *m) {
-    double alpha = by_config_f64(scaling, "alpha", 0);
-    if (m->rope.kind != BY_ROPE_DYNAMIC || !(alpha > 0) || m->head_dim <= 2) return;
-    m->rope.kind = BY_ROPE_PLAIN;
-    m->rope.theta *= pow(alpha, (double)m->head_dim / (m->head_dim - 2));
-}
-
-/* The scaling's own keys: a reader over that object alone. */
-static void read_scaling(struct by_config *c, struct by_model_info *m,
-                         const struct by_json *scaling) {
-    struct by_config s = {.config = scaling, .where = c->where, .err = c->err, .rc = c->rc};
-    struct by_rope *rope = &m->rope;
-    struct by_str name = by_config_str(&s, "rope_type|type");
-    if (name.n) rope->kind = rope_kind(&s, name);
-    if (is_family(m, "ministral3")) read_growth(&s, m);
-    if (strncmp(m->family, "hunyuan_v1", 10) == 0) read_alpha(&s, m);
-    if (rope->kind == BY_ROPE_PLAIN) {
-        c->rc = s.rc;
-        return;
-    }
-    rope->factor = by_config_f64(&s, "factor", 1);
-    rope->low_freq = by_config_f64(&s, "low_freq_factor", 1);
-    rope->high_freq = by_config_f64(&s, "high_freq_factor", 4);
-    rope->beta_fast = by_config_f64(&s, "beta_fast", 32);
-    rope->beta_slow = by_config_f64(&s, "beta_slow", 1);
-    rope->attention_factor = by_config_f64(&s, "attention_factor", 0);
-    rope->mscale = by_config_f64(&s, "mscale", 0);
-    rope->mscale_all = by_config_f64(&s, "mscale_all_dim", 0);
-    rope->is_truncated = by_config_bool(&s, "truncate", true);
-    rope->original_context =
-        by_config_u32(&s, "original_max_position_embeddings", rope->original_context);
-    uint32_t n_short = read_factors(&s, scaling, "short_factor", rope->short_factors);
-    rope->n_factors = read_factors(&s, scaling, "long_factor", rope->long_factors);
-    if (!s.rc && n_short != rope->n_factors)
-        s.rc = by_fail(s.err, BY_EINVAL, "%s: %u short and %u long rope factors", s.where, n_short,
-                       rope->n_factors);
-    c->rc = s.rc;
-}
-
-/* transformers 5 puts all of rope into rope_parameters, for some families one object a kind of layer. */
-static const struct by_json *rope_object(struct by_config *c, struct by_model_info *m) {
-    const struct by_json *p = by_config_find(c, "rope_parameters|rope_scaling");
-    if (!p && is_gemma4(m)) p = by_json_get(c->defaults, "rope_parameters"); /* null */
-    if (!p) return NULL;
-    const struct by_json *full = by_json_get(p, "full_attention"),
-                         *local = by_json_get(p, "sliding_attention");
-    if (!local) return full ? full : p;
-    struct by_config o = {.config = local, .where = c->where, .err = c->err, .rc = c->rc};
-    struct by_str kind = by_config_str(&o, "rope_type|type");
-    m->rope.theta_local = by_config_f64(&o, "rope_theta", m->rope.theta_local);
-    if (kind.n && !by_str_eqz(kind, "default") && !o.rc)
-        o.rc = by_fail(c->err, BY_EUNSUPPORTED,
-                       "%s: rope of type '%.*s' in layers with a window is not supported natively",
-                       c->where, (int)BY_MIN(kind.n, (size_t)64), kind.p);
-    c->rc = o.rc;
-    return full ? full : p;
-}
-
-static void read_rope(struct by_config *c, struct by_model_info *m,
-                      const struct by_family *family) {
-    struct by_rope *rope = &m->rope;
-    rope->is_interleaved =
-        by_config_bool(c, "rope_interleave", family && family->is_interleaved_hf);
-    rope->theta = by_config_f64(c, "rope_theta|rotary_emb_base", 10000);
-    rope->theta_local = by_config_f64(c, "rope_local_base_freq", 0);
-    rope->original_context = by_config_u32(c, "original_max_position_embeddings", m->context);
-    bool is_unsaid = knows(c, "position_embedding_type") &&
-                     !by_str_eqz(by_config_str(c, "position_embedding_type"), "rope");
-    if (is_unsaid || by_config_bool(c, "_no_rope", false) ||
-        (is_family(m, "falcon") && by_config_bool(c, "alibi", false))) {
-        rope->kind = BY_ROPE_NONE;
-        return;
-    }
-    double part = 1;
-    if (knows(c, "rotary_dim") && m->head_dim)
-        part = (double)by_config_u32(c, "rotary_dim", m->head_dim) / m->head_dim;
-    part = by_config_f64(c, "partial_rotary_factor|rotary_pct", part);
-    const struct by_json *object = rope_object(c, m);
-    if (object) {
-        struct by_config o = {.config = object, .where = c->where, .err = c->err, .rc = c->rc};
-        rope->theta = by_config_f64(&o, "rope_theta", rope->theta);
-        part = by_config_f64(&o, "partial_rotary_factor", part);
-        c->rc = o.rc;
-        read_scaling(c, m, object);
-    }
-    if (!rope->theta_local && by_config_bool(c, "_local_unscaled", false))
-        rope->theta_local = rope->theta;
-    uint32_t room = m->mla.kv_rank     ? m->mla.rope_dim
-                    : m->full_head_dim ? m->full_head_dim
-                                       : m->head_dim;
-    bool is_partial = part < 1 && part > 0 && !is_gemma4(m);
-    rope->n_rot = is_partial ? (uint32_t)((double)room * part) : room;
-    if (is_gemma4(m)) rope->n_rot_local = m->head_dim;
-    if (rope->kind == BY_ROPE_FACTORS) by_layer_shapes_fill_proportional(rope, part);
-    /* longrope's factor is how much longer the context became; the file gives it by the two lengths. */
-    if (rope->kind == BY_ROPE_LONGROPE && rope->factor <= 1 && rope->original_context)
-        rope->factor = BY_MAX(1.0, (double)m->context / (double)rope->original_context);
 }
 
 /* ---- layers ---- */
@@ -258,7 +104,8 @@ static void read_layer_types(struct by_config *c, struct by_model_info *m,
         struct by_str kind = by_json_str(it);
         if (by_str_eqz(kind, "sliding_attention"))
             m->layer_flags[i] |= BY_LAYER_SLIDING;
-        else if (by_str_eqz(kind, "linear_attention") && knows(c, "linear_num_value_heads"))
+        else if (by_str_eqz(kind, "linear_attention") &&
+                 by_config_knows(c, "linear_num_value_heads"))
             m->layer_flags[i] |= BY_LAYER_DELTA;
         else if (!by_str_eqz(kind, "full_attention") && !by_str_eqz(kind, "attention") && !c->rc)
             c->rc = by_fail(c->err, BY_EUNSUPPORTED,
@@ -269,24 +116,25 @@ static void read_layer_types(struct by_config *c, struct by_model_info *m,
 
 /* Granite 4 has layers without attention; which, both versions of transformers say in two ways. */
 static void read_mixers(struct by_config *c, struct by_model_info *m) {
-    if (!knows(c, "layers_block_type")) return;
+    if (!by_config_knows(c, "layers_block_type")) return;
     read_layer_types(c, m, by_config_find(c, "layer_types|layers_block_type"));
 }
 
 static void read_windows(struct by_config *c, struct by_model_info *m) {
-    bool is_on = !knows(c, "use_sliding_window") || by_config_bool(c, "use_sliding_window", true);
-    if (is_on && knows(c, "sliding_window"))
+    bool is_on =
+        !by_config_knows(c, "use_sliding_window") || by_config_bool(c, "use_sliding_window", true);
+    if (is_on && by_config_knows(c, "sliding_window"))
         m->sliding_window = by_config_u32(c, "sliding_window", 0);
     if (!m->sliding_window) return;
     const struct by_json *types = by_config_find(c, "layer_types");
     const bool has_types = types && by_json_type(types) == BY_JSON_ARRAY;
     /* EXAONE 4 has it as a word, "LLLG", beside the list. */
     uint32_t pattern = has_types ? 0 : by_config_u32(c, "sliding_window_pattern", 0);
-    if (is_family(m, "qwen3_moe")) { /* its layer_types and max_window_layers are not looked at */
+    if (by_model_is(m, "qwen3_moe")) { /* its layer_types and max_window_layers are not looked at */
         mark_all(m, BY_LAYER_SLIDING);
     } else if (has_types) {
         read_layer_types(c, m, types);
-    } else if (is_family(m, "smollm3")) { /* those without rope */
+    } else if (by_model_is(m, "smollm3")) { /* those without rope */
         for (uint32_t i = 0; i < m->n_layers && i < BY_LAYERS_MAX; i++)
             m->layer_flags[i] |= m->layer_flags[i] & BY_LAYER_NO_ROPE ? BY_LAYER_SLIDING : 0;
     } else if (pattern) { /* Gemma: the last layer of each group sees everything; CWM: the first */
@@ -302,29 +150,6 @@ static void read_windows(struct by_config *c, struct by_model_info *m) {
     }
 }
 
-/* Cohere 2 and EXAONE 4: where there are windows, the other layers do not turn. */
-static void read_rope_in_windows(struct by_config *c, struct by_model_info *m) {
-    if (!m->sliding_window || !by_config_bool(c, "_rope_in_windows", false)) return;
-    for (uint32_t i = 0; i < m->n_layers && i < BY_LAYERS_MAX; i++)
-        m->layer_flags[i] |= m->layer_flags[i] & BY_LAYER_SLIDING ? 0 : BY_LAYER_NO_ROPE;
-}
-
-static void read_no_rope(struct by_config *c, struct by_model_info *m) {
-    int64_t uses_rope;
-    const struct by_json *list =
-        by_config_find(c, "no_rope_layers"); /* 1: the layer does use rope */
-    uint32_t every = by_config_u32(c, "no_rope_layer_interval", 0), i = 0;
-    if (list && by_json_type(list) == BY_JSON_ARRAY) {
-        for (const struct by_json *it = by_json_first(list); it && i < BY_LAYERS_MAX;
-             it = by_json_next(it), i++) {
-            if (by_json_to_i64(it, &uses_rope) && !uses_rope) m->layer_flags[i] |= BY_LAYER_NO_ROPE;
-        }
-        return;
-    }
-    for (i = 0; every && i < m->n_layers && i < BY_LAYERS_MAX; i++)
-        m->layer_flags[i] |= (i + 1) % every ? 0 : BY_LAYER_NO_ROPE;
-}
-
 /* ---- experts, latent attention ---- */
 
 /* "dense" or "sparse", one a layer. */
@@ -337,7 +162,7 @@ static void read_ffn_types(struct by_model_info *m, const struct by_json *types)
 
 static void mark_moe_layers(struct by_config *c, struct by_model_info *m) {
     const struct by_json *types =
-        knows(c, "mlp_layer_types") ? by_config_find(c, "mlp_layer_types") : NULL;
+        by_config_knows(c, "mlp_layer_types") ? by_config_find(c, "mlp_layer_types") : NULL;
     if (types && by_json_type(types) == BY_JSON_ARRAY) {
         read_ffn_types(m, types);
         return;
@@ -367,7 +192,7 @@ static bool knows_experts(const struct by_config *c) {
     static const char *const keys[] = {"num_experts", "num_local_experts", "n_routed_experts",
                                        "moe_intermediate_size"};
     for (size_t i = 0; i < BY_COUNTOF(keys); i++) {
-        if (knows(c, keys[i])) return true;
+        if (by_config_knows(c, keys[i])) return true;
     }
     return false;
 }
@@ -389,11 +214,12 @@ static void check_n_used(struct by_config *c, uint32_t n_used) {
 static void read_moe(struct by_config *c, struct by_model_info *m) {
     struct by_moe_info *x = &m->moe;
     if (!knows_experts(c)) return;
-    if (knows(c, "enable_moe_block") && !by_config_bool(c, "enable_moe_block", false)) return;
+    if (by_config_knows(c, "enable_moe_block") && !by_config_bool(c, "enable_moe_block", false))
+        return;
     x->n_experts =
         by_config_u32(c, "num_experts|num_local_experts|n_routed_experts|moe_num_experts", 0);
     /* Granite 4's dense models: what is shared is all that there is. */
-    if (!x->n_experts && is_family(m, "granitemoehybrid"))
+    if (!x->n_experts && by_model_is(m, "granitemoehybrid"))
         m->ffn = by_config_u32(c, "shared_intermediate_size", 0);
     if (!x->n_experts) return;
     x->n_used =
@@ -414,7 +240,7 @@ static void read_moe(struct by_config *c, struct by_model_info *m) {
     x->score = by_config_bool(c, "_sigmoid", false) ? BY_MOE_SIGMOID : BY_MOE_SOFTMAX;
     x->is_bias_corrected = x->group_by_top2 = by_config_bool(c, "_choice_bias", false);
     if (x->is_bias_corrected ||
-        (knows(c, "topk_method") &&
+        (by_config_knows(c, "topk_method") &&
          by_str_eqz(by_config_str(c, "topk_method"), "group_limited_greedy"))) {
         x->n_groups = by_config_u32(c, "n_group", 1);
         x->n_groups_used = by_config_u32(c, "topk_group", 1);
@@ -423,7 +249,7 @@ static void read_moe(struct by_config *c, struct by_model_info *m) {
 }
 
 static void read_mla(struct by_config *c, struct by_model_info *m) {
-    if (!c->defaults || !knows(c, "kv_lora_rank")) return;
+    if (!c->defaults || !by_config_knows(c, "kv_lora_rank")) return;
     const uint32_t head = m->n_heads ? m->hidden / m->n_heads : 0;
     m->mla = (struct by_mla_info){.q_rank = by_config_u32(c, "q_lora_rank", 0),
                                   .kv_rank = by_config_u32(c, "kv_lora_rank", 0),
@@ -434,7 +260,7 @@ static void read_mla(struct by_config *c, struct by_model_info *m) {
 
 /* Without a list every n-th layer is attention in full. */
 static void read_delta(struct by_config *c, struct by_model_info *m) {
-    if (!c->defaults || !knows(c, "linear_num_value_heads")) return;
+    if (!c->defaults || !by_config_knows(c, "linear_num_value_heads")) return;
     m->has_attn_gate = by_config_bool(c, "_attn_gate", false);
     const struct by_json *types = by_config_find(c, "layer_types");
     const uint32_t every = BY_MAX(by_config_u32(c, "full_attention_interval", 4), 1u);
@@ -486,12 +312,12 @@ static void read_all(struct by_config *c, struct by_model_info *m, const struct 
     read_flags(c, m);
     read_mla(c, m);
     read_delta(c, m);
-    read_no_rope(c, m);
+    by_hf_rope_mark_no_rope(c, m);
     read_mixers(c, m);
     read_windows(c, m);
     by_layer_shapes_read(c, m);
-    read_rope(c, m, family);
-    read_rope_in_windows(c, m);
+    by_hf_rope_read(c, m, family);
+    by_hf_rope_mark_in_windows(c, m);
     read_moe(c, m);
     by_hf_quant_read(c, m);
     m->bos = get_id(c, "bos_token_id");

@@ -224,6 +224,8 @@ struct by_family {
     /* JSON: config keys with the values transformers gives them when missing */
     const char *defaults;
 };
+bool by_model_is(const struct by_model_info *m, const char *family); /* by its name */
+bool by_model_is_gemma4(const struct by_model_info *m);
 const struct by_family *by_family_at(size_t i); /* NULL past the end */
 const struct by_family *by_family_find(struct by_str name);
 const struct by_family *by_family_find_gguf(struct by_str architecture);

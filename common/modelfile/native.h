@@ -1,6 +1,6 @@
 /* native.h - can the native engine run this model, and if not, why? What `banyan model` says and the gpu worker obeys.
  *
- *     family in the table of model_info.c, rope, quantisation and the family's own switches ─▶ yes, or one sentence
+ *     family in the table of families.c, rope, quantisation and the family's own switches ─▶ yes, or one sentence
  *
  * Always: each family of that table has its file in gpu_worker/models (a test holds the two together). A yes is no
  * promise about the tensors: those are checked when they are loaded.
