@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import models
-from harness import Serve, in_threads, wait_for
+from harness import BIN, Serve, in_threads, wait_for
 
 PROMPT = list(range(40, 240))
 FLAGS = ["--impl", "native", "--max-total-tokens", "16384", "--threads", "1", "--kv-cache-dtype", "float32", "--max-running-requests", "16"]
@@ -82,3 +82,23 @@ def test_two_ranks_say_the_same(server):
         assert [greedy(two, PROMPT, 40)[1] for _ in range(2)] == [want, want]
     finally:
         two.stop()
+
+
+EMULATED = BIN.parent / "tests/banyan-cuda-emu.so"
+
+
+@pytest.mark.skipif(not EMULATED.exists(), reason="the emulated CUDA device")
+def test_a_device_says_the_same(server):
+    """Two steps in flight, states kept and started from."""
+    def answers(s):
+        first = greedy(s, PROMPT, 30)
+        again = greedy(s, PROMPT + first[1] + [5, 6, 7], 20)
+        assert again[2]["cached_tokens"] >= 192
+        return first[1], again[1], in_threads([lambda i=i: greedy(s, [i, *PROMPT[:60]], 12)[1] for i in range(5)])
+
+    device = Serve("--model-path", models.make("qwen3_5-text"), *FLAGS, "--device", "cuda", "--deterministic", env={"BANYAN_CUDA_MODULE": str(EMULATED)})
+    try:
+        device.wait_ready()
+        assert answers(device) == answers(server)
+    finally:
+        device.stop()
