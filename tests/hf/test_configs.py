@@ -183,7 +183,8 @@ def qwen3_5_moe_text(r):
 
 def qwen3_next(r):
     v = hybrid_moe(r)
-    return {**v, **qwen_moe(r, v)}
+    act = {"hidden_act": "silu"} if IS_4 else {}  # its convolution takes that one, whatever the config says
+    return {**v, **qwen_moe(r, v), **act}
 
 
 GEMMA_ACTS = ["gelu_pytorch_tanh", "gelu", "silu"]
