@@ -32,6 +32,10 @@ bool by_config_has(struct by_config *c, const char *keys) {
     return by_config_find(c, keys) != NULL;
 }
 
+void by_config_copy(char *to, size_t cap, struct by_str s) {
+    snprintf(to, cap, "%.*s", (int)BY_MIN(s.n, cap - 1), s.p ? s.p : "");
+}
+
 void by_config_fail(struct by_config *c, const char *key, const char *want,
                     const struct by_json *v) {
     if (!c->rc)

@@ -28,6 +28,8 @@ uint32_t by_config_u32(struct by_config *c, const char *keys, uint32_t otherwise
 double by_config_f64(struct by_config *c, const char *keys, double otherwise);
 bool by_config_bool(struct by_config *c, const char *keys, bool otherwise);
 struct by_str by_config_str(struct by_config *c, const char *keys); /* empty: none */
+/* What is too long is cut. */
+void by_config_copy(char *to, size_t cap, struct by_str s);
 /* rc, unless it is set: "where: key: expected `want`, got what v is". */
 void by_config_fail(struct by_config *c, const char *key, const char *want,
                     const struct by_json *v);

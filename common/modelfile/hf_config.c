@@ -7,12 +7,7 @@
 #include "common/modelfile/layer_shapes.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
-
-static void copy_str(char *to, size_t cap, struct by_str s) {
-    snprintf(to, cap, "%.*s", (int)BY_MIN(s.n, cap - 1), s.p ? s.p : "");
-}
 
 /* ---- sizes ---- */
 
@@ -333,16 +328,17 @@ int by_hf_config_read(struct by_model_info *out, const struct by_json *config, c
     if (by_json_type(config) != BY_JSON_OBJECT)
         return by_fail(err, BY_EFORMAT, "%s: expected an object, got %s", where,
                        by_json_type_name(config));
-    copy_str(out->family, sizeof out->family, by_config_str(&c, "model_type"));
+    by_config_copy(out->family, sizeof out->family, by_config_str(&c, "model_type"));
     out->has_custom_code = by_json_get(config, "auto_map") != NULL;
     if (!out->family[0] && !out->has_custom_code)
         return c.rc ? c.rc : by_fail(err, BY_EFORMAT, "%s: there is no model_type", where);
     const struct by_json *archs = by_json_get(config, "architectures");
     if (archs && by_json_first(archs))
-        copy_str(out->architecture, sizeof out->architecture, by_json_str(by_json_first(archs)));
+        by_config_copy(out->architecture, sizeof out->architecture,
+                       by_json_str(by_json_first(archs)));
     const struct by_family *family = by_family_find(by_str_of(out->family));
     if (family) {
-        copy_str(out->family, sizeof out->family, by_str_of(family->name));
+        by_config_copy(out->family, sizeof out->family, by_str_of(family->name));
         const struct by_json_limits lim = {.bytes_max = BY_CONFIG_BYTES_MAX,
                                            .depth_max = BY_CONFIG_DEPTH_MAX};
         int rc = by_json_parse(&defaults, by_str_of(family->defaults), &lim, err);

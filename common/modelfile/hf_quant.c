@@ -1,11 +1,5 @@
 #include "common/modelfile/hf_quant.h"
 
-#include <stdio.h>
-
-static void copy_str(char *to, size_t cap, struct by_str s) {
-    snprintf(to, cap, "%.*s", (int)BY_MIN(s.n, cap - 1), s.p ? s.p : "");
-}
-
 void by_hf_quant_read(struct by_config *c, struct by_model_info *m) {
     static const struct {
         const char *name;
@@ -20,12 +14,12 @@ void by_hf_quant_read(struct by_config *c, struct by_model_info *m) {
     struct by_config o = {.config = q, .where = c->where, .err = c->err, .rc = c->rc};
     struct by_quant_info *x = &m->quant;
     struct by_str name = by_config_str(&o, "quant_method");
-    copy_str(x->name, sizeof x->name, name);
+    by_config_copy(x->name, sizeof x->name, name);
     x->method = BY_QUANT_OTHER;
     for (size_t i = 0; i < BY_COUNTOF(methods); i++) {
         if (by_str_eqz(name, methods[i].name)) x->method = methods[i].method;
     }
-    copy_str(x->format, sizeof x->format, by_config_str(&o, "format"));
+    by_config_copy(x->format, sizeof x->format, by_config_str(&o, "format"));
     x->bits = by_config_u32(&o, "bits|w_bit", 0);
     const struct by_json *group = by_json_get(q, "group_size");
     int64_t n = 0;
