@@ -265,8 +265,7 @@ static bool has_outgrown(const struct core *c, const struct req *req) {
 /* Has s come to its end? Who is as long as this replica can hold goes on at a larger one, if there is one. */
 static bool check_end(struct core *c, struct seq *s) {
     if (!req_check_end(s)) return false;
-    if (s->finish != FINISH_LENGTH || s->n_total == req_n_wanted(s->req) ||
-        !admit_is_held_elsewhere(c, s))
+    if (s->finish != FINISH_LENGTH || s->n_total == req_n_wanted(s->req) || !hold_elsewhere(c, s))
         return true;
     s->finish = FINISH_NONE;
     retract_leave(c, s, SEQ_WAITING);

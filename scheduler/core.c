@@ -206,7 +206,7 @@ static void run_timers(struct core *c) {
     book_expire(&c->book, c->now_ns);
     pin_expire(c, c->now_ns);
     peers_expire(c);
-    admit_look(c);
+    hold_look(c);
 }
 
 uint64_t core_next_timer(const struct core *c) {
@@ -217,7 +217,7 @@ uint64_t core_next_timer(const struct core *c) {
         const struct life *life = BY_CONTAINER_OF(it, struct life, link);
         if (!life->peer && life->orphan_due_ns) due = BY_MIN(due, life->orphan_due_ns);
     }
-    due = BY_MIN(due, admit_next_due(c));
+    due = BY_MIN(due, hold_next_due(c));
     due = BY_MIN(due, pin_next_due(c));
     due = BY_MIN(due, peers_next_due(c));
     return due; /* tombstones can wait for the next call */

@@ -4,7 +4,7 @@
  *     peers.c    who is here, who may come in                  intake.c   what the others say about requests
  *     batch.c    builds a step, takes its result               retract.c  gives a place back, loses a replica
  *     deliver.c  log -> tokens frames, replays                 update.c   other weights for all workers
- *     keep.c     where a model's state is kept
+ *     keep.c     where a model's state is kept                 hold.c      which replica can hold one so long
  *
  * Always: each sequence is in the list of its state: WAITING, PAUSED and DONE here, the others in their replica.
  * Owner: the scheduler core, one thread. */
@@ -144,20 +144,23 @@ uint32_t admit_waiting(struct core *c, struct replica *r, uint32_t *budget);
 bool admit_suspect(struct core *c, struct replica *r, uint32_t budget);
 void admit_enqueue(struct core *c, struct seq *s); /* to WAITING, in order of arrival */
 void admit_dequeue(struct core *c, struct seq *s); /* it is about to leave WAITING */
-/* Can r, if it is up, hold s and its next token? */
-bool admit_may_hold(const struct replica *r, const struct seq *s);
-/* Can another replica than its own, here, lost or still to come? One that is lost for long, while others serve, can hold only
- * who has begun. */
-bool admit_is_held_elsewhere(const struct core *c, const struct seq *s);
-/* If none can, s, which waits, ends: with what it has, or an error. True: it did; its request may be gone. */
-bool admit_ends_too_long(struct core *c, struct seq *s);
-void admit_look(struct core *c); /* asks that of all who wait, when it may have changed */
-/* when time alone changes who can go where; UINT64_MAX: never */
-uint64_t admit_next_due(const struct core *c);
 /* Ids of s that this replica has in the tree and may be used. Changes nothing but its mark. */
 uint32_t admit_n_cached(const struct core *c, const struct replica *r, struct seq *s);
 void admit_ratio_decay(struct core *c);
 void admit_ratio_bump(struct core *c, const struct replica *r);
+
+/* hold.c */
+/* As long as s can become on r, up or not; 0: r cannot hold it, and the next token if one is wanted. */
+uint32_t hold_longest(const struct replica *r, const struct seq *s);
+bool hold_here(const struct core *c, const struct seq *s); /* can one that is up? */
+/* Can another replica than its own, here, lost or still to come? One that is lost for long, while others serve, can hold only
+ * who has begun. */
+bool hold_elsewhere(const struct core *c, const struct seq *s);
+/* If none can, s, which waits, ends: with what it has, or an error. True: it did; its request may be gone. */
+bool hold_or_end(struct core *c, struct seq *s);
+void hold_look(struct core *c); /* asks that of all who wait, when it may have changed */
+/* when time alone changes who can go where; UINT64_MAX: never */
+uint64_t hold_next_due(const struct core *c);
 
 /* batch.c */
 bool batch_build(struct core *c, struct replica *r); /* true: a step was sent */

@@ -158,7 +158,7 @@ static void start(struct core *c, const struct msg_tokenized *m) {
     if (intake_check(c, req, &err) != 0)
         core_fail(c, req, err.code, err.text);
     else if (req->seqs[0].state == SEQ_WAITING)
-        (void)admit_ends_too_long(c, &req->seqs[0]);
+        (void)hold_or_end(c, &req->seqs[0]);
 }
 
 /* A copy of a live request: the router lost something on the way, and says how far it got. */

@@ -99,7 +99,7 @@ static void fill_window(struct core *c, struct replica *r) {
         if (p->n_picks == POLICY_WINDOW) break;
         struct seq *s = BY_CONTAINER_OF(it, struct seq, link);
         struct radix_node *node = NULL;
-        if (!admit_may_hold(r, s)) continue;
+        if (!hold_longest(r, s)) continue;
         if (p->kind == POLICY_DFS_WEIGHT) {
             (void)admit_n_cached(c, r, s); /* marks it */
             node = radix_find(c->tree, s->req->routing.extra_key, &s->mark, r->index);
@@ -142,7 +142,7 @@ static struct seq *next_of(struct policy *p, struct tenant *t) {
     while (p->at != &t->waiting && p->n_looked < LOOKED_AT) {
         struct seq *s = BY_CONTAINER_OF(p->at, struct seq, in_tenant);
         p->at = p->at->next;
-        if (!admit_may_hold(p->replica, s)) continue;
+        if (!hold_longest(p->replica, s)) continue;
         p->n_looked++;
         if (s->asked_round == p->round) continue;
         s->asked_round = p->round;
@@ -172,7 +172,7 @@ static struct seq *next_by_priority(struct policy *p) {
         if (!first) break;
         struct seq *s = BY_CONTAINER_OF(first, struct seq, in_priority);
         p->pick[p->n_picks++].seq = s;
-        if (admit_may_hold(p->replica, s)) return s;
+        if (hold_longest(p->replica, s)) return s;
     }
     return NULL;
 }
@@ -182,7 +182,7 @@ static struct seq *next_by_arrival(struct core *c) {
     while (p->at != &c->waiting) {
         struct seq *s = BY_CONTAINER_OF(p->at, struct seq, link);
         p->at = p->at->next;
-        if (admit_may_hold(p->replica, s)) return s;
+        if (hold_longest(p->replica, s)) return s;
     }
     return NULL;
 }
