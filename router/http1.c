@@ -173,21 +173,32 @@ static struct by_str slice(const struct http1 *h, struct span s) {
     return (struct by_str){s.n ? h->head.p + s.at : "", s.n};
 }
 
-/* RFC 9110 token: what a header's name is made of. */
-static bool is_token(struct by_str s) {
+static bool is_made_of(struct by_str s, const char *others) {
     for (size_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.p[i];
         bool alnum = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-        if (!alnum && (c == 0 || !strchr("!#$%&'*+-.^_`|~", c))) return false;
+        if (!alnum && (c == 0 || !strchr(others, c))) return false;
     }
-    return s.n > 0;
+    return true;
+}
+
+/* RFC 9110 token: what a header's name is made of. */
+static bool is_token(struct by_str s) {
+    return s.n > 0 && is_made_of(s, "!#$%&'*+-.^_`|~");
+}
+
+/* RFC 3986, 3.2.2, and a port: what a host is made of; none at all is allowed. */
+static bool is_host(struct by_str s) {
+    return is_made_of(s, "-._~!$&'()*+,;=%:[]");
 }
 
 static bool take_url(struct http1 *h) {
     struct by_str url = slice(h, h->url);
     for (size_t i = 0; i < url.n; i++) {
         unsigned char c = (unsigned char)url.p[i];
-        if (c <= 0x20 || c >= 0x7f) return refuse(h, 400, "a character in the URL is not allowed");
+        /* '#': a fragment stays with the client, and who stands before us may take it for a part of the path */
+        if (c <= 0x20 || c >= 0x7f || c == '#')
+            return refuse(h, 400, "a character in the URL is not allowed");
     }
     struct http_parser_url u;
     http_parser_url_init(&u);
@@ -238,7 +249,10 @@ static bool check_framing(struct http1 *h) {
     for (uint32_t i = 0; i < h->n_headers; i++) {
         struct by_str name = h->headers[i].name, value = h->headers[i].value;
         if (!is_token(name)) return refuse(h, 400, "a header's name is not valid");
-        n_host += by_str_ieqz(name, "host");
+        if (by_str_ieqz(name, "host")) {
+            n_host++;
+            if (!is_host(value)) return refuse(h, 400, "the Host header is not valid");
+        }
         n_length += by_str_ieqz(name, "content-length");
         if (by_str_ieqz(name, "transfer-encoding")) {
             n_coding++;
@@ -298,17 +312,23 @@ static bool take_head(struct http1 *h) {
 
 /* ---- the gate ---- */
 
+/* METHOD URL HTTP/1.1: one blank each, where http-parser takes any number. */
+static bool take_request_line(struct http1 *h, size_t line_n) {
+    h->any_line = true;
+    if (h->parser.http_major != 1 || h->parser.http_minor > 1) return refuse(h, 505, bad_version);
+    size_t n = strlen(http_method_str((enum http_method)h->parser.method)) + h->url.n +
+               strlen("  HTTP/1.1\r\n");
+    return line_n == n || refuse(h, 400, "a blank too many in the request line");
+}
+
 /* A line of the head, a chunk's size or a trailer is over: where are we now? */
 static bool line_is_over(struct http1 *h) {
-    bool was_empty = h->line_n == 2;
+    size_t line_n = h->line_n;
+    bool was_empty = line_n == 2;
     h->line_n = 0;
     switch (h->phase) {
     case PHASE_HEAD:
-        if (!h->any_line && !was_empty) {
-            h->any_line = true;
-            if (h->parser.http_major != 1 || h->parser.http_minor > 1)
-                return refuse(h, 505, bad_version);
-        }
+        if (!h->any_line && !was_empty && !take_request_line(h, line_n)) return false;
         return !h->head_is_over || take_head(h);
     case PHASE_CHUNK_SIZE:
         by_assert(h->chunk_is_open);
