@@ -92,8 +92,21 @@ int api_read_limits(struct request *q, struct msg_generate *m, struct by_err *er
     return rc;
 }
 
+/* It stands in each event of the answer. */
+static int read_model(struct request *q, struct by_err *err) {
+    enum { MODEL_BYTES_MAX = 4096 }; /* a path's */
+    struct by_str model = {0};
+    int rc = by_json_get_str(q->body, "", "model", &model, err);
+    if (!rc && model.n > MODEL_BYTES_MAX)
+        return by_fail(err, BY_ELIMIT, "model: a name of %zu bytes is over the limit of %d",
+                       model.n, MODEL_BYTES_MAX);
+    if (!rc && model.n) q->model = model;
+    return rc;
+}
+
 int api_read_routing(struct request *q, struct msg_generate *m, struct by_err *err) {
-    int rc = api_read_limits(q, m, err);
+    int rc = read_model(q, err);
+    if (!rc) rc = api_read_limits(q, m, err);
     return rc ? rc
               : api_read_namespace(q, by_json_get(q->body, "extra_key"), &m->routing.extra_key,
                                    err);

@@ -57,9 +57,9 @@ typedef int api_reader(struct request *q, struct by_err *err);
 /* How a handler that generates ends: the body is parsed and read, and the request starts, or is refused and is over. */
 void api_serve(struct request *q, const struct http1_request *req, api_reader *read);
 enum { API_TEXT = 1, API_IDS = 2 }; /* what a prompt may be */
-/* rid, priority, extra_key, cache_salt, timeout_ms, queue_timeout_ms: the same in every dialect. */
+/* model, rid, priority, extra_key, cache_salt, timeout_ms, queue_timeout_ms: the same in every dialect. */
 BY_MUST_USE int api_read_routing(struct request *q, struct msg_generate *m, struct by_err *err);
-/* The same in two parts: all but extra_key and cache_salt; and these, when the request's extra_key is not for all. */
+/* The same in two parts, without model: all but extra_key and cache_salt; and these, when the request's extra_key is not for all. */
 BY_MUST_USE int api_read_limits(struct request *q, struct msg_generate *m, struct by_err *err);
 BY_MUST_USE int api_read_namespace(struct request *q, const struct by_json *extra_key,
                                    struct by_str *out, struct by_err *err);

@@ -171,7 +171,7 @@ static int read_rids(struct request *q, struct by_err *err) {
     struct by_str *rids = by_arena_get_array(&q->arena, n, sizeof *rids),
                   *sorted = by_arena_get_array(&q->arena, n, sizeof *rids);
     for (const struct by_json *it = by_json_first(list); it; it = by_json_next(it), i++) {
-        rids[i] = by_json_str(it);
+        rids[i] = by_arena_copy(&q->arena, by_json_str(it));
         if (!rids[i].n || rids[i].n >= sizeof q->id)
             return by_fail(err, BY_EINVAL, "rid: strings of 1 to %zu bytes are possible",
                            sizeof q->id - 1);

@@ -60,7 +60,6 @@ static int refuse_unknown(const struct by_json *body, struct by_err *err) {
 
 int api_openai_read_common(struct request *q, struct msg_generate *m, struct by_err *err) {
     const struct by_json *options = NULL;
-    struct by_str model = {0};
     int rc = refuse_unknown(q->body, err);
     if (!rc) rc = by_json_get_bool(q->body, "", "stream", &q->is_stream, err);
     if (!rc) rc = by_json_get_object(q->body, "", "stream_options", &options, err);
@@ -69,8 +68,6 @@ int api_openai_read_common(struct request *q, struct msg_generate *m, struct by_
     if (!rc && options)
         rc = by_json_get_bool(options, "stream_options", "continuous_usage_stats",
                               &q->wants_usage_always, err);
-    if (!rc) rc = by_json_get_str(q->body, "", "model", &model, err);
-    if (!rc && model.n) q->model = model;
     return rc ? rc : api_read_routing(q, m, err);
 }
 

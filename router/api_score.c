@@ -11,8 +11,7 @@
 /* ---- /v1/rerank, /rerank, /v2/rerank ---- */
 
 struct rerank {
-    const struct by_json **documents; /* [n_entries], of the body */
-    uint32_t top_n;                   /* 0: all */
+    uint32_t top_n; /* 0: all */
     bool hides_documents;
 };
 
@@ -26,11 +25,6 @@ static int by_score(const void *a, const void *b) {
     const struct rank *x = a, *y = b;
     if (x->score != y->score) return x->score < y->score ? 1 : -1;
     return x->index < y->index ? -1 : 1;
-}
-
-static struct by_str text_of(const struct by_json *document) {
-    return by_json_type(document) == BY_JSON_OBJECT ? by_json_str(by_json_get(document, "text"))
-                                                    : by_json_str(document);
 }
 
 typedef void write_rank(const struct request *q, const struct rank *r, struct by_buf *out);
@@ -54,7 +48,7 @@ static void write_sglangs(const struct request *q, const struct rank *r, struct 
     const struct rerank *o = q->of_dialect;
     by_buf_addz(out, "{\"score\":");
     by_buf_add_json_f32(out, r->score);
-    if (!o->hides_documents) api_add_str(out, "document", text_of(o->documents[r->index]));
+    if (!o->hides_documents) api_add_str(out, "document", q->entries[r->index]->request.pair);
     by_buf_addf(out, ",\"index\":%u", r->index);
     api_vector_write_meta(q, q->entries[r->index], out);
     by_buf_addc(out, '}');
@@ -72,7 +66,7 @@ static void write_coheres(const struct request *q, const struct rank *r, struct 
     by_buf_add_json_f32(out, r->score);
     if (!o->hides_documents) {
         by_buf_addz(out, ",\"document\":{\"text\":");
-        by_buf_add_json_str(out, text_of(o->documents[r->index]));
+        by_buf_add_json_str(out, q->entries[r->index]->request.pair);
         by_buf_addc(out, '}');
     }
     by_buf_addc(out, '}');
@@ -100,22 +94,20 @@ static int check_labels(const struct request *q, struct by_err *err) {
                  : 0;
 }
 
-static int add_documents(struct request *q, struct rerank *o, const struct by_json *list,
-                         struct msg_generate *m, struct by_err *err) {
+static int add_documents(struct request *q, const struct by_json *list, struct msg_generate *m,
+                         struct by_err *err) {
     size_t n = by_json_len(list);
     uint32_t i = 0;
     if (!n) return by_fail(err, BY_EINVAL, "documents: at least one is needed");
     if (n > VECTOR_INPUTS_MAX)
         return by_fail(err, BY_ELIMIT, "documents: %zu are over the limit of %d", n,
                        VECTOR_INPUTS_MAX);
-    o->documents = by_arena_get_array(&q->arena, n, sizeof *o->documents);
     for (const struct by_json *it = by_json_first(list); it; it = by_json_next(it), i++) {
         const struct by_json *text =
             by_json_type(it) == BY_JSON_OBJECT ? by_json_get(it, "text") : it;
         if (!text || by_json_type(text) != BY_JSON_STRING)
             return by_fail(err, BY_EINVAL, "documents[%u]: expected a text, got %s", i,
                            text ? by_json_type_name(text) : "an object without text");
-        o->documents[i] = it;
         m->pair = by_json_str(text);
         request_add_prompt(q, m);
     }
@@ -143,7 +135,7 @@ static int read_rerank(struct request *q, struct by_err *err) {
     o->top_n = (uint32_t)BY_MIN(top_n, (int64_t)UINT32_MAX);
     o->hides_documents = !shows;
     m.is_pair = true;
-    return rc ? rc : add_documents(q, o, list, &m, err);
+    return rc ? rc : add_documents(q, list, &m, err);
 }
 
 void api_rerank(struct router *r, struct conn *c, const struct http1_request *req) {

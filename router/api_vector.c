@@ -18,11 +18,8 @@ struct msg_generate api_vector_prompt(enum vector want) {
 }
 
 int api_vector_read_common(struct request *q, struct msg_generate *m, struct by_err *err) {
-    struct by_str model = {0};
     bool is_stream = false;
-    int rc = by_json_get_str(q->body, "", "model", &model, err);
-    if (!rc && model.n) q->model = model;
-    if (!rc) rc = by_json_get_bool(q->body, "", "stream", &is_stream, err);
+    int rc = by_json_get_bool(q->body, "", "stream", &is_stream, err);
     if (!rc && is_stream)
         rc = by_fail(err, BY_EINVAL, "stream: this answer comes whole; leave it out");
     return rc ? rc : api_read_routing(q, m, err);

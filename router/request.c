@@ -219,6 +219,14 @@ static int check_pending(const struct request *q, struct by_err *err) {
                    "the prompts that wait and run are as large as they may be; try again");
 }
 
+/* The journal has what was asked: the JSON that said it takes up to twenty times as much. A name that is not of there may be of
+ * the uplink's state, which is another's after an update. */
+static void let_go_of_body(struct request *q) {
+    q->model = by_arena_copy(&q->arena, q->model);
+    by_json_free(q->body);
+    q->body = NULL;
+}
+
 void request_start(struct request *q) {
     struct router *r = q->router;
     const struct uplink_state *state = uplink_state(r->uplink);
@@ -239,6 +247,7 @@ void request_start(struct request *q) {
     if (q->http && resume_wanted(r->resume, q->http))
         q->outlet.answer = resume_begin(r->resume, q->http, q->caller);
     q->http = NULL;
+    let_go_of_body(q);
     if (q->outlet.answer) resume_follow(q->outlet.answer, q->outlet.conn);
     outlet_set_owner(&q->outlet, q, request_on_gone, request_on_drained);
     for (uint32_t i = 0; i < q->n_entries; i++)

@@ -85,8 +85,8 @@ struct request {
     struct outlet outlet;
     const struct http1_request *http; /* until it has been started */
     const struct dialect *dialect;
-    struct by_arena arena; /* lives as long as the request */
-    struct by_json *body;
+    struct by_arena arena;          /* lives as long as the request */
+    struct by_json *body;           /* until it has been started */
     struct journal_entry **entries; /* one a prompt */
     uint32_t n_entries;
     uint32_t n_open; /* samples whose end the client has not been sent */

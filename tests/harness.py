@@ -230,7 +230,7 @@ class Daemons:
         if name == "gpu-worker":
             argv += STAND_IN_IDS
         if name == "router":
-            argv += ["--port", str(self.client.port if self.client else 0), "--served-model-name", "stand-in"]
+            argv += ["--port", str(self.client.port if self.client else 0)]
         return argv + self.flags.get(name, [])
 
     def start(self, name, **env):

@@ -1,5 +1,6 @@
 """One client's request must not make others wait, and one key must not take what is another's. What is written here was once possible."""
 
+import contextlib
 import json
 import re
 import select
@@ -146,6 +147,26 @@ def test_an_answer_that_grows_too_large_for_the_room_there_is_ends():
         assert answer.status == 429 and "this answer grew large" in answer.json["error"]["message"], answer
         assert len(d.generate("hello", 4)[1]) == 4
         wait_for("all pages to be free or in the tree", d.is_idle)
+
+
+def test_what_was_asked_is_held_once():
+    """Its JSON stayed as a tree until the answer had come: 80 bytes for each token id."""
+    n, ids = 20, [i % 600 + 10 for i in range(8000)]
+    with Daemons(scheduler=["--max-running-requests", "1"], gpu_worker=["--step-us", "2000"]) as d:
+        with contextlib.ExitStack() as asked:
+            for _ in range(n):
+                c = d.client._open("POST", "/generate", {"input_ids": ids, "sampling_params": {"max_new_tokens": 100, "ignore_eos": True}})
+                asked.callback(c.close)
+            wait_for("all to wait or run", lambda: sum(d.load()[f"num_{what}_reqs"] for what in ("running", "waiting")) == n)
+            held = metric(d, "banyan:held_bytes")
+        assert held / n < 30 * len(ids), f"{held / n / len(ids)} bytes a token id"
+
+
+@pytest.mark.parametrize("path, more", [("/v1/completions", {"prompt": "x"}), ("/v1/embeddings", {"input": "x"}), ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})])
+def test_a_name_of_a_model_is_no_megabytes(server, path, more):
+    """It stands in each event: a body of 10 MB made 10 MB of each token."""
+    answer = server.post(path, {"model": "m" * 4097, **more})
+    assert answer.status == 400 and answer.json["error"]["message"] == "model: a name of 4097 bytes is over the limit of 4096", answer
 
 
 def test_an_asterisk_is_no_path(server):

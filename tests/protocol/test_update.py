@@ -33,6 +33,24 @@ def test_what_comes_behind_is_the_new_weights(server):
     assert update(server, "first").status == 200 and ids(server) == after, "the prefix cache was not emptied"
 
 
+def test_a_running_request_keeps_its_models_name(server):
+    """The name that its events repeat was the router's own of the day, of which an update made another."""
+    first, second, names = "the name of the first weights", "2nd weights", []
+
+    def change(path):
+        assert update(server, path).status == 200
+        wait_for("the router to hear of it", lambda: server.get("/model_info").json["model_path"] == path)
+
+    def on_event(event):
+        if len(names) == 10:
+            change(second)
+        names.append(event["model"])
+
+    change(first)
+    server.stream("/v1/completions", {"prompt": "hello", "max_tokens": 100, "ignore_eos": True}, on_event)
+    assert len(names) > 20 and set(names) == {first}
+
+
 def test_running_requests_go_on(server):
     """32 streams: each ends with all of its tokens, and nothing that was delivered changes."""
     begun = threading.Semaphore(0)
