@@ -18,7 +18,9 @@ struct column { /* one of the four parallel lists of the old logprobs form */
     uint32_t from, to;      /* output tokens */
     bool has_prompt;        /* the prompt's tokens stand before them (echo) */
     uint32_t prompt_at, at; /* the walk's: next of the flat top_logprobs */
-    size_t offset;          /* the walk's: characters before the token */
+    size_t offset;          /* the walk's: characters of the text before the token */
+    size_t
+        n_unsaid; /* the walk's: characters that tokens have yet to tell before the text begins */
 };
 
 /* One list: each() writes a token's entry. Returns the offset behind the last token, where each() counts it. */
@@ -49,23 +51,47 @@ static void write_text_of(struct column *c, bool is_prompt, uint32_t i, struct b
     api_openai_write_token(c->e, id_at(c, is_prompt, i), out);
 }
 
+/* NAN, which is written as null: nothing predicts the first token. */
+static float logprob_at(const struct column *c, bool is_prompt, uint32_t i) {
+    if (is_prompt) return c->e->prompt_logprobs ? c->e->prompt_logprobs[i] : NAN;
+    return i < c->s->n_logprobs ? c->s->logprobs[i] : NAN;
+}
+
 static void write_logprob_of(struct column *c, bool is_prompt, uint32_t i, struct by_buf *out) {
-    float x = NAN; /* null: nothing predicts the first token */
-    if (is_prompt && c->e->prompt_logprobs)
-        x = c->e->prompt_logprobs[i];
-    else if (!is_prompt && i < c->s->n_logprobs)
-        x = c->s->logprobs[i];
-    by_buf_add_json_f32(out, x);
+    by_buf_add_json_f32(out, logprob_at(c, is_prompt, i));
+}
+
+static size_t n_chars(struct by_str s) {
+    size_t n = 0;
+    for (size_t i = 0; i < s.n; i++)
+        n += ((unsigned char)s.p[i] & 0xC0) != 0x80;
+    return n;
 }
 
 /* A token's place in the text, in characters: a byte that begins none counts for the one before it. */
 static void write_offset_of(struct column *c, bool is_prompt, uint32_t i, struct by_buf *out) {
     const struct by_str *piece = journal_piece(c->e, id_at(c, is_prompt, i));
+    size_t n = piece ? n_chars(*piece) : 0, n_unsaid = BY_MIN(n, c->n_unsaid);
     by_buf_add_u64(out, c->offset);
-    for (size_t k = 0; piece && k < piece->n; k++)
-        c->offset += ((unsigned char)piece->p[k] & 0xC0) != 0x80;
+    c->n_unsaid -= n_unsaid;
+    c->offset += n - n_unsaid;
 }
 
+/* The id's name and number, unless one of its row before it, likelier, has the same name: an object has each once. */
+static void write_top(const struct journal_entry *e, const uint32_t *ids, uint32_t k, uint32_t id,
+                      float logprob, struct by_buf *out) {
+    const struct by_str *piece = journal_piece(e, id);
+    for (uint32_t i = 0; i < k; i++) {
+        const struct by_str *other = journal_piece(e, ids[i]);
+        if (ids[i] == id || (piece && piece->n && other && by_str_eq(*piece, *other))) return;
+    }
+    if (k) by_buf_addc(out, ',');
+    api_openai_write_token(e, id, out);
+    by_buf_addc(out, ':');
+    by_buf_add_json_f32(out, logprob);
+}
+
+/* The likeliest, and the token itself where it is none of them. */
 static void write_top_of(struct column *c, bool is_prompt, uint32_t i, struct by_buf *out) {
     const struct journal_tops *t = is_prompt ? &c->e->prompt_tops : &c->s->tops;
     uint32_t *at = is_prompt ? &c->prompt_at : &c->at, row = is_prompt ? i - 1 : i;
@@ -73,14 +99,32 @@ static void write_top_of(struct column *c, bool is_prompt, uint32_t i, struct by
         by_buf_addz(out, "null");
         return;
     }
+    const uint32_t n = row < t->n ? t->n_each[row] : 0, *ids = t->ids + *at;
     by_buf_addc(out, '{');
-    for (uint32_t k = 0; row < t->n && k < t->n_each[row]; k++, ++*at) {
-        if (k) by_buf_addc(out, ',');
-        api_openai_write_token(c->e, t->ids[*at], out);
-        by_buf_addc(out, ':');
-        by_buf_add_json_f32(out, t->logprobs[*at]);
-    }
+    for (uint32_t k = 0; k < n; k++)
+        write_top(c->e, ids, k, ids[k], t->logprobs[*at + k], out);
+    write_top(c->e, ids, n, id_at(c, is_prompt, i), logprob_at(c, is_prompt, i), out);
     by_buf_addc(out, '}');
+    *at += n;
+}
+
+/* What the prompt's tokens say, one after the other. */
+static void add_pieces(const struct journal_entry *e, struct by_buf *out) {
+    for (uint32_t i = 0; i < e->n_prompt_ids; i++) {
+        const struct by_str *piece = journal_piece(e, e->prompt_ids[i]);
+        if (piece) by_buf_add_str(out, *piece);
+    }
+}
+
+/* Characters that the prompt's tokens say before its text begins: a special token's, a blank of the tokenizer's. */
+static size_t n_unsaid(const struct journal_entry *e) {
+    struct by_buf pieces;
+    by_buf_init(&pieces, 2 * (size_t)LIMIT_STR_BYTES);
+    if (e->request.text.n) add_pieces(e, &pieces);
+    size_t at = by_str_find(by_buf_str(&pieces), e->request.text, 0);
+    size_t n = at == SIZE_MAX ? 0 : n_chars(by_str_sub(by_buf_str(&pieces), 0, at));
+    by_buf_release(&pieces);
+    return n;
 }
 
 static void write_logprobs(const struct request *q, const struct journal_entry *e,
@@ -95,6 +139,7 @@ static void write_logprobs(const struct request *q, const struct journal_entry *
                        .to = s->finish ? BY_MIN(s->n_output, s->n_ids) : s->n_ids,
                        .has_prompt = q->is_echo && !s->is_begun,
                        .offset = s->n_sent_chars};
+    if (c.has_prompt) c.n_unsaid = n_unsaid(e);
     for (uint32_t i = 0; i < from && i < s->tops.n; i++)
         c.at += s->tops.n_each[i];
     by_buf_addz(out, "\"logprobs\":{\"tokens\":");
@@ -116,10 +161,7 @@ static void add_echo(const struct journal_entry *e, struct by_str said, struct b
     struct by_buf text;
     by_buf_init(&text, 2 * (size_t)LIMIT_STR_BYTES + said.n);
     by_buf_add_str(&text, e->request.text);
-    for (uint32_t i = 0; !e->request.text.n && i < e->n_prompt_ids; i++) {
-        const struct by_str *piece = journal_piece(e, e->prompt_ids[i]);
-        if (piece) by_buf_add_str(&text, *piece);
-    }
+    if (!e->request.text.n) add_pieces(e, &text);
     by_buf_add_str(&text, said);
     by_buf_add_json_str(out, by_buf_str(&text));
     by_buf_release(&text);

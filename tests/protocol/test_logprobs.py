@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from harness import Daemons
+from harness import TINY, Daemons
 
 PROMPT = list(range(20, 60))
 HELLO = [{"role": "user", "content": "hello"}]
@@ -41,8 +41,8 @@ def test_completions_of_the_output(server):
     ids, told = ids_of(server, PROMPT, 12), choice["logprobs"]
     assert told["token_logprobs"] == [of(i) for i in ids]
     assert len(told["tokens"]) == len(told["top_logprobs"]) == len(told["text_offset"]) == 12
-    likeliest = {token for top in told["top_logprobs"] for token in top}
-    assert len(likeliest) == 2 and all(sorted(top.values()) == [-1.5, -0.5] for top in told["top_logprobs"])
+    for token, x, top in zip(told["tokens"], told["token_logprobs"], told["top_logprobs"]):
+        assert top[token] == x and sorted(v for k, v in top.items() if k != token) == [-1.5, -0.5], "two, and the token itself, as OpenAI has it"
     assert told["text_offset"][0] == 0 and told["text_offset"] == sorted(told["text_offset"])
 
 
@@ -53,8 +53,34 @@ def test_tokens_are_text(server):
     ids = server.ok("/tokenize", {"prompt": "hello world"})["tokens"]
     for id, token in zip(ids, told["tokens"]):
         assert token == server.ok("/detokenize", {"tokens": [id], "skip_special_tokens": False})["text"]
-    starts = [sum(map(len, told["tokens"][:i])) for i in range(len(ids))]
-    assert told["text_offset"] == starts
+    assert told["tokens"][0] == "<|begin_of_text|>", "which is none of the text"
+    assert told["text_offset"] == [0] + [sum(map(len, told["tokens"][1:i])) for i in range(1, len(ids))]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_offsets_are_places_in_the_text(server, stream):
+    """Who looks for the end of the question by them was off by a special token before it, which the text does not have."""
+    body = {"prompt": "hello world", "logprobs": 1, "echo": True, "max_tokens": 8, "temperature": 0}
+    choice = complete(server, **body)[0]
+    text, told = joined(server, "/v1/completions", body) if stream else (choice["text"], choice["logprobs"])
+    n = len(server.ok("/tokenize", {"prompt": "hello world"})["tokens"])
+    assert told["text_offset"][n] == len("hello world") and text.startswith("hello world")
+    for token, at, then in zip(told["tokens"][1:], told["text_offset"][1:], told["text_offset"][2:]):
+        assert token.startswith("bytes:") or text[at:then] == token
+
+
+def test_a_name_stands_once_in_an_object():
+    """'e' is a piece of SentencePiece's and a byte that it falls back to: who reads JSON takes the last of two, which was the less likely."""
+    def once(pairs):
+        assert len(dict(pairs)) == len(pairs), sorted(k for k, _ in pairs)
+        return dict(pairs)
+
+    with Daemons(model=TINY.parent / "tiny-spm-llama") as d:
+        piece, byte = d.ok("/tokenize", {"prompt": "0e", "add_special_tokens": False})["tokens"][-1], 3 + ord("e")
+        asks = {"prompt": [piece] * 3, "logprobs": 128, "echo": True, "max_tokens": 0}
+        told = json.loads(d.post("/v1/completions", asks).body, object_pairs_hook=once)["choices"][0]["logprobs"]
+        assert told["tokens"] == ["e"] * 3 and piece != byte
+        assert told["top_logprobs"][1]["e"] == -0.5 - (byte - FIRST), "the byte's, one of the 128 from the first id on"
 
 
 @pytest.mark.parametrize("n", [0, 1, 6])
@@ -62,7 +88,8 @@ def test_echo_tells_the_prompts_first_null(server, n):
     (choice,) = complete(server, logprobs=3, echo=True, max_tokens=n)
     told, ids = choice["logprobs"], PROMPT + ids_of(server, PROMPT, 6)[:n]
     assert told["token_logprobs"] == [None] + [of(i) for i in ids[1:]]
-    assert told["top_logprobs"][0] is None and all(len(top) == 3 for top in told["top_logprobs"][1:])
+    assert told["top_logprobs"][0] is None
+    assert all(len({*top} - {token}) == 3 for token, top in list(zip(told["tokens"], told["top_logprobs"]))[1:])
     assert choice["finish_reason"] == "length"
     assert choice["text"] == server.ok("/detokenize", {"tokens": PROMPT})["text"] + complete(server, max_tokens=n)[0]["text"]
 
