@@ -372,13 +372,14 @@ static int read_parsers(struct request *q, struct msg_generate *m, struct by_err
     const struct by_json *body = q->body, *tools = NULL, *kwargs = NULL,
                          *choice = by_json_get(body, "tool_choice");
     struct by_str how = by_json_str(choice);
-    bool is_separate = true, is_parallel = true, thinks = true, flag = false;
+    bool is_separate = true, is_told = true, is_parallel = true, thinks = true, flag = false;
     int rc = by_json_get_array(body, "", "tools", &tools, err);
     if (!rc) rc = check_tools(tools, err);
     if (!rc) rc = by_json_get_bool(body, "", "continue_final_message", &flag, err);
     if (!rc) rc = by_json_get_bool(body, "", "add_generation_prompt", &flag, err);
     if (!rc) rc = by_json_get_bool(body, "", "parallel_tool_calls", &is_parallel, err);
     if (!rc) rc = by_json_get_bool(body, "", "separate_reasoning", &is_separate, err);
+    if (!rc) rc = by_json_get_bool(body, "", "include_reasoning", &is_told, err);
     if (!rc) rc = by_json_get_object(body, "", "chat_template_kwargs", &kwargs, err);
     if (!rc && kwargs)
         rc = by_json_get_bool(kwargs, "chat_template_kwargs", "enable_thinking", &thinks, err);
@@ -393,6 +394,7 @@ static int read_parsers(struct request *q, struct msg_generate *m, struct by_err
                        "tool_choice: a call cannot be forced, which takes grammars, and these are "
                        "not supported yet; ask for auto, and say in a message which to call");
     q->is_one_call = !is_parallel;
+    q->hides_reasoning = !is_told;
     if (is_separate) q->reasoning = q->router->reasoning;
     /* the template has not opened it */
     if (q->reasoning == PARSE_REASONING_ALWAYS && !thinks) q->reasoning = PARSE_REASONING_MARKED;

@@ -8,10 +8,16 @@ bool chat_view_is_plain(const struct request *q) {
     return !q->tools && !q->reasoning;
 }
 
+static void split(const struct request *q, struct by_str text, bool is_end,
+                  struct by_str *reasoning, struct by_str *said) {
+    parse_reasoning_split(q->reasoning, text, is_end, reasoning, said);
+    if (q->hides_reasoning) *reasoning = (struct by_str){0};
+}
+
 void chat_view_read(const struct request *q, struct by_str text, bool is_end, struct chat_view *v) {
     struct by_str said;
     v->is_borrowed = false;
-    parse_reasoning_split(q->reasoning, text, is_end, &v->reasoning, &said);
+    split(q, text, is_end, &v->reasoning, &said);
     parse_tools_read(q->tools, said, is_end, &v->said);
     if (q->is_one_call) v->said.n_calls = BY_MIN(v->said.n_calls, (size_t)1);
 }
@@ -53,7 +59,7 @@ static void show_counts(const struct chat_progress *p, struct chat_view *v) {
 static void advance(const struct request *q, struct chat_progress *p, struct by_str text,
                     bool is_end, struct by_str *reasoning) {
     struct by_str said;
-    parse_reasoning_split(q->reasoning, text, is_end, reasoning, &said);
+    split(q, text, is_end, reasoning, &said);
     if (!p->is_done) parse_tools_advance(q->tools, said, is_end, &p->said);
     p->is_done |= is_end;
     p->n_text = text.n;

@@ -119,6 +119,7 @@ static const struct form_field chat[] = {
      "{'type':'number','minimum':0,'exclusiveMaximum':1}]}",
      "a variable for the template; none: it does not think", false},
     {"separate_reasoning", TRUTH, "false: reasoning stays in the content", false},
+    {"include_reasoning", TRUTH, "false: reasoning is in no part of the answer", false},
     {"chat_template_kwargs",
      "{'type':['object','null'],'properties':{'enable_thinking':" TRUTH "}}",
      "variables for the template", false},

@@ -101,6 +101,7 @@ struct request {
     bool has_seed;          /* the client's, for all prompts */
     bool tells_prompt_ids;  /* /generate: return_prompt_token_ids */
     bool is_one_call;       /* parallel_tool_calls: false */
+    bool hides_reasoning;   /* include_reasoning: false */
     enum parse_tools tools; /* chat's: how the answer is read */
     enum parse_reasoning reasoning;
     char id[64];

@@ -144,6 +144,17 @@ def test_reasoning_stays_where_it_is_when_so_asked(parrot):
     assert say(parrot, text, separate_reasoning=False)[0]["content"] == text
 
 
+@pytest.mark.parametrize("text, content, n_calls", [("<think>hm</think>Hi", "Hi", 0), ("<think>hm</think>\n" + CALL, None, 1), ("<think>only thought", "", 0)])
+def test_reasoning_is_left_out_when_so_asked(parrot, text, content, n_calls):
+    """vLLM's include_reasoning was no field, and the reasoning came; its tokens count all the same."""
+    message, _ = say(parrot, text, include_reasoning=False)
+    assert (message["content"], message["reasoning_content"], len(message["tool_calls"] or [])) == (content, None, n_calls)
+    parts, _ = streamed(parrot, text, include_reasoning=False)
+    assert (parts["content"] or content, parts["reasoning_content"], len(parts["tool_calls"])) == (content, "", n_calls)
+    usage = parrot.ok("/v1/chat/completions", body(text, include_reasoning=False))["usage"]
+    assert usage["reasoning_tokens"] == parrot.ok("/v1/chat/completions", body(text))["usage"]["reasoning_tokens"] > 0
+
+
 def test_logprobs_are_complete_when_text_is_held_back(parrot):
     more = {"logprobs": True, "max_tokens": 30}
     whole = parrot.ok("/v1/chat/completions", body(CALL, **more))["choices"][0]["logprobs"]["content"]
