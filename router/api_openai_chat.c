@@ -367,12 +367,28 @@ static int check_tools(const struct by_json *tools, struct by_err *err) {
     return 0;
 }
 
+/* Does it say that it wants to think, 1, or not, 0? -1: it says nothing. */
+static int read_thinks(const struct by_json *body, int *thinks, struct by_err *err) {
+    static const char *const flags[] = {"thinking", "enable_thinking"};
+    const struct by_json *kwargs = NULL, *effort = by_json_get(body, "reasoning_effort");
+    int rc = by_json_get_object(body, "", "chat_template_kwargs", &kwargs, err);
+    bool flag = true;
+    *thinks = by_str_eqz(by_json_str(effort), "none") ? 0 : -1;
+    if (!rc && kwargs)
+        rc = by_json_get_bool(kwargs, "chat_template_kwargs", "enable_thinking", &flag, err);
+    for (size_t i = 0; i < BY_COUNTOF(flags); i++) {
+        const struct by_json *v = by_json_get(kwargs, flags[i]);
+        if (by_json_type(v) == BY_JSON_BOOL) *thinks = by_json_bool(v);
+    }
+    return rc;
+}
+
 /* Which parsers read the answer: those of the router's options, when the request has a use for them. */
 static int read_parsers(struct request *q, struct msg_generate *m, struct by_err *err) {
-    const struct by_json *body = q->body, *tools = NULL, *kwargs = NULL,
-                         *choice = by_json_get(body, "tool_choice");
+    const struct by_json *body = q->body, *tools = NULL, *choice = by_json_get(body, "tool_choice");
     struct by_str how = by_json_str(choice);
-    bool is_separate = true, is_told = true, is_parallel = true, thinks = true, flag = false;
+    bool is_separate = true, is_told = true, is_parallel = true, flag = false;
+    int thinks = -1;
     int rc = by_json_get_array(body, "", "tools", &tools, err);
     if (!rc) rc = check_tools(tools, err);
     if (!rc) rc = by_json_get_bool(body, "", "continue_final_message", &flag, err);
@@ -380,14 +396,9 @@ static int read_parsers(struct request *q, struct msg_generate *m, struct by_err
     if (!rc) rc = by_json_get_bool(body, "", "parallel_tool_calls", &is_parallel, err);
     if (!rc) rc = by_json_get_bool(body, "", "separate_reasoning", &is_separate, err);
     if (!rc) rc = by_json_get_bool(body, "", "include_reasoning", &is_told, err);
-    if (!rc) rc = by_json_get_object(body, "", "chat_template_kwargs", &kwargs, err);
-    if (!rc && kwargs)
-        rc = by_json_get_bool(kwargs, "chat_template_kwargs", "enable_thinking", &thinks, err);
+    if (!rc) rc = read_thinks(body, &thinks, err);
     if (!rc) rc = check_effort(by_json_get(body, "reasoning_effort"), err);
     if (rc) return rc;
-    if (by_str_eqz(by_json_str(by_json_get(body, "reasoning_effort")), "none") &&
-        !by_json_get(kwargs, "enable_thinking"))
-        thinks = false;
     if (choice && by_json_type(choice) != BY_JSON_NULL && !by_str_eqz(how, "auto") &&
         !by_str_eqz(how, "none"))
         return by_fail(err, BY_EUNSUPPORTED,
@@ -395,13 +406,11 @@ static int read_parsers(struct request *q, struct msg_generate *m, struct by_err
                        "not supported yet; ask for auto, and say in a message which to call");
     q->is_one_call = !is_parallel;
     q->hides_reasoning = !is_told;
-    if (is_separate) q->reasoning = q->router->reasoning;
-    /* the template has not opened it */
-    if (q->reasoning == PARSE_REASONING_ALWAYS && !thinks) q->reasoning = PARSE_REASONING_MARKED;
+    if (is_separate) q->reasoning = parse_reasoning_when(q->router->reasoning, thinks);
     m->textual.wants_pieces |= q->reasoning != PARSE_REASONING_NONE; /* its tokens are counted */
-    if (!tools || !by_json_first(tools) || by_str_eqz(how, "none")) return 0;
-    q->tools = q->router->tools;
-    if (q->tools > PARSE_TOOLS_HERMES && !by_json_get(body, "skip_special_tokens"))
+    if (tools && by_json_first(tools) && !by_str_eqz(how, "none")) q->tools = q->router->tools;
+    bool has_special = q->tools > PARSE_TOOLS_HERMES || parse_reasoning_is_special(q->reasoning);
+    if (has_special && !by_json_get(body, "skip_special_tokens"))
         m->textual.skip_special_tokens = false; /* the markers are special tokens */
     return 0;
 }

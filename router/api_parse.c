@@ -55,13 +55,13 @@ static int write_calls(const struct asked *a, struct by_buf *out, struct by_err 
 }
 
 static int write_reasoning(const struct asked *a, struct by_buf *out, struct by_err *err) {
-    struct by_str reasoning, content;
+    struct parse_reasoning_parts parts = {0};
     enum parse_reasoning kind = parse_reasoning_of(a->parser);
     if (kind == PARSE_REASONING_NONE) return refuse_parser(a, "reasoning_parser", err);
-    parse_reasoning_split(kind, a->text, true, &reasoning, &content);
+    parse_reasoning_split(kind, a->text, true, &parts);
     by_buf_addz(out, "{\"reasoning_text\":");
-    by_buf_add_json_str(out, reasoning);
-    api_add_str(out, "text", content);
+    by_buf_add_json_str(out, parts.reasoning);
+    api_add_str(out, "text", parts.content);
     by_buf_addc(out, '}');
     return 0;
 }

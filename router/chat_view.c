@@ -9,16 +9,17 @@ bool chat_view_is_plain(const struct request *q) {
 }
 
 static void split(const struct request *q, struct by_str text, bool is_end,
-                  struct by_str *reasoning, struct by_str *said) {
-    parse_reasoning_split(q->reasoning, text, is_end, reasoning, said);
-    if (q->hides_reasoning) *reasoning = (struct by_str){0};
+                  struct parse_reasoning_parts *p) {
+    parse_reasoning_split(q->reasoning, text, is_end, p);
+    if (q->hides_reasoning) p->reasoning = (struct by_str){0};
 }
 
 void chat_view_read(const struct request *q, struct by_str text, bool is_end, struct chat_view *v) {
-    struct by_str said;
+    struct parse_reasoning_parts parts = {0};
     v->is_borrowed = false;
-    split(q, text, is_end, &v->reasoning, &said);
-    parse_tools_read(q->tools, said, is_end, &v->said);
+    split(q, text, is_end, &parts);
+    v->reasoning = parts.reasoning;
+    parse_tools_read(q->tools, parts.content, is_end, &v->said);
     if (q->is_one_call) v->said.n_calls = BY_MIN(v->said.n_calls, (size_t)1);
 }
 
@@ -29,6 +30,7 @@ void chat_view_release(struct chat_view *v) {
 /* ---- a stream ---- */
 
 struct chat_progress {
+    struct parse_reasoning_parts parts;
     struct parse_tools_result said;
     size_t n_text;                          /* of the sample's text, read so far */
     size_t n_reasoning, n_content, n_calls; /* as the last view had them */
@@ -58,9 +60,9 @@ static void show_counts(const struct chat_progress *p, struct chat_view *v) {
 
 static void advance(const struct request *q, struct chat_progress *p, struct by_str text,
                     bool is_end, struct by_str *reasoning) {
-    struct by_str said;
-    split(q, text, is_end, reasoning, &said);
-    if (!p->is_done) parse_tools_advance(q->tools, said, is_end, &p->said);
+    split(q, text, is_end, &p->parts);
+    *reasoning = p->parts.reasoning;
+    if (!p->is_done) parse_tools_advance(q->tools, p->parts.content, is_end, &p->said);
     p->is_done |= is_end;
     p->n_text = text.n;
     p->n_reasoning = reasoning->n;
@@ -99,10 +101,10 @@ void chat_view_write_call_id(const struct request *q, uint32_t choice, size_t ca
 
 /* Bytes of the text, from its beginning, that are not content: blanks behind the end mark belong to neither. */
 static size_t reasoning_end(const struct request *q, struct by_str text) {
-    struct by_str reasoning, content;
-    parse_reasoning_split(q->reasoning, text, true, &reasoning, &content);
-    if (!reasoning.n) return 0;
-    size_t n = content.n ? (size_t)(content.p - text.p) : text.n;
+    struct parse_reasoning_parts parts = {0};
+    parse_reasoning_split(q->reasoning, text, true, &parts);
+    if (!parts.reasoning.n) return 0;
+    size_t n = parts.content.n ? (size_t)(parts.content.p - text.p) : text.n;
     while (n && strchr(" \n\t\r", text.p[n - 1]))
         n--;
     return n;

@@ -5,7 +5,7 @@
  * Pure, and asked again with more text as it comes. Always: what is given for a text is a beginning of what is given for
  * any longer one, so the difference of two calls is what a stream has to send: a call when it is complete, text when it
  * can no longer become one. What looks like a call and is none stays content. Arguments are the model's own bytes,
- * but for Python's, which become JSON.
+ * but for those that are no JSON and become it.
  * Owner: the caller; parse_tools_read fills, parse_tools_release frees. Calls lie in the arena. */
 #ifndef ROUTER_PARSE_TOOLS_H
 #define ROUTER_PARSE_TOOLS_H
@@ -23,19 +23,30 @@ enum parse_tools {
     PARSE_TOOLS_DEEPSEEK, /* <｜tool▁call▁begin｜>… of V3, R1 and V3.1 */
     PARSE_TOOLS_PYTHONIC, /* [name(key=value), …] as Python: Llama 3.2, Llama 4 */
     PARSE_TOOLS_JSON, /* the answer is {"name", "arguments"} or a list of these, without a marker */
+    PARSE_TOOLS_N,
 };
 
 struct parse_tools_call {
     struct by_str name, arguments; /* arguments: JSON text */
 };
 
+/* How far an open block was read; its reader's own. */
+struct parse_tools_block {
+    size_t from;    /* where it begins */
+    size_t at;      /* it is read on here */
+    size_t n_read;  /* its bytes when all of it was last read */
+    uint32_t depth; /* brackets that are open */
+    uint8_t state;
+};
+
 /* How far a text was read; parse_tools.c's own. */
 struct parse_tools_place {
-    size_t at;        /* text before it is settled: content or calls */
-    size_t from;      /* no mark begins before it */
-    size_t n_content; /* content up to `at` */
-    size_t n_seen;    /* bytes of the text */
-    bool is_behind_call, may_be_unmarked, is_open;
+    size_t at;     /* text before it is settled: content or calls */
+    size_t from;   /* no mark begins before it; between the two are blanks */
+    size_t n_seen; /* bytes of the text */
+    bool is_behind_call, may_be_unmarked;
+    bool is_open; /* at `from`: a mark, or what needs none, that was not whole */
+    struct parse_tools_block block;
 };
 
 struct parse_tools_result {

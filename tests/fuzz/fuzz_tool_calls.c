@@ -33,13 +33,16 @@ static void check_arguments(const struct parse_tools_result *r) {
 }
 
 static void check_reasoning(enum parse_reasoning kind, struct by_str s) {
-    struct by_str was[2] = {{0}}, now[2];
+    struct parse_reasoning_parts steps = {0}, was = {0};
     for (size_t n = 0; n <= s.n + 1; n++) {
-        parse_reasoning_split(kind, by_str_sub(s, 0, n), n > s.n, &now[0], &now[1]);
-        for (int k = 0; k < 2; k++)
-            by_assert(by_str_starts(now[k], was[k]));
-        was[0] = now[0];
-        was[1] = now[1];
+        struct parse_reasoning_parts now = {0};
+        parse_reasoning_split(kind, by_str_sub(s, 0, n), n > s.n, &now);
+        parse_reasoning_split(kind, by_str_sub(s, 0, n), n > s.n, &steps);
+        by_assert(by_str_eq(now.reasoning, steps.reasoning));
+        by_assert(by_str_eq(now.content, steps.content));
+        by_assert(by_str_starts(now.reasoning, was.reasoning));
+        by_assert(by_str_starts(now.content, was.content));
+        was = now;
     }
 }
 
@@ -68,7 +71,7 @@ static void check_splits(enum parse_tools kind, struct by_str s, uint32_t seed,
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2) return 0;
-    enum parse_tools kind = data[0] % (PARSE_TOOLS_JSON + 1);
+    enum parse_tools kind = data[0] % PARSE_TOOLS_N;
     size_t n = by_utf8_clean_len((const char *)data + 1, BY_MIN(size - 1, (size_t)TEXT_MAX));
     struct by_str s = {(const char *)data + 1, n};
     uint32_t seed = (uint32_t)by_str_hash(s);
@@ -89,6 +92,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (s.n) check_splits(kind, s, seed, &was);
     parse_tools_release(&was);
     parse_tools_release(&steps);
-    check_reasoning(data[0] % 3, s);
+    check_reasoning(data[0] % PARSE_REASONING_N, s);
     return 0;
 }

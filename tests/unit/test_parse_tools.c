@@ -228,12 +228,17 @@ TEST(more_calls_than_there_may_be_stay_text) {
 static void check_reasoning(const char *name, const char *text, const char *reasoning,
                             const char *content) {
     enum parse_reasoning kind = parse_reasoning_of(name);
-    struct by_str s = by_str_of(text), r = {0}, c = {0}, r2, c2;
+    struct by_str s = by_str_of(text), r = {0}, c = {0};
+    struct parse_reasoning_parts steps = {0};
     for (size_t n = 0; n <= s.n + 1; n++) {
-        parse_reasoning_split(kind, by_str_sub(s, 0, n), n > s.n, &r2, &c2);
-        assert_true(by_str_starts(r2, r) && by_str_starts(c2, c));
-        r = r2;
-        c = c2;
+        struct parse_reasoning_parts at_once = {0};
+        parse_reasoning_split(kind, by_str_sub(s, 0, n), n > s.n, &at_once);
+        parse_reasoning_split(kind, by_str_sub(s, 0, n), n > s.n, &steps);
+        assert_true(by_str_eq(steps.reasoning, at_once.reasoning));
+        assert_true(by_str_eq(steps.content, at_once.content));
+        assert_true(by_str_starts(steps.reasoning, r) && by_str_starts(steps.content, c));
+        r = steps.reasoning;
+        c = steps.content;
     }
     assert_true(by_str_eqz(r, reasoning));
     assert_true(by_str_eqz(c, content));
@@ -249,13 +254,26 @@ TEST(reasoning) {
     check_reasoning("deepseek-r1", "hm </think>Hi", "hm", "Hi");
     check_reasoning("deepseek-r1", "<think>hm</think>Hi ", "hm", "Hi ");
     check_reasoning("qwen3-thinking", "never done ", "never done", "");
+    check_reasoning("qwen3", "\n <think> \n</think>\n", "", "");
+    check_reasoning("gemma4", "<|channel>thought\nhm <b>\n<channel|>Hi", "hm <b>", "Hi");
+    check_reasoning("gemma4", "<|channel>thought\n<channel|>Hi", "", "Hi");
+    check_reasoning("gemma4", "<|channel>thou", "thou", "");
+    check_reasoning("gemma4", "thought\n<channel|>Hi", "", "thought\n<channel|>Hi");
+    check_reasoning("seed_oss", "<seed:think>hm</seed:think>Hi", "hm", "Hi");
+    check_reasoning("mistral", "[THINK]hm[/THINK]Hi", "hm", "Hi");
+    check_reasoning("hunyuan", "<think>\nhm\n</think>\n<answer>\nHi <b>\n</answer>", "hm",
+                    "Hi <b>");
+    check_reasoning("hunyuan", "<think>hm</think>\n\nHi\n", "hm", "Hi\n");
+    check_reasoning("hunyuan", "<answer>Hi</answer> ", "", "Hi");
+    check_reasoning("granite", "<think>hm</think><response>never done ", "hm", "never done");
+    check_reasoning("ernie45", "hm\n</think>\n\n<response>\nHi\n</response>\n", "hm", "Hi");
     check_reasoning("none", "<think>a</think>b", "", "<think>a</think>b");
 }
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { LONG = 10000 }; /* their memmem checks all of the text at each call */
+enum { LONG = 10000, STREAM = 20000 }; /* their memmem checks all of the text at each call */
 #else
-enum { LONG = 400000 };
+enum { LONG = 400000, STREAM = 1000000 };
 #endif
 
 static struct by_buf repeated(const char *unit, size_t n) {
@@ -297,7 +315,63 @@ TEST(what_is_long_is_looked_at_once) {
     by_buf_release(&text);
 }
 
-TESTS(RUN(what_is_long_is_looked_at_once), RUN(pythonic), RUN(pythonic_of_models_that_err),
+/* A stream of short pieces: `open`, then many of `unit`. */
+static void check_stream(const char *form, const char *open, const char *unit) {
+    struct parse_tools_result r;
+    struct by_buf text;
+    enum parse_tools kind = parse_tools_of(form);
+    size_t step = strlen(unit);
+    by_buf_init(&text, 1 << 24);
+    by_buf_addz(&text, open);
+    while (text.n < STREAM)
+        by_buf_addz(&text, unit);
+    parse_tools_init(&r);
+    for (size_t n = strlen(open); n < text.n; n += step)
+        parse_tools_advance(kind, by_str_sub(by_buf_str(&text), 0, n), false, &r);
+    parse_tools_advance(kind, by_buf_str(&text), true, &r);
+    assert_int_equal(r.n_calls, 0);
+    parse_tools_release(&r);
+    by_buf_release(&text);
+}
+
+/* What is open was read from its beginning for each token that may have ended it, and the blanks at the end for each that came: minutes
+ * for what a model in a loop writes in one answer. */
+TEST(a_stream_is_looked_at_once) {
+    UNUSED_STATE;
+    static const struct {
+        const char *form, *open, *unit;
+    } streams[] = {
+        {"hermes", "", "\n"},
+        {"hermes", "<tool_call>{\"name\": \"", "}"},
+        {"hermes", "<tool_call>{}", ">"},
+        {"llama3", "{\"name\": \"", "}"},
+        {"mistral", "[TOOL_CALLS]f{\"a\": \"", "]"},
+        {"mistral", "[TOOL_CALLS]f", ">"},
+        {"deepseekv3", "<｜tool▁call▁begin｜>", ">"},
+        {"pythonic", "[f(x=\"", ")"},
+        {"pythonic", "[f(x=[", "{},"},
+        {"json", "[{\"name\": \"", "]"},
+    };
+    for (size_t i = 0; i < BY_COUNTOF(streams); i++)
+        check_stream(streams[i].form, streams[i].open, streams[i].unit);
+}
+
+TEST(reasoning_in_a_stream_is_looked_at_once) {
+    UNUSED_STATE;
+    static const char *const units[] = {"\n", "<", "</think", "a "};
+    for (size_t i = 0; i < BY_COUNTOF(units); i++) {
+        struct parse_reasoning_parts parts = {0};
+        struct by_buf text = repeated(units[i], STREAM / strlen(units[i]));
+        for (size_t n = 0; n <= text.n; n += strlen(units[i]))
+            parse_reasoning_split(PARSE_REASONING_ALWAYS, by_str_sub(by_buf_str(&text), 0, n),
+                                  false, &parts);
+        assert_true(parts.reasoning.n + 1024 > text.n && !parts.content.n);
+        by_buf_release(&text);
+    }
+}
+
+TESTS(RUN(a_stream_is_looked_at_once), RUN(reasoning_in_a_stream_is_looked_at_once),
+      RUN(what_is_long_is_looked_at_once), RUN(pythonic), RUN(pythonic_of_models_that_err),
       RUN(json), RUN(hermes), RUN(hermes_of_models_that_err), RUN(numbers_keep_their_digits),
       RUN(llama3), RUN(mistral), RUN(deepseek), RUN(more_calls_than_there_may_be_stay_text),
       RUN(reasoning));
