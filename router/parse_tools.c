@@ -36,6 +36,16 @@ static const struct form {
      BY_STR("["),
      {BY_STR("<|python_start|>"), BY_STR("<|python_end|>")}},
     {"json", PARSE_TOOLS_JSON, parse_tools_llama3, {0}, {{0}}},
+    {"gemma4",
+     PARSE_TOOLS_GEMMA4,
+     parse_tools_gemma4,
+     BY_STR("<|tool_call>"),
+     {BY_STR("<tool_call|>")}},
+    {"functiongemma",
+     PARSE_TOOLS_FUNCTIONGEMMA,
+     parse_tools_functiongemma,
+     BY_STR("<start_function_call>"),
+     {BY_STR("<end_function_call>")}},
 };
 
 static const struct form *form_of(enum parse_tools kind) {

@@ -23,6 +23,8 @@ enum parse_tools {
     PARSE_TOOLS_DEEPSEEK, /* <｜tool▁call▁begin｜>… of V3, R1 and V3.1 */
     PARSE_TOOLS_PYTHONIC, /* [name(key=value), …] as Python: Llama 3.2, Llama 4 */
     PARSE_TOOLS_JSON, /* the answer is {"name", "arguments"} or a list of these, without a marker */
+    PARSE_TOOLS_GEMMA4, /* <|tool_call>call:name{key:<|"|>text<|"|>}<tool_call|> */
+    PARSE_TOOLS_FUNCTIONGEMMA, /* <start_function_call>call:name{key:<escape>text<escape>}<end_function_call> */
     PARSE_TOOLS_N,
 };
 

@@ -26,6 +26,10 @@ enum parse_tools_verdict parse_tools_deepseek(struct by_str s, size_t at, bool i
                                               struct parse_tools_result *out);
 enum parse_tools_verdict parse_tools_pythonic(struct by_str s, size_t at, bool is_end, size_t *end,
                                               struct parse_tools_result *out);
+enum parse_tools_verdict parse_tools_gemma4(struct by_str s, size_t at, bool is_end, size_t *end,
+                                            struct parse_tools_result *out);
+enum parse_tools_verdict parse_tools_functiongemma(struct by_str s, size_t at, bool is_end,
+                                                   size_t *end, struct parse_tools_result *out);
 
 /* ---- what readers share ---- */
 

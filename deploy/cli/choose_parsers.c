@@ -14,6 +14,8 @@ const char *choose_tool_parser(struct by_str template) {
     } rows[] = {
         {"<｜tool▁call▁begin｜>", "deepseekv3"},
         {"[TOOL_CALLS]", "mistral"},
+        {"<|tool_call>call:", "gemma4"},
+        {"<start_function_call>", "functiongemma"},
         {"<tool_call>", "hermes"},
         {"<|python_start|>", "pythonic"},
         {"[func_name1(", "pythonic"}, /* Llama 3.2's and 4's words for it */
@@ -26,17 +28,42 @@ const char *choose_tool_parser(struct by_str template) {
     return "none";
 }
 
-/* A template that ends its prompt with <think> has opened it for the model. */
-const char *choose_reasoning_parser(struct by_str template) {
-    if (!has(template, "<think>") && !has(template, "</think>")) return "none";
-    if (has(template, "enable_thinking")) return "qwen3";
-    const struct by_str prompt = BY_STR("add_generation_prompt");
-    size_t last = SIZE_MAX;
-    for (size_t at = by_str_find(template, prompt, 0); at != SIZE_MAX;
-         at = by_str_find(template, prompt, at + 1))
-        last = at;
-    bool opens = last != SIZE_MAX && has(by_str_sub(template, last, template.n), "<think>");
-    return opens ? "deepseek-r1" : "qwen3";
+/* Does the prompt of a short chat end with an open <think>? */
+static bool opens(const struct by_chat_template *t, const char *kwargs) {
+    struct by_chat_prompt prompt;
+    struct by_err err = {0};
+    struct by_buf chat;
+    by_chat_prompt_init(&prompt);
+    by_buf_init(&chat, 1024);
+    by_buf_addf(
+        &chat,
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"add_generation_prompt\":true,"
+        "\"kwargs\":{%s}}",
+        kwargs);
+    int rc = by_chat_template_render(t, by_buf_str(&chat), 0, &prompt, &err);
+    bool is_open = !rc && by_str_ends(by_str_trim(by_buf_str(&prompt.text)), BY_STR("<think>"));
+    by_buf_release(&chat);
+    by_chat_prompt_release(&prompt);
+    return is_open;
+}
+
+const char *choose_reasoning_parser(const struct by_chat_template *t) {
+    static const struct {
+        const char *mark, *parser;
+    } rows[] = {
+        {"<|channel>", "gemma4"},
+        {"<seed:think>", "seed_oss"},
+        {"[THINK]", "mistral"},
+    };
+    struct by_str source = by_chat_template_source(t);
+    for (size_t i = 0; i < BY_COUNTOF(rows); i++) {
+        if (has(source, rows[i].mark)) return rows[i].parser;
+    }
+    if (!has(source, "<think>") && !has(source, "</think>")) return "none";
+    if (opens(t, "")) return "deepseek-r1";
+    if (opens(t, "\"thinking\":true")) return "deepseek-v3";
+    if (has(source, "<answer>")) return "hunyuan";
+    return has(source, "<response></response>") ? "granite" : "qwen3";
 }
 
 static bool is_auto(const char *name) {
@@ -61,7 +88,7 @@ void choose_parsers(struct by_options *o) {
     if (rc) by_warn("no chat template to choose parsers by: %s", err.text);
     struct by_str source = t ? by_chat_template_source(t) : (struct by_str){"", 0};
     set(&o->tool_call_parser, "--tool-call-parser", choose_tool_parser(source));
-    set(&o->reasoning_parser, "--reasoning-parser", choose_reasoning_parser(source));
+    set(&o->reasoning_parser, "--reasoning-parser", t ? choose_reasoning_parser(t) : "none");
     by_chat_template_free(t);
     by_model_dir_close(dir);
 }

@@ -211,6 +211,47 @@ TEST(deepseek) {
                 "<｜tool▁call▁begin｜>function<｜tool▁call▁end｜>");
 }
 
+TEST(gemma4) {
+    UNUSED_STATE;
+    check_tools("gemma4",
+                "I look.<|tool_call>call:get{city:<|\"|>Paris, {\"x\"}\n]<|\"|>,days:[1,-2.5],"
+                "dry:true,unit:None}<tool_call|>",
+                "I look.|get({\"city\": \"Paris, {\\\"x\\\"}\\n]\", \"days\": [1, -2.5], "
+                "\"dry\": true, \"unit\": null})");
+    check_tools(
+        "gemma4",
+        "<|tool_call>call:a.b-c{}<tool_call|><|tool_call>call:f{o:{k:{},<|\"|>l m<|\"|>:[]},"
+        "id:12345678901234567890}<tool_call|>",
+        "|a.b-c({})|f({\"o\": {\"k\": {}, \"l m\": []}, \"id\": 12345678901234567890})");
+    check_tools("functiongemma",
+                "<start_function_call>call:get{x:<escape>a}b<escape>,n:2}<end_function_call>",
+                "|get({\"x\": \"a}b\", \"n\": 2})");
+}
+
+TEST(gemma4_of_models_that_err) {
+    UNUSED_STATE;
+    static const char *const texts[] = {"<|tool_call>",
+                                        "<|tool_call>call",
+                                        "<|tool_call>get{}<tool_ca",
+                                        "<|tool_call>call:two words{}",
+                                        "<|tool_call>call:{}",
+                                        "<|tool_call>call:f{a:1",
+                                        "<|tool_call>call:f{a:<|\"|>b",
+                                        "<|tool_call>call:f{a:[1}",
+                                        "<|tool_call>call:f{a}",
+                                        "<|tool_call>call:f{a:1 {b}}",
+                                        "<|tool_call>call:f{:1}",
+                                        "<|tool_call>call:f{a:b<|\"|>c<|\"|>}"};
+    for (size_t i = 0; i < BY_COUNTOF(texts); i++)
+        check_tools("gemma4", texts[i], texts[i]);
+    /* not closed, but whole; words without their marks; a number that JSON does not know; a comma too many */
+    check_tools("gemma4", "<|tool_call>call:f{a:San Jose,b:007,c:\"x\",\"d\":1,}",
+                "|f({\"a\": \"San Jose\", \"b\": \"007\", \"c\": \"x\", \"d\": 1})");
+    check_tools("gemma4", "<|tool_call>call:f{a:}<tool_call|> so", "so|f({\"a\": \"\"})");
+    check_tools("gemma4", "<|tool_call>no <|tool_call>call:f{}<tool_call|>",
+                "<|tool_call>no|f({})");
+}
+
 TEST(more_calls_than_there_may_be_stay_text) {
     UNUSED_STATE;
     struct by_buf text;
@@ -351,6 +392,9 @@ TEST(a_stream_is_looked_at_once) {
         {"pythonic", "[f(x=\"", ")"},
         {"pythonic", "[f(x=[", "{},"},
         {"json", "[{\"name\": \"", "]"},
+        {"gemma4", "<|tool_call>call:f{a:<|\"|>", "}"},
+        {"gemma4", "<|tool_call>call:f{a:[", "[],"},
+        {"functiongemma", "<start_function_call>call:f{a:<escape>", ">"},
     };
     for (size_t i = 0; i < BY_COUNTOF(streams); i++)
         check_stream(streams[i].form, streams[i].open, streams[i].unit);
@@ -370,8 +414,8 @@ TEST(reasoning_in_a_stream_is_looked_at_once) {
     }
 }
 
-TESTS(RUN(a_stream_is_looked_at_once), RUN(reasoning_in_a_stream_is_looked_at_once),
-      RUN(what_is_long_is_looked_at_once), RUN(pythonic), RUN(pythonic_of_models_that_err),
-      RUN(json), RUN(hermes), RUN(hermes_of_models_that_err), RUN(numbers_keep_their_digits),
-      RUN(llama3), RUN(mistral), RUN(deepseek), RUN(more_calls_than_there_may_be_stay_text),
-      RUN(reasoning));
+TESTS(RUN(gemma4), RUN(gemma4_of_models_that_err), RUN(a_stream_is_looked_at_once),
+      RUN(reasoning_in_a_stream_is_looked_at_once), RUN(what_is_long_is_looked_at_once),
+      RUN(pythonic), RUN(pythonic_of_models_that_err), RUN(json), RUN(hermes),
+      RUN(hermes_of_models_that_err), RUN(numbers_keep_their_digits), RUN(llama3), RUN(mistral),
+      RUN(deepseek), RUN(more_calls_than_there_may_be_stay_text), RUN(reasoning));
