@@ -11,6 +11,6 @@ bench:   ; deploy/build.sh && cmake --build build --target bench_programs && ls 
 fuzz:    ; tests/fuzz/run.sh
 soak:    ; deploy/setup.sh --tests && deploy/build.sh && .venv/bin/python tests/soak/soak.py --page deploy/docs/soak.md
 asan:    ; deploy/build.sh build-asan -DSANITIZE=address,undefined && ctest --test-dir build-asan -LE "slow|style|model"
-tsan:    ; deploy/build.sh build-tsan -DSANITIZE=thread && ctest --test-dir build-tsan -LE "slow|style|model"
+tsan:    ; deploy/build.sh build-tsan -DSANITIZE=thread && TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp ctest --test-dir build-tsan -LE "slow|style|model"
 gpu-check: ; tests/gpu/check.sh
 clean:   ; rm -rf build build-asan build-tsan build-fuzz
