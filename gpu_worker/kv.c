@@ -2,6 +2,7 @@
 
 #include "common/base/cgroup.h"
 #include "common/base/log.h"
+#include "common/base/proc.h"
 
 #include <stdio.h>
 
@@ -97,6 +98,20 @@ static int plan_slots(struct kv_plan *p, uint64_t *room, struct by_err *err) {
     return 0;
 }
 
+/* What was asked for and is more than there can ever be: on a CPU its pages are given one by one as they are written, so that the
+ * kernel would kill the worker when the cache fills, and not at its start. */
+static int check_asked(const struct kv_plan *p, uint64_t n_pages, uint64_t page, uint64_t there,
+                       uint64_t free_bytes, struct by_err *err) {
+    if (n_pages <= there / p->page_bytes) return 0;
+    return by_fail(
+        err, BY_ENOMEM,
+        "--max-total-tokens: a KV cache of %llu tokens takes %.1f MB, and there are %.1f "
+        "MB in all; %llu tokens fit into what is free, and a smaller --kv-cache-dtype "
+        "takes less",
+        (unsigned long long)(n_pages * page), (double)n_pages * (double)p->page_bytes / 1e6,
+        (double)there / 1e6, (unsigned long long)(free_bytes / p->page_bytes * page));
+}
+
 int kv_plan(struct kv_plan *p, const struct by_options *o, struct backend *b, struct by_err *err) {
     uint64_t page = (uint64_t)o->page_size;
     uint64_t free_bytes = b->free_bytes ? b->free_bytes(b) : kv_free_memory();
@@ -108,6 +123,8 @@ int kv_plan(struct kv_plan *p, const struct by_options *o, struct backend *b, st
     if (b->is_device) cap = room; /* its memory serves nothing else */
     uint64_t n =
         o->max_total_tokens ? BY_DIV_UP((uint64_t)o->max_total_tokens, page) : BY_MIN(room, cap);
+    rc = check_asked(p, n, page, b->is_device ? free_bytes : by_proc_memory_max(), free_bytes, err);
+    if (rc) return rc;
     n = BY_MIN(n, (uint64_t)UINT32_MAX / page);
     uint64_t n_tokens = n * page, need = o->context_length ? p->context_len : CONTEXT_MIN;
     if (n_tokens < need)

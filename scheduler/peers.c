@@ -100,8 +100,10 @@ static int admit_worker(const struct core *c, const struct msg_hello *h, struct 
         cap->n_pages > REPLICA_PAGES_MAX || cap->n_slots == 0 || cap->n_slots > REPLICA_SLOTS_MAX ||
         cap->step_tokens_max == 0)
         return by_fail(err, BY_EINVAL,
-                       "capacity makes no sense: %u pages of %u tokens, %u slots, %u rows a step",
-                       cap->n_pages, cap->page_size, cap->n_slots, cap->step_tokens_max);
+                       "capacity makes no sense: %u pages of %u tokens, %u slots, %u rows a step; "
+                       "there may be %d pages of 4096 tokens and %d slots",
+                       cap->n_pages, cap->page_size, cap->n_slots, cap->step_tokens_max,
+                       REPLICA_PAGES_MAX, REPLICA_SLOTS_MAX);
     if (h->model.is_encoder && cap->step_tokens_max < h->model.context_len)
         return by_fail(err, BY_EINVAL, "an encoder of %u tokens whose steps have %u rows",
                        h->model.context_len, cap->step_tokens_max);
