@@ -12,6 +12,8 @@ const struct route routes[] = {
     {HTTP1_GET, "/health", api_health, ROUTE_OPEN, "the router is alive", NULL, &form_words},
     {HTTP1_GET, "/ready", api_ready, ROUTE_OPEN, "requests can be served; if not, why", NULL,
      &form_words},
+    {HTTP1_GET, "/ping", api_ready, ROUTE_OPEN, "the same, where SageMaker looks for it", NULL,
+     &form_words},
     {HTTP1_GET, "/health_generate", api_health_generate, ROUTE_OPEN,
      "one token through every process", NULL, &form_status},
     {HTTP1_GET, "/metrics", api_metrics, ROUTE_OPEN, "Prometheus text", NULL, &form_words},
@@ -38,6 +40,8 @@ const struct route routes[] = {
      &form_completions, &form_completion},
     {HTTP1_POST, "/v1/chat/completions", api_chat, ROUTE_KEY, "OpenAI chat completions", &form_chat,
      &form_chat_completion},
+    {HTTP1_POST, "/invocations", api_chat, ROUTE_KEY, "the same, where SageMaker looks for them",
+     &form_chat, &form_chat_completion},
     {HTTP1_POST, "/v1/embeddings", api_embeddings, ROUTE_KEY, "OpenAI embeddings", &form_embeddings,
      &form_embedding_list},
     {HTTP1_POST, "/v1/rerank", api_rerank, ROUTE_KEY, "documents by how well they answer a query",
@@ -77,6 +81,8 @@ const struct route routes[] = {
      &form_ollama_show, &form_ollama_shown},
     {HTTP1_GET, "/api/version", api_ollama_version, ROUTE_KEY, "the server's version, likewise",
      NULL, &form_ollama_version},
+    {HTTP1_GET, "/version", api_ollama_version, ROUTE_KEY, "the same, as vLLM's clients ask", NULL,
+     &form_ollama_version},
     {HTTP1_POST, "/tokenize", api_tokenize, ROUTE_KEY, "text to token ids", &form_tokenize,
      &form_tokens},
     {HTTP1_POST, "/v1/tokenize", api_tokenize, ROUTE_KEY, "the same", &form_tokenize, &form_tokens},
@@ -163,13 +169,34 @@ static bool is_path(struct by_str path) {
     return false;
 }
 
-/* What it is called elsewhere: by Kubernetes' own servers, vLLM, llama.cpp, FastAPI. */
+/* What it is called elsewhere, or what comes nearest: Kubernetes' own servers, KServe, FastAPI; llama.cpp; vLLM; SGLang, whose
+ * weights are updated between a pause and its end. */
 static struct by_str path_here(struct by_str path) {
     static const char *const foreign[][2] = {
-        {"/healthz", "/health"}, {"/livez", "/health"},          {"/ping", "/health"},
-        {"/readyz", "/ready"},   {"/docs", "/openapi.json"},     {"/version", "/get_server_info"},
-        {"/load", "/v1/loads"},  {"/props", "/get_server_info"}, {"/slots", "/v1/loads"},
-        {"/v1", "/v1/models"},   {"/v1/", "/v1/models"},         {"/completion", "/v1/completions"},
+        {"/healthz", "/health"},
+        {"/livez", "/health"},
+        {"/readyz", "/ready"},
+        {"/v2/health/live", "/health"},
+        {"/v2/health/ready", "/ready"},
+        {"/docs", "/openapi.json"},
+        {"/v1", "/v1/models"},
+        {"/v1/", "/v1/models"},
+        {"/props", "/get_server_info"},
+        {"/slots", "/v1/loads"},
+        {"/completion", "/v1/completions"},
+        {"/embedding", "/v1/embeddings"},
+        {"/apply-template", "/apply_template"},
+        {"/load", "/v1/loads"},
+        {"/pooling", "/encode"},
+        {"/score", "/v1/rerank"},
+        {"/reset_prefix_cache", "/flush_cache"},
+        {"/v1/classify", "/classify"},
+        {"/get_load", "/v1/loads"},
+        {"/pause_generation", "/update_weights_from_disk"},
+        {"/continue_generation", "/update_weights_from_disk"},
+        {"/init_weights_update_group", "/update_weights_from_disk"},
+        {"/update_weights_from_tensor", "/update_weights_from_disk"},
+        {"/update_weights_from_distributed", "/update_weights_from_disk"},
     };
     for (size_t i = 0; i < BY_COUNTOF(foreign); i++) {
         if (by_str_eqz(path, foreign[i][0])) return by_str_of(foreign[i][1]);

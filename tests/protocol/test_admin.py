@@ -16,6 +16,15 @@ def test_health(server):
     assert server.request("HEAD", "/health").body == b""
 
 
+def test_sagemakers_paths_and_vllms_version(server):
+    """Of a container SageMaker asks /ping and /invocations, and nothing else; that /ping also knows when it is not ready is shown below."""
+    assert server.get("/ping").status == 200
+    asks = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5, "temperature": 0}
+    told, chat = (server.ok(path, asks)["choices"] for path in ("/invocations", "/v1/chat/completions"))
+    assert told == chat and told[0]["message"]["content"]
+    assert server.get("/version").json == server.get("/api/version").json
+
+
 def test_facts_of_the_model(server):
     info = server.get("/get_model_info").json
     assert info == server.get("/model_info").json
@@ -188,6 +197,7 @@ def test_not_ready_says_what_is_missing():
         wait_for("the router to listen", lambda: "listening" in d.notify["router"].read().get("STATUS", ""))
         answer = wait_for("it to know", lambda: (a := d.get("/ready")).status == 503 and b"no gpu worker is ready" in a.body and a)
         assert answer.headers["Retry-After"] and answer.headers["retry-after-ms"]
+        assert d.get("/ping").status == 503
         assert d.get("/health").status == 200, "the router is alive all the same"
         for path, body in (("/generate", {"text": "x"}), ("/v1/completions", {"prompt": "x"}), ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})):
             answer = d.post(path, body)

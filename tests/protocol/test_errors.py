@@ -86,7 +86,8 @@ def test_404(server, path):
 
 
 @pytest.mark.parametrize("path, here", [("/healthz", "/health"), ("/livez", "/health"), ("/readyz", "/ready"), ("/completion", "/v1/completions"),
-                                        ("/v1", "/v1/models"), ("/docs", "/openapi.json"), ("/version", "/get_server_info"), ("/slots", "/v1/loads")])
+                                        ("/v1", "/v1/models"), ("/docs", "/openapi.json"), ("/get_load", "/v1/loads"), ("/slots", "/v1/loads"),
+                                        ("/v1/classify", "/classify"), ("/pause_generation", "/update_weights_from_disk")])
 def test_what_another_server_calls_it_is_told(server, path, here):
     """A probe of /healthz was a bare 404."""
     assert check(path, server.get(path), 404) == f"there is no {path} here; see {here}"

@@ -52,7 +52,7 @@ def generate(d, key, n=8, **more):
 
 # ---- the table of routes ----
 
-OPEN = {"/health", "/ready", "/health_generate", "/metrics", "/", "/openapi.json"}  # what balancers and scrapers ask without a key; SGLang's, too
+OPEN = {"/health", "/ready", "/ping", "/health_generate", "/metrics", "/", "/openapi.json"}  # what balancers and scrapers ask without a key; SGLang's, too
 
 
 def routes():
