@@ -1,6 +1,7 @@
-/* cgroup.h - what the control groups (v2) of this process leave it: CPUs and memory.
+/* cgroup.h - what the control groups of this process leave it: CPUs and memory.
  *
- *     /proc/self/cgroup  "0::/a/b"  ─▶  /sys/fs/cgroup/a/b, …/a, …          the least of each counts
+ *     /proc/self/cgroup  "0::/a/b"        ─▶  /sys/fs/cgroup/a/b, …/a, …             the least of each counts
+ *       of version 1     "4:memory:/a/b"  ─▶  /sys/fs/cgroup/memory/a/b, …; and likewise cpu
  *
  * A container sees its own group as the root; under systemd a unit's limits lie deeper.
  * Always: what cannot be read limits nothing. Pages of files count as free: the kernel gives them back before it refuses.

@@ -53,6 +53,27 @@ TEST(the_least_of_a_group_and_those_above_it_counts) {
     assert_int_equal(g.memory_free, 8000);
 }
 
+/* Of version 1, which older hosts and some sandboxes have, nothing was seen: a cache was planned for the whole machine's memory. */
+TEST(version_1_has_a_tree_for_each_controller) {
+    UNUSED_STATE;
+    put("memory/docker", "memory.limit_in_bytes", "5000\n");
+    put("memory/docker", "memory.usage_in_bytes", "4900\n");
+    put("memory/docker", "memory.stat",
+        "cache 4100\ninactive_file 1\ntotal_inactive_file 3000\ntotal_active_file 1000\n");
+    put("cpu", "cpu.cfs_quota_us", "-1\n");
+    put("cpu", "cpu.cfs_period_us", "100000\n");
+    put("cpu/docker/abc", "cpu.cfs_quota_us", "150000\n");
+    put("cpu/docker/abc", "cpu.cfs_period_us", "100000\n");
+    struct by_cgroup g =
+        read_group("5:cpuacct,cpu:/docker/abc\n4:memory:/docker/abc\n1:name=systemd:/x\n0::/\n");
+    assert_int_equal(g.n_cpus, 2);
+    assert_int_equal(g.memory_max, 5000);
+    assert_int_equal(g.memory_free, 5000 - 900);
+    g = read_group("5:cpuacct,cpu:/\n4:memory:/\n");
+    assert_int_equal(g.n_cpus, 0);
+    assert_true(g.memory_max == UINT64_MAX);
+}
+
 TEST(a_container_has_its_limits_at_the_root) {
     UNUSED_STATE;
     put(".", "memory.max", "700\n");
@@ -82,6 +103,7 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(the_least_of_a_group_and_those_above_it_counts, set_up),
+        cmocka_unit_test(version_1_has_a_tree_for_each_controller),
         cmocka_unit_test(a_container_has_its_limits_at_the_root),
         cmocka_unit_test_teardown(what_cannot_be_read_limits_nothing, tear_down),
     };
