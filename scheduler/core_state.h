@@ -154,7 +154,7 @@ void admit_ratio_bump(struct core *c, const struct replica *r);
 uint32_t hold_longest(const struct replica *r, const struct seq *s);
 bool hold_here(const struct core *c, const struct seq *s); /* can one that is up? */
 /* Can another replica than its own, here, lost or still to come? One that is lost for long, while others serve, can hold only
- * who has begun. */
+ * who may have begun. */
 bool hold_elsewhere(const struct core *c, const struct seq *s);
 /* If none can, s, which waits, ends: with what it has, or an error. True: it did; its request may be gone. */
 bool hold_or_end(struct core *c, struct seq *s);

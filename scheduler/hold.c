@@ -28,11 +28,11 @@ static uint64_t given_up_ns(const struct core *c, const struct replica *r) {
     return BY_MAX(r->lost_ns, c->served_ns) + CORE_GRACE_MS * BY_NS_PER_MS;
 }
 
-static bool has_begun(const struct req *req) {
+static bool may_have_begun(const struct req *req) {
     for (uint32_t i = 0; i < req->n_seqs; i++) {
         if (req_n_output(&req->seqs[i]) > 0) return true;
     }
-    return false;
+    return req->is_again;
 }
 
 bool hold_elsewhere(const struct core *c, const struct seq *s) {
@@ -41,7 +41,7 @@ bool hold_elsewhere(const struct core *c, const struct seq *s) {
         if (o == s->replica) continue;
         if (!o->context_len && c->now_ns < all_here_ns(c)) return true;
         if (!hold_longest(o, s)) continue;
-        if (c->now_ns < given_up_ns(c, o) || has_begun(s->req)) return true;
+        if (c->now_ns < given_up_ns(c, o) || may_have_begun(s->req)) return true;
     }
     return false;
 }

@@ -145,6 +145,7 @@ static void start(struct core *c, const struct msg_tokenized *m) {
     req->tenant = tenants_take(&c->tenants, req->routing.tenant);
     req->order = c->next_order++;
     req->arrived_ns = c->now_ns;
+    req->is_again = m->resume.n > 0;
     if (c->n_live++ == 0) c->last_finish_ns = 0; /* idle time is no part of the pace */
     c->counts.n_requests++;
     by_count(BY_M_REQUESTS, 1);

@@ -36,6 +36,8 @@ struct req {
     bool is_admitted;  /* that has happened */
     bool is_queued;    /* counts for --max-queued-requests */
     bool is_over;
+    bool
+        is_again; /* it came before, perhaps to a scheduler that is gone: its client may have more than is here */
     bool is_blamed;      /* scratch of retract_blame */
     uint32_t checked_by; /* core.n_models when it was found to suit the model; 0: not yet */
     /* replicas, a bit each, that were lost with rows of it in flight and are not back */

@@ -107,11 +107,17 @@ TEST(a_replica_that_stays_away_keeps_nobody_waiting_who_has_nothing) {
     w_submit(&w, 4, 0, 200, 40);
     assert_int_equal(w.req[4].code, BY_EUNAVAILABLE); /* at once */
     assert_false(w.req[1].is_failed);                 /* it has begun: it goes on */
+    /* A former scheduler had it, and text of that may be on its way. */
+    struct msg_resume again = {.sample = 0};
+    w_prepare(&w, 6, 0, 200, 40);
+    w_tokenized(&w, 6, &again, 1);
+    assert_false(w.req[6].is_failed);
     w_worker_up(&w, 1);
     w_submit(&w, 5, 0, 200, 40);
     w_run(&w);
     w_assert_whole(&w, 1);
     w_assert_whole(&w, 5);
+    w_assert_whole(&w, 6);
     world_stop(&w);
 }
 
