@@ -1,11 +1,12 @@
-/* The kernels on AVX2 with FMA and F16C. 16 registers: 6 rows of a tile, 4 where a format needs more room. One row takes
- * four strips at once: of four streams the processor fetches more ahead than of one. Two rows lose more than they gain. */
+/* The kernels on AVX2 with FMA and F16C. 16 registers: the sums of a block of 8 rows stay in them, totals need not. One row
+ * takes four strips at once: of four streams the processor fetches more ahead than of one. Two rows lose more than they
+ * gain. */
 #if defined(__AVX2__)
 #include "gpu_worker/cpu/vec_avx2.h"
 
-#define KERN_WIDE 6
-#define KERN_BYTES 4
-#define KERN_NARROW 4
+#define KERN_WIDE 8
+#define KERN_BYTES 8
+#define KERN_NARROW 8
 #define KERN_FLOAT 6
 #define KERN_TWO 2
 #define KERN_FOUR 1

@@ -3,6 +3,7 @@
  *     dot: maddubs gives i16 sums of two products; `fits` of them (weights up to 15: 8, 31: 4, 63: 2) are added up as
  *     i16 before pmaddwd widens them. fits 1: weights are signed bytes plus 128, whose products would overflow; then
  *     |w| is multiplied with x * sign(w). Activations lie in -127 … 127 for both.
+ *     settle: the sum is made here. gcc else makes all products of an unrolled block first, and keeps them on the stack.
  *
  * Always: bit for bit what vec_portable.h gives. Owner: kern_avx2.c includes it, nobody else. */
 #ifndef GPU_WORKER_CPU_VEC_AVX2_H
@@ -184,6 +185,8 @@ INLINE vb vb_lookup(const uint8_t *table, vb v) {
     return _mm256_shuffle_epi8(t, v);
 }
 
+#define settle(v) __asm__ volatile("" : "+x"(v))
+
 INLINE void dot(vi *c, vh *h, vb w, int32_t x, int i, int fits) {
     const __m256i one = _mm256_set1_epi16(1);
     __m256i xs = _mm256_set1_epi32(x);
@@ -191,10 +194,12 @@ INLINE void dot(vi *c, vh *h, vb w, int32_t x, int i, int fits) {
         __m256i v = _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80));
         __m256i p = _mm256_maddubs_epi16(_mm256_abs_epi8(v), _mm256_sign_epi8(xs, v));
         *c += (vi)_mm256_madd_epi16(p, one);
+        settle(*c);
         return;
     }
     __m256i p = _mm256_maddubs_epi16(w, xs);
     *h = i % fits == 0 ? p : _mm256_add_epi16(*h, p);
+    settle(*h);
     if (i % fits == fits - 1) *c += (vi)_mm256_madd_epi16(*h, one);
 }
 
