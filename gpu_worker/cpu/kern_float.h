@@ -9,11 +9,33 @@
 
 #include "gpu_worker/cpu/cpu_kernels.h"
 
-/* Column k of vector p; bf16 pairs are handled by their caller. */
+/* Column k of vector p, of f32 and f16. */
 INLINE vf float_at(const enum cpu_format fmt, const uint8_t *strip, uint32_t k, int part) {
     size_t at = (size_t)k * CPU_STRIP + (size_t)(part * VN);
     return fmt == CPU_F32 ? v_load((const float *)strip + at)
                           : v_load_f16((const uint16_t *)strip + at);
+}
+
+/* One of the two columns of bf16 that lie at `pairs`. Each is loaded for itself, and the first one's sums are settled before
+ * the second one's: sums, not pairs, fill the registers. */
+INLINE void pair_column(const int T, const int ns, const uint8_t *pairs, size_t next, bool is_odd,
+                        const float *a, vf *f) {
+    const int nv = ns * VP;
+    vf w[8];
+    UNROLL(8)
+    for (int v = 0; v < nv; v++) {
+        vi pair = vi_load(pairs + (size_t)(v / VP) * next + v % VP * 4 * VN);
+        w[v] = (vf)(is_odd ? pair & vi_set1((int32_t)0xffff0000) : pair << 16);
+    }
+    UNROLL(12)
+    for (int t = 0; t < T; t++) {
+        vf x = v_set1(a[t]);
+        UNROLL(8)
+        for (int v = 0; v < nv; v++) {
+            f[t * nv + v] = v_fma(w[v], x, f[t * nv + v]);
+            settle(f[t * nv + v]);
+        }
+    }
 }
 
 /* T rows, ns strips that lie `next` bytes apart. */
@@ -26,18 +48,8 @@ INLINE void float_tile(const enum cpu_format fmt, const int T, const int ns, con
         f[i] = v_set1(0);
     if (fmt == CPU_BF16) {
         for (uint32_t k = 0; k < n_in; k += 2) {
-            UNROLL(8)
-            for (int v = 0; v < nv; v++) {
-                vi pair =
-                    vi_load(strip + (size_t)(v / VP) * next + 32 * (size_t)k + v % VP * 4 * VN);
-                vf even = (vf)(pair << 16), odd = (vf)(pair & vi_set1((int32_t)0xffff0000));
-                UNROLL(12)
-                for (int t = 0; t < T; t++)
-                    f[t * nv + v] = v_fma(even, v_set1(a[k * T + t]), f[t * nv + v]);
-                UNROLL(12)
-                for (int t = 0; t < T; t++)
-                    f[t * nv + v] = v_fma(odd, v_set1(a[(k + 1) * T + t]), f[t * nv + v]);
-            }
+            pair_column(T, ns, strip + 32 * (size_t)k, next, false, a + k * T, f);
+            pair_column(T, ns, strip + 32 * (size_t)k, next, true, a + (k + 1) * T, f);
         }
     } else {
         for (uint32_t k = 0; k < n_in; k++) {

@@ -3,7 +3,7 @@
  *     dot: maddubs gives i16 sums of two products; `fits` of them (weights up to 15: 8, 31: 4, 63: 2) are added up as
  *     i16 before pmaddwd widens them. fits 1: weights are signed bytes plus 128, whose products would overflow; then
  *     |w| is multiplied with x * sign(w). Activations lie in -127 … 127 for both.
- *     settle: the sum is made here. gcc else makes all products of an unrolled block first, and keeps them on the stack.
+ *     settle: v has its value here. gcc else makes all products of an unrolled block first, and keeps them on the stack.
  *
  * Always: bit for bit what vec_portable.h gives. Owner: kern_avx2.c includes it, nobody else. */
 #ifndef GPU_WORKER_CPU_VEC_AVX2_H
@@ -23,6 +23,7 @@ typedef __m256 vf;
 typedef int32_t vi __attribute__((vector_size(32)));
 typedef __m256i vb;
 typedef __m256i vh;
+#define settle(v) __asm__ volatile("" : "+x"(v))
 
 INLINE vf v_set1(float x) {
     return _mm256_set1_ps(x);
@@ -184,8 +185,6 @@ INLINE vb vb_lookup(const uint8_t *table, vb v) {
     __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
     return _mm256_shuffle_epi8(t, v);
 }
-
-#define settle(v) __asm__ volatile("" : "+x"(v))
 
 INLINE void dot(vi *c, vh *h, vb w, int32_t x, int i, int fits) {
     const __m256i one = _mm256_set1_epi16(1);

@@ -18,6 +18,7 @@ typedef __m512 vf;
 typedef int32_t vi __attribute__((vector_size(64)));
 typedef __m512i vb;
 typedef int vh; /* vpdpbusd adds into i32 at once */
+#define settle(v) __asm__ volatile("" : "+v"(v)) /* v has its value here: see vec_avx2.h */
 
 INLINE vf v_set1(float x) {
     return _mm512_set1_ps(x);

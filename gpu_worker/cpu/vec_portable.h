@@ -20,6 +20,7 @@ typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
 typedef uint8_t vb __attribute__((vector_size(64)));
 typedef vi vh; /* partial sums of dot(); not used here */
+#define settle(v) (void)(v)
 
 INLINE vf v_set1(float x) {
     return (vf){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
