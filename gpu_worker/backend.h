@@ -8,7 +8,7 @@
  *     its own rows of a long prompt that way, and the same code serves both.
  *
  *         all lanes, rows 0 … n        |####|####|####|####|   a barrier after each op: decode, short steps
- *         solo, 48 rows each           |#### all ops ####|     a barrier a layer: prefill
+ *         solo, up to 96 rows each     |#### all ops ####|     a barrier a layer: prefill
  *
  * Always: the bits of a row's result depend on that row's inputs alone (and its keys): not on the other rows, their
  * number, `first`, the lanes or solo (DESIGN D6). Sums run in an order fixed by the shape of the weight.

@@ -20,9 +20,9 @@
 enum {
     CPU_FEW_ROWS = 4,         /* up to here each lane fills its own tile: cheaper than a barrier */
     CPU_BLOCK_ROWS = 96,      /* rows whose activations are shared at once: 8 tiles in L2 */
-    CPU_SOLO_ROWS = 48,       /* the same for one lane */
+    CPU_SOLO_ROWS = 96,       /* the same for one lane: each strip comes from memory once for so many */
     CPU_FEW_TILES = 4,        /* tiles a lane below which attention is shared out by spans */
-    CPU_SOLO_BYTES = 1 << 20, /* of activations of one lane, unless a single tile needs more */
+    CPU_SOLO_BYTES = 4 << 20, /* of activations of one lane, unless a single tile needs more */
 };
 
 struct weight {

@@ -219,7 +219,8 @@ static void linear_block(struct lane *l, const struct weight *w, const struct cp
 }
 
 void cpu_linear(struct lane *l, const struct op_linear *o) {
-    uint32_t at_once = cpu_is_alone(l) ? cpu_solo_rows(l->cpu, o->w) : CPU_BLOCK_ROWS;
+    uint32_t most = cpu_is_alone(l) ? cpu_solo_rows(l->cpu, o->w) : CPU_BLOCK_ROWS;
+    uint32_t n_blocks = BY_DIV_UP(o->n, most), at_once = n_blocks ? BY_DIV_UP(o->n, n_blocks) : 1;
     uint32_t first = o->out_first / CPU_STRIP, end = cpu_n_units(o->w);
     if (o->out_n) {
         by_assert(!o->w->is_gated && o->out_first % CPU_STRIP == 0);
@@ -256,7 +257,7 @@ static void copy_columns(const struct op_linear_heads *o, uint32_t head) {
     }
 }
 
-/* One head and up to 48 rows a piece of work. */
+/* One head and as many rows as a lane takes at once a piece of work. */
 void cpu_linear_heads(struct lane *l, const struct op_linear_heads *o) {
     struct cpu_share share = cpu_share(l, o->n_heads);
     for (uint32_t h = cpu_share_next(&share); h != UINT32_MAX; h = cpu_share_next(&share)) {

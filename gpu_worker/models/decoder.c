@@ -434,8 +434,11 @@ int decoder_forward(struct decoder *d, const struct model_step *s) {
     struct run r = {.d = d, .s = s};
     by_assert(d->share.world == 1 || d->tp || d->b->group_join);
     /* Sums are made of all rows, in one order of calls on every rank. */
-    if (d->share.world == 1 && !d->b->is_device && s->n_rows >= APART_ROWS * d->b->n_lanes)
-        r.chunk_rows = BY_MIN((uint32_t)CHUNK_ROWS, BY_DIV_UP(s->n_rows, d->b->n_lanes));
+    if (d->share.world == 1 && !d->b->is_device && s->n_rows >= APART_ROWS * d->b->n_lanes) {
+        /* as many for each lane, and equal ones: they end together */
+        uint32_t n_each = BY_DIV_UP(s->n_rows, CHUNK_ROWS * d->b->n_lanes);
+        r.chunk_rows = BY_DIV_UP(s->n_rows, n_each * d->b->n_lanes);
+    }
     d->b->run(d->b, run_lane, &r);
     return d->tp_rc;
 }

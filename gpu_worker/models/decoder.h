@@ -2,7 +2,7 @@
  *
  *     ids ─embed─▶ x ─▶ [ norm q k v ─▶ pages ─▶ attention ─o─▶ + ─▶ norm gate up ─▶ down ─▶ + ] x n_layers ─▶ norm ─▶ logits
  *
- *     long steps   each lane takes 48 rows through a layer and through q, k, v of the next; a barrier a layer
+ *     long steps   each lane takes up to 96 rows through a layer and through q, k, v of the next; a barrier a layer
  *     short steps  all lanes share each op
  *
  * Always: which way is taken changes no bit (backend.h). A pointer that is NULL means the family has no such thing.
@@ -16,8 +16,8 @@
 #include "gpu_worker/tp.h"
 
 enum {
-    /* of a lane at a time in a long step: their activations stay in its second cache */
-    CHUNK_ROWS = 48,
+    /* of a lane at a time in a long step, at most: weights come from memory once for so many */
+    CHUNK_ROWS = 96,
     FINE_POSITIONS = 64, /* a sequence's first tokens, see is_fine */
     APART_ROWS = 32,     /* rows a lane from which on lanes go apart */
 };

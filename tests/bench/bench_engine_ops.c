@@ -16,7 +16,7 @@ enum {
     QKV = 960,
     VOCAB = 49152,
     ROWS = 512,
-    SOLO_ROWS = 48,
+    SOLO_ROWS = 96,
     CTX = 2048,
     STREAMS = 32, /* which decode with SHARED tokens in common and OWN of their own */
     SHARED = 512,
@@ -41,7 +41,7 @@ struct job {
     struct backend *b;
     struct model m;
     uint32_t n;    /* rows */
-    bool is_split; /* solo, 48 rows a lane, as decoder.c does for long prompts */
+    bool is_split; /* solo, 96 rows a lane, as decoder.c does for long prompts */
     bool with_head;
     struct op_attention attention;
     void *pools[POOLS]; /* of the layers in turn, or none */
