@@ -409,6 +409,7 @@ static int read_parsers(struct request *q, struct msg_generate *m, struct by_err
     if (is_separate) q->reasoning = parse_reasoning_when(q->router->reasoning, thinks);
     m->textual.wants_pieces |= q->reasoning != PARSE_REASONING_NONE; /* its tokens are counted */
     if (tools && by_json_first(tools) && !by_str_eqz(how, "none")) q->tools = q->router->tools;
+    if (parse_tools_asks_types(q->tools)) parse_tools_types_read(&q->tool_types, tools, &q->arena);
     bool has_special = q->tools > PARSE_TOOLS_HERMES || parse_reasoning_is_special(q->reasoning);
     if (has_special && !by_json_get(body, "skip_special_tokens"))
         m->textual.skip_special_tokens = false; /* the markers are special tokens */

@@ -37,9 +37,13 @@ static int refuse_parser(const struct asked *a, const char *key, struct by_err *
 
 static int write_calls(const struct asked *a, struct by_buf *out, struct by_err *err) {
     struct parse_tools_result said;
+    struct parse_tools_types types = {0};
+    struct by_arena arena;
     enum parse_tools kind = parse_tools_of(a->parser);
     if (kind == PARSE_TOOLS_NONE) return refuse_parser(a, "tool_call_parser", err);
-    parse_tools_read(kind, a->text, true, &said);
+    by_arena_init(&arena, 0);
+    parse_tools_types_read(&types, by_json_get(a->body, "tools"), &arena);
+    parse_tools_read(kind, &types, a->text, true, &said);
     by_buf_addz(out, "{\"normal_text\":");
     by_buf_add_json_str(out, by_buf_str(&said.content));
     by_buf_addz(out, ",\"calls\":[");
@@ -51,6 +55,7 @@ static int write_calls(const struct asked *a, struct by_buf *out, struct by_err 
     }
     by_buf_addz(out, "]}");
     parse_tools_release(&said);
+    by_arena_release(&arena);
     return 0;
 }
 

@@ -19,7 +19,7 @@ void chat_view_read(const struct request *q, struct by_str text, bool is_end, st
     v->is_borrowed = false;
     split(q, text, is_end, &parts);
     v->reasoning = parts.reasoning;
-    parse_tools_read(q->tools, parts.content, is_end, &v->said);
+    parse_tools_read(q->tools, &q->tool_types, parts.content, is_end, &v->said);
     if (q->is_one_call) v->said.n_calls = BY_MIN(v->said.n_calls, (size_t)1);
 }
 
@@ -37,9 +37,9 @@ struct chat_progress {
     bool is_done;
 };
 
-static struct chat_progress *begin(void) {
+static struct chat_progress *begin(const struct request *q) {
     struct chat_progress *p = by_alloc(sizeof *p);
-    parse_tools_init(&p->said);
+    parse_tools_init(&p->said, &q->tool_types);
     return p;
 }
 
@@ -74,7 +74,7 @@ void chat_news_read(const struct request *q, struct journal_sample *s, struct ch
     struct by_str text = by_buf_str(&s->text), reasoning;
     if (!s->progress || s->progress->n_text != s->n_sent_text) {
         chat_progress_free(s->progress);
-        s->progress = begin();
+        s->progress = begin(q);
         if (s->n_sent_text)
             advance(q, s->progress, by_str_sub(text, 0, s->n_sent_text), false, &reasoning);
     }

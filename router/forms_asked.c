@@ -228,7 +228,8 @@ const struct form form_template = {"ApplyTemplate", "messages to be made a promp
 static const struct form_field parse_calls[] = {
     SPOKEN,
     {"tool_call_parser", WORD, "one of --tool-call-parser; else the server's own", false},
-    {"tools", ANYTHING, "what it may call; not needed to read it", false},
+    {"tools", ANYTHING,
+     "what it may call: of which types arguments are, where the model does not write it", false},
 };
 const struct form form_parse_calls = {"ParseFunctionCall", "a text that may have calls",
                                       FIELDS(parse_calls)};

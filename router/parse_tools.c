@@ -46,6 +46,38 @@ static const struct form {
      parse_tools_functiongemma,
      BY_STR("<start_function_call>"),
      {BY_STR("<end_function_call>")}},
+    {"qwen3_coder", PARSE_TOOLS_QWEN3_CODER, parse_tools_qwen3_coder, BY_STR("<tool_call>"), {{0}}},
+    {"step3p5", PARSE_TOOLS_QWEN3_CODER, parse_tools_qwen3_coder, BY_STR("<tool_call>"), {{0}}},
+    {"glm45", PARSE_TOOLS_GLM45, parse_tools_glm45, BY_STR("<tool_call>"), {{0}}},
+    {"glm47", PARSE_TOOLS_GLM45, parse_tools_glm45, BY_STR("<tool_call>"), {{0}}},
+    {"minimax-m2",
+     PARSE_TOOLS_MINIMAX_M2,
+     parse_tools_minimax_m2,
+     BY_STR("<minimax:tool_call>"),
+     {{0}}},
+    {"seed_oss", PARSE_TOOLS_SEED_OSS, parse_tools_seed_oss, BY_STR("<seed:tool_call>"), {{0}}},
+    {"deepseekv32",
+     PARSE_TOOLS_DEEPSEEKV32,
+     parse_tools_deepseekv32,
+     BY_STR("<｜DSML｜function_calls>"),
+     {{0}}},
+    {"kimi_k2",
+     PARSE_TOOLS_KIMI_K2,
+     parse_tools_kimi_k2,
+     BY_STR("<|tool_call_begin|>"),
+     {BY_STR("<|tool_calls_section_begin|>"), BY_STR("<|tool_calls_section_end|>")}},
+    {"lfm2",
+     PARSE_TOOLS_LFM2,
+     parse_tools_lfm2,
+     BY_STR("<|tool_call_start|>"),
+     {BY_STR("<|tool_call_end|>")}},
+    {"olmo3", PARSE_TOOLS_OLMO3, parse_tools_olmo3, BY_STR("<function_calls>"), {{0}}},
+    {"granite", PARSE_TOOLS_GRANITE, parse_tools_list, BY_STR("<|tool_call|>"), {{0}}},
+    {"hunyuan",
+     PARSE_TOOLS_HUNYUAN,
+     parse_tools_list,
+     BY_STR("<tool_calls>"),
+     {BY_STR("</tool_calls>")}},
 };
 
 static const struct form *form_of(enum parse_tools kind) {
@@ -60,6 +92,10 @@ enum parse_tools parse_tools_of(const char *name) {
         if (by_str_eqz(by_str_of(name), forms[i].name)) return forms[i].kind;
     }
     return PARSE_TOOLS_NONE;
+}
+
+bool parse_tools_asks_types(enum parse_tools kind) {
+    return kind >= PARSE_TOOLS_QWEN3_CODER && kind <= PARSE_TOOLS_DEEPSEEKV32;
 }
 
 /* ---- the walk ---- */
@@ -204,7 +240,8 @@ static bool has_end(struct by_str s) {
     return false;
 }
 
-void parse_tools_init(struct parse_tools_result *out) {
+void parse_tools_init(struct parse_tools_result *out, const struct parse_tools_types *types) {
+    out->types = types;
     out->n_calls = out->n_tried = 0;
     out->place = (struct parse_tools_place){.may_be_unmarked = true};
     by_arena_init(&out->arena, 0);
@@ -227,9 +264,9 @@ void parse_tools_advance(enum parse_tools kind, struct by_str text, bool is_end,
     p->is_open = walk(f, text, is_end, out);
 }
 
-void parse_tools_read(enum parse_tools kind, struct by_str text, bool is_end,
-                      struct parse_tools_result *out) {
-    parse_tools_init(out);
+void parse_tools_read(enum parse_tools kind, const struct parse_tools_types *types,
+                      struct by_str text, bool is_end, struct parse_tools_result *out) {
+    parse_tools_init(out, types);
     parse_tools_advance(kind, text, is_end, out);
 }
 

@@ -12,6 +12,7 @@
 
 #include "common/base/arena.h"
 #include "common/base/buf.h"
+#include "router/parse_tools_types.h"
 
 enum { PARSE_TOOLS_MAX = 128 }; /* calls of one answer; later ones stay text */
 
@@ -25,6 +26,16 @@ enum parse_tools {
     PARSE_TOOLS_JSON, /* the answer is {"name", "arguments"} or a list of these, without a marker */
     PARSE_TOOLS_GEMMA4, /* <|tool_call>call:name{key:<|"|>text<|"|>}<tool_call|> */
     PARSE_TOOLS_FUNCTIONGEMMA, /* <start_function_call>call:name{key:<escape>text<escape>}<end_function_call> */
+    PARSE_TOOLS_QWEN3_CODER, /* <tool_call><function=name><parameter=key>value</parameter></function></tool_call> */
+    PARSE_TOOLS_GLM45, /* <tool_call>name<arg_key>key</arg_key><arg_value>value</arg_value></tool_call> */
+    PARSE_TOOLS_MINIMAX_M2,  /* <minimax:tool_call><invoke name="…"><parameter name="…">… */
+    PARSE_TOOLS_SEED_OSS,    /* as Qwen 3 Coder, within <seed:tool_call> */
+    PARSE_TOOLS_DEEPSEEKV32, /* <｜DSML｜function_calls><｜DSML｜invoke name="…"><｜DSML｜parameter name="…" string="true">… */
+    PARSE_TOOLS_KIMI_K2, /* <|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{…}<|tool_call_end|> */
+    PARSE_TOOLS_LFM2,    /* <|tool_call_start|>[name(key=value)]<|tool_call_end|> */
+    PARSE_TOOLS_OLMO3,   /* <function_calls>name(key=value), one a line, </function_calls> */
+    PARSE_TOOLS_GRANITE, /* <|tool_call|>[{"name", "arguments"}, …] */
+    PARSE_TOOLS_HUNYUAN, /* <tool_calls>[{"name", "arguments"}, …]</tool_calls> */
     PARSE_TOOLS_N,
 };
 
@@ -57,15 +68,19 @@ struct parse_tools_result {
     size_t n_calls;
     size_t n_tried; /* bytes that looked like calls and were none */
     struct by_arena arena;
+    const struct parse_tools_types *types; /* borrowed */
     struct parse_tools_place place;
 };
 
 /* The value of --tool-call-parser. */
 enum parse_tools parse_tools_of(const char *name);
-void parse_tools_read(enum parse_tools kind, struct by_str text, bool is_end,
-                      struct parse_tools_result *out);
+bool parse_tools_asks_types(
+    enum parse_tools kind); /* its arguments do not say themselves what they are */
+/* types: NULL is fine. */
+void parse_tools_read(enum parse_tools kind, const struct parse_tools_types *types,
+                      struct by_str text, bool is_end, struct parse_tools_result *out);
 /* The same in steps: the text so far, which begins with the one before; is_end only once. Reads on where it was. */
-void parse_tools_init(struct parse_tools_result *out);
+void parse_tools_init(struct parse_tools_result *out, const struct parse_tools_types *types);
 void parse_tools_advance(enum parse_tools kind, struct by_str text, bool is_end,
                          struct parse_tools_result *out);
 void parse_tools_release(struct parse_tools_result *r);

@@ -30,6 +30,24 @@ enum parse_tools_verdict parse_tools_gemma4(struct by_str s, size_t at, bool is_
                                             struct parse_tools_result *out);
 enum parse_tools_verdict parse_tools_functiongemma(struct by_str s, size_t at, bool is_end,
                                                    size_t *end, struct parse_tools_result *out);
+enum parse_tools_verdict parse_tools_qwen3_coder(struct by_str s, size_t at, bool is_end,
+                                                 size_t *end, struct parse_tools_result *out);
+enum parse_tools_verdict parse_tools_glm45(struct by_str s, size_t at, bool is_end, size_t *end,
+                                           struct parse_tools_result *out);
+enum parse_tools_verdict parse_tools_minimax_m2(struct by_str s, size_t at, bool is_end,
+                                                size_t *end, struct parse_tools_result *out);
+enum parse_tools_verdict parse_tools_seed_oss(struct by_str s, size_t at, bool is_end, size_t *end,
+                                              struct parse_tools_result *out);
+enum parse_tools_verdict parse_tools_deepseekv32(struct by_str s, size_t at, bool is_end,
+                                                 size_t *end, struct parse_tools_result *out);
+enum parse_tools_verdict parse_tools_kimi_k2(struct by_str s, size_t at, bool is_end, size_t *end,
+                                             struct parse_tools_result *out);
+enum parse_tools_verdict parse_tools_list(struct by_str s, size_t at, bool is_end, size_t *end,
+                                          struct parse_tools_result *out);
+enum parse_tools_verdict parse_tools_lfm2(struct by_str s, size_t at, bool is_end, size_t *end,
+                                          struct parse_tools_result *out);
+enum parse_tools_verdict parse_tools_olmo3(struct by_str s, size_t at, bool is_end, size_t *end,
+                                           struct parse_tools_result *out);
 
 /* ---- what readers share ---- */
 

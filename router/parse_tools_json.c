@@ -176,3 +176,38 @@ enum parse_tools_verdict parse_tools_deepseek(struct by_str s, size_t at, bool i
     }
     return push_named(out, name, args) ? PARSE_TOOLS_CALL : PARSE_TOOLS_TEXT;
 }
+
+/* functions.name:0 */
+static struct by_str kimi_name(struct by_str id) {
+    const struct by_str space = BY_STR("functions.");
+    if (by_str_starts(id, space)) id = by_str_sub(id, space.n, SIZE_MAX);
+    size_t n = id.n;
+    while (n && id.p[n - 1] >= '0' && id.p[n - 1] <= '9')
+        n--;
+    return n && n < id.n && id.p[n - 1] == ':' ? by_str_sub(id, 0, n - 1) : id;
+}
+
+enum parse_tools_verdict parse_tools_kimi_k2(struct by_str s, size_t at, bool is_end, size_t *end,
+                                             struct parse_tools_result *out) {
+    const struct by_str close = BY_STR("<|tool_call_end|>"),
+                        sep = BY_STR("<|tool_call_argument_begin|>");
+    size_t stop = parse_tools_find(s, close, parse_tools_block_at(out, at));
+    if (stop == SIZE_MAX && !is_end) return PARSE_TOOLS_UNSURE;
+    *end = stop == SIZE_MAX ? s.n : stop + close.n;
+    struct by_str body = by_str_sub(s, at, BY_MIN(stop, s.n) - at);
+    size_t middle = by_str_find(body, sep, 0);
+    if (middle == SIZE_MAX) return PARSE_TOOLS_TEXT;
+    struct by_str name = kimi_name(by_str_trim(by_str_sub(body, 0, middle)));
+    struct by_str args = by_str_trim(by_str_sub(body, middle + sep.n, SIZE_MAX));
+    return push_named(out, name, args) ? PARSE_TOOLS_CALL : PARSE_TOOLS_TEXT;
+}
+
+/* A list of objects, or one alone. */
+enum parse_tools_verdict parse_tools_list(struct by_str s, size_t at, bool is_end, size_t *end,
+                                          struct parse_tools_result *out) {
+    size_t from = parse_tools_skip_blanks(s, at);
+    *end = from;
+    if (from == s.n) return is_end ? PARSE_TOOLS_TEXT : PARSE_TOOLS_UNSURE;
+    if (s.p[from] == '[') return parse_tools_mistral(s, from, is_end, end, out);
+    return parse_tools_llama3(s, from, is_end, end, out);
+}

@@ -96,3 +96,19 @@ enum parse_tools_verdict parse_tools_pythonic(struct by_str s, size_t at, bool i
                                               struct parse_tools_result *out) {
     return read_block(s, at, is_end, end, out, BY_STR("]"));
 }
+
+/* The same behind a mark of its own. */
+enum parse_tools_verdict parse_tools_lfm2(struct by_str s, size_t at, bool is_end, size_t *end,
+                                          struct parse_tools_result *out) {
+    at = parse_tools_skip_blanks(s, at);
+    *end = at;
+    if (at == s.n) return is_end ? PARSE_TOOLS_TEXT : PARSE_TOOLS_UNSURE;
+    if (s.p[at] != '[') return PARSE_TOOLS_TEXT;
+    return read_block(s, at + 1, is_end, end, out, BY_STR("]"));
+}
+
+/* One a line. */
+enum parse_tools_verdict parse_tools_olmo3(struct by_str s, size_t at, bool is_end, size_t *end,
+                                           struct parse_tools_result *out) {
+    return read_block(s, at, is_end, end, out, BY_STR("</function_calls>"));
+}

@@ -103,6 +103,7 @@ struct request {
     bool is_one_call;       /* parallel_tool_calls: false */
     bool hides_reasoning;   /* include_reasoning: false */
     enum parse_tools tools; /* chat's: how the answer is read */
+    struct parse_tools_types tool_types; /* in the arena */
     enum parse_reasoning reasoning;
     char id[64];
     struct by_str their_id;    /* X-Request-Id, when one came; in the arena */

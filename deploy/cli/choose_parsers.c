@@ -12,18 +12,30 @@ const char *choose_tool_parser(struct by_str template) {
     static const struct {
         const char *mark, *parser;
     } rows[] = {
+        {"｜DSML｜", "deepseekv32"},
         {"<｜tool▁call▁begin｜>", "deepseekv3"},
         {"[TOOL_CALLS]", "mistral"},
         {"<|tool_call>call:", "gemma4"},
         {"<start_function_call>", "functiongemma"},
+        {"<minimax:tool_call>", "minimax-m2"},
+        {"<seed:tool_call>", "seed_oss"},
+        {"<arg_key>", "glm45"},
+        {"<function=", "qwen3_coder"}, /* within <tool_call>, which Hermes has, too */
         {"<tool_call>", "hermes"},
+        {"<|tool_call_begin|>", "kimi_k2"},
+        {"<|tool_call_start|>", "lfm2"},
+        {"<|tool_list_start|>", "lfm2"}, /* its older templates do not write calls again */
+        {"<function_calls>", "olmo3"},
+        {"<|tool_call|>", "granite"},
+        {"<tool_calls>", "hunyuan"},
         {"<|python_start|>", "pythonic"},
         {"[func_name1(", "pythonic"}, /* Llama 3.2's and 4's words for it */
         {"<|python_tag|>", "llama3"},
         {"\"parameters\": dictionary", "llama3"},
     };
     for (size_t i = 0; i < BY_COUNTOF(rows); i++) {
-        if (has(template, rows[i].mark)) return rows[i].parser;
+        bool is_whole = strcmp(rows[i].mark, "<function=") != 0 || has(template, "<tool_call>");
+        if (has(template, rows[i].mark) && is_whole) return rows[i].parser;
     }
     return "none";
 }

@@ -50,7 +50,7 @@ static void check_reasoning(enum parse_reasoning kind, struct by_str s) {
 static void check_pieces(enum parse_tools kind, struct by_str s, size_t first, size_t stride,
                          const struct parse_tools_result *whole) {
     struct parse_tools_result steps;
-    parse_tools_init(&steps);
+    parse_tools_init(&steps, NULL);
     for (size_t n = first; n < s.n; n += stride)
         parse_tools_advance(kind, by_str_sub(s, 0, n), false, &steps);
     parse_tools_advance(kind, s, true, &steps);
@@ -77,10 +77,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint32_t seed = (uint32_t)by_str_hash(s);
     size_t stride = 1 + seed % STRIDE_MAX;
     struct parse_tools_result was, now, steps;
-    parse_tools_init(&steps);
-    parse_tools_init(&was);
+    parse_tools_init(&steps, NULL);
+    parse_tools_init(&was, NULL);
     for (n = 0; n <= s.n + 1; n = BY_MAX(BY_MIN(n + stride, s.n + 1), n + 1)) {
-        parse_tools_read(kind, by_str_sub(s, 0, n), n > s.n, &now);
+        parse_tools_read(kind, NULL, by_str_sub(s, 0, n), n > s.n, &now);
         check_begins(&was, &now);
         parse_tools_advance(kind, by_str_sub(s, 0, n), n > s.n, &steps);
         check_begins(&now, &steps);

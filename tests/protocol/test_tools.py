@@ -103,6 +103,23 @@ def test_whole_and_streamed_are_the_same(parrot, text, content, reasoning, n_cal
     assert len({c["id"] for c in parts["tool_calls"]}) == n_calls
 
 
+def test_values_between_marks_are_what_the_schema_says(tmp_path):
+    """The request's JSON is gone when its answer comes: of which types arguments are is kept. A parser of thoughts whose marks are special."""
+    template = tmp_path / "last.jinja"
+    template.write_text("{{ messages[-1].content }}")
+    properties = {"n": {"type": "integer"}, "s": {"type": "string"}}
+    tools = [{"type": "function", "function": {"name": "get", "parameters": {"type": "object", "properties": properties}}}]
+    text = "<|channel>thought\nhm<channel|>So. <tool_call>\n<function=get>\n<parameter=n>\n5\n</parameter>\n<parameter=s>\n5\n</parameter>\n</function>\n</tool_call>"
+    quiet = ["--log-level", "warn"]
+    with Daemons(router=[*quiet, "--tool-call-parser", "qwen3_coder", "--reasoning-parser", "gemma4"], gpu_worker=["--parrot", "1"],
+                 scheduler=quiet, tokenizer_worker=["--chat-template", str(template)]) as d:
+        for message, reason in (say(d, text, tools=tools), streamed(d, text, tools=tools)):
+            assert calls_of(message) == [("get", {"n": 5, "s": "5"})] and reason == "tool_calls"
+            assert (message["content"], message["reasoning_content"]) == ("So.", "hm")
+        asked = {"text": text, "tools": tools, "tool_call_parser": "qwen3_coder"}
+        assert json.loads(d.ok("/parse_function_call", asked)["calls"][0]["parameters"]) == {"n": 5, "s": "5"}
+
+
 def tokens_before(server, text, marker):
     """How many tokens of the text begin before the marker ends."""
     ids, at, n = server.ok("/tokenize", {"prompt": text + END, "add_special_tokens": False})["tokens"], 0, 0

@@ -36,6 +36,18 @@ TEST(marks_of_each_form) {
           "endif %}",
           "hermes", "qwen3");
     check("{{ '<|tool_call>call:' }}<|channel>thought\n<channel|>", "gemma4", "gemma4");
+    check("<tool_call>{{ '<function=' }}", "qwen3_coder", "none");
+    check("{{ '<function=' }}", "none", "none");
+    check("<tool_call><arg_key>", "glm45", "none");
+    check("<minimax:tool_call>", "minimax-m2", "none");
+    check("<seed:tool_call>", "seed_oss", "none");
+    check("<｜DSML｜", "deepseekv32", "none");
+    check("{{ '<|tool_call_begin|>' }}", "kimi_k2", "none");
+    check("{{ '<|tool_call_start|>' }}", "lfm2", "none");
+    check("{{ '<|tool_list_start|>' }}", "lfm2", "none");
+    check("<function_calls>", "olmo3", "none");
+    check("{{ '<|tool_call|>' }}", "granite", "none");
+    check("<tool_calls>", "hunyuan", "none");
     check("<start_function_call>", "functiongemma", "none");
     check("<seed:think>", "none", "seed_oss");
     check("{{ '[THINK]' }}", "none", "mistral");

@@ -1,5 +1,6 @@
 #include "router/parse_tools.h"
 
+#include "common/base/json.h"
 #include "common/base/mem.h"
 #include "router/parse_reasoning.h"
 #include "tests/unit/test.h"
@@ -25,12 +26,25 @@ static void check_begins(const struct parse_tools_result *a, const struct parse_
     }
 }
 
+/* get(city: string, n: integer, o: object, b: boolean or null, s: string or number) */
+static const struct parse_tools_types *types_of_get(void) {
+    enum { TEXT = 1U << BY_JSON_STRING };
+    static struct parse_tools_type rows[] = {
+        {BY_STR("get"), BY_STR("b"), 1U << BY_JSON_BOOL | 1U << BY_JSON_NULL},
+        {BY_STR("get"), BY_STR("city"), TEXT},
+        {BY_STR("get"), BY_STR("n"), 1U << BY_JSON_NUMBER},
+        {BY_STR("get"), BY_STR("o"), 1U << BY_JSON_OBJECT},
+        {BY_STR("get"), BY_STR("s"), TEXT | 1U << BY_JSON_NUMBER}};
+    static const struct parse_tools_types types = {rows, BY_COUNTOF(rows)};
+    return &types;
+}
+
 /* In three pieces, cut at i and j, it comes to the same as at once, and on the way too. */
 static void check_pieces(enum parse_tools kind, struct by_str s, size_t i, size_t j,
                          const struct parse_tools_result *r) {
     struct parse_tools_result steps;
     const size_t ends[] = {i, j, s.n + 1};
-    parse_tools_init(&steps);
+    parse_tools_init(&steps, types_of_get());
     for (size_t k = 0; k < BY_COUNTOF(ends); k++) {
         parse_tools_advance(kind, by_str_sub(s, 0, ends[k]), ends[k] > s.n, &steps);
         check_begins(&steps, &r[ends[k]]);
@@ -47,7 +61,7 @@ static void check_tools(const char *form, const char *text, const char *expected
     struct parse_tools_result *r = by_alloc_array(s.n + 2, sizeof *r);
     assert_true(kind != PARSE_TOOLS_NONE);
     for (size_t n = 0; n <= s.n + 1; n++) {
-        parse_tools_read(kind, by_str_sub(s, 0, n), n > s.n, &r[n]);
+        parse_tools_read(kind, types_of_get(), by_str_sub(s, 0, n), n > s.n, &r[n]);
         if (n) check_begins(&r[n - 1], &r[n]);
     }
     for (size_t i = 0; i <= s.n; i++) {
@@ -56,7 +70,7 @@ static void check_tools(const char *form, const char *text, const char *expected
     }
     for (size_t n = 0; n <= s.n; n++) { /* an end at any place, as max_tokens makes it */
         struct parse_tools_result cut;
-        parse_tools_read(kind, by_str_sub(s, 0, n), true, &cut);
+        parse_tools_read(kind, types_of_get(), by_str_sub(s, 0, n), true, &cut);
         for (size_t i = 0; i <= n; i++)
             check_begins(&r[i], &cut);
         parse_tools_release(&cut);
@@ -252,6 +266,164 @@ TEST(gemma4_of_models_that_err) {
                 "<|tool_call>no|f({})");
 }
 
+TEST(qwen3_coder) {
+    UNUSED_STATE;
+    check_tools("qwen3_coder",
+                "I look.\n<tool_call>\n<function=get>\n<parameter=city>\n<b>\"P\"\n</tool_call>\n"
+                "</parameter>\n<parameter=n>\n5\n</parameter>\n</function>\n</tool_call>",
+                "I look.|get({\"city\": \"<b>\\\"P\\\"\\n</tool_call>\", \"n\": 5})");
+    check_tools("step3p5",
+                "<tool_call><function=f></function></tool_call>\n<tool_call>\n<function=g>\n"
+                "<parameter=x>5</parameter></function>\n<function=h></function></tool_call>Done",
+                "Done|f({})|g({\"x\": 5})|h({})");
+    check_tools("seed_oss",
+                "<seed:tool_call>\n<function=get>\n<parameter=city>5</parameter>\n</function>\n"
+                "</seed:tool_call>",
+                "|get({\"city\": \"5\"})");
+}
+
+TEST(values_are_what_the_schema_says) {
+    UNUSED_STATE;
+    static const char *const values[][3] = {
+        {"city", "5", "\"5\""},          {"n", "5", "5"},
+        {"n", "five", "\"five\""},       {"o", "{\"a\": 1}", "{\"a\": 1}"},
+        {"b", "True", "true"},           {"b", "None", "null"},
+        {"b", "false", "false"},         {"s", "5", "5"},
+        {"s", "\"5\"", "\"\\\"5\\\"\""}, {"city", "", "\"\""},
+        {"any", "1.5", "1.5"},           {"any", "007", "\"007\""},
+        {"any", "[1, 2]", "[1, 2]"},     {"any", "a b", "\"a b\""},
+        {"any", "True", "\"True\""}};
+    for (size_t i = 0; i < BY_COUNTOF(values); i++) {
+        char text[256], expected[256];
+        snprintf(text, sizeof text,
+                 "<tool_call>get<arg_key>%s</arg_key><arg_value>%s</arg_value></tool_call>",
+                 values[i][0], values[i][1]);
+        snprintf(expected, sizeof expected, "|get({\"%s\": %s})", values[i][0], values[i][2]);
+        check_tools("glm47", text, expected);
+    }
+}
+
+TEST(glm45) {
+    UNUSED_STATE;
+    check_tools(
+        "glm45",
+        "\n<tool_call>get\n<arg_key>city</arg_key>\n<arg_value>New York</arg_value>\n"
+        "<arg_key>n</arg_key>\n<arg_value>2</arg_value>\n</tool_call>\n<tool_call>f\n</tool_call>",
+        "|get({\"city\": \"New York\", \"n\": 2})|f({})");
+}
+
+TEST(minimax_m2_and_deepseekv32) {
+    UNUSED_STATE;
+    check_tools("minimax-m2",
+                "Two:\n<minimax:tool_call>\n<invoke name=\"get\">\n<parameter "
+                "name=\"city\">a\nb</parameter>\n"
+                "<parameter name=\"n\">7</parameter>\n</invoke>\n<invoke name=\"f\">\n</invoke>\n"
+                "</minimax:tool_call>",
+                "Two:|get({\"city\": \"a\\nb\", \"n\": 7})|f({})");
+    check_tools(
+        "deepseekv32",
+        "\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\" "
+        "string=\"true\">5</｜DSML｜parameter>\n<｜DSML｜parameter name=\"b\" string=\"false\">5"
+        "</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+        "|f({\"a\": \"5\", \"b\": 5})");
+}
+
+/* What a limit of tokens has cut is no call, or half a command would be run; but for the mark behind the last one. */
+TEST(marked_of_models_that_err) {
+    UNUSED_STATE;
+    static const char *const texts[] = {
+        "<tool_call>",
+        "<tool_call>hm</tool_call>",
+        "<tool_call></tool_call>",
+        "<tool_call><function=f",
+        "<tool_call><function=f>",
+        "<tool_call><function=f><parameter=a>rm -rf /",
+        "<tool_call><function=f><parameter=a>1</parameter>",
+        "<tool_call><function=f><parameter=a>1</parameter></tool_call>",
+        "<tool_call><function=two words></function></tool_call>",
+        "<tool_call><function=f>so</function></tool_call>",
+        "<tool_call><function=></function></tool_call>",
+        "<tool_call><function=f></function>so</tool_call>"};
+    for (size_t i = 0; i < BY_COUNTOF(texts); i++)
+        check_tools("qwen3_coder", texts[i], texts[i]);
+    check_tools("qwen3_coder", "<tool_call>\n<function=f>\n</function>\n", "|f({})");
+    check_tools("qwen3_coder", "a <tool_call> is <tool_call><function=f></function></tool_call>",
+                "a <tool_call> is|f({})");
+    check_tools("glm45", "<tool_call>f<arg_key>a</arg_key>", "<tool_call>f<arg_key>a</arg_key>");
+    check_tools("glm45", "<tool_call>two words</tool_call>", "<tool_call>two words</tool_call>");
+}
+
+TEST(kimi_k2) {
+    UNUSED_STATE;
+    check_tools("kimi_k2",
+                "So.<|tool_calls_section_begin|><|tool_call_begin|>functions.get:0"
+                "<|tool_call_argument_begin|>{\"x\": 1}<|tool_call_end|><|tool_call_begin|>f:x"
+                "<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>",
+                "So.|get({\"x\": 1})|f:x({})");
+}
+
+TEST(lfm2_and_olmo3) {
+    UNUSED_STATE;
+    check_tools("lfm2", "<|tool_call_start|>[get(x=\"a]\"), f()]<|tool_call_end|>Done [1].",
+                "Done [1].|get({\"x\": \"a]\"})|f({})");
+    check_tools("lfm2", "<|tool_call_start|>f()", "<|tool_call_start|>f()");
+    check_tools("olmo3", "<function_calls>\nget(x=\"</a>\")\nf(n=1)\n</function_calls>",
+                "|get({\"x\": \"</a>\"})|f({\"n\": 1})");
+    check_tools("olmo3", "<function_calls>f() so</function_calls>",
+                "<function_calls>f() so</function_calls>");
+    check_tools("olmo3", "<function_calls>f()</func", "<function_calls>f()</func");
+}
+
+TEST(lists_behind_a_mark) {
+    UNUSED_STATE;
+    check_tools("granite",
+                "<|tool_call|>[{\"name\": \"f\", \"arguments\": {\"a\": 1}}, {\"name\":\"g\"}]",
+                "|f({\"a\": 1})|g({})");
+    check_tools("granite", "<|tool_call|> {\"name\": \"f\"}", "|f({})");
+    check_tools("granite", "<|tool_call|>none", "<|tool_call|>none");
+    check_tools("hunyuan", "<tool_calls>[{\"name\": \"f\", \"arguments\": {}}]</tool_calls>",
+                "|f({})");
+}
+
+TEST(types_are_read_from_schemas) {
+    UNUSED_STATE;
+    static const char tools[] =
+        "[{\"type\":\"function\",\"function\":{\"name\":\"g\",\"parameters\":{\"properties\":{"
+        "\"a\":{\"type\":\"string\"},\"b\":{\"type\":[\"integer\",\"null\"]},"
+        "\"c\":{\"anyOf\":[{\"type\":\"array\"},{\"oneOf\":[{\"type\":\"boolean\"}]}]},"
+        "\"d\":{\"enum\":[\"x\",1]},\"e\":{},\"f\":5}}}},5,{},"
+        "{\"function\":{\"name\":\"f\",\"parameters\":{\"properties\":{\"a\":{\"type\":\"number\"}}"
+        "}}}]";
+    static const struct {
+        const char *function, *key;
+        unsigned types;
+    } rows[] = {{"g", "a", 1U << BY_JSON_STRING},
+                {"g", "b", 1U << BY_JSON_NUMBER | 1U << BY_JSON_NULL},
+                {"g", "c", 1U << BY_JSON_ARRAY | 1U << BY_JSON_BOOL},
+                {"g", "d", 1U << BY_JSON_STRING | 1U << BY_JSON_NUMBER},
+                {"g", "e", 0},
+                {"g", "f", 0},
+                {"f", "a", 1U << BY_JSON_NUMBER},
+                {"f", "b", 0},
+                {"h", "a", 0}};
+    const struct by_json_limits lim = {.bytes_max = 1 << 20, .depth_max = 64};
+    struct parse_tools_types types;
+    struct by_json *j = NULL;
+    struct by_arena arena;
+    struct by_err err;
+    by_arena_init(&arena, 0);
+    assert_int_equal(by_json_parse(&j, by_str_of(tools), &lim, &err), 0);
+    parse_tools_types_read(&types, j, &arena);
+    by_json_free(j);
+    for (size_t i = 0; i < BY_COUNTOF(rows); i++)
+        assert_int_equal(
+            parse_tools_types_of(&types, by_str_of(rows[i].function), by_str_of(rows[i].key)),
+            rows[i].types);
+    parse_tools_types_read(&types, NULL, &arena);
+    assert_int_equal(parse_tools_types_of(&types, BY_STR("g"), BY_STR("a")), 0);
+    by_arena_release(&arena);
+}
+
 TEST(more_calls_than_there_may_be_stay_text) {
     UNUSED_STATE;
     struct by_buf text;
@@ -259,7 +431,7 @@ TEST(more_calls_than_there_may_be_stay_text) {
     by_buf_init(&text, 65536);
     for (int i = 0; i < PARSE_TOOLS_MAX + 2; i++)
         by_buf_addz(&text, "<tool_call>{\"name\":\"a\"}</tool_call>");
-    parse_tools_read(PARSE_TOOLS_HERMES, by_buf_str(&text), true, &r);
+    parse_tools_read(PARSE_TOOLS_HERMES, NULL, by_buf_str(&text), true, &r);
     assert_int_equal(r.n_calls, PARSE_TOOLS_MAX);
     assert_int_equal(r.content.n, 2 * strlen("<tool_call>{\"name\":\"a\"}</tool_call>"));
     parse_tools_release(&r);
@@ -329,7 +501,7 @@ static struct by_buf repeated(const char *unit, size_t n) {
 static void check_long(enum parse_tools kind, const char *unit, size_t n, size_t n_content) {
     struct parse_tools_result r;
     struct by_buf text = repeated(unit, n);
-    parse_tools_read(kind, by_buf_str(&text), true, &r);
+    parse_tools_read(kind, types_of_get(), by_buf_str(&text), true, &r);
     assert_int_equal(r.n_calls, 0);
     assert_int_equal(r.content.n, n_content);
     parse_tools_release(&r);
@@ -347,7 +519,7 @@ TEST(what_is_long_is_looked_at_once) {
     check_long(PARSE_TOOLS_PYTHONIC, "<|python_end|>", 2 * LONG, 0);
     struct by_buf text = repeated("\n", 10 * LONG);
     by_buf_addz(&text, "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>");
-    parse_tools_init(&r);
+    parse_tools_init(&r, NULL);
     for (size_t n = 0; n < text.n; n += LONG)
         parse_tools_advance(PARSE_TOOLS_HERMES, by_str_sub(by_buf_str(&text), 0, n), false, &r);
     parse_tools_advance(PARSE_TOOLS_HERMES, by_buf_str(&text), true, &r);
@@ -366,7 +538,7 @@ static void check_stream(const char *form, const char *open, const char *unit) {
     by_buf_addz(&text, open);
     while (text.n < STREAM)
         by_buf_addz(&text, unit);
-    parse_tools_init(&r);
+    parse_tools_init(&r, NULL);
     for (size_t n = strlen(open); n < text.n; n += step)
         parse_tools_advance(kind, by_str_sub(by_buf_str(&text), 0, n), false, &r);
     parse_tools_advance(kind, by_buf_str(&text), true, &r);
@@ -394,6 +566,15 @@ TEST(a_stream_is_looked_at_once) {
         {"json", "[{\"name\": \"", "]"},
         {"gemma4", "<|tool_call>call:f{a:<|\"|>", "}"},
         {"gemma4", "<|tool_call>call:f{a:[", "[],"},
+        {"qwen3_coder", "<tool_call><function=f><parameter=a>", "</parameter"},
+        {"qwen3_coder", "<tool_call><function=f><parameter=a>", "</parameter><parameter=a>"},
+        {"minimax-m2", "<minimax:tool_call>", "<invoke name=\"f\"></invoke>"},
+        {"glm45", "<tool_call>f<arg_key>k</arg_key>", ">"},
+        {"kimi_k2", "<|tool_call_begin|>", ">"},
+        {"lfm2", "<|tool_call_start|>[f(x=\"", "''"},
+        {"olmo3", "<function_calls>", "f()\n"},
+        {"olmo3", "<function_calls>f(x=\"", "<>"},
+        {"granite", "<|tool_call|>[", "{},"},
         {"functiongemma", "<start_function_call>call:f{a:<escape>", ">"},
     };
     for (size_t i = 0; i < BY_COUNTOF(streams); i++)
@@ -414,7 +595,10 @@ TEST(reasoning_in_a_stream_is_looked_at_once) {
     }
 }
 
-TESTS(RUN(gemma4), RUN(gemma4_of_models_that_err), RUN(a_stream_is_looked_at_once),
+TESTS(RUN(qwen3_coder), RUN(values_are_what_the_schema_says), RUN(glm45),
+      RUN(minimax_m2_and_deepseekv32), RUN(marked_of_models_that_err), RUN(kimi_k2),
+      RUN(lfm2_and_olmo3), RUN(lists_behind_a_mark), RUN(types_are_read_from_schemas), RUN(gemma4),
+      RUN(gemma4_of_models_that_err), RUN(a_stream_is_looked_at_once),
       RUN(reasoning_in_a_stream_is_looked_at_once), RUN(what_is_long_is_looked_at_once),
       RUN(pythonic), RUN(pythonic_of_models_that_err), RUN(json), RUN(hermes),
       RUN(hermes_of_models_that_err), RUN(numbers_keep_their_digits), RUN(llama3), RUN(mistral),
