@@ -737,8 +737,11 @@ def test_what_a_config_leaves_out_is_transformers_default(family, tmp_path):
 
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
 QWEN_VISION = {"hidden_size": 32, "intermediate_size": 48, "depth": 1, "num_heads": 2, "out_hidden_size": 32}
+GEMMA4_VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
 AROUND = {  # config class: model_type of the text, what the outer config has besides
     "Gemma3": ("gemma3_text", {"vision_config": {**VISION, "model_type": "siglip_vision_model"}, "mm_tokens_per_image": 4}),
+    "Gemma4": ("gemma4_text", {"vision_config": GEMMA4_VISION, "tie_word_embeddings": True}),
+    "Gemma4Unified": ("gemma4_unified_text", {"tie_word_embeddings": True}),
     "Llava": ("llama", {"vision_config": {**VISION, "model_type": "clip_vision_model"}, "tie_word_embeddings": True}),
     "Mistral3": ("mistral", {"vision_config": {**VISION, "model_type": "pixtral", "head_dim": 16}}),
     "Mistral3 of Ministral3": ("ministral3", {"vision_config": {**VISION, "model_type": "pixtral", "head_dim": 16}}),
@@ -792,6 +795,10 @@ def test_the_text_model_inside_another_is_found(name, tmp_path):
         text["head_dim"] = 16
     elif kind != "qwen2":
         text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+    if kind.startswith("gemma4"):
+        text |= {"layer_types": ["sliding_attention", "full_attention"], "global_head_dim": 24, "num_global_key_value_heads": 2, "sliding_window": 4}
+    if kind == "gemma4_text":
+        text |= {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": N_VOCAB}
     if kind.startswith("qwen3_5"):
         text |= {"layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 4,
                  "linear_key_head_dim": 16, "linear_value_head_dim": 8}
