@@ -92,7 +92,7 @@ static const struct by_family families[] = {
      "\"linear_value_head_dim\":128,\"linear_num_key_heads\":16,"
      "\"linear_num_value_heads\":32,\"num_experts\":256,\"num_experts_per_tok\":8,"
      "\"moe_intermediate_size\":512,\"shared_expert_intermediate_size\":512,"
-     "\"norm_topk_prob\":true,\"_shared_gate\":true,\"tie_word_embeddings\":false}"},
+     "\"_norm_topk\":true,\"_shared_gate\":true,\"tie_word_embeddings\":false}"},
     {"qwen3_next", "qwen3next", false, false, 2048, 5632, 48, 16, 151936, 32768,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"partial_rotary_factor\":0.25,"
      "\"num_key_value_heads\":2,\"head_dim\":256,\"_attn_gate\":true,\"layer_types\":null,"

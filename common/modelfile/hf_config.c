@@ -162,10 +162,14 @@ static void mark_moe_layers(struct by_config *c, struct by_model_info *m) {
         read_ffn_types(m, types);
         return;
     }
+    /* Qwen's; its later ones have experts in all layers, whatever these keys say. */
+    const bool has_sparse_step = by_config_knows(c, "decoder_sparse_step");
+    const char *steps = has_sparse_step ? "decoder_sparse_step|moe_layer_interval|moe_layer_freq"
+                                        : "moe_layer_interval|moe_layer_freq";
     uint32_t first = by_config_u32(c, "first_k_dense_replace|moe_layer_start_index", 0);
-    uint32_t step =
-        BY_MAX(by_config_u32(c, "decoder_sparse_step|moe_layer_interval|moe_layer_freq", 1), 1u);
-    bool from_one = by_config_has(c, "decoder_sparse_step|moe_layer_interval");
+    uint32_t step = BY_MAX(by_config_u32(c, steps, 1), 1u);
+    bool from_one = (has_sparse_step && by_config_has(c, "decoder_sparse_step")) ||
+                    by_config_has(c, "moe_layer_interval");
     int64_t last = -1;
     const struct by_json *end = by_config_find(c, "moe_layer_end_index");
     if (end && !by_json_to_i64(end, &last)) by_config_fail(c, c->key, "a whole number", end);
@@ -173,7 +177,7 @@ static void mark_moe_layers(struct by_config *c, struct by_model_info *m) {
     for (uint32_t i = first; i <= last && i < BY_LAYERS_MAX; i++) {
         if ((from_one ? i + 1 : i) % step == 0) m->layer_flags[i] |= BY_LAYER_MOE;
     }
-    const struct by_json *dense = by_config_find(c, "mlp_only_layers");
+    const struct by_json *dense = has_sparse_step ? by_config_find(c, "mlp_only_layers") : NULL;
     for (const struct by_json *it = dense ? by_json_first(dense) : NULL; it;
          it = by_json_next(it)) {
         int64_t layer;
@@ -230,7 +234,8 @@ static void read_moe(struct by_config *c, struct by_model_info *m) {
     check_n_used(c, x->n_used);
     if (by_config_bool(c, "_experts_as_dense", false)) x->ffn = x->shared_ffn = m->ffn;
     x->has_shared_gate = by_config_bool(c, "_shared_gate", false);
-    x->norm_topk = by_config_bool(c, "norm_topk_prob", false);
+    x->norm_topk =
+        by_config_bool(c, "_norm_topk", false) || by_config_bool(c, "norm_topk_prob", false);
     x->routed_scale = by_config_f64(c, "routed_scaling_factor|router_scaling_factor", 1);
     x->score = by_config_bool(c, "_sigmoid", false) ? BY_MOE_SIGMOID : BY_MOE_SOFTMAX;
     x->is_bias_corrected = x->group_by_top2 = by_config_bool(c, "_choice_bias", false);

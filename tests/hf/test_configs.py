@@ -178,7 +178,8 @@ def hybrid_moe(r):
 
 
 def qwen3_5_moe_text(r):
-    return hybrid_moe(r)
+    v = hybrid_moe(r)
+    return {**v, **qwen_moe(r, v)}  # of which it does not know the last three keys
 
 
 def qwen3_next(r):

@@ -124,6 +124,24 @@ TEST(which_layers_have_experts_may_be_a_list) {
     assert_int_equal(m.mla.kv_rank, 512);
 }
 
+/* Qwen 3.5 has experts in all layers and weights to sum 1: transformers knows no key that says otherwise, which Qwen 3 has. */
+TEST(qwen35s_experts_are_in_all_layers) {
+    UNUSED_STATE;
+    static const char keys[] =
+        "\"decoder_sparse_step\":2,\"mlp_only_layers\":[1],\"norm_topk_prob\":false}";
+    char config[256];
+    snprintf(config, sizeof config, "{\"model_type\":\"qwen3_5_moe_text\",%s", keys);
+    struct by_model_info m = read_text(config);
+    for (uint32_t i = 0; i < m.n_layers; i++)
+        assert_true(m.layer_flags[i] & BY_LAYER_MOE);
+    assert_true(m.moe.norm_topk);
+    snprintf(config, sizeof config, "{\"model_type\":\"qwen3_moe\",%s", keys);
+    m = read_text(config);
+    assert_false(m.layer_flags[0] & BY_LAYER_MOE || m.layer_flags[1] & BY_LAYER_MOE ||
+                 m.moe.norm_topk);
+    assert_true(m.layer_flags[3] & BY_LAYER_MOE);
+}
+
 TEST(ernies_layers_with_experts_have_a_first_a_last_and_a_step) {
     UNUSED_STATE;
     struct by_model_info m =
@@ -218,6 +236,7 @@ TEST(latents_are_no_wider_than_a_head_may_be) {
 TESTS(RUN(a_switch_that_the_family_does_not_know_switches_nothing),
       RUN(layers_may_have_other_heads_or_none_of_their_own),
       RUN(which_layers_have_experts_may_be_a_list), RUN(norms_of_q_and_k_are_an_option),
+      RUN(qwen35s_experts_are_in_all_layers),
       RUN(ernies_layers_with_experts_have_a_first_a_last_and_a_step),
       RUN(minimax_says_how_much_of_a_head_turns),
       RUN(hunyuans_experts_are_as_wide_as_a_dense_layer),
