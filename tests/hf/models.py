@@ -28,7 +28,7 @@ SHARED_TIERS = {
     "mistral-swa": "A", "mixtral": "A", "olmo2": "A", "opt": "A", "phi3": "A", "phi3-longrope": "A", "qwen2": "A",
     "qwen2-moe": "A", "qwen3": "A", "qwen3-moe": "A", "smollm3": "A", "stablelm": "B", "starcoder2": "A",
 }
-TIERS_4 = {"falcon-h1": "D", "gptj": "B", "jamba": "D", "lfm2": "D", "mamba": "D", "opt": "B", "qwen2-moe": "B"}  # where transformers 4 differs
+TIERS_4 = {"falcon-h1": "D", "gptj": "B", "jamba": "D", "lfm2": "D", "mamba": "D", "opt": "B", "roberta-decoder": "B", "qwen2-moe": "B"}  # where transformers 4 differs
 
 _TEXT = {"vocab_size": N_VOCAB, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0}
 _USUAL = {**_TEXT, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -56,6 +56,18 @@ MADE = {
                  **_USUAL, "head_dim": 16, "rope_scaling": {"rope_type": "default", "mrope_section": [2, 3, 3]}}, "vision_config": {
                  "hidden_size": 32, "intermediate_size": 48, "depth": 1, "num_heads": 2, "out_hidden_size": 64,
                  "deepstack_visual_indexes": [0]}}, "A"),
+    "bart-decoder": ("BartConfig", {**_TEXT, "d_model": 64, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 96,
+                     "max_position_embeddings": 512, "is_decoder": True, "is_encoder_decoder": False}, "B"),
+    "roberta-decoder": ("RobertaConfig", {**_TEXT, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+                        "num_attention_heads": 4, "max_position_embeddings": 514, "pad_token_id": 1, "is_decoder": True}, "A"),
+    "deepseek-v32": ("DeepseekV32Config", {**_USUAL, "num_key_value_heads": 4, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16,
+                     "v_head_dim": 16, "kv_lora_rank": 16, "q_lora_rank": 24, "n_routed_experts": 4, "n_group": 1, "topk_group": 1,
+                     "num_experts_per_tok": 2, "moe_intermediate_size": 32, "index_topk": 16, "index_head_dim": 16,
+                     "index_n_heads": 16}, "B"),
+    "dory": ("DoryConfig", {**_USUAL, "num_hidden_layers": 4, "head_dim": 16, "n_input_layers": 1, "n_output_layers": 1,
+             "n_recurrent_loops": 3, "sliding_window": 8}, "B"),
+    "nemotron-h": ("NemotronHConfig", {**_USUAL, "head_dim": 16, "layers_block_type": ["linear_attention", "full_attention", "mlp"],
+                   "ssm_state_size": 16, "mamba_num_heads": 8, "mamba_head_dim": 16, "n_groups": 1, "chunk_size": 16}, "C"),
     "llama-dynamic": ("LlamaConfig", {**_USUAL, "max_position_embeddings": 64,
                       "rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, "A"),
 }

@@ -14,7 +14,7 @@ from banyan_hf_worker import attention, attention_torch, device, folder, loader,
 from banyan_hf_worker.__main__ import load, try_step
 from banyan_hf_worker.batch import Batch
 from banyan_hf_worker.pool import Pool
-from banyan_hf_worker.runner import Runner
+from banyan_hf_worker.runner import Runner, n_layers
 
 import models
 from driver import Driver, error_of, make_worker, prompts, reference, scenarios
@@ -80,7 +80,7 @@ def test_a_pass_neither_waits_for_the_device_nor_leaves_it(name):
     with torch.inference_mode():
         logits = runner._flat(Batch(rows, 4, "meta"), np.array([0, 1, 10, 15]))
     assert logits.device.type == "meta" and logits.shape == (4, n_vocab)
-    assert len(runner.pool.layers) == runner.n_layers
+    assert len(runner.pool.layers) == n_layers(runner.model.config)
 
 
 # ---- which device, and what fits there ----
@@ -169,7 +169,7 @@ def test_a_step_is_tried_before_anybody_asks():
     model = models.load("llama-gqa")
     runner = Runner(model, "A", Pool(64, 16))
     try_step(runner, 512)
-    assert len(runner.pool.layers) == runner.n_layers
+    assert len(runner.pool.layers) == n_layers(runner.model.config)
 
 
 def test_a_device_that_is_lost_ends_the_worker(monkeypatch):

@@ -1,11 +1,13 @@
 """From a path to a model in memory: what may be loaded, in which dtype, with rotary tables that no neighbour changes."""
 
 import hashlib
+import importlib.util
 import os
 from pathlib import Path
 
 import torch
 import transformers
+from transformers.models.auto import modeling_auto
 
 from . import folder as folders
 from . import probe
@@ -53,10 +55,27 @@ def load(path, *, dtype="auto", trust_remote_code=False, allow_pickle=False, con
 
 def auto_class(config):
     """A class that generates text; one that reads images beside it serves its text."""
+    look_without_timm()
     for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText):
         if type(config) in auto._model_mapping.keys():
             return auto
     return transformers.AutoModelForCausalLM  # custom code, or the error that says what it cannot load
+
+
+def look_without_timm():
+    """Some models (Gemma 3n) look through timm, whose absence would refuse their text too: where it is not installed they get no eyes."""
+    if importlib.util.find_spec("timm"):
+        return
+    for kind, name in modeling_auto.MODEL_MAPPING_NAMES.items():
+        if name == "TimmWrapperModel":
+            config = transformers.CONFIG_MAPPING[kind]
+            transformers.AutoModel.register(config, type("NoEyes", (_NoEyes,), {"config_class": config}), exist_ok=True)
+
+
+class _NoEyes(transformers.PreTrainedModel):
+    def __init__(self, config, **kwargs):
+        super().__init__(config)
+        self.post_init()
 
 
 def _first_line(failure):

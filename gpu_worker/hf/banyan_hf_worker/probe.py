@@ -8,6 +8,8 @@ The model's own means its plain attention ("eager"): a faster one of transformer
 softcap of Gemma 2 in transformers 4), and then tiers B to R run eager as well.
 """
 
+import functools
+import inspect
 from collections import Counter
 from dataclasses import dataclass
 
@@ -54,11 +56,16 @@ def choose(model):
     tier, reason = first_tier(model)
     why = [(None, reason)] if reason else []
     ids = _two_sequences(model.config)
-    reference = reference_of(model, ids)
-    for way in _candidates(model, tier):
+    try:
+        reference = reference_of(model, ids)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as failure:
+        raise Refused(f"{type(model).__name__} itself does not run on a text's ids alone: {_short(failure)}") from failure
+    for way in _candidates(model, tier, functools.cache(lambda: first_position(model, ids, reference))):
         try:
             seen = run(model, way, ids, reference)
-            failed = _too_far(model, way, seen, reference)
+            failed = too_far(model, way, ids, reference, seen)
             note = "" if failed else shadow.note(model, way)
         except torch.OutOfMemoryError:
             raise  # it says nothing about the tier
@@ -68,6 +75,10 @@ def choose(model):
             reason = (_told(why) or "the probe's logits agree") + note
             return Verdict(way, reason, seen.error, seen.pool.shapes(), seen.n_beside, seen.state_bytes)
         why.append((way, failed))
+    seen_behind = how_far_it_sees_behind(model, ids, reference)
+    if seen_behind:
+        raise Refused(f"{type(model).__name__} is no causal language model as its config has it: what comes behind a token changes its "
+                      f"logits by {seen_behind:.2g}")
     raise Refused("no way of running it gives the logits that transformers gives: " + _told(why))
 
 
@@ -85,27 +96,66 @@ def _names(ways):
     return ", ".join(f"tier {tier} in {n} ways" if n > 1 else f"tier {tier}" for tier, n in Counter(way.tier for way in ways).items())
 
 
-def _candidates(model, first):
-    """The ways to try, in order of preference."""
-    owns = list(dict.fromkeys([default_attention(model), "eager"]))
-    for tier in TIERS[TIERS.index(first) :]:
-        for own in [None] if tier == "A" else owns:
-            if tier == "C":
-                yield from (Way(tier, own, whole, apart) for whole in (False, True) for apart in (False, True))
-            else:
-                yield Way(tier, own, tier == "D", tier == "D")
+def _candidates(model, tier, find_first):
+    """The ways to try, in order of preference, from a tier on. find_first(): where positions begin, asked when what begins at 0 fails."""
+    owns, first = list(dict.fromkeys([default_attention(model), "eager"])), 0
+    while True:
+        if tier == "A":
+            yield Way("A", first=first)
+        for apart in (False, True):
+            yield from (Way("B", own, apart=apart, first=first) for own in owns)
+        if first or not find_first():
+            break
+        first = find_first()
+    for own in owns:
+        yield from (Way("C", own, whole, apart, first) for whole in (False, True) for apart in (False, True))
+    yield from (Way("D", own, True, True, first) for own in owns)
+    yield from (Way("R", own) for own in owns)
+
+
+def how_far_it_sees_behind(model, ids, reference):
+    """The largest change of a logit when the tokens behind it are left out; 0: none that is more than rounding."""
+    half = N_TOKENS // 2
+    change = float((reference_of(model, [ids[0][:half]])[0] - reference[0][:half]).abs().max())
+    return change if change > tolerance(next(model.parameters()).dtype, reference) else 0
+
+
+@torch.inference_mode()
+def first_position(model, ids, reference):
+    """Of a model that numbers positions by itself, and not from 0 (Roberta's begin behind the padding's): from where? 0: it does not."""
+    pad = getattr(model.config.get_text_config(decoder=True), "pad_token_id", None)
+    if pad is None or "position_ids" not in inspect.signature(model.forward).parameters:
+        return 0
+    use_own(model, "eager")
+    ids, limit = torch.from_numpy(ids[0])[None].to(device_of(model)), tolerance(next(model.parameters()).dtype, reference)
+    for first in (0, pad + 1):  # those that are only told apart by distance are right from 0
+        positions = torch.arange(first, first + N_TOKENS, device=ids.device)[None]
+        got = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float().cpu()
+        if float((got - reference[0]).abs().max()) <= limit:
+            return first
+    return 0
 
 
 def refuse_what_is_not_causal(config):
+    kind = config.model_type
+    if kind in _NO_TEXT:
+        raise Refused(f"{kind} is no causal language model: {_NO_TEXT[kind]}")
     if getattr(config, "is_encoder_decoder", False):
-        raise Refused(f"{config.model_type} is an encoder-decoder model; Banyan serves decoders")
-    if getattr(config, "is_decoder", None) is not True and config.model_type in _ENCODERS:
-        raise Refused(f"{config.model_type} is an encoder: every token sees every other, nothing can be generated; "
-                      "for its embeddings serve it with --model-impl native")
+        raise Refused(f"{kind} is an encoder-decoder model; Banyan serves decoders")
+    if getattr(config, "is_decoder", None) is not True and kind in _ENCODERS:
+        remedy = "; for its embeddings serve it with --model-impl native" if kind == "bert" else ""
+        raise Refused(f"{kind} is an encoder: every token sees every other, nothing can be generated{remedy}")
 
 
-_ENCODERS = {"bert", "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "electra", "ernie",
-             "big_bird", "megatron-bert", "rembert", "roformer", "roberta-prelayernorm", "bert-generation", "xmod"}
+_ENCODERS = {"bert", "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "electra", "ernie", "big_bird",
+             "megatron-bert", "rembert", "roformer", "roberta-prelayernorm", "bert-generation", "xmod", "roc_bert", "reformer"}
+_DRAFTS = "it drafts for another model, whose states and keys it reads"
+_SEES = "without an image it says nothing"
+_NO_TEXT = {"gemma4_assistant": _DRAFTS, "gemma4_unified_assistant": _DRAFTS, "pi0": "it says how a robot is to move",
+            "diffusion_gemma": "it fills a canvas of tokens in at once, none after the other", "evolla": "it speaks about a protein's structure",
+            **dict.fromkeys(("musicgen", "musicgen_melody"), "it makes music"),
+            **dict.fromkeys(("blip", "blip-2", "instructblip", "instructblipvideo", "idefics", "kosmos-2"), _SEES),
+            "cpmant": "it reads a prompt in both directions, so that what was computed once changes with what comes after it"}
 
 
 def first_tier(model):
@@ -118,19 +168,34 @@ def first_tier(model):
     return "A", ""
 
 
-def tolerance(dtype, reference, way=None):
-    """float32: 1e-3 of the logits' deviation. Shorter floats: what a difference in the order of sums makes of them. Tier D is
-    what generate() does, nothing of ours is in it: a step that clamps otherwise than the pass (Nemotron H) is the model's own."""
+def tolerance(dtype, reference, own=0):
+    """float32: 1e-3 of the logits' deviation. Shorter floats: what a difference in the order of sums makes of them. own: a larger share."""
     share = {torch.float32: 1e-3, torch.float16: 0.02}.get(dtype, 0.12)
-    return max(share, OWN_SHARE if way and way.tier == "D" else 0) * max(float(torch.cat(reference).std()), 1e-3)
+    return max(share, own) * max(float(torch.cat(reference).std()), 1e-3)
 
 
-def _too_far(model, way, seen, reference):
+def too_far(model, way, ids, reference, seen):
+    """What is wrong with what was seen of a way; "": nothing.
+
+    Tier D is what generate() does, nothing of ours is in it: a decode that clamps otherwise than the pass (Nemotron H, Zamba 2) is the
+    model's own, and tier C may be half as far off again."""
     dtype = next(model.parameters()).dtype
-    limit = tolerance(dtype, reference, way)
+    limit, own = tolerance(dtype, reference), tolerance(dtype, reference, OWN_SHARE)
+    if way.tier == "D":
+        limit = own
+    elif way.tier == "C" and limit < seen.error <= own:
+        limit = max(limit, min(1.5 * _own_error(model, way, ids, reference), own))
     if seen.error <= limit or (dtype != torch.float32 and seen.right >= ROWS_RIGHT):
         return ""
     return f"its logits differ by {seen.error:.2g}, {limit:.2g} is allowed"
+
+
+def _own_error(model, way, ids, reference):
+    """How far the model's own decodes are from its own pass."""
+    try:
+        return run(model, Way("D", way.own, True, True, way.first), ids, reference).error
+    except Exception:  # it has no cache that it makes by itself
+        return 0
 
 
 def _short(failure):
@@ -205,7 +270,7 @@ def run(model, way, ids, reference):
         raise RuntimeError("its logits are NaN: it reads memory that nobody has written")
     if way.tier == "A" and len(pool.layers) != _n_attention_layers(model):
         raise attention.Unsupported(f"only {len(pool.layers)} of its {n_layers(model.config)} layers call the paged attention")
-    limit = tolerance(next(model.parameters()).dtype, reference, way)
+    limit = tolerance(next(model.parameters()).dtype, reference, OWN_SHARE if way.tier == "D" else 0)
     grown = max(0, sizes[-1] - sizes[0]) // (N_TOKENS - steps(False)[0][0][2])
     if grown:  # it has something of each token in it, of which the pool knows nothing
         state_bytes = None

@@ -27,7 +27,7 @@ def _classes(*names):
     return tuple(getattr(cache_utils, name) for name in names if hasattr(cache_utils, name))
 
 
-_PLAIN = _classes("DynamicLayer", "DynamicSlidingWindowLayer")
+_PLAIN = _classes("DynamicLayer", "DynamicSlidingWindowLayer", "DynamicIndexedLayer")
 _BOTH = _classes("LinearAttentionAndFullAttentionLayer", "LinearAttentionAndSlidingWindowAttentionLayer")
 SHORT = 8  # tokens: code that forgets its state errs with fewer than its convolution sees, too (transformers 4's LFM2)
 
@@ -159,7 +159,8 @@ if _BOTH:
         lazy_initialization = cache_utils.LinearAttentionLayer.lazy_initialization
 
         def __init__(self, index, layer):
-            vars(self).update(vars(layer), index=index, view=None, is_initialized=True)
+            states = {name: value for name, value in vars(layer).items() if name not in ("keys", "values")}
+            vars(self).update(states, **vars(shim.SlotLayer(index)))
 
 
 def _side_by_side(caches):
@@ -183,7 +184,7 @@ def _each_layer(caches, do):
 
 def _made_of(layers, do):
     new = copy.copy(layers[0])
-    for name in vars(new).keys() - {"view"}:
+    for name in vars(new).keys() - {"view", "updated"}:
         setattr(new, name, _merged([getattr(layer, name) for layer in layers], do, name))
     return new
 

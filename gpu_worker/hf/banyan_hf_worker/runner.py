@@ -20,7 +20,8 @@ class Way:
     tier: str
     own: str | None = None  # tiers B to R: which of transformers' attention functions; None: the model's default
     whole: bool = False  # C and D (recurrent.py): a prompt runs at once, from the start
-    apart: bool = False  # and each decode is a call of its own
+    apart: bool = False  # B to D: each decode is a call of its own
+    first: int = 0  # position of a sequence's first token
 
     @property
     def keeps_states(self):
@@ -33,7 +34,8 @@ class Way:
 
     @property
     def details(self):
-        said = {"eager attention": self.own == "eager", "prompts whole": self.tier == "C" and self.whole, "decodes apart": self.tier == "C" and self.apart}
+        said = {"eager attention": self.own == "eager", "prompts whole": self.tier == "C" and self.whole,
+                "decodes apart": self.tier in ("B", "C") and self.apart, f"positions from {self.first}": self.first > 0}
         return ", ".join(name for name, is_so in said.items() if is_so)
 
     def __str__(self):
@@ -51,7 +53,6 @@ class Runner:
         self._takes_rows = "Tensor" in str(takes["logits_to_keep"].annotation) if "logits_to_keep" in takes else False
         self.cache_name = "cache" if "cache" in takes else "past_key_values"  # renamed in transformers 5.24
         self._takes_mask = "attention_mask" in takes or is_open
-        self.n_layers = n_layers(model.config)
         self.prepares = False  # D: it has to be asked for a cache (recurrent.py)
         self._inputs = None  # what the output layer gets, while somebody wants to know
         if way.tier == "A":
@@ -86,7 +87,7 @@ class Runner:
     def call(self, ids, positions, mask, keep, **more):
         """One call of the model; ids and positions [B, n], mask [B, tokens in all] -> its output, which rows_of reads."""
         if self._takes_positions and positions is not None:
-            more["position_ids"] = positions
+            more["position_ids"] = positions + self.way.first if self.way.first else positions
         if self._takes_mask and mask is not None:
             more["attention_mask"] = mask
         if self._takes_rows:
@@ -127,10 +128,11 @@ class Runner:
         """Decodes as left-padded batches, as large as their copies of keys and values may be; each longer chunk alone."""
         parts = {}
         lens = np.diff(batch.q_start)
-        decodes = groups_of_decodes(batch, [i for i in range(len(batch)) if lens[i] == 1], self.pool)
+        decodes = [i for i in range(len(batch)) if lens[i] == 1]
+        decodes = [[i] for i in decodes] if self.way.apart else groups_of_decodes(batch, decodes, self.pool)
         for group in decodes + [[i] for i in range(len(batch)) if lens[i] > 1]:
             table, mask = shim.left_padded([batch.host_slots(i) for i in group], batch.device)
-            cache = shim.SlotCache(self.n_layers, shim.View(self.pool, table, int(lens[group[0]])))
+            cache = shim.SlotCache(n_layers(self.model.config), shim.View(self.pool, table, int(lens[group[0]])))
             tokens = [slice(batch.q_start[i], batch.q_start[i + 1]) for i in group]
             ids, positions = (torch.stack([flat[t] for t in tokens]) for flat in (batch.ids, batch.positions))
             keep = wanted[group[0]] if len(group) == 1 else np.zeros(1, np.int64)

@@ -37,11 +37,11 @@ def note(model, way):
         reference = probe.reference_of(small, ids)
     except Exception as failure:  # a config that cannot be shrunk says nothing about the model
         return f"; windows unverified, no small copy can be made ({probe._short(failure)})"
-    error = probe.run(small, way, ids, reference).error
-    limit = probe.tolerance(torch.float32, reference, way)
-    if error > limit:
-        raise RuntimeError(f"on a small copy its logits differ by {error:.2g}, {limit:.2g} is allowed")
-    return f"; a small copy with short windows too, to {error:.1g}"
+    seen = probe.run(small, way, ids, reference)
+    failed = probe.too_far(small, way, ids, reference, seen)
+    if failed:
+        raise RuntimeError(f"on a small copy {failed}")
+    return f"; a small copy with short windows too, to {seen.error:.1g}"
 
 
 def shrunk_model(model, n):
