@@ -88,7 +88,8 @@ def test_a_pass_neither_waits_for_the_device_nor_leaves_it(name):
 
 def options(**more):
     values = {"device": "cuda", "deterministic": False, "hf_fast_linear": False, "tp_size": 1, "tp_rank": 0, "dp_rank": 0, "local_rank": -1,
-              "mem_fraction_static": 0.0, "max_total_tokens": 0, "page_size": 16, "context_length": 0}
+              "mem_fraction_static": 0.0, "max_total_tokens": 0, "page_size": 16, "context_length": 0,
+              "max_running_requests": 64}
     return SimpleNamespace(**{**values, **more})
 
 
@@ -129,28 +130,43 @@ def test_a_torch_with_cuda_that_finds_no_gpu_says_where_to_look(monkeypatch):
         device.pick(options())
 
 
+def needs(bytes_per_slot, state_bytes=None, running_bytes=0):
+    return SimpleNamespace(bytes_per_slot=bytes_per_slot, state_bytes=state_bytes, running_bytes=running_bytes)
+
+
 def test_the_pool_is_the_share_of_what_the_gpu_has_free(gpus):
     gpu = torch.device("cuda", 0)
-    assert device.share_out(options(), gpu, 1000, None, 4096) == (7_200_000 // 16, 0)
-    assert device.share_out(options(mem_fraction_static=0.25), gpu, 1000, None, 4096) == (2_000_000 // 16, 0)
-    assert device.share_out(options(max_total_tokens=100), gpu, 1000, None, 4096) == (7, 0)
-    assert device.share_out(options(), gpu, 0, None, 4096) == (65536 // 16, 0), "a model without a cache takes none"
+    assert device.share_out(options(), gpu, needs(1000), 4096) == (7_200_000 // 16, 0, 64)
+    assert device.share_out(options(mem_fraction_static=0.25), gpu, needs(1000), 4096) == (2_000_000 // 16, 0, 64)
+    assert device.share_out(options(max_total_tokens=100), gpu, needs(1000), 4096) == (7, 0, 64)
+    assert device.share_out(options(), gpu, needs(0), 4096) == (65536 // 16, 0, 64), "a model without a cache takes none"
     gpus.free = 60_000
     with pytest.raises(folder.LoadError, match="would hold 48 tokens of 1000 bytes in the 0.1 MB that are free beside the weights"):
-        device.share_out(options(), gpu, 1000, None, 4096)
+        device.share_out(options(), gpu, needs(1000), 4096)
 
 
 def test_states_and_pages_share_the_memory(gpus):
     """Of 7.2 GB: one state for each 256 tokens of the pool, or half of the bytes where states are large."""
     gpu = torch.device("cuda", 0)
-    n_pages, n_states = device.share_out(options(), gpu, 1000, 20_000, 4096)
+    n_pages, n_states, _ = device.share_out(options(), gpu, needs(1000, 20_000), 4096)
     assert n_states == 7_200_000_000 // (20_000 + 256_000) and n_pages == (7_200_000_000 - n_states * 20_000) // 16_000
-    n_pages, n_states = device.share_out(options(), gpu, 1000, 2_000_000, 4096)
+    n_pages, n_states, _ = device.share_out(options(), gpu, needs(1000, 2_000_000), 4096)
     assert n_states == 3_600_000_000 // 2_000_000 and n_pages == 3_600_000 // 16
-    assert device.share_out(options(max_total_tokens=1024), gpu, 1000, 20_000, 4096) == (64, 4), "a pool as asked, and as many as it is good for"
-    assert device.share_out(options(), gpu, 1000, 0, 4096) == (7_200_000 // 16, 7_200_000 // 256), "nothing but places in the pool"
-    assert device.share_out(options(), gpu, 0, 20_000, 4096) == (65536 // 16, 256), "states alone"
-    assert device.share_out(options(), gpu, 1000, 8_000_000_000, 4096)[1] == 0, "not even one"
+    assert device.share_out(options(max_total_tokens=1024), gpu, needs(1000, 20_000), 4096)[:2] == (64, 4), "a pool as asked, and as many as it is good for"
+    assert device.share_out(options(), gpu, needs(1000, 0), 4096)[:2] == (7_200_000 // 16, 7_200_000 // 256), "nothing but places in the pool"
+    assert device.share_out(options(), gpu, needs(0, 20_000), 4096)[:2] == (65536 // 16, 256), "states alone"
+    assert device.share_out(options(), gpu, needs(1000, 8_000_000_000), 4096)[1] == 0, "not even one"
+
+
+def test_the_states_of_those_that_run_come_first(gpus):
+    """They were on top of the share: 64 requests with 40 MB each beside a pool of 7.2 GB found no memory in the middle of serving."""
+    gpu = torch.device("cuda", 0)
+    n_pages, n_states, n_slots = device.share_out(options(), gpu, needs(1000, 20_000_000, 40_000_000), 4096)
+    assert n_slots == 64 and n_states == (7_200_000_000 - 64 * 40_000_000) // 2 // 20_000_000
+    assert n_pages * 16_000 + n_states * 20_000_000 + n_slots * 40_000_000 <= 7_200_000_000
+    assert device.share_out(options(), gpu, needs(1000, None, 100_000_000), 4096) == (3_600_000 // 16, 0, 36), "half of it at most: fewer run"
+    with pytest.raises(folder.LoadError, match=r"the states of one request take 4000.0 MB, and half of the 7200.0 MB"):
+        device.share_out(options(), gpu, needs(1000, None, 4_000_000_000), 4096)
 
 
 def test_what_does_not_fit_is_a_sentence(monkeypatch):

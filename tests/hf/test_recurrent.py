@@ -188,3 +188,17 @@ def test_a_failed_call_leaves_who_started_from_a_state_without_one(name):
     done = d.worker.step(step)
     assert done.code == 0 and list(done.failed_slots) == [d.sequences["b"].slot]
     assert done.tokens[1] == greedy(model, d.sequences["a"].ids, 1)[-1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_running_request_has_is_measured(name):
+    """Outside of the pool, whatever its length; twice where states lie side by side, since the company is made anew beside the old one."""
+    model = models.load(name)
+    verdict = probe.choose(model)
+    d = Driver(make_worker(model, verdict.way), want_all=False)
+    for i, prompt in enumerate(prompts(d.worker.n_vocab)[:3]):
+        d.admit(i, prompt[:30])
+        d.run((i, 30))
+        mine = recurrent.bytes_of_caches([d.worker.slots[d.sequences[i].slot].state])
+        n_times = 2 if verdict.way.tier == "C" and not verdict.way.apart else 1
+        assert verdict.running_bytes > 0 and n_times * (mine - 30 * verdict.n_beside) == verdict.running_bytes

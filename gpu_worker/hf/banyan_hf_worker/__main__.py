@@ -115,7 +115,7 @@ def prepare(o, model, ranks, threads):
     if not ranks:
         return probe.choose(model), None
     try:
-        whole.shapes, whole.state_bytes = probe.measure(model, whole)
+        probe.measure(model, whole)
     except Exception as failure:  # code that counts its heads by the config
         raise loader.LoadError(
             f"--tp-size {ranks.world}: {type(model).__name__} does not run on a part of its heads ({probe._short(failure)})") from None
@@ -162,7 +162,10 @@ def load(o, device, threads):
         n_vocab = vocabulary(model)  # while it is whole
         verdict, check = prepare(o, model, ranks, threads)
         longest = o.context_length or loader.longest(model.config)
-        n_pages, n_states = devices.share_out(o, device, verdict.bytes_per_slot, verdict.state_bytes, longest)
+        n_pages, n_states, n_slots = devices.share_out(o, device, verdict, longest)
+        if n_slots < o.max_running_requests:
+            log("warn", f"there is room for the states of {n_slots} requests ({verdict.running_bytes / 1e6:.1f} MB each): no more run at a "
+                        f"time, --max-running-requests is {o.max_running_requests}")
         what = f"a KV cache of {n_pages * o.page_size} tokens"
         pool = Pool(n_pages, o.page_size, device)
         pool.reserve(verdict.shapes)
@@ -172,7 +175,7 @@ def load(o, device, threads):
             try_step(runner, min(max(o.chunked_prefill_size, HF_STEP_TOKENS), longest, n_pages * o.page_size))
     except torch.OutOfMemoryError as failure:
         raise devices.no_memory(device, what, failure) from None
-    return SimpleNamespace(runner=runner, n_vocab=n_vocab, n_states=n_states, ranks=ranks, verdict=verdict, check=check, longest=longest)
+    return SimpleNamespace(runner=runner, n_vocab=n_vocab, n_states=n_states, n_slots=n_slots, ranks=ranks, verdict=verdict, check=check, longest=longest)
 
 
 def try_step(runner, n):
@@ -207,7 +210,7 @@ def start(o):
     model, verdict, pool = found.runner.model, found.verdict, found.runner.pool
     pooling = pooling_of(o, model, verdict, found.ranks)
     worker = Worker(
-        found.runner, n_pages=pool.n_pages, page_size=o.page_size, n_slots=o.max_running_requests, n_vocab=found.n_vocab,
+        found.runner, n_pages=pool.n_pages, page_size=o.page_size, n_slots=found.n_slots, n_vocab=found.n_vocab,
         n_states=found.n_states, ranks=found.ranks, check=found.check, pooling=pooling,
     )
     impl = f"transformers {transformers.__version__}, {verdict}"
@@ -221,8 +224,8 @@ def start(o):
         sampling_defaults=messages.SamplingDefaults(**folder.sampling_defaults(o.model_path)),
     )
     capacity = messages.Capacity(
-        page_size=o.page_size, n_pages=pool.n_pages, n_slots=o.max_running_requests,
-        step_tokens_max=max(o.chunked_prefill_size, HF_STEP_TOKENS) + o.max_running_requests, rank=o.tp_rank, world=o.tp_size, replica=o.dp_rank,
+        page_size=o.page_size, n_pages=pool.n_pages, n_slots=found.n_slots,
+        step_tokens_max=max(o.chunked_prefill_size, HF_STEP_TOKENS) + found.n_slots, rank=o.tp_rank, world=o.tp_size, replica=o.dp_rank,
         load_ms=int((time.monotonic() - started) * 1000),
         weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
         kv_bytes=verdict.bytes_per_slot * pool.n_pages * o.page_size + (verdict.state_bytes or 0) * found.n_states,

@@ -63,20 +63,32 @@ PAGES_MAX = (1 << 32) - 1
 STATE_EVERY, STATES_MAX = 256, 65536  # tokens of the pool for each state; the scheduler's REPLICA_STATES_MAX
 
 
-def share_out(o, device, bytes_per_slot, state_bytes, longest):
-    """(pages of the pool, states beside the slots) in the share of free memory, or so many pages as asked. LoadError when no
-    sequence fits.
+def share_out(o, device, needs, longest):
+    """(pages of the pool, states beside the slots, slots) in the share of free memory, or so many pages as asked. LoadError when no
+    sequence fits. needs: a probe.Verdict, of which the numbers of bytes are read.
 
-    state_bytes: of one; None: the model keeps none. A prefix that is to be reused needs pages and a state or two, whatever its
+    What requests have outside of the pool while they run is theirs before all else, up to half of the memory; where that is too little
+    for all slots there are fewer. state_bytes is of one that is kept; None: the model keeps none. A prefix that is to be reused needs pages and a state or two, whatever its
     length, and a state weighs as much as the pages of twenty tokens (LFM2) or of two thousand (Qwen3.5). So there is one for each
     STATE_EVERY tokens of the pool, and where that is too much, states have half of the memory: a pool that nobody can start from
     is worth as little as states without pages."""
     free, is_gpu = free_bytes(device), device.type == "cuda"
-    budget, each, n_states = int(free * (o.mem_fraction_static or (0.9 if is_gpu else 0.5))), state_bytes or 0, 0
-    if state_bytes is not None:
-        n_states = min(budget // max(each + STATE_EVERY * bytes_per_slot, 1), budget // 2 // max(each, 1))
-    n_pages = count_pages(o, device, bytes_per_slot, longest, free, budget - n_states * each)
-    return n_pages, min(n_states, n_pages * o.page_size // STATE_EVERY, STATES_MAX)
+    budget = int(free * (o.mem_fraction_static or (0.9 if is_gpu else 0.5)))
+    n_slots, each, n_states = count_slots(o, needs.running_bytes, budget), needs.state_bytes or 0, 0
+    budget -= n_slots * needs.running_bytes
+    if needs.state_bytes is not None:
+        n_states = min(budget // max(each + STATE_EVERY * needs.bytes_per_slot, 1), budget // 2 // max(each, 1))
+    n_pages = count_pages(o, device, needs.bytes_per_slot, longest, free, budget - n_states * each)
+    return n_pages, min(n_states, n_pages * o.page_size // STATE_EVERY, STATES_MAX), n_slots
+
+
+def count_slots(o, running_bytes, budget):
+    """Requests that may run at a time."""
+    n = min(o.max_running_requests, budget // 2 // max(running_bytes, 1)) if running_bytes else o.max_running_requests
+    if n == 0:
+        raise LoadError(f"the states of one request take {running_bytes / 1e6:.1f} MB, and half of the {budget / 1e6:.1f} MB that may be used "
+                        "beside the weights is less: free memory or raise --mem-fraction-static")
+    return n
 
 
 def count_pages(o, device, bytes_per_slot, longest, free, budget):

@@ -37,6 +37,7 @@ class Verdict:
     shapes: dict  # of a slot in each layer (pool.py)
     n_beside: int  # bytes a token that the model's own cache has beside the pool
     state_bytes: int | None = None  # of a state that is kept; None: none can be
+    running_bytes: int = 0  # that a running request has outside of the pool, whatever its length
 
     @property
     def bytes_per_slot(self):
@@ -73,7 +74,7 @@ def choose(model):
             failed = _short(failure)
         if not failed:
             reason = (_told(why) or "the probe's logits agree") + note
-            return Verdict(way, reason, seen.error, seen.pool.shapes(), seen.n_beside, seen.state_bytes)
+            return Verdict(way, reason, seen.error, seen.pool.shapes(), seen.n_beside, seen.state_bytes, _running_bytes(way, seen))
         why.append((way, failed))
     seen_behind = how_far_it_sees_behind(model, ids, reference)
     if seen_behind:
@@ -244,6 +245,7 @@ class Seen:
     pool: Pool  # what was used
     n_beside: int  # bytes a token that a cache of the model's own grew by
     state_bytes: int | None
+    own_bytes: int  # that one request had outside of the pool, less what grew
 
 
 def run(model, way, ids, reference):
@@ -271,19 +273,25 @@ def run(model, way, ids, reference):
     if way.tier == "A" and len(pool.layers) != _n_attention_layers(model):
         raise attention.Unsupported(f"only {len(pool.layers)} of its {n_layers(model.config)} layers call the paged attention")
     limit = tolerance(next(model.parameters()).dtype, reference, OWN_SHARE if way.tier == "D" else 0)
-    grown = max(0, sizes[-1] - sizes[0]) // (N_TOKENS - steps(False)[0][0][2])
+    n_first = steps(False)[0][0][2]
+    grown = max(0, sizes[-1] - sizes[0]) // (N_TOKENS - n_first)
     if grown:  # it has something of each token in it, of which the pool knows nothing
         state_bytes = None
-    return Seen(float(worst.max()), float((worst <= limit).float().mean()), pool, grown, state_bytes)
+    return Seen(float(worst.max()), float((worst <= limit).float().mean()), pool, grown, state_bytes, max(0, sizes[0] - grown * n_first))
+
+
+def _running_bytes(way, seen):
+    """Twice a request's own where states lie side by side: who decodes in new company is copied beside the others."""
+    return seen.own_bytes * (2 if way.tier == "C" and not way.apart else 1)
 
 
 def measure(model, verdict):
-    """(shapes, state_bytes) of a model in the way of a verdict, whatever the probe's steps computed."""
+    """The verdict's shapes and bytes are those of a part of the model from now on, whatever the probe's steps compute."""
     ids = _two_sequences(model.config)
     n_vocab = model.config.get_text_config(decoder=True).vocab_size
     nothing = [torch.zeros((len(s), n_vocab)) for s in ids]
     seen = run(model, verdict.way, ids, nothing)
-    return seen.pool.shapes(), seen.state_bytes
+    verdict.shapes, verdict.state_bytes, verdict.running_bytes = seen.pool.shapes(), seen.state_bytes, _running_bytes(verdict.way, seen)
 
 
 def _n_attention_layers(model):
