@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import mmap
+import struct
 from pathlib import Path
 
 
@@ -33,13 +35,18 @@ def check(path, *, trust_remote_code=False, allow_pickle=False):
 # What sampling takes: least, most, and what changes nothing. As the native worker reads them (hf_config.c).
 _SAMPLING = {"temperature": (0, 1e6, 1), "top_p": (2.0**-126, 1, 1), "top_k": (0, 2**30, 0), "min_p": (0, 1, 0),
              "repetition_penalty": (2.0**-126, 2, 1)}
+_GGUF_SAMPLING = {"general.sampling.temp": "temperature", "general.sampling.penalty_repeat": "repetition_penalty",
+                  **{f"general.sampling.{name}": name for name in ("top_k", "top_p", "min_p")}}
 
 
 def sampling_defaults(path):
-    """What generation_config.json recommends, by the fields of messages.SamplingDefaults; {}: nothing."""
+    """What generation_config.json or a GGUF file recommends, by the fields of messages.SamplingDefaults; {}: nothing."""
     file = Path(path) / "generation_config.json"
     try:
-        config = json.loads(file.read_text()) if file.exists() else {}
+        if str(path).endswith(".gguf"):
+            config = {_GGUF_SAMPLING[key]: value for key, value in gguf_numbers(path) if key in _GGUF_SAMPLING}
+        else:
+            config = json.loads(file.read_text()) if file.exists() else {}
     except (ValueError, RecursionError) as broken:
         raise LoadError(f"{file} is not JSON: {broken}") from None
     said = {k: config[k] for k, (least, most, _) in _SAMPLING.items() if isinstance(config, dict)
@@ -48,6 +55,41 @@ def sampling_defaults(path):
         return {}
     full = {k: said.get(k, neutral) for k, (_, _, neutral) in _SAMPLING.items()}
     return {**full, "top_k": int(full["top_k"]), "is_given": True}
+
+
+_GGUF_TYPES = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_GGUF_STRING, _GGUF_ARRAY = 8, 9
+
+
+def gguf_numbers(path):
+    """(key, number) of each number among a GGUF file's keys. The package gguf takes seconds for it: it reads every word of the vocabulary."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        at = 24  # magic, version, number of tensors, number of keys
+
+        def take(form):
+            nonlocal at
+            at += struct.calcsize(form)
+            return struct.unpack_from(form, text, at - struct.calcsize(form))[0]
+
+        def skip_strings(n):
+            nonlocal at
+            for _ in range(n):
+                at += 8 + int.from_bytes(text[at : at + 8], "little")
+
+        for _ in range(struct.unpack_from("<Q", text, 16)[0]):
+            begin = at
+            skip_strings(1)
+            key, kind = text[begin + 8 : at].decode(), take("<I")
+            if kind == _GGUF_ARRAY:
+                kind, n = take("<I"), take("<Q")
+                if kind == _GGUF_STRING:
+                    skip_strings(n)
+                else:
+                    at += n * struct.calcsize(_GGUF_TYPES[kind])
+            elif kind == _GGUF_STRING:
+                skip_strings(1)
+            else:
+                yield key, take(_GGUF_TYPES[kind])
 
 
 def _check_weights(folder, allow_pickle):
