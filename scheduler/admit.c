@@ -286,7 +286,10 @@ static void put_admit(struct core *c, struct replica *r, struct seq *s) {
         .sampling = req->sampling,
         .output_ids = {s->ids + req->n_prompt, n_before},
     };
-    if (r->states && s->n_cached) a->from_state = 1 + radix_use_state(c->tree, s->at, r->index);
+    if (r->states && s->n_cached) {
+        s->from = radix_use_state(c->tree, s->at, r->index, &s->from_stamp);
+        a->from_state = 1 + s->from;
+    }
     s->is_entering = true; /* its pages are filled in when the step is complete */
 }
 

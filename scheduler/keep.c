@@ -5,7 +5,8 @@
  *
  * The last page: the same prompt again, and a chat's next turn. The branch: others begin alike up to there, as the tree has
  * learned. Rolling: what it writes is part of the next turn; its own last one moves along. Whoever waits for what it computes
- * may ask for one more. A state counts when its step has come back well, behind the page that the tree holds there. */
+ * may ask for one more. The state that a chat's turn started from goes next once the turn has left one. A state counts when
+ * its step has come back well, behind the page that the tree holds there. */
 #include "scheduler/core_state.h"
 
 /* False: there is no room for one more. */
@@ -84,7 +85,10 @@ void keep_landed(struct core *c, struct seq *s, const struct flight_keep *keeps,
             states_give(st, k->number);
             continue;
         }
-        radix_keep(c->tree, s->at, s->replica->index, k->at / c->page_size, k->number);
+        radix_keep(c->tree, s->at, s->replica->index, k->at / c->page_size, k->number,
+                   s->from_stamp != 0);
+        if (s->from_stamp && states_stamp(st, s->from) == s->from_stamp)
+            states_pass_on(st, s->from);
         if (!k->is_rolling) continue;
         s->rolled = k->number;
         s->rolled_stamp = states_stamp(st, k->number); /* 0: somebody else's is there already */

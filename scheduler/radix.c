@@ -380,7 +380,7 @@ struct radix_at radix_insert(struct radix *t, struct radix_at at, uint32_t repli
 /* ---- states ---- */
 
 void radix_keep(struct radix *t, struct radix_at at, uint32_t replica, uint32_t n_pages,
-                uint32_t number) {
+                uint32_t number, bool is_chat) {
     struct radix_node *n = at.node;
     uint32_t n_before = at.n_pages - n->n_pages;
     by_assert(n_pages > 0 && n_pages <= at.n_pages);
@@ -388,14 +388,17 @@ void radix_keep(struct radix *t, struct radix_at at, uint32_t replica, uint32_t 
         n = n->parent;
         n_before -= n->n_pages;
     }
-    states_file(t->replica[replica].states, number, &n->hold[replica].states, n_pages - n_before);
+    states_file(t->replica[replica].states, number, &n->hold[replica].states, n_pages - n_before,
+                is_chat);
 }
 
-uint32_t radix_use_state(struct radix *t, struct radix_at at, uint32_t replica) {
+uint32_t radix_use_state(struct radix *t, struct radix_at at, uint32_t replica,
+                         uint64_t *chat_stamp) {
     struct states *st = t->replica[replica].states;
     uint32_t number = states_behind(st, &at.node->hold[replica].states, at.node->n_pages);
     by_assert(number != STATES_NONE);
-    states_use(st, number);
+    uint64_t stamp = states_use(st, number);
+    *chat_stamp = at.node->hold[replica].n_kids > 1 ? 0 : stamp; /* where others part, it is not one's own */
     return number;
 }
 

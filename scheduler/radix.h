@@ -79,9 +79,11 @@ struct radix_at radix_let_go(struct radix *t, struct radix_at at, uint32_t repli
                              const uint32_t *pages);
 /* The state behind the first n_pages pages of the way to `at`, whose lock is the caller's, is kept under this number. */
 void radix_keep(struct radix *t, struct radix_at at, uint32_t replica, uint32_t n_pages,
-                uint32_t number);
-/* The number of the state at this very place, which is there. Counts as a use. */
-uint32_t radix_use_state(struct radix *t, struct radix_at at, uint32_t replica);
+                uint32_t number, bool is_chat);
+/* The number of the state at this very place, which is there. Counts as a use. *chat_stamp: its stamp where it is a chat's next turn
+ * that starts here, as far as one can see: nobody has used it before, and no two go on from here. Otherwise 0. */
+uint32_t radix_use_state(struct radix *t, struct radix_at at, uint32_t replica,
+                         uint64_t *chat_stamp);
 void radix_lock(struct radix *t, struct radix_node *node, uint32_t replica);
 void radix_unlock(struct radix *t, struct radix_node *node, uint32_t replica);
 /* Forgets at least n_pages evictable pages, worst first, or all there are; returns how many. */

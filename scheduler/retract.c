@@ -17,7 +17,7 @@ static void strip(struct core *c, struct seq *s) {
     s->pages_cap = 0;
     s->n_pages = s->n_cached = s->n_done = s->n_sched = s->n_gone = s->n_pending = 0;
     s->n_keeps = 0;
-    s->rolled_stamp = 0;
+    s->rolled_stamp = s->from_stamp = 0;
     s->is_void = false;
 }
 

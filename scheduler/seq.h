@@ -95,6 +95,8 @@ struct seq {
     uint32_t keep_at[SEQ_KEEPS], n_keeps, kept_at;
     uint32_t rolled;       /* number of its rolling state … */
     uint64_t rolled_stamp; /* … as long as it is that one (states.h); 0: none */
+    uint32_t from;         /* number of the state that it started from … */
+    uint64_t from_stamp;   /* … as long as nobody else has: a chat's next turn; 0: none */
     uint32_t n_pending;    /* sampling rows in flight */
     uint32_t n_inflight;   /* steps in flight with rows of this sequence */
     bool is_void;          /* a step failed: what its rows in flight bring means nothing */

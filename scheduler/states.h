@@ -1,11 +1,13 @@
 /* states.h - numbers of the states that a worker keeps beside its slots, for models whose layers carry one along.
  *
- *     free [ 4 1 |>      being kept: 3      filed, by last use: 0 - 2 - 5
+ *     free [ 4 1 |>      being kept: 3      filed, by last use: 0 - 2 - 5      of chats: 6 - 7
  *
  *     a run of the tree  [ p p p p p p p ]      a state stands behind `end` pages of its run: another sequence of
  *     its states                 2     0        these ids can start there
  *
  * Pages alone are no prefix for such a model: what its layers carry along is a function of all ids before, and lies in no page.
+ * One prompt that nobody says more of leaves states that look like a chat's. What comes back tells: who starts from a state that
+ * nobody else has used is a chat's next turn, and what it leaves is better kept than the rest, up to a quarter of all.
  * Always: a number is free, being kept (a step under way will tell), or filed behind a page that the tree holds; of a run the
  * furthest comes first, and no two stand behind the same page.
  * Owner: the scheduler core, one thread; the runs are the tree's. What lies behind a number only gpu_worker knows. */
@@ -24,13 +26,16 @@ struct states_run {
 
 struct states *states_new(uint32_t n);
 void states_free(struct states *st); /* NULL is fine; the runs are not looked at */
-/* A number to keep a state under: a free one, or that of the filed one which was not used for longest. STATES_NONE: all are being
- * kept just now. */
+/* A number to keep a state under: a free one, or that of the filed one which was not used for longest, chats' last. STATES_NONE: all
+ * are being kept just now. */
 uint32_t states_take(struct states *st);
 void states_give(struct states *st, uint32_t number); /* one that was taken: nothing was kept */
 /* The state is there. One that stands behind the same page already stays, and this number is free again. */
-void states_file(struct states *st, uint32_t number, struct states_run *run, uint32_t end);
-void states_use(struct states *st, uint32_t number);
+void states_file(struct states *st, uint32_t number, struct states_run *run, uint32_t end,
+                 bool is_chat);
+/* Its new stamp; 0: it was used before. */
+uint64_t states_use(struct states *st, uint32_t number);
+void states_pass_on(struct states *st, uint32_t number); /* a later one does for it: it goes next */
 /* Changes whenever its state does or is used; 0: none is filed under it. */
 uint64_t states_stamp(const struct states *st, uint32_t number);
 void states_drop(struct states *st, uint32_t number); /* a filed one */

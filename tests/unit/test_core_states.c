@@ -80,6 +80,42 @@ TEST(a_chat_s_next_turn_starts_within_the_last_answer) {
     world_stop(&w);
 }
 
+/* One-off prompts take all places twice over between two turns. What a chat's first turn leaves looks like theirs and goes; from the
+ * second on its states are better kept, and each turn's start makes room for what the turn leaves. */
+TEST(one_off_prompts_do_not_push_a_chat_out) {
+    UNUSED_STATE;
+    struct world w = {.n_states = 8, .n_pages = 4096};
+    world_start(&w);
+    w_submit(&w, 1, 0, 100, 80);
+    w_run(&w);
+    for (uint32_t turn = 2; turn <= 5; turn++) {
+        next_turn(&w, turn, turn - 1, 40, 80);
+        w_run(&w);
+        w_assert_whole(&w, turn);
+        assert_true(w.req[turn].sample[0].n_cached + 64 + 80 >= w.req[turn].n_ids - 40);
+        for (uint32_t i = 0; i < 16; i++)
+            w_submit(&w, 64 * turn + i, 0, 60 + i, 1);
+        w_run(&w);
+    }
+    assert_true(n_held(&w) <= 8);
+    world_stop(&w);
+}
+
+/* A common beginning is nobody's chat: who starts from it does not pass it on. */
+TEST(a_common_beginning_stays_while_it_is_used) {
+    UNUSED_STATE;
+    struct world w = {.n_states = 4, .n_pages = 4096};
+    world_start(&w);
+    for (uint32_t rid = 1; rid <= 12; rid++) {
+        w_submit(&w, rid, 200, 60, 4);
+        w_run(&w);
+        w_submit(&w, 100 + rid, 0, 60, 1);
+        w_run(&w);
+        if (rid > 2) assert_int_equal(w.req[rid].sample[0].n_cached, 200);
+    }
+    world_stop(&w);
+}
+
 /* What a sequence keeps as it writes is one number that moves along, unless somebody else started from it. */
 TEST(a_rolling_state_moves_along_until_it_is_used) {
     UNUSED_STATE;
@@ -270,6 +306,7 @@ TEST(n_states_that_make_no_sense_are_refused) {
 TESTS(RUN(the_same_prompt_again_starts_at_its_last_page), RUN(a_short_prompt_takes_no_number),
       RUN(the_third_with_a_common_beginning_starts_where_the_others_part),
       RUN(a_chat_s_next_turn_starts_within_the_last_answer),
+      RUN(one_off_prompts_do_not_push_a_chat_out), RUN(a_common_beginning_stays_while_it_is_used),
       RUN(a_rolling_state_moves_along_until_it_is_used),
       RUN(two_at_once_compute_their_common_beginning_once),
       RUN(two_in_one_step_compute_their_common_beginning_once),

@@ -444,15 +444,19 @@ TEST(a_prefix_ends_at_a_state) {
     assert_int_equal(has[0].n_locked, 0); /* of none */
     assert_int_equal(has[0].n_matched, 6);
     uint32_t deep = states_take(st), shallow = states_take(st);
-    radix_keep(f.t, at, 0, 5, deep);
-    radix_keep(f.t, at, 0, 2, shallow);
+    radix_keep(f.t, at, 0, 5, deep, false);
+    radix_keep(f.t, at, 0, 2, shallow, false);
     radix_peek(f.t, BY_STR(""), a, 6, &mark, has);
     assert_int_equal(has[0].n_pages, 5);
     assert_int_equal(has[0].n_locked, 5);
     radix_peek(f.t, BY_STR(""), a, 4, &none, has);
     assert_int_equal(has[0].n_pages, 2);
     struct radix_at up = radix_match(f.t, root, 0, a, 2, got); /* splits the run */
-    assert_int_equal(radix_use_state(f.t, up, 0), shallow);
+    uint64_t stamp = 1;
+    assert_int_equal(radix_use_state(f.t, up, 0, &stamp), shallow);
+    assert_int_equal(stamp, states_stamp(st, shallow)); /* its first use */
+    radix_use_state(f.t, up, 0, &stamp);
+    assert_int_equal(stamp, 0);
     assert_true(radix_check(f.t));
     radix_peek(f.t, BY_STR(""), a, 6, &mark, has);
     assert_int_equal(has[0].n_pages, 5);

@@ -8,8 +8,8 @@ TEST(numbers_go_round_and_the_least_recently_used_goes_first) {
     struct states_run run = {0};
     uint32_t a = states_take(st), b = states_take(st), c = states_take(st);
     assert_int_equal(states_take(st), STATES_NONE); /* all are being kept */
-    states_file(st, a, &run, 4);
-    states_file(st, b, &run, 2);
+    states_file(st, a, &run, 4, false);
+    states_file(st, b, &run, 2, false);
     states_give(st, c);
     assert_int_equal(states_take(st), c); /* a free one before any that is filed */
     states_use(st, a);
@@ -25,9 +25,9 @@ TEST(a_second_state_behind_the_same_page_is_given_back) {
     struct states *st = states_new(2);
     struct states_run run = {0};
     uint32_t a = states_take(st), b = states_take(st);
-    states_file(st, a, &run, 4);
+    states_file(st, a, &run, 4, false);
     uint64_t before = states_stamp(st, a);
-    states_file(st, b, &run, 4);
+    states_file(st, b, &run, 4, false);
     assert_int_equal(states_behind(st, &run, 4), a);
     assert_int_not_equal(states_stamp(st, a),
                          before); /* a use: nobody may move it along any more */
@@ -35,6 +35,48 @@ TEST(a_second_state_behind_the_same_page_is_given_back) {
     assert_int_equal(states_n_filed(st), 1);
     assert_int_equal(states_n_taken(st), 0);
     assert_int_equal(states_take(st), b);
+    states_free(st);
+}
+
+TEST(a_chat_s_states_go_last_up_to_a_quarter_of_all) {
+    UNUSED_STATE;
+    enum { SOME = 8 };
+    struct states *st = states_new(SOME);
+    struct states_run run = {0};
+    uint32_t number[SOME];
+    for (uint32_t i = 0; i < SOME; i++) {
+        number[i] = states_take(st);
+        states_file(st, number[i], &run, 1 + i, i < 3);
+        assert_true(states_check(st));
+    }
+    /* The first of three is one too many: it counts as used when the third came. */
+    for (uint32_t i = 0; i < SOME; i++) {
+        static const uint32_t order[SOME] = {0, 3, 4, 5, 6, 7, 1, 2};
+        assert_int_equal(states_take(st), number[order[i]]);
+        assert_true(states_check(st));
+    }
+    states_free(st);
+}
+
+TEST(what_was_passed_on_goes_next_unless_it_is_used_again) {
+    UNUSED_STATE;
+    struct states *st = states_new(4);
+    struct states_run run = {0};
+    uint32_t number[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        number[i] = states_take(st);
+        states_file(st, number[i], &run, 1 + i, i == 2);
+    }
+    uint64_t stamp = states_use(st, number[3]);
+    assert_int_equal(stamp, states_stamp(st, number[3]));
+    assert_int_equal(states_use(st, number[3]), 0); /* not the first time */
+    states_pass_on(st, number[2]);
+    states_pass_on(st, number[1]);
+    assert_true(states_use(st, number[1]) > stamp);
+    assert_true(states_check(st));
+    assert_int_equal(states_take(st), number[2]);
+    assert_int_equal(states_take(st), number[0]);
+    assert_int_equal(states_take(st), number[3]);
     states_free(st);
 }
 
@@ -57,7 +99,7 @@ TEST(runs_are_cut_and_split_as_a_list_of_pages) {
             for (uint32_t k = 0; k < 2 * (PAGES + 1); k++) /* it may have been filed */
                 if (twin[k / (PAGES + 1)][k % (PAGES + 1)] == number)
                     twin[k / (PAGES + 1)][k % (PAGES + 1)] = UINT32_MAX;
-            states_file(st, number, &run[i], at);
+            states_file(st, number, &run[i], at, by_rand_next(&z) % 4 == 0);
             if (twin[i][at] == UINT32_MAX) twin[i][at] = number;
         } else if (what < 13) {
             states_cut(st, &run[i], at);
@@ -95,4 +137,6 @@ TEST(runs_are_cut_and_split_as_a_list_of_pages) {
 
 TESTS(RUN(numbers_go_round_and_the_least_recently_used_goes_first),
       RUN(a_second_state_behind_the_same_page_is_given_back),
+      RUN(a_chat_s_states_go_last_up_to_a_quarter_of_all),
+      RUN(what_was_passed_on_goes_next_unless_it_is_used_again),
       RUN(runs_are_cut_and_split_as_a_list_of_pages));
