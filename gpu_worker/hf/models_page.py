@@ -23,15 +23,16 @@ Made by `gpu_worker/hf/models_page.py` from the sweep's table, `tests/bench/resu
 The families that the native engine knows are in gpu_worker/models/README.md; every other model, and any with `--model-impl
 transformers`, goes to the Transformers worker, which tries its tiers (gpu_worker/hf/README.md) on the model at load. The error is
 the largest difference of a logit from the model's own eager attention, in float32, over chunks, a shared prefix and mixed
-steps. Not tried: the class could not be made or run this small by itself, which says nothing about its real models: those are
-probed like all others.
+steps. A prefix that another request had is reused by its pages, of models with layers that carry a state along by pages and states
+that were kept. "As decoder": a class that is an encoder, or has one, unless its config says `is_decoder` (or `causal`). Not tried: the
+class could not be made or run this small by itself, which says nothing about its real models: those are probed like all others.
 """
     for kind, title in TITLES.items():
         mine = [r for r in rows if r["kind"] == kind]
         counts = {how: sum(r["tier"] == how for r in mine) for how in HOWS}
         text += f"\n## {title}\n\n" + ", ".join(f"{how}: {n}" for how, n in counts.items() if n) + ".\n\n"
-        text += "| model | tier | error | how it was decided, or why not |\n| --- | --- | --- | --- |\n"
-        text += "".join(f"| {r['model']} | {r['tier']} | {r['error'] or '–'} | {r['why']} |\n" for r in mine)
+        text += "| model | tier | error | a prefix is reused by | how it was decided, or why not |\n| --- | --- | --- | --- | --- |\n"
+        text += "".join(f"| {r['model']} | {r['tier']} | {r['error'] or '–'} | {r['prefix'] or '–'} | {r['why']} |\n" for r in mine)
     return text
 
 
