@@ -257,15 +257,19 @@ struct op_gate {
     uint32_t first, n;
 };
 
-/* A convolution over time of each column by itself, in place: y[t] = act(sum over j of w[j] * x[t - size + 1 + j]), j upwards.
- * What lies before a sequence's rows is in the window of its slot, or 0 before position 0; afterwards its last inputs are. */
+/* A convolution over time of each column by itself: out[t] = act(bias + sum over j of w[j] * x[t - size + 1 + j]), j upwards.
+ * What lies before a sequence's rows is in the window of its slot, or 0 before position 0; afterwards its last inputs are.
+ * Gates (LFM2): the input is x times the columns from in_gate_col on, and what comes out is multiplied by those from out_gate_col
+ * on; 0: by none. */
 struct op_conv {
-    float *x; /* [rows, ld], columns 0 … width - 1 */
-    uint32_t ld, width;
-    const float *w; /* [size, width] backend memory */
-    uint32_t size;  /* 1 … BY_CONV_MAX */
+    const float *x; /* [rows, ld], columns 0 … width - 1 */
+    uint32_t ld, width, in_gate_col, out_gate_col;
+    const float *w, *bias; /* [size, width], [width] or NULL: backend memory */
+    uint32_t size;         /* 1 … BY_CONV_MAX */
     enum act_kind act;
-    float *windows;              /* [slots, size - 1, width] */
+    float *windows; /* [slots, size - 1, width] */
+    float *out;     /* [rows, out_ld]; may be x */
+    uint32_t out_ld;
     const struct seq_rows *seqs; /* of the whole step: all their rows, in order */
     uint32_t n_seqs;
 };
@@ -277,7 +281,7 @@ struct op_delta {
     const float *x; /* [rows, ld]: q heads from column 0 on, the others from theirs */
     uint32_t ld, k_col, v_col, z_col, b_col, a_col;
     uint32_t n_k_heads, n_v_heads, k_dim, v_dim;
-    bool is_tiled;           /* see by_delta_info */
+    bool is_tiled;           /* see by_state_info */
     const float *decay, *dt; /* [n_v_heads] backend memory */
     const struct norm *norm; /* RMS, of v_dim */
     float *states;           /* [slots, n_v_heads, backend_delta_floats] */

@@ -305,6 +305,16 @@ static const struct by_family families[] = {
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"num_key_value_heads\":16,\"kv_lora_rank\":512,"
      "\"q_lora_rank\":1536,\"qk_nope_head_dim\":128,\"qk_rope_head_dim\":64,\"v_head_dim\":128,"
      "\"tie_word_embeddings\":true}"},
+    {"lfm2", "lfm2", false, false, 2560, 12288, 32, 32, 65536, 128000,
+     "{\"norm_eps\":1e-5,\"rope_theta\":1000000,\"num_key_value_heads\":8,\"layer_types\":null,"
+     "\"full_attn_idxs\":null,\"conv_L_cache\":3,\"conv_bias\":false,"
+     "\"block_auto_adjust_ff_dim\":true,\"block_ffn_dim_multiplier\":1,\"block_multiple_of\":256,"
+     "\"tie_word_embeddings\":true}"},
+    {"lfm2_moe", "lfm2moe", false, false, 2048, 7168, 32, 32, 65536, 128000,
+     "{\"norm_eps\":1e-5,\"rope_theta\":1000000,\"num_key_value_heads\":8,\"layer_types\":null,"
+     "\"conv_L_cache\":3,\"conv_bias\":false,\"num_dense_layers\":2,\"num_experts\":32,"
+     "\"num_experts_per_tok\":4,\"moe_intermediate_size\":1792,\"_sigmoid\":true,"
+     "\"use_expert_bias\":true,\"norm_topk_prob\":true,\"tie_word_embeddings\":true}"},
     {"gpt_oss", "gpt-oss", false, false, 2880, 2880, 36, 64, 201088, 131072,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":150000,\"num_key_value_heads\":8,\"head_dim\":64,"
      "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":32,\"beta_fast\":32,\"beta_slow\":1,"

@@ -173,6 +173,15 @@ static void put_windows(struct writer *w) {
     by_buf_addc(&w->text, ']');
 }
 
+/* A key of one number a layer, or of one for all. */
+static int64_t get_of_layer(struct writer *w, const char *name, uint64_t layer, int64_t otherwise) {
+    struct by_gguf_array a = {0};
+    const struct by_gguf_key *k = by_gguf_key(w->g, key_of(w, name));
+    if (w->rc || !k || k->type != BY_GGUF_ARRAY) return get_i64(w, name, otherwise);
+    w->rc = by_gguf_get_array(w->g, key_of(w, name), BY_GGUF_I64, &a, w->err);
+    return !w->rc && layer < a.n ? by_gguf_at_i64(&a, layer) : otherwise;
+}
+
 /* Layers with a state: a truth a layer, or each but the n-th. */
 static void put_delta(struct writer *w) {
     static const char name[] = "attention.recurrent_layers";
@@ -194,13 +203,33 @@ static void put_delta(struct writer *w) {
     by_buf_addc(&w->text, ']');
 }
 
-/* A key of one number a layer, or of one for all. */
-static int64_t get_of_layer(struct writer *w, const char *name, uint64_t layer, int64_t otherwise) {
-    struct by_gguf_array a = {0};
-    const struct by_gguf_key *k = by_gguf_key(w->g, key_of(w, name));
-    if (w->rc || !k || k->type != BY_GGUF_ARRAY) return get_i64(w, name, otherwise);
-    w->rc = by_gguf_get_array(w->g, key_of(w, name), BY_GGUF_I64, &a, w->err);
-    return !w->rc && layer < a.n ? by_gguf_at_i64(&a, layer) : otherwise;
+/* Without a key it is hidden / heads in every family of ggml. */
+static void put_head_dim(struct writer *w) {
+    int64_t hidden = get_i64(w, "embedding_length", 0),
+            heads = get_i64(w, "attention.head_count", 0);
+    if (by_gguf_key(w->g, key_of(w, "attention.key_length")))
+        put_i64(w, "attention.key_length", "head_dim");
+    else if (heads > 0)
+        by_buf_addf(&w->text, ",\"head_dim\":%" PRId64, hidden / heads);
+}
+
+/* LFM2: layers without key-value heads are convolutions. */
+static void put_short_conv(struct writer *w) {
+    const int64_t n = get_i64(w, "block_count", 0);
+    int64_t n_kv = 0;
+    if (!w->rc && by_gguf_key(w->g, key_of(w, "attention.sliding_window")))
+        w->rc = by_fail(w->err, BY_EUNSUPPORTED, "a window beside convolutions is not supported");
+    by_buf_addz(&w->text, ",\"layer_types\":[");
+    for (int64_t i = 0; !w->rc && i < n && i < BY_LAYERS_MAX; i++) {
+        const int64_t heads = get_of_layer(w, "attention.head_count_kv", (uint64_t)i, 0);
+        by_buf_addf(&w->text, "%s\"%s\"", i ? "," : "", heads ? "full_attention" : "conv");
+        n_kv = BY_MAX(n_kv, heads);
+    }
+    by_buf_addf(&w->text, "],\"num_key_value_heads\":%" PRId64, n_kv);
+    put_i64(w, "shortconv.l_cache", "conv_L_cache");
+    put_bool(w, "conv_bias", false);
+    put_bool(w, "block_auto_adjust_ff_dim", false); /* the length is what came out of it */
+    put_head_dim(w);
 }
 
 /* Gemma 4: the layers without a window, and those that share keys, have numbers of their own. */
@@ -292,16 +321,6 @@ static void put_gemma_scale(struct writer *w) {
     by_buf_addf(&w->text, ",\"query_pre_attn_scalar\":%" PRId64, each);
 }
 
-/* Without a key it is hidden / heads in every family of ggml. */
-static void put_head_dim(struct writer *w) {
-    int64_t hidden = get_i64(w, "embedding_length", 0),
-            heads = get_i64(w, "attention.head_count", 0);
-    if (by_gguf_key(w->g, key_of(w, "attention.key_length")))
-        put_i64(w, "attention.key_length", "head_dim");
-    else if (heads > 0)
-        by_buf_addf(&w->text, ",\"head_dim\":%" PRId64, hidden / heads);
-}
-
 /* Layers that guess further tokens count as blocks. */
 static void put_layers(struct writer *w) {
     int64_t all = get_i64(w, "block_count", 0), guessing = get_i64(w, "nextn_predict_layers", 0);
@@ -338,6 +357,8 @@ static void write_config(struct writer *w) {
     put_i64(w, "attention.head_count", "num_attention_heads");
     if (is_family(w, "gemma4")) {
         put_layer_shapes(w);
+    } else if (by_gguf_key(w->g, key_of(w, "shortconv.l_cache"))) {
+        put_short_conv(w);
     } else {
         put_i64(w, "attention.head_count_kv", "num_key_value_heads");
         if (!is_latent(w)) put_head_dim(w);

@@ -35,6 +35,20 @@ static void read_sizes(struct by_config *c, struct by_model_info *m,
     if (!m->head_dim && m->n_heads) m->head_dim = m->hidden / m->n_heads;
 }
 
+/* LFM2's own names, which outweigh the usual ones; two thirds of what is said, times a factor, in whole blocks. */
+static void read_lfm2_sizes(struct by_config *c, struct by_model_info *m) {
+    m->is_tied = by_config_bool(c, "tie_embedding", m->is_tied);
+    if (!by_config_knows(c, "block_multiple_of")) return;
+    m->ffn = by_config_u32(c, "block_ff_dim", m->ffn);
+    const uint32_t unit = by_config_u32(c, "block_multiple_of", 1);
+    if (!by_config_bool(c, "block_auto_adjust_ff_dim", true) || m->ffn > BY_FFN_MAX) return;
+    m->ffn = 2 * m->ffn / 3;
+    /* null: no factor, and no blocks */
+    if (!by_config_has(c, "block_ffn_dim_multiplier") || !unit) return;
+    const double n = by_config_f64(c, "block_ffn_dim_multiplier", 1) * m->ffn;
+    m->ffn = n > 0 && n <= BY_FFN_MAX ? BY_DIV_UP((uint32_t)n, unit) * unit : 0;
+}
+
 static void read_act(struct by_config *c, struct by_model_info *m) {
     bool is_late_gemma = c->defaults && by_json_get(c->defaults, "hidden_activation");
     struct by_str name = by_config_str(
@@ -91,6 +105,12 @@ static void mark_all(struct by_model_info *m, uint8_t flag) {
         m->layer_flags[i] |= flag;
 }
 
+/* What a family calls its layers with a state. */
+static bool is_state_layer(const struct by_config *c, struct by_str kind) {
+    return (by_str_eqz(kind, "linear_attention") && by_config_knows(c, "linear_num_value_heads")) ||
+           (by_str_eqz(kind, "conv") && by_config_knows(c, "conv_L_cache"));
+}
+
 static void read_layer_types(struct by_config *c, struct by_model_info *m,
                              const struct by_json *types) {
     uint32_t i = 0;
@@ -99,9 +119,8 @@ static void read_layer_types(struct by_config *c, struct by_model_info *m,
         struct by_str kind = by_json_str(it);
         if (by_str_eqz(kind, "sliding_attention"))
             m->layer_flags[i] |= BY_LAYER_SLIDING;
-        else if (by_str_eqz(kind, "linear_attention") &&
-                 by_config_knows(c, "linear_num_value_heads"))
-            m->layer_flags[i] |= BY_LAYER_DELTA;
+        else if (is_state_layer(c, kind))
+            m->layer_flags[i] |= BY_LAYER_STATE;
         else if (!by_str_eqz(kind, "full_attention") && !by_str_eqz(kind, "attention") && !c->rc)
             c->rc = by_fail(c->err, BY_EUNSUPPORTED,
                             "%s: layers of type '%.*s' are not supported natively", c->where,
@@ -166,7 +185,8 @@ static void mark_moe_layers(struct by_config *c, struct by_model_info *m) {
     const bool has_sparse_step = by_config_knows(c, "decoder_sparse_step");
     const char *steps = has_sparse_step ? "decoder_sparse_step|moe_layer_interval|moe_layer_freq"
                                         : "moe_layer_interval|moe_layer_freq";
-    uint32_t first = by_config_u32(c, "first_k_dense_replace|moe_layer_start_index", 0);
+    uint32_t first =
+        by_config_u32(c, "first_k_dense_replace|moe_layer_start_index|num_dense_layers", 0);
     uint32_t step = BY_MAX(by_config_u32(c, steps, 1), 1u);
     bool from_one = (has_sparse_step && by_config_has(c, "decoder_sparse_step")) ||
                     by_config_has(c, "moe_layer_interval");
@@ -238,7 +258,8 @@ static void read_moe(struct by_config *c, struct by_model_info *m) {
         by_config_bool(c, "_norm_topk", false) || by_config_bool(c, "norm_topk_prob", false);
     x->routed_scale = by_config_f64(c, "routed_scaling_factor|router_scaling_factor", 1);
     x->score = by_config_bool(c, "_sigmoid", false) ? BY_MOE_SIGMOID : BY_MOE_SOFTMAX;
-    x->is_bias_corrected = x->group_by_top2 = by_config_bool(c, "_choice_bias", false);
+    x->is_bias_corrected = x->group_by_top2 = by_config_bool(
+        c, by_config_knows(c, "use_expert_bias") ? "use_expert_bias" : "_choice_bias", false);
     if (x->is_bias_corrected ||
         (by_config_knows(c, "topk_method") &&
          by_str_eqz(by_config_str(c, "topk_method"), "group_limited_greedy"))) {
@@ -268,17 +289,39 @@ static void read_delta(struct by_config *c, struct by_model_info *m) {
         read_layer_types(c, m, types);
     } else {
         for (uint32_t i = 0; i < m->n_layers && i < BY_LAYERS_MAX; i++)
-            m->layer_flags[i] |= (i + 1) % every ? BY_LAYER_DELTA : 0;
+            m->layer_flags[i] |= (i + 1) % every ? BY_LAYER_STATE : 0;
     }
     if (by_model_info_n_keyed(m) == m->n_layers) return;
-    m->delta = (struct by_delta_info){.n_k_heads = by_config_u32(c, "linear_num_key_heads", 0),
+    m->state = (struct by_state_info){.kind = BY_STATE_DELTA,
+                                      .n_k_heads = by_config_u32(c, "linear_num_key_heads", 0),
                                       .n_v_heads = by_config_u32(c, "linear_num_value_heads", 0),
                                       .k_dim = by_config_u32(c, "linear_key_head_dim", 0),
                                       .v_dim = by_config_u32(c, "linear_value_head_dim", 0),
                                       .conv = by_config_u32(c, "linear_conv_kernel_dim", 0),
                                       .is_tiled = by_config_bool(c, "_tiled_heads", false)};
-    if (!m->delta.n_v_heads && !c->rc)
+    if (!m->state.n_v_heads && !c->rc)
         c->rc = by_fail(c->err, BY_EINVAL, "%s: linear_num_value_heads: there are none", c->where);
+}
+
+/* LFM2: all is attention that no list says is a convolution. */
+static void read_short_conv(struct by_config *c, struct by_model_info *m) {
+    if (!c->defaults || !by_config_knows(c, "conv_L_cache")) return;
+    const struct by_json *types = by_config_find(c, "layer_types"),
+                         *attend = by_config_find(c, "full_attn_idxs");
+    if (types) {
+        read_layer_types(c, m, types);
+    } else if (attend) {
+        mark_all(m, BY_LAYER_STATE);
+        for (const struct by_json *it = by_json_first(attend); it; it = by_json_next(it)) {
+            int64_t layer;
+            if (by_json_to_i64(it, &layer) && layer >= 0 && layer < BY_LAYERS_MAX)
+                m->layer_flags[layer] &= (uint8_t)~BY_LAYER_STATE;
+        }
+    }
+    if (by_model_info_n_keyed(m) == m->n_layers) return;
+    m->state = (struct by_state_info){.kind = BY_STATE_SHORT_CONV,
+                                      .conv = by_config_u32(c, "conv_L_cache", 0),
+                                      .has_bias = by_config_bool(c, "conv_bias", false)};
 }
 
 /* ---- special ids ---- */
@@ -308,10 +351,12 @@ static int64_t get_id(struct by_config *c, const char *keys) {
 
 static void read_all(struct by_config *c, struct by_model_info *m, const struct by_family *family) {
     read_sizes(c, m, family);
+    if (c->defaults && by_config_knows(c, "conv_L_cache")) read_lfm2_sizes(c, m);
     read_act(c, m);
     read_flags(c, m);
     read_mla(c, m);
     read_delta(c, m);
+    read_short_conv(c, m);
     by_hf_rope_mark_no_rope(c, m);
     read_mixers(c, m);
     read_windows(c, m);

@@ -65,8 +65,14 @@ void by_model_info_add_eos(struct by_model_info *m, int64_t id) {
 uint32_t by_model_info_n_keyed(const struct by_model_info *m) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < m->n_layers && i < BY_LAYERS_MAX; i++)
-        n += !(m->layer_flags[i] & BY_LAYER_DELTA);
+        n += !(m->layer_flags[i] & BY_LAYER_STATE);
     return n;
+}
+
+uint32_t by_model_info_conv_cols(const struct by_model_info *m) {
+    const struct by_state_info *x = &m->state;
+    if (x->kind == BY_STATE_SHORT_CONV) return m->hidden;
+    return 2 * x->n_k_heads * x->k_dim + x->n_v_heads * x->v_dim;
 }
 
 uint32_t by_model_info_kv_layer(const struct by_model_info *m, uint32_t layer) {
@@ -160,8 +166,14 @@ static int check_mla(const struct by_mla_info *x, const char *where, struct by_e
         x->kv_rank, x->nope_dim, x->rope_dim, x->v_dim);
 }
 
-static int check_delta(const struct by_delta_info *x, const char *where, struct by_err *err) {
-    if (x->n_v_heads == 0) return 0;
+static int check_state(const struct by_state_info *x, const char *where, struct by_err *err) {
+    if (x->kind == BY_STATE_NONE) return 0;
+    if (x->kind == BY_STATE_SHORT_CONV) {
+        if (x->conv > 1 && x->conv <= BY_CONV_MAX) return 0;
+        return by_fail(err, BY_EUNSUPPORTED,
+                       "%s: a short convolution of %u inputs is not supported natively (2 to %d)",
+                       where, x->conv, BY_CONV_MAX);
+    }
     bool fits = x->n_k_heads > 0 && x->n_k_heads <= BY_HEADS_MAX && x->n_v_heads <= BY_HEADS_MAX &&
                 x->n_v_heads % x->n_k_heads == 0 && x->k_dim > 0 && x->k_dim <= BY_HEAD_DIM_MAX &&
                 x->v_dim > 0 && x->v_dim <= BY_HEAD_DIM_MAX && x->conv > 0 &&
@@ -285,7 +297,7 @@ int by_model_info_finish(struct by_model_info *m, const char *where, struct by_e
     if (!rc) rc = check_shared(m, where, err);
     if (!rc) rc = check_moe(&m->moe, where, err);
     if (!rc) rc = check_mla(&m->mla, where, err);
-    if (!rc) rc = check_delta(&m->delta, where, err);
+    if (!rc) rc = check_state(&m->state, where, err);
     if (!rc) rc = check_rope(m, where, err);
     if (!rc) rc = check_scales(m, where, err);
     return rc;

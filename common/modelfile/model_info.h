@@ -80,7 +80,7 @@ enum by_layer_flag {
     BY_LAYER_SLIDING = 1, /* attention sees sliding_window positions, itself included */
     BY_LAYER_NO_ROPE = 2,
     BY_LAYER_MOE = 4,   /* feed-forward is routed to experts */
-    BY_LAYER_DELTA = 8, /* a gated delta net instead of attention: a state, no keys and values */
+    BY_LAYER_STATE = 8, /* instead of attention what by_state_info says: no keys and values */
 };
 
 enum by_moe_score { BY_MOE_SOFTMAX, BY_MOE_SIGMOID };
@@ -104,11 +104,20 @@ struct by_mla_info {
     uint32_t nope_dim, rope_dim, v_dim;
 };
 
-/* Gated delta nets: linear attention whose state a sequence is, for each value head, one matrix [k_dim, v_dim]. */
-struct by_delta_info {
-    uint32_t n_k_heads, n_v_heads; /* 0: none */
-    uint32_t k_dim, v_dim;         /* of a head */
-    uint32_t conv;                 /* columns of the causal convolution over q, k and v */
+enum by_state_kind {
+    BY_STATE_NONE,
+    /* gated delta nets: for each value head a matrix [k_dim, v_dim], behind a convolution of q, k and v */
+    BY_STATE_DELTA,
+    BY_STATE_SHORT_CONV, /* gated short convolutions of `hidden` columns (LFM2); no heads */
+};
+
+/* Layers that keep a state of a sequence, of one size however long it is. */
+struct by_state_info {
+    enum by_state_kind kind;
+    uint32_t n_k_heads, n_v_heads;
+    uint32_t k_dim, v_dim; /* of a head */
+    uint32_t conv;         /* inputs of the causal convolution over time, the last one included */
+    bool has_bias;         /* of projections and convolution */
     /* value head h reads key head h % n_k_heads, as ggml lays them; else h / (n_v_heads / n_k_heads) */
     bool is_tiled;
 };
@@ -184,7 +193,7 @@ struct by_model_info {
 
     struct by_moe_info moe;
     struct by_mla_info mla;
-    struct by_delta_info delta;
+    struct by_state_info state;
     uint32_t n_types, n_labels; /* BERT: token types; classifier outputs */
     uint32_t pos_offset;        /* OPT: rows before position 0 in the table of learned positions */
 
@@ -204,6 +213,8 @@ BY_MUST_USE int by_model_info_finish(struct by_model_info *m, const char *where,
                                      struct by_err *err);
 /* Layers whose tokens have keys and values. */
 uint32_t by_model_info_n_keyed(const struct by_model_info *m);
+/* Columns that the convolution of a layer with a state goes over. */
+uint32_t by_model_info_conv_cols(const struct by_model_info *m);
 /* Whose keys and values a layer attends to: its own, or those of one before it; UINT32_MAX: there is none. */
 uint32_t by_model_info_kv_layer(const struct by_model_info *m, uint32_t layer);
 /* once each; out of range is ignored */

@@ -101,7 +101,7 @@ uint64_t by_native_kv_bytes(const struct by_model_info *m, uint32_t number_bytes
         return ((uint64_t)m->mla.kv_rank + m->mla.rope_dim) * m->n_layers * number_bytes;
     for (uint32_t i = 0; i < m->n_layers; i++) {
         bool is_full = !(m->layer_flags[i] & BY_LAYER_SLIDING);
-        if (m->layer_flags[i] & BY_LAYER_DELTA || by_model_info_kv_layer(m, i) != i) continue;
+        if (m->layer_flags[i] & BY_LAYER_STATE || by_model_info_kv_layer(m, i) != i) continue;
         n += is_full ? 2 * (uint64_t)m->full_kv_heads * m->full_head_dim
                      : 2 * (uint64_t)m->n_kv_heads * m->head_dim;
     }
@@ -109,10 +109,9 @@ uint64_t by_native_kv_bytes(const struct by_model_info *m, uint32_t number_bytes
 }
 
 uint64_t by_native_state_bytes(const struct by_model_info *m) {
-    const struct by_delta_info *x = &m->delta;
-    if (!x->n_v_heads) return 0;
-    uint64_t window = (uint64_t)(x->conv - 1) *
-                      (2 * (uint64_t)x->n_k_heads * x->k_dim + (uint64_t)x->n_v_heads * x->v_dim);
+    const struct by_state_info *x = &m->state;
+    if (!x->kind) return 0;
+    uint64_t window = (uint64_t)(x->conv - 1) * by_model_info_conv_cols(m);
     return (m->n_layers - by_model_info_n_keyed(m)) * sizeof(float) *
            (window + (uint64_t)x->n_v_heads * x->k_dim * x->v_dim);
 }

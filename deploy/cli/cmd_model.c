@@ -60,7 +60,7 @@ static void print_memory(const struct by_model_dir *d) {
            (double)by_model_dir_weight_bytes(d) / 1e6, (double)token / 1e3);
     if (m->context)
         printf(", %.1f MB for a text of %u", (double)token * m->context / 1e6, m->context);
-    if (m->delta.n_v_heads)
+    if (m->state.kind)
         printf("; %.1f MB of states a sequence", (double)by_native_state_bytes(m) / 1e6);
     printf("\n");
 }

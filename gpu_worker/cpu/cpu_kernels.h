@@ -124,10 +124,12 @@ typedef void cpu_attend_fn(const struct cpu_keys *k, struct cpu_rows *r);
 
 /* One sequence's rows, of op_conv. */
 struct cpu_conv {
-    float *x; /* its first row */
-    uint32_t ld, n_rows, width, size;
-    const float *w;
+    const float *x; /* its first row, as out */
+    uint32_t ld, n_rows, width, size, in_gate_col, out_gate_col;
+    const float *w, *bias;
     float *window; /* [size - 1, width] */
+    float *out;
+    uint32_t out_ld;
     enum act_kind act;
     bool is_new; /* nothing lies before these rows, whatever the window says */
 };

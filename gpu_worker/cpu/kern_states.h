@@ -24,18 +24,22 @@ static void gate_row(float *x, const float *gate, uint32_t n) {
 
 /* At most VN columns, from c on, of n left. */
 INLINE void conv_columns(const struct cpu_conv *o, uint32_t c, uint32_t n, uint32_t size) {
+    const vf bias = o->bias ? v_load_n(o->bias + c, n) : v_set1(0);
     vf last[BY_CONV_MAX], w[BY_CONV_MAX];
     for (uint32_t j = 0; j < size; j++)
         w[j] = v_load_n(o->w + (size_t)j * o->width + c, n);
     for (uint32_t j = 0; j + 1 < size; j++)
         last[j] = o->is_new ? v_set1(0) : v_load_n(o->window + (size_t)j * o->width + c, n);
     for (uint32_t r = 0; r < o->n_rows; r++) {
-        float *x = o->x + (size_t)r * o->ld + c;
+        const float *x = o->x + (size_t)r * o->ld + c;
         last[size - 1] = v_load_n(x, n);
-        vf sum = w[0] * last[0];
+        if (o->in_gate_col) last[size - 1] *= v_load_n(x + o->in_gate_col, n);
+        vf sum = v_fma(w[0], last[0], bias);
         for (uint32_t j = 1; j < size; j++)
             sum = v_fma(w[j], last[j], sum);
-        v_store_n(x, v_act(o->act, sum), n);
+        sum = v_act(o->act, sum);
+        if (o->out_gate_col) sum *= v_load_n(x + o->out_gate_col, n);
+        v_store_n(o->out + (size_t)r * o->out_ld + c, sum, n);
         for (uint32_t j = 0; j + 1 < size; j++)
             last[j] = last[j + 1];
     }
@@ -45,8 +49,10 @@ INLINE void conv_columns(const struct cpu_conv *o, uint32_t c, uint32_t n, uint3
 
 static void conv_part(const struct cpu_conv *o, uint32_t from, uint32_t to) {
     for (uint32_t c = from; c < to; c += VN) {
-        if (o->size == 4) /* that of all models there are: in registers */
+        if (o->size == 4) /* those of the models there are: in registers */
             conv_columns(o, c, to - c, 4);
+        else if (o->size == 3)
+            conv_columns(o, c, to - c, 3);
         else
             conv_columns(o, c, to - c, o->size);
     }

@@ -14,10 +14,10 @@ enum { CONV_THREADS = 128, DELTA_THREADS_MAX = 1024, COPY_THREADS = 256, COPY_FL
 /* ---- the convolution ---- */
 
 struct conv_args {
-    float *x, *windows;
-    uint32_t ld, width, size;
+    const float *x, *w, *bias;
+    float *windows, *out;
+    uint32_t ld, out_ld, width, size, in_gate_col, out_gate_col;
     enum act_kind act;
-    const float *w;
     const struct seq_rows *seqs;
 };
 
@@ -30,17 +30,19 @@ static __global__ void __launch_bounds__(CONV_THREADS) conv_kernel(const struct 
     const struct seq_rows s = a.seqs[blockIdx.y];
     float w[SIZE ? SIZE : BY_CONV_MAX], last[SIZE ? SIZE : BY_CONV_MAX];
     float *window = a.windows + (size_t)s.slot * (size - 1) * a.width + c;
-    float *x = a.x + (size_t)s.first * a.ld + c;
+    const float *x = a.x + (size_t)s.first * a.ld + c, bias = a.bias ? a.bias[c] : 0;
+    float *out = a.out + (size_t)s.first * a.out_ld + c;
     for (uint32_t j = 0; j < size; j++)
         w[j] = a.w[(size_t)j * a.width + c];
     for (uint32_t j = 0; j + 1 < size; j++)
         last[j] = s.position ? window[(size_t)j * a.width] : 0;
-    for (uint32_t r = 0; r < s.n; r++, x += a.ld) {
-        last[size - 1] = *x;
-        float sum = w[0] * last[0];
+    for (uint32_t r = 0; r < s.n; r++, x += a.ld, out += a.out_ld) {
+        last[size - 1] = a.in_gate_col ? *x * x[a.in_gate_col] : *x;
+        float sum = fmaf(w[0], last[0], bias);
         for (uint32_t j = 1; j < size; j++)
             sum = fmaf(w[j], last[j], sum);
-        *x = activate(a.act, sum);
+        sum = activate(a.act, sum);
+        *out = a.out_gate_col ? sum * x[a.out_gate_col] : sum;
         for (uint32_t j = 0; j + 1 < size; j++)
             last[j] = last[j + 1];
     }
@@ -57,10 +59,14 @@ extern "C" void cuda_conv(struct lane *l, const struct op_conv *o) {
     struct conv_args a;
     memset(&a, 0, sizeof a);
     a.x = o->x, a.windows = o->windows, a.ld = o->ld, a.width = o->width, a.size = o->size;
-    a.act = o->act, a.w = o->w, a.seqs = stage(l, o->seqs, o->n_seqs);
+    a.in_gate_col = o->in_gate_col, a.out_gate_col = o->out_gate_col;
+    a.act = o->act, a.w = o->w, a.bias = o->bias, a.out = o->out, a.out_ld = o->out_ld;
+    a.seqs = stage(l, o->seqs, o->n_seqs);
     const uint32_t n = BY_DIV_UP(o->width, (uint32_t)CONV_THREADS);
     if (o->size == 4)
         LAUNCH(l->cuda, conv_kernel<4>, a, GRID(n, o->n_seqs, 1), CONV_THREADS, 0);
+    else if (o->size == 3)
+        LAUNCH(l->cuda, conv_kernel<3>, a, GRID(n, o->n_seqs, 1), CONV_THREADS, 0);
     else
         LAUNCH(l->cuda, conv_kernel<0>, a, GRID(n, o->n_seqs, 1), CONV_THREADS, 0);
 }

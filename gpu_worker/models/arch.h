@@ -75,17 +75,18 @@ enum role {
     ROLE_KV_B, /* latent -> each head's key and value */
     ROLE_K_B, /* its halves, where a GGUF has them apart: [n_heads, kv_rank, nope_dim], [n_heads, v_dim, kv_rank] */
     ROLE_V_B,
+    ROLE_STATE_IN, /* layers with a state: all that is projected, in one tensor */
+    ROLE_STATE_CONV,
+    ROLE_STATE_LOG_A, /* a GGUF's is the decay itself, -exp of it */
+    ROLE_STATE_DT,
+    ROLE_STATE_NORM,
+    ROLE_STATE_OUT,
     ROLE_DELTA_QKV, /* gated delta nets; Z: the gate of the output, A and B: decay and strength of an update */
     ROLE_DELTA_Z,
     ROLE_DELTA_QKVZ, /* by key head its q, k, the v and the z of its value heads; then QKV and Z are not looked for */
     ROLE_DELTA_B,
     ROLE_DELTA_A,
     ROLE_DELTA_BA, /* by key head the b and the a of its value heads */
-    ROLE_DELTA_CONV,
-    ROLE_DELTA_LOG_A, /* a GGUF's is the decay itself, -exp of it */
-    ROLE_DELTA_DT,
-    ROLE_DELTA_NORM,
-    ROLE_DELTA_OUT,
     N_ROLES,
     ROLE_LAYER_FIRST = ROLE_ATTN_NORM,
 };

@@ -1,4 +1,4 @@
-/* bind.h - finds a role's tensors in the file and packs them: the primitives of weights.c, moe.c, mla.c and delta.c.
+/* bind.h - finds a role's tensors in the file and packs them: the primitives of weights.c, moe.c, mla.c, states.c.
  *
  *     role ─name, as this file writes it─▶ matrix.h ─▶ stack.h ─▶ backend->weight_new
  *

@@ -1,10 +1,10 @@
 #include "gpu_worker/models/decoder.h"
 
 #include "common/base/check.h"
-#include "gpu_worker/models/delta.h"
 #include "gpu_worker/models/mla.h"
 #include "gpu_worker/models/moe.h"
 #include "gpu_worker/models/shared_prefix.h"
+#include "gpu_worker/models/states.h"
 
 #include <math.h>
 #include <string.h>
@@ -117,7 +117,7 @@ static void attend_in(const struct pass *p, const struct layer *l) {
         mla_project(p, l);
     else
         project(p, l);
-    if (l->delta) return;
+    if (l->state) return;
     if (l->v_norm.w) norm_values(p, l);
     if (l != &d->layers[l->kv_layer]) kv.n_kv_heads = 0;
     d->b->kv_write(p->lane, &(struct op_kv_write){.x = d->qkv.p,
@@ -254,7 +254,7 @@ static void attend(const struct pass *p, const struct layer *l) {
 
 static void attend_out(const struct pass *p, const struct layer *l) {
     const struct decoder *d = p->d;
-    if (!l->delta) attend(p, l);
+    if (!l->state) attend(p, l);
     add_linear(p, l->o, &d->attn, &l->post_attn_norm, decoder_is_part(d, true));
 }
 
@@ -356,7 +356,7 @@ static void run_together(struct pass *p) {
         if (d->info.n_kv_shared && i == n_writing(d)) keep_wanted(p);
         if (!p->n) break;
         attend_in(p, &d->layers[i]);
-        if (d->layers[i].delta) delta_run(p, &d->layers[i]);
+        if (d->layers[i].state) states_run(p, &d->layers[i]);
         finish(p, &d->layers[i]);
     }
 }
@@ -372,9 +372,9 @@ static bool is_wanted(const struct pass *p) {
 }
 
 /* A state goes through its sequence's rows in order, whoever has projected them. */
-static void run_delta(struct pass *p, const struct layer *l) {
+static void run_states(struct pass *p, const struct layer *l) {
     p->d->b->lane_solo(p->lane, false);
-    delta_run(p, l);
+    states_run(p, l);
     p->d->b->lane_solo(p->lane, true);
 }
 
@@ -394,7 +394,7 @@ static void run_apart(struct pass *p, uint32_t chunk_rows) {
             if (i < n_writing(d) || (i < n_layers && is_wanted(p))) attend_in(p, &d->layers[i]);
         }
         d->b->barrier(p->lane);
-        if (i < n_layers && d->layers[i].delta) run_delta(p, &d->layers[i]);
+        if (i < n_layers && d->layers[i].state) run_states(p, &d->layers[i]);
     }
     d->b->lane_solo(p->lane, false);
 }
@@ -430,7 +430,7 @@ int decoder_forward(struct decoder *d, const struct model_step *s) {
     for (uint32_t i = 0; i < s->n_rows; i++)
         d->is_fine[i] = s->positions[i] < FINE_POSITIONS;
     find_shared(d, s);
-    if (d->rounds.seqs) delta_plan(d, s);
+    if (d->rounds.seqs) states_plan(d, s);
     struct run r = {.d = d, .s = s};
     by_assert(d->share.world == 1 || d->tp || d->b->group_join);
     /* Sums are made of all rows, in one order of calls on every rank. */

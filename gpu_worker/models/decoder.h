@@ -47,15 +47,15 @@ struct mla {
     struct weight **value_out; /* [n_heads]: [v_dim, kv_rank] */
 };
 
-/* A gated delta net; its matrices are the layer's qkv and o. */
-struct delta {
-    const float *conv;       /* [size, columns of q, k, v] */
-    const float *decay, *dt; /* [n_v_heads] */
-    struct norm norm;        /* of a head's output */
-    float *windows, *states; /* by slot, then those that are kept: see op_conv and op_delta */
+/* A layer with a state; its matrices are the layer's qkv and o. */
+struct state_layer {
+    const float *conv, *conv_bias; /* [size, columns], [columns] or NULL */
+    const float *decay, *dt;       /* [n_v_heads] */
+    struct norm norm;              /* of a head's output */
+    float *windows, *states;       /* by slot, then those that are kept: see op_conv and op_delta */
 };
 
-/* A step as layers with states see it: a round ends where some sequence's state is to be kept. Made by delta_plan. */
+/* A step as layers with states see it: a round ends where some sequence's state is to be kept. Made by states_plan. */
 struct rounds {
     struct seq_rows *seqs; /* [2 * rows_max] those of round 0, those of round 1 … */
     struct state_copy
@@ -93,7 +93,7 @@ struct layer {
     struct weight *o, *up, *down; /* up: gate and up, unless the family has no gate */
     struct moe *moe;              /* instead of up and down, or beside them */
     struct mla *mla;              /* instead of qkv */
-    struct delta *delta;          /* instead of attention */
+    struct state_layer *state;    /* instead of attention */
     const float *sinks;
     const struct rope_table *rope;
     uint32_t window;

@@ -2,8 +2,8 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
-#include "gpu_worker/models/delta.h"
 #include "gpu_worker/models/rope.h"
+#include "gpu_worker/models/states.h"
 #include "gpu_worker/models/weights.h"
 
 #include <string.h>
@@ -133,9 +133,9 @@ static int make_buffers(struct decoder *d, struct by_err *err) {
         uint64_t cols;
     } all[] = {
         {&d->x, m->hidden},
-        {&d->qkv,
-         BY_MAX(BY_MAX(width_of(&d->windowed_heads), width_of(&d->full_heads)), delta_cols(m).all)},
-        {&d->attn, BY_MAX(heads * (is_mla ? m->mla.v_dim : dim), delta_cols(m).out)},
+        {&d->qkv, BY_MAX(BY_MAX(width_of(&d->windowed_heads), width_of(&d->full_heads)),
+                         states_cols(m).all)},
+        {&d->attn, BY_MAX(heads * (is_mla ? m->mla.v_dim : dim), states_cols(m).out)},
         {&d->token, token},
         {&d->ffn, BY_MAX(BY_MAX(BY_MAX(m->ffn, m->shared_ffn), x->shared_ffn), token)},
         {&d->out, (d->arch.names[ROLE_POST_ATTN_NORM] && !d->arch.is_post_ln) || d->share.world > 1
@@ -152,7 +152,7 @@ static int make_buffers(struct decoder *d, struct by_err *err) {
     };
     int rc = 0;
     d->is_fine = by_alloc(d->rows_max);
-    delta_new_rounds(d);
+    states_new_rounds(d);
     d->order = by_alloc_array(d->rows_max, sizeof *d->order);
     d->common = by_alloc_array(d->rows_max, sizeof *d->common);
     for (size_t i = 0; i < BY_COUNTOF(all) && !rc; i++)
@@ -180,15 +180,16 @@ int model_open(struct model **out, const struct by_model_dir *dir, struct backen
     d->b = b;
     d->info = *info;
     int rc = arch_make(&d->arch, info, by_model_dir_config(dir), err);
-    if (!rc && (info->delta.n_v_heads || info->has_attn_gate) && !b->delta)
-        rc = by_fail(err, BY_EUNSUPPORTED, "gated delta nets are not done natively on %s", b->name);
+    if (!rc && (info->state.kind || info->has_attn_gate) && !b->delta)
+        rc = by_fail(err, BY_EUNSUPPORTED, "layers with states are not done natively on %s",
+                     b->name);
     if (!rc) rc = check_context(d, o, err);
     if (rc) {
         rc = by_fail_prefix(err, "%s", by_model_dir_path(dir));
         goto done;
     }
     d->full = d->info;
-    const bool is_whole = d->arch.qk_whole || d->info.delta.n_v_heads; /* states are not parted */
+    const bool is_whole = d->arch.qk_whole || d->info.state.kind; /* states are not parted */
     rc = share_make(&d->share, &d->full, is_whole, o->rank, BY_MAX(o->world, 1u), err);
     if (rc) {
         rc = by_fail_prefix(err, "%s", by_model_dir_path(dir));
@@ -218,7 +219,7 @@ static void free_buffers(struct decoder *d) {
     d->b->free(d->b, d->moe.experts);
     by_free(d->all_logits);
     by_free(d->is_fine);
-    delta_free_rounds(d);
+    states_free_rounds(d);
     by_free(d->order);
     by_free(d->common);
 }
@@ -228,7 +229,7 @@ static void free_kv(struct decoder *d) {
         struct layer *l = &d->layers[i];
         if (l->kv && l->kv_layer == i) d->b->kv_free(d->b, l->kv);
         l->kv = NULL;
-        delta_free_states(d, l->delta);
+        states_free(d, l->state);
     }
 }
 
@@ -282,7 +283,7 @@ size_t model_kv_page_bytes(const struct model *m) {
     size_t n = 0;
     for (uint32_t i = 0; i < d->info.n_layers; i++) {
         const struct layer *l = &d->layers[i];
-        if (l->kv_layer == i && !l->delta) n += d->b->kv_page_bytes(d->b, &l->heads->kv);
+        if (l->kv_layer == i && !l->state) n += d->b->kv_page_bytes(d->b, &l->heads->kv);
     }
     /* One where no layer has any: pages are counted all the same. */
     return n ? n : d->b->kv_page_bytes(d->b, &d->full_heads.kv);
@@ -290,13 +291,13 @@ size_t model_kv_page_bytes(const struct model *m) {
 
 size_t model_state_bytes(const struct model *m) {
     const struct by_model_info *info = &m->d.info;
-    return delta_state_bytes(info) * (info->n_layers - by_model_info_n_keyed(info));
+    return states_bytes(info) * (info->n_layers - by_model_info_n_keyed(info));
 }
 
 /* A layer's part of the memory: pages of keys and values, or a state a slot. */
 static bool layer_new(struct decoder *d, uint32_t i, uint32_t n_pages) {
     struct layer *l = &d->layers[i];
-    if (l->delta) return delta_new_states(d, l->delta);
+    if (l->state) return states_new(d, l->state);
     l->kv =
         l->kv_layer == i ? d->b->kv_new(d->b, &l->heads->kv, n_pages) : d->layers[l->kv_layer].kv;
     return l->kv;

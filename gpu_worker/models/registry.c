@@ -69,17 +69,18 @@ static const struct {
     [ROLE_KV_A] = {"self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa"},
     [ROLE_KV_A_NORM] = {"self_attn.kv_a_layernorm", "attn_kv_a_norm"},
     [ROLE_KV_B] = {"self_attn.kv_b_proj", "attn_kv_b"},
+    [ROLE_STATE_IN] = {NULL, "ssm_in"},
+    [ROLE_STATE_CONV] = {"linear_attn.conv1d", "ssm_conv1d"},
+    [ROLE_STATE_LOG_A] = {"linear_attn.A_log", "ssm_a"},
+    [ROLE_STATE_DT] = {"linear_attn.dt_bias", "ssm_dt.bias"},
+    [ROLE_STATE_NORM] = {"linear_attn.norm", "ssm_norm"},
+    [ROLE_STATE_OUT] = {"linear_attn.out_proj", "ssm_out"},
     [ROLE_DELTA_QKV] = {"linear_attn.in_proj_qkv", "attn_qkv"},
     [ROLE_DELTA_Z] = {"linear_attn.in_proj_z", "attn_gate"},
     [ROLE_DELTA_QKVZ] = {"linear_attn.in_proj_qkvz", "ssm_in"},
     [ROLE_DELTA_B] = {"linear_attn.in_proj_b", "ssm_beta"},
     [ROLE_DELTA_A] = {"linear_attn.in_proj_a", "ssm_alpha"},
     [ROLE_DELTA_BA] = {"linear_attn.in_proj_ba", "ssm_ba"},
-    [ROLE_DELTA_CONV] = {"linear_attn.conv1d", "ssm_conv1d"},
-    [ROLE_DELTA_LOG_A] = {"linear_attn.A_log", "ssm_a"},
-    [ROLE_DELTA_DT] = {"linear_attn.dt_bias", "ssm_dt.bias"},
-    [ROLE_DELTA_NORM] = {"linear_attn.norm", "ssm_norm"},
-    [ROLE_DELTA_OUT] = {"linear_attn.out_proj", "ssm_out"},
 };
 
 const struct family *family_find(struct by_str name) {

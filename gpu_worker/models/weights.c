@@ -1,9 +1,9 @@
 #include "gpu_worker/models/weights.h"
 
 #include "common/base/mem.h"
-#include "gpu_worker/models/delta.h"
 #include "gpu_worker/models/mla.h"
 #include "gpu_worker/models/moe.h"
+#include "gpu_worker/models/states.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -97,7 +97,7 @@ static int bind_qkv(struct binder *b, struct layer *l, uint32_t layer) {
 static int bind_attention(struct binder *b, struct layer *l, uint32_t layer) {
     const struct decoder *d = b->d;
     const struct by_model_info *m = &d->info;
-    if (m->layer_flags[layer] & BY_LAYER_DELTA) return delta_bind(b, l, layer);
+    if (m->layer_flags[layer] & BY_LAYER_STATE) return states_bind(b, l, layer);
     int rc = m->mla.kv_rank ? mla_bind(b, l, layer) : bind_qkv(b, l, layer);
     const struct heads *h = l->heads;
     const bool has_keys = l->kv_layer == layer;
@@ -354,7 +354,7 @@ static void free_layer(struct decoder *d, struct layer *l) {
     d->b->free(d->b, (void *)(uintptr_t)l->sinks);
     moe_release(d, l->moe);
     mla_release(d, l->mla);
-    delta_release(d, l->delta);
+    states_release(d, l->state);
 }
 
 void weights_release(struct decoder *d) {

@@ -25,38 +25,49 @@ static struct pair nan_pair(size_t n) {
     return p;
 }
 
-static void check_conv(uint32_t width, uint32_t size, enum act_kind act) {
-    struct pair w = pair_new((size_t)size * width, 0.7f),
+/* Gated: before and behind, into a buffer of its own, with a bias. */
+static void check_conv(uint32_t width, uint32_t size, enum act_kind act, bool is_gated) {
+    const uint32_t ld = width * (is_gated ? 3 : 1) + 3;
+    struct pair w = pair_new((size_t)size * width, 0.7f), bias = pair_new(width, 0.7f),
                 windows = nan_pair((size_t)SLOTS * size * width);
     for (uint32_t step = 0; step < 3; step++) {
         struct seq_rows seqs[SEQS];
-        struct pair x = pair_new((size_t)ROWS * (width + 3), 1);
+        struct pair x = pair_new((size_t)ROWS * ld, 1), out = pair_new((size_t)ROWS * ld, 1);
         seqs_of(step, seqs);
         struct op_conv a = {.x = x.cpu,
-                            .ld = width + 3,
+                            .ld = ld,
                             .width = width,
+                            .in_gate_col = is_gated ? width + 1 : 0,
+                            .out_gate_col = is_gated ? 2 * width + 3 : 0,
                             .w = w.cpu,
+                            .bias = is_gated ? bias.cpu : NULL,
                             .size = size,
                             .act = act,
                             .windows = windows.cpu,
+                            .out = is_gated ? out.cpu : x.cpu,
+                            .out_ld = ld,
                             .seqs = seqs,
                             .n_seqs = SEQS};
         struct op_conv b = a;
         b.x = x.gpu, b.w = w.gpu, b.windows = windows.gpu;
+        b.bias = is_gated ? bias.gpu : NULL, b.out = is_gated ? out.gpu : x.gpu;
         BOTH(conv, &a, &b);
-        pair_check(&x, 2e-6, "conv");
+        pair_check(is_gated ? &out : &x, 2e-6, "conv");
         pair_free(&x);
+        pair_free(&out);
     }
     pair_free(&w);
+    pair_free(&bias);
     pair_free(&windows);
 }
 
 TEST(a_convolution_goes_on_from_its_window) {
     UNUSED_STATE;
-    check_conv(300, 4, ACT_SILU);
-    check_conv(33, 1, ACT_NONE);
-    check_conv(130, 3, ACT_GELU);
-    check_conv(40, 7, ACT_SILU);
+    check_conv(300, 4, ACT_SILU, false);
+    check_conv(33, 1, ACT_NONE, false);
+    check_conv(130, 3, ACT_GELU, false);
+    check_conv(40, 7, ACT_SILU, true);
+    check_conv(260, 3, ACT_NONE, true);
 }
 
 struct heads {

@@ -627,6 +627,27 @@ def granitemoehybrid(r):
             "position_embedding_type": r.choice(["rope", "rope", None]), "layer_types": [r.choice(kinds)] * v["num_hidden_layers"], "mamba_n_heads": 1}
 
 
+def lfm2(r):
+    """Heads divide the width, but where head_dim says otherwise; the feed-forward is two thirds of what is said."""
+    v = base(r, "norm_eps", given=r.choice(FLAG))
+    n = v["num_hidden_layers"]
+    v[r.choice(["tie_embedding", "tie_word_embeddings"])] = v.pop("tie_word_embeddings")
+    if r.random() < 0.5:
+        v["block_ff_dim"], v["intermediate_size"] = v["intermediate_size"], 31
+    kinds = {"layer_types": [r.choice(["conv", "conv", "full_attention"]) for _ in range(n)]}
+    return {**v, **rope(r), **r.choice([kinds, kinds, {"full_attn_idxs": subset(r, n)}, {}]), "conv_bias": r.choice(FLAG),
+            "conv_L_cache": r.choice([2, 3, 3, 4, 5]), "block_auto_adjust_ff_dim": r.choice(FLAG), "block_multiple_of": r.choice([1, 16, 24]),
+            "block_ffn_dim_multiplier": r.choice([1.0, 1.3, 0.7, None])}
+
+
+def lfm2_moe(r):
+    v, n = base(r, "norm_eps", given=r.choice(FLAG)), r.choice([3, 4, 8])
+    kinds = [r.choice(["conv", "conv", "full_attention"]) for _ in range(v["num_hidden_layers"])]
+    return {**v, **rope(r), "layer_types": kinds, "conv_bias": r.choice(FLAG), "conv_L_cache": r.choice([2, 3, 3, 4]), "num_experts": n,
+            "num_experts_per_tok": r.randint(1, 3), "moe_intermediate_size": r.choice([24, 40]), "num_dense_layers": r.choice([0, 1, 2]),
+            "use_expert_bias": r.choice(FLAG), "routed_scaling_factor": r.choice([1.0, 2.5]), "norm_topk_prob": r.choice(FLAG)}
+
+
 FAMILIES = {f.__name__: f for f in (
     llama, mistral, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe, qwen3_5_text, qwen3_5_moe_text, qwen3_next, gemma, gemma2, gemma3_text,
     gemma4_text, gemma4_unified_text, helium, smollm3, granite, olmo2,
@@ -634,7 +655,7 @@ FAMILIES = {f.__name__: f for f in (
     hunyuan_v1_moe, ernie4_5_moe, minimax_m2, exaone_moe, olmoe, flex_olmo, granitemoe, granitemoeshared, glm4_moe, glm4_moe_lite, solar_open, dots1,
     glm, seed_oss, ernie4_5, arcee, cohere2, olmo3, exaone4, ministral, vaultgemma,
     phi, nemotron, jais2, gpt_bigcode, hyperclovax, ministral3, hunyuan_v1_dense,
-    exaone, minicpm3, youtu, iquestcoder, cwm, mellum, hy_v3, granitemoehybrid)}
+    exaone, minicpm3, youtu, iquestcoder, cwm, mellum, hy_v3, granitemoehybrid, lfm2, lfm2_moe)}
 # What no file may leave out, or transformers would make a model of its default size.
 KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "head_dim",
         "max_position_embeddings", "moe_intermediate_size", "shared_expert_intermediate_size", "n_embd", "n_head", "n_layer",
@@ -723,7 +744,7 @@ def described(config, folder):
 
 UNUSABLE = {  # defaults that make no model
     "deepseek_v2": {"num_experts_per_tok": 2}, "glm4_moe": {"head_dim": 128},
-    "granitemoehybrid": {"layer_types": ["attention"] * 32},
+    "granitemoehybrid": {"layer_types": ["attention"] * 32}, "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
     "dots1": {"n_routed_experts": 128, "n_shared_experts": 2, "num_experts_per_tok": 6}}
 
 
@@ -754,6 +775,7 @@ AROUND = {  # config class: model_type of the text, what the outer config has be
     "Qwen3VLMoe": ("qwen3_vl_moe_text", {"vision_config": {**QWEN_VISION, "deepstack_visual_indexes": [0]}, "tie_word_embeddings": False}),
     "Qwen3_5": ("qwen3_5_text", {"vision_config": QWEN_VISION}),
     "Qwen3_5Moe": ("qwen3_5_moe_text", {"vision_config": QWEN_VISION}),
+    "Lfm2Vl": ("lfm2", {"vision_config": {**VISION, "model_type": "siglip2_vision_model", "num_patches": 4}, "projector_hidden_size": 32}),
     "Voxtral": ("llama", {"audio_config": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}}),
 }
 
@@ -800,6 +822,8 @@ def test_the_text_model_inside_another_is_found(name, tmp_path):
         text |= {"layer_types": ["sliding_attention", "full_attention"], "global_head_dim": 24, "num_global_key_value_heads": 2, "sliding_window": 4}
     if kind == "gemma4_text":
         text |= {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": N_VOCAB}
+    if kind == "lfm2":
+        text |= {"layer_types": ["conv", "full_attention"]}
     if kind.startswith("qwen3_5"):
         text |= {"layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2, "linear_num_value_heads": 4,
                  "linear_key_head_dim": 16, "linear_value_head_dim": 8}

@@ -1,4 +1,4 @@
-"""A model with states, served natively: a chat's turns go on from what was kept, and kill -9 of the worker changes no answer."""
+"""Models with states, served natively: a chat's turns go on from what was kept, and kill -9 of the worker changes no answer."""
 
 import os
 import signal
@@ -13,9 +13,15 @@ PROMPT = list(range(40, 240))
 FLAGS = ["--impl", "native", "--max-total-tokens", "16384", "--threads", "1", "--kv-cache-dtype", "float32", "--max-running-requests", "16"]
 
 
+@pytest.fixture(scope="module", params=["qwen3_5-text", "lfm2"])
+def name(request):
+    """Gated delta nets; gated short convolutions."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def server():
-    s = Serve("--model-path", models.make("qwen3_5-text"), *FLAGS)
+def server(name):
+    s = Serve("--model-path", models.make(name), *FLAGS)
     try:
         s.wait_ready()
         yield s
@@ -28,16 +34,16 @@ def greedy(server, ids, n, on_event=None):
 
 
 @torch.inference_mode()
-def transformers_ids(ids, n):
-    model = models.load("qwen3_5-text")
+def transformers_ids(name, ids, n):
+    model = models.load(name)
     out = model.generate(torch.tensor([ids]), max_new_tokens=n, do_sample=False, pad_token_id=0, eos_token_id=1 << 30)
     return out[0, len(ids):].tolist()
 
 
-def test_each_turn_goes_on_from_a_state_and_says_what_transformers_says(server):
+def test_each_turn_goes_on_from_a_state_and_says_what_transformers_says(name, server):
     said, cached = PROMPT[:120], []
     for turn in range(4):  # 430 tokens at the end, of 512
-        want = transformers_ids(said, 70)
+        want = transformers_ids(name, said, 70)
         text, ids, meta = greedy(server, said, 70)
         assert ids == want
         cached.append(meta["cached_tokens"])
@@ -73,10 +79,10 @@ def test_kill_9_of_the_worker_in_the_middle_of_streams(server):
     wait_for("it to be back", lambda: server.pids()["gpu-worker"] != pid)
 
 
-def test_two_ranks_say_the_same(server):
+def test_two_ranks_say_the_same(name, server):
     """Each has the whole of a state; the feed-forwards are parted."""
     want = greedy(server, PROMPT, 40)[1]
-    two = Serve("--model-path", models.make("qwen3_5-text"), *FLAGS, "--tp-size", "2")
+    two = Serve("--model-path", models.make(name), *FLAGS, "--tp-size", "2")
     try:
         two.wait_ready()
         assert [greedy(two, PROMPT, 40)[1] for _ in range(2)] == [want, want]
@@ -88,7 +94,7 @@ EMULATED = BIN.parent / "tests/banyan-cuda-emu.so"
 
 
 @pytest.mark.skipif(not EMULATED.exists(), reason="the emulated CUDA device")
-def test_a_device_says_the_same(server):
+def test_a_device_says_the_same(name, server):
     """Two steps in flight, states kept and started from."""
     def answers(s):
         first = greedy(s, PROMPT, 30)
@@ -96,7 +102,7 @@ def test_a_device_says_the_same(server):
         assert again[2]["cached_tokens"] >= 192
         return first[1], again[1], in_threads([lambda i=i: greedy(s, [i, *PROMPT[:60]], 12)[1] for i in range(5)])
 
-    device = Serve("--model-path", models.make("qwen3_5-text"), *FLAGS, "--device", "cuda", "--deterministic", env={"BANYAN_CUDA_MODULE": str(EMULATED)})
+    device = Serve("--model-path", models.make(name), *FLAGS, "--device", "cuda", "--deterministic", env={"BANYAN_CUDA_MODULE": str(EMULATED)})
     try:
         device.wait_ready()
         assert answers(device) == answers(server)

@@ -31,17 +31,21 @@ static struct cut cut_of(uint32_t only, uint32_t from, uint32_t to) {
 struct conv_case {
     uint32_t width, size;
     enum act_kind act;
+    bool has_bias, is_gated; /* gated: before and behind, out into a buffer of its own */
 };
 
-static double conv_want(const struct conv_case *c, const float *x, uint32_t ld, const float *w,
+/* Columns of a row of x: those that convolve, one beside them, the gates before and behind. */
+static double conv_want(const struct conv_case *c, const struct op_conv *o, const float *x,
                         uint32_t row, uint32_t col) {
-    double sum = 0;
+    double sum = o->bias ? (double)o->bias[col] : 0;
     for (uint32_t j = 0; j < c->size; j++) {
-        uint32_t back = c->size - 1 - j;
-        if (row % 20 >= back)
-            sum += (double)w[j * c->width + col] * (double)x[(row - back) * ld + col];
+        const float *at = x + (row - (c->size - 1 - j)) * o->ld + col;
+        if (row % 20 >= c->size - 1 - j)
+            sum += (double)o->w[j * c->width + col] * (double)at[0] *
+                   (c->is_gated ? (double)at[o->in_gate_col] : 1);
     }
-    return act_of(c->act, sum);
+    sum = act_of(c->act, sum);
+    return c->is_gated ? sum * (double)x[row * o->ld + col + o->out_gate_col] : sum;
 }
 
 static void conv_run(struct backend *b, struct op_conv *op, uint32_t only, uint32_t step) {
@@ -53,54 +57,73 @@ static void conv_run(struct backend *b, struct op_conv *op, uint32_t only, uint3
     }
 }
 
+/* x as it was before, what was there in out forgotten. */
+static void conv_again(struct backend *b, struct op_conv *op, float *x, const float *before,
+                       uint32_t only, uint32_t step) {
+    memcpy(x, before, (size_t)ROWS * op->ld * sizeof *x);
+    for (size_t i = 0; op->out != x && i < (size_t)ROWS * op->out_ld; i++)
+        op->out[i] = NAN;
+    conv_run(b, op, only, step);
+}
+
 static void check_conv(const struct conv_case *c) {
-    const uint32_t ld = c->width + 3;
-    const size_t n = (size_t)ROWS * ld, n_windows = (size_t)SLOTS * c->size * c->width;
+    const uint32_t ld = c->width * (c->is_gated ? 3 : 1) + 3,
+                   out_ld = c->is_gated ? c->width + 2 : ld;
+    const size_t n = (size_t)ROWS * ld, n_out = (size_t)ROWS * out_ld,
+                 n_windows = (size_t)SLOTS * c->size * c->width;
     struct backend *b = world.b;
     float *x = world_room(b, n, NAN), *w = world_room(b, (size_t)c->size * c->width, 0),
+          *bias = world_room(b, c->width, 0), *out = c->is_gated ? world_room(b, n_out, NAN) : x,
           *windows = world_room(b, n_windows, NAN); /* what lies there before is nobody's */
     for (uint32_t r = 0; r < ROWS; r++)
-        world_floats(x + (size_t)r * ld, c->width, 1);
-    float *before = by_memdup(x, n * sizeof *x), *whole = by_alloc_array(n, sizeof *whole);
+        world_floats(x + (size_t)r * ld, c->is_gated ? ld : c->width, 1);
+    float *before = by_memdup(x, n * sizeof *x), *whole = by_alloc_array(n_out, sizeof *whole);
     struct op_conv op = {.x = x,
                          .ld = ld,
                          .width = c->width,
+                         .in_gate_col = c->is_gated ? c->width + 1 : 0,
+                         .out_gate_col = c->is_gated ? 2 * c->width + 3 : 0,
                          .w = w,
+                         .bias = c->has_bias ? bias : NULL,
                          .size = c->size,
                          .act = c->act,
-                         .windows = windows};
+                         .windows = windows,
+                         .out = out,
+                         .out_ld = out_ld};
     world_floats(w, (size_t)c->size * c->width, 0.7f);
+    world_floats(bias, c->width, 0.7f);
     conv_run(b, &op, UINT32_MAX, 20);
-    memcpy(whole, x, n * sizeof *x);
+    memcpy(whole, out, n_out * sizeof *x);
     for (uint32_t r = 0; r < ROWS; r++) {
         for (uint32_t i = 0; i < c->width; i++)
-            assert_near((double)x[r * ld + i], conv_want(c, before, ld, w, r, i), 2e-6, 3, "conv");
-        assert_true(isnan(x[r * ld + c->width]));
+            assert_near((double)out[r * out_ld + i], conv_want(c, &op, before, r, i), 2e-6, 3,
+                        "conv");
+        assert_true(isnan(out[r * out_ld + c->width]));
     }
     static const uint32_t steps[] = {1, 3, 7};
     for (size_t i = 0; i < BY_COUNTOF(steps); i++) {
-        memcpy(x, before, n * sizeof *x);
-        conv_run(b, &op, UINT32_MAX, steps[i]);
-        assert_same_bits(x, whole, n, "conv in steps");
+        conv_again(b, &op, x, before, UINT32_MAX, steps[i]);
+        assert_same_bits(out, whole, n_out, "conv in steps");
     }
-    memcpy(x, before, n * sizeof *x);
-    conv_run(b, &op, 1, 5);
-    assert_same_bits(x + 20 * ld, whole + 20 * ld, 20 * ld, "conv alone");
-    memcpy(x, before, n * sizeof *x);
-    conv_run(world.portable, &op, UINT32_MAX, 20);
-    assert_same_bits(x, whole, n, "conv in portable C");
+    conv_again(b, &op, x, before, 1, 5);
+    assert_same_bits(out + 20 * out_ld, whole + 20 * out_ld, 20 * out_ld, "conv alone");
+    conv_again(world.portable, &op, x, before, UINT32_MAX, 20);
+    assert_same_bits(out, whole, n_out, "conv in portable C");
     by_free(before);
     by_free(whole);
-    b->free(b, x);
-    b->free(b, w);
-    b->free(b, windows);
+    if (out != x) b->free(b, out);
+    float *all[] = {x, w, bias, windows};
+    for (size_t i = 0; i < BY_COUNTOF(all); i++)
+        b->free(b, all[i]);
 }
 
 TEST(a_convolution_goes_on_where_its_window_ends) {
     UNUSED_STATE;
-    static const struct conv_case cases[] = {{300, 4, ACT_SILU}, {17, 4, ACT_NONE},
-                                             {40, 1, ACT_SILU},  {5, 2, ACT_GELU},
-                                             {64, 3, ACT_RELU},  {33, BY_CONV_MAX, ACT_SILU}};
+    static const struct conv_case cases[] = {
+        {300, 4, ACT_SILU, false, false}, {17, 4, ACT_NONE, true, false},
+        {40, 1, ACT_SILU, false, false},  {5, 2, ACT_GELU, true, false},
+        {64, 3, ACT_RELU, false, false},  {33, BY_CONV_MAX, ACT_SILU, false, false},
+        {270, 3, ACT_NONE, false, true},  {21, 5, ACT_SILU, true, true}};
     for (size_t i = 0; i < BY_COUNTOF(cases); i++)
         check_conv(&cases[i]);
 }

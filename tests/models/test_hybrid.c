@@ -1,4 +1,4 @@
-/* A model with states beside pages (Qwen3.5, its experts too): the same bits however a text is cut, in whatever company, on any
+/* A model with states beside pages (Qwen3.5, its experts too; LFM2): the same bits however a text is cut, in whatever company, on any
  * lanes and instruction set; a slot that is given anew begins with nothing. */
 #include "tests/models/model_world.h"
 #include "tests/models/st_writer.h"
@@ -15,6 +15,12 @@ static const char config[] =
     " \"moe_intermediate_size\": 96, \"shared_expert_intermediate_size\": 96,"
     " \"layer_types\": [\"linear_attention\", \"full_attention\", \"linear_attention\","
     " \"linear_attention\"]}";
+static const char lfm2_config[] =
+    "{\"model_type\": \"lfm2\", \"hidden_size\": 64, \"intermediate_size\": 96, \"vocab_size\": 97,"
+    " \"num_hidden_layers\": 4, \"num_attention_heads\": 4, \"num_key_value_heads\": 2,"
+    " \"head_dim\": 32, \"max_position_embeddings\": 512, \"conv_L_cache\": 4,"
+    " \"block_auto_adjust_ff_dim\": false, \"tie_embedding\": true,"
+    " \"layer_types\": [\"conv\", \"full_attention\", \"conv\", \"conv\"]}";
 
 static uint64_t seed = 1;
 
@@ -100,6 +106,37 @@ static void write_model(const char *dir, const char *family, bool is_moe) {
         p[i] = number();
     snprintf(text, sizeof text, config, family);
     st_end(&w, dir, text);
+}
+
+static void add_short_conv(struct st_writer *w, uint32_t i) {
+    add(w, i, "conv.in_proj.weight", 3 * HIDDEN, HIDDEN);
+    add(w, i, "conv.conv.weight", HIDDEN, 4);
+    add(w, i, "conv.out_proj.weight", HIDDEN, HIDDEN);
+}
+
+static void write_lfm2(const char *dir) {
+    static struct st_writer w;
+    st_begin(&w);
+    add(&w, UINT32_MAX, "embed_tokens.weight", VOCAB, HIDDEN);
+    add(&w, UINT32_MAX, "embedding_norm.weight", 0, HIDDEN);
+    for (uint32_t i = 0; i < LAYERS; i++) {
+        add(&w, i, "operator_norm.weight", 0, HIDDEN);
+        add(&w, i, "ffn_norm.weight", 0, HIDDEN);
+        if (i == 1) {
+            add(&w, i, "self_attn.q_proj.weight", HEADS * HEAD, HIDDEN);
+            add(&w, i, "self_attn.k_proj.weight", KV_HEADS * HEAD, HIDDEN);
+            add(&w, i, "self_attn.v_proj.weight", KV_HEADS * HEAD, HIDDEN);
+            add(&w, i, "self_attn.out_proj.weight", HIDDEN, HEADS * HEAD);
+            add(&w, i, "self_attn.q_layernorm.weight", 0, HEAD);
+            add(&w, i, "self_attn.k_layernorm.weight", 0, HEAD);
+        } else {
+            add_short_conv(&w, i);
+        }
+        add(&w, i, "feed_forward.w1.weight", FFN, HIDDEN);
+        add(&w, i, "feed_forward.w3.weight", FFN, HIDDEN);
+        add(&w, i, "feed_forward.w2.weight", HIDDEN, FFN);
+    }
+    st_end(&w, dir, lfm2_config);
 }
 
 /* ---- the same bits ---- */
@@ -215,11 +252,14 @@ TEST(a_state_is_what_its_text_makes_it) {
     static const struct {
         const char *family;
         bool is_moe;
-    } kinds[] = {{"qwen3_5_text", false}, {"qwen3_5_moe_text", true}};
+    } kinds[] = {{"qwen3_5_text", false}, {"qwen3_5_moe_text", true}, {NULL, false}}; /* LFM2 */
     for (size_t i = world_is_few; i < BY_COUNTOF(kinds); i++) {
         char dir[] = "/tmp/by-XXXXXX";
         assert_non_null(mkdtemp(dir));
-        write_model(dir, kinds[i].family, kinds[i].is_moe);
+        if (kinds[i].family)
+            write_model(dir, kinds[i].family, kinds[i].is_moe);
+        else
+            write_lfm2(dir);
         if (!world_is_few) check(dir, BY_DTYPE_NONE);
         check(dir, BY_DTYPE_Q8_0);
         by_dir_remove(dir);
