@@ -126,6 +126,7 @@ struct op_norm {
     uint32_t x_ld, x_col, width;
     /* so many times width columns, one after the other, each normed alone; 0: one */
     uint32_t n_parts;
+    bool parts_differ; /* each part has weights of its own: the norm's are [n_parts * width] */
     const struct norm *norm;
     float *y;
     uint32_t y_ld, y_col;
@@ -291,6 +292,24 @@ struct op_delta {
     uint32_t n_seqs;
 };
 
+/* Mamba-2's state space, for each head and row after row (S: the head's state as op_delta has it, zeroes before position 0; k and
+ * q: B and C, which the heads of a group share):
+ *     t = min(max(softplus(t + dt), step_min), step_max)
+ *     S = exp(decay * t) * S + k (t * x)^T     out = (S^T q + skip * x) * silu(z) */
+struct op_ssm {
+    const float
+        *x; /* [rows, ld]: heads of v_dim columns from column 0 on, the others from theirs */
+    uint32_t ld, k_col, q_col, z_col, t_col;
+    uint32_t n_groups, n_heads, k_dim, v_dim;
+    const float *decay, *dt, *skip; /* [n_heads] backend memory */
+    float step_min, step_max;
+    float *states; /* [slots, n_heads, backend_delta_floats] */
+    float *out;
+    uint32_t out_ld;             /* heads of v_dim columns, from 0 on */
+    const struct seq_rows *seqs; /* as op_conv's */
+    uint32_t n_seqs;
+};
+
 struct state_copy {
     uint32_t from, to;
 };
@@ -422,9 +441,10 @@ struct backend {
     void (*route)(struct lane *l, const struct op_route *o);
     void (*experts)(struct lane *l, const struct op_experts *o);
     void (*gate)(struct lane *l, const struct op_gate *o);
-    /* NULL, all three: models with states are refused */
+    /* NULL, all four: models with states are refused */
     void (*conv)(struct lane *l, const struct op_conv *o);
     void (*delta)(struct lane *l, const struct op_delta *o);
+    void (*ssm)(struct lane *l, const struct op_ssm *o);
     void (*copy)(struct lane *l, const struct op_copy *o);
     /* NULL on a CPU: sampler.c does it */
     void (*sample)(struct lane *l, const struct op_sample *o);

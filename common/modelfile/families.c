@@ -241,12 +241,19 @@ static const struct by_family families[] = {
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"attention_multiplier\":1,"
      "\"num_local_experts\":8,\"num_experts_per_tok\":2,\"norm_topk_prob\":true,"
      "\"tie_word_embeddings\":false}"},
-    /* A layer that is not said to be attention is Mamba's. */
-    {"granitemoehybrid", NULL, false, true, 4096, 11008, 32, 32, 32000, 2048,
+    {"granitemoehybrid", "granitehybrid", false, true, 4096, 11008, 32, 32, 32000, 2048,
      "{\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"attention_multiplier\":1,"
      "\"num_local_experts\":8,\"num_experts_per_tok\":2,\"norm_topk_prob\":true,"
      "\"shared_intermediate_size\":1024,\"position_embedding_type\":null,"
-     "\"layers_block_type\":[\"mamba\"],\"tie_word_embeddings\":false}"},
+     "\"layer_types\":null,\"mamba_n_heads\":128,\"mamba_n_groups\":1,\"mamba_d_state\":256,"
+     "\"mamba_d_head\":\"auto\",\"mamba_d_conv\":4,\"mamba_expand\":2,\"mamba_conv_bias\":true,"
+     "\"mamba_proj_bias\":false,\"time_step_limit\":null,\"tie_word_embeddings\":false}"},
+    {"bamba", NULL, false, true, 4096, 14336, 32, 32, 128000, 262144,
+     "{\"rms_norm_eps\":1e-5,\"rope_theta\":10000,\"partial_rotary_factor\":0.5,"
+     "\"num_key_value_heads\":8,\"attn_layer_indices\":null,\"mamba_n_heads\":128,\"mamba_n_"
+     "groups\":1,\"mamba_d_state\":256,"
+     "\"mamba_d_head\":\"auto\",\"mamba_d_conv\":4,\"mamba_expand\":2,\"mamba_conv_bias\":true,"
+     "\"mamba_proj_bias\":false,\"time_step_limit\":null,\"tie_word_embeddings\":false}"},
     {"hy_v3", NULL, false, false, 4096, 13312, 80, 64, 120832, 131072,
      "{\"rms_norm_eps\":1e-5,\"rope_theta\":11158840,\"num_key_value_heads\":8,\"head_dim\":128,"
      "\"_sigmoid\":true,\"_choice_bias\":true,\"norm_topk_prob\":true,"

@@ -5,6 +5,7 @@
 #include "common/modelfile/hf_config.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -213,23 +214,60 @@ static void put_head_dim(struct writer *w) {
         by_buf_addf(&w->text, ",\"head_dim\":%" PRId64, hidden / heads);
 }
 
-/* LFM2: layers without key-value heads are convolutions. */
-static void put_short_conv(struct writer *w) {
+/* Layers without key-value heads have a state; how many heads the others have. The first of them; -1: there is none. */
+static int64_t put_layer_kinds(struct writer *w, const char *kind) {
     const int64_t n = get_i64(w, "block_count", 0);
-    int64_t n_kv = 0;
-    if (!w->rc && by_gguf_key(w->g, key_of(w, "attention.sliding_window")))
-        w->rc = by_fail(w->err, BY_EUNSUPPORTED, "a window beside convolutions is not supported");
+    int64_t n_kv = 0, first = -1;
     by_buf_addz(&w->text, ",\"layer_types\":[");
     for (int64_t i = 0; !w->rc && i < n && i < BY_LAYERS_MAX; i++) {
         const int64_t heads = get_of_layer(w, "attention.head_count_kv", (uint64_t)i, 0);
-        by_buf_addf(&w->text, "%s\"%s\"", i ? "," : "", heads ? "full_attention" : "conv");
+        by_buf_addf(&w->text, "%s\"%s\"", i ? "," : "", heads ? "full_attention" : kind);
         n_kv = BY_MAX(n_kv, heads);
+        if (!heads && first < 0) first = i;
     }
     by_buf_addf(&w->text, "],\"num_key_value_heads\":%" PRId64, n_kv);
+    return first;
+}
+
+static void put_short_conv(struct writer *w) { /* LFM2 */
+    if (!w->rc && by_gguf_key(w->g, key_of(w, "attention.sliding_window")))
+        w->rc = by_fail(w->err, BY_EUNSUPPORTED, "a window beside convolutions is not supported");
+    put_layer_kinds(w, "conv");
     put_i64(w, "shortconv.l_cache", "conv_L_cache");
     put_bool(w, "conv_bias", false);
     put_bool(w, "block_auto_adjust_ff_dim", false); /* the length is what came out of it */
     put_head_dim(w);
+}
+
+/* Granite 4, whose rope is on or off, and Bamba, which scales attention as usual; a dense one's feed-forward is that of the shared
+ * expert. */
+static void put_mamba(struct writer *w) {
+    static const char finetuned[] = "rope.scaling.finetuned";
+    char bias[64];
+    bool turns = true;
+    const int64_t first = put_layer_kinds(w, "mamba"), n = get_i64(w, "ssm.time_step_rank", 0),
+                  n_experts = get_i64(w, "expert_count", 0);
+    put_i64(w, "ssm.conv_kernel", "mamba_d_conv");
+    put_i64(w, "ssm.state_size", "mamba_d_state");
+    put_i64(w, "ssm.group_count", "mamba_n_groups");
+    put_i64(w, "ssm.time_step_rank", "mamba_n_heads");
+    if (n > 0)
+        by_buf_addf(&w->text, ",\"mamba_d_head\":%" PRId64, get_i64(w, "ssm.inner_size", 0) / n);
+    snprintf(bias, sizeof bias, "blk.%u.ssm_conv1d.bias", (unsigned)BY_MAX(first, (int64_t)0));
+    put_bool(w, "mamba_conv_bias", has_tensor(w->g, bias));
+    if (!w->rc && by_gguf_key(w->g, key_of(w, finetuned)))
+        w->rc = by_gguf_get_bool(w->g, key_of(w, finetuned), &turns, w->err);
+    if (turns) by_buf_addz(&w->text, ",\"position_embedding_type\":\"rope\"");
+    by_buf_addf(&w->text, ",\"num_local_experts\":%" PRId64, n_experts);
+    put_i64(w, n_experts ? "expert_shared_feed_forward_length" : "feed_forward_length",
+            "shared_intermediate_size");
+    put_head_dim(w);
+    const int64_t heads = get_i64(w, "attention.head_count", 1),
+                  dim = get_i64(w, "embedding_length", 0) / BY_MAX(heads, (int64_t)1);
+    if (dim > 0 && !by_gguf_key(w->g, key_of(w, "attention.scale"))) {
+        by_buf_addz(&w->text, ",\"attention_multiplier\":");
+        by_buf_add_json_f64(&w->text, 1 / sqrt((double)get_i64(w, "attention.key_length", dim)));
+    }
 }
 
 /* Gemma 4: the layers without a window, and those that share keys, have numbers of their own. */
@@ -359,6 +397,8 @@ static void write_config(struct writer *w) {
         put_layer_shapes(w);
     } else if (by_gguf_key(w->g, key_of(w, "shortconv.l_cache"))) {
         put_short_conv(w);
+    } else if (is_family(w, "granitemoehybrid")) {
+        put_mamba(w);
     } else {
         put_i64(w, "attention.head_count_kv", "num_key_value_heads");
         if (!is_latent(w)) put_head_dim(w);
@@ -369,14 +409,15 @@ static void write_config(struct writer *w) {
     put_windows(w);
     put_experts(w);
     if (is_latent(w)) put_mla(w);
-    if (by_gguf_key(w->g, key_of(w, "ssm.group_count"))) put_delta(w);
+    if (by_gguf_key(w->g, key_of(w, "ssm.group_count")) && !is_family(w, "granitemoehybrid"))
+        put_delta(w);
     if (is_family(w, "falcon")) { /* no key tells the two architectures apart */
         int64_t n_kv = get_i64(w, "attention.head_count_kv", 1);
         put_bool(w, "new_decoder_architecture", n_kv > 1);
         by_buf_addf(&w->text, ",\"num_kv_heads\":%" PRId64, n_kv);
     }
     if (is_family(w, "gemma2") || is_family(w, "gemma3_text")) put_gemma_scale(w);
-    bool is_granite = is_family(w, "granite") || is_family(w, "granitemoe");
+    bool is_granite = strncmp(w->family, "granite", strlen("granite")) == 0;
     put_f64(w, "attn_logit_softcapping", "attn_logit_softcapping");
     put_f64(w, "final_logit_softcapping", "final_logit_softcapping");
     put_f64(w, "logit_scale", is_granite ? "logits_scaling" : "logit_scale");

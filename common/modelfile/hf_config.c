@@ -108,7 +108,9 @@ static void mark_all(struct by_model_info *m, uint8_t flag) {
 /* What a family calls its layers with a state. */
 static bool is_state_layer(const struct by_config *c, struct by_str kind) {
     return (by_str_eqz(kind, "linear_attention") && by_config_knows(c, "linear_num_value_heads")) ||
-           (by_str_eqz(kind, "conv") && by_config_knows(c, "conv_L_cache"));
+           (by_str_eqz(kind, "conv") && by_config_knows(c, "conv_L_cache")) ||
+           ((by_str_eqz(kind, "mamba") || by_str_eqz(kind, "linear_attention")) &&
+            by_config_knows(c, "mamba_n_heads"));
 }
 
 static void read_layer_types(struct by_config *c, struct by_model_info *m,
@@ -126,12 +128,6 @@ static void read_layer_types(struct by_config *c, struct by_model_info *m,
                             "%s: layers of type '%.*s' are not supported natively", c->where,
                             (int)BY_MIN(kind.n, (size_t)64), kind.p ? kind.p : "");
     }
-}
-
-/* Granite 4 has layers without attention; which, both versions of transformers say in two ways. */
-static void read_mixers(struct by_config *c, struct by_model_info *m) {
-    if (!by_config_knows(c, "layers_block_type")) return;
-    read_layer_types(c, m, by_config_find(c, "layer_types|layers_block_type"));
 }
 
 static void read_windows(struct by_config *c, struct by_model_info *m) {
@@ -303,25 +299,66 @@ static void read_delta(struct by_config *c, struct by_model_info *m) {
         c->rc = by_fail(c->err, BY_EINVAL, "%s: linear_num_value_heads: there are none", c->where);
 }
 
+/* All layers but those of a list of numbers; a list that is not there: `all`. */
+static void mark_states_but(struct by_model_info *m, const struct by_json *list, bool all) {
+    if (all || list) mark_all(m, BY_LAYER_STATE);
+    for (const struct by_json *it = list ? by_json_first(list) : NULL; it; it = by_json_next(it)) {
+        int64_t layer;
+        if (by_json_to_i64(it, &layer) && layer >= 0 && layer < BY_LAYERS_MAX)
+            m->layer_flags[layer] &= (uint8_t)~BY_LAYER_STATE;
+    }
+}
+
 /* LFM2: all is attention that no list says is a convolution. */
 static void read_short_conv(struct by_config *c, struct by_model_info *m) {
     if (!c->defaults || !by_config_knows(c, "conv_L_cache")) return;
-    const struct by_json *types = by_config_find(c, "layer_types"),
-                         *attend = by_config_find(c, "full_attn_idxs");
-    if (types) {
+    const struct by_json *types = by_config_find(c, "layer_types");
+    if (types)
         read_layer_types(c, m, types);
-    } else if (attend) {
-        mark_all(m, BY_LAYER_STATE);
-        for (const struct by_json *it = by_json_first(attend); it; it = by_json_next(it)) {
-            int64_t layer;
-            if (by_json_to_i64(it, &layer) && layer >= 0 && layer < BY_LAYERS_MAX)
-                m->layer_flags[layer] &= (uint8_t)~BY_LAYER_STATE;
-        }
-    }
+    else
+        mark_states_but(m, by_config_find(c, "full_attn_idxs"), false);
     if (by_model_info_n_keyed(m) == m->n_layers) return;
     m->state = (struct by_state_info){.kind = BY_STATE_SHORT_CONV,
                                       .conv = by_config_u32(c, "conv_L_cache", 0),
-                                      .has_bias = by_config_bool(c, "conv_bias", false)};
+                                      .has_bias = by_config_bool(c, "conv_bias", false),
+                                      .has_conv_bias = by_config_bool(c, "conv_bias", false)};
+}
+
+/* From … to; what is no number is no limit: JSON has no infinity. */
+static void read_step_limits(struct by_config *c, struct by_state_info *x) {
+    const struct by_json *list = by_config_find(c, "time_step_limit");
+    const struct by_json *from = list ? by_json_first(list) : NULL,
+                         *to = from ? by_json_next(from) : NULL;
+    const bool has_to = to && by_json_type(to) == BY_JSON_NUMBER;
+    x->step_min = from && by_json_type(from) == BY_JSON_NUMBER ? by_json_f64(from) : 0;
+    x->step_max = has_to ? by_json_f64(to) : HUGE_VAL;
+}
+
+/* Granite 4 says which layers are attention by their types, in two spellings; Bamba by their numbers. */
+static void read_mamba(struct by_config *c, struct by_model_info *m) {
+    if (!c->defaults || !by_config_knows(c, "mamba_n_heads")) return;
+    const bool has_numbers = by_config_knows(c, "attn_layer_indices");
+    const struct by_json *types =
+        has_numbers ? NULL : by_config_find(c, "layer_types|layers_block_type");
+    if (types)
+        read_layer_types(c, m, types);
+    else
+        mark_states_but(m, has_numbers ? by_config_find(c, "attn_layer_indices") : NULL, true);
+    if (by_model_info_n_keyed(m) == m->n_layers) return;
+    m->state = (struct by_state_info){.kind = BY_STATE_MAMBA,
+                                      .n_k_heads = by_config_u32(c, "mamba_n_groups", 0),
+                                      .n_v_heads = by_config_u32(c, "mamba_n_heads", 0),
+                                      .k_dim = by_config_u32(c, "mamba_d_state", 0),
+                                      .conv = by_config_u32(c, "mamba_d_conv", 0),
+                                      .has_bias = by_config_bool(c, "mamba_proj_bias", false),
+                                      .has_conv_bias = by_config_bool(c, "mamba_conv_bias", false)};
+    read_step_limits(c, &m->state);
+    const struct by_json *head = by_config_find(c, "mamba_d_head");
+    const uint64_t wide = (uint64_t)by_config_u32(c, "mamba_expand", 0) * m->hidden;
+    if (head && by_json_type(head) == BY_JSON_NUMBER)
+        m->state.v_dim = by_config_u32(c, "mamba_d_head", 0);
+    else if (m->state.n_v_heads) /* "auto" */
+        m->state.v_dim = (uint32_t)BY_MIN(wide / m->state.n_v_heads, (uint64_t)UINT32_MAX);
 }
 
 /* ---- special ids ---- */
@@ -357,8 +394,8 @@ static void read_all(struct by_config *c, struct by_model_info *m, const struct 
     read_mla(c, m);
     read_delta(c, m);
     read_short_conv(c, m);
+    read_mamba(c, m);
     by_hf_rope_mark_no_rope(c, m);
-    read_mixers(c, m);
     read_windows(c, m);
     by_layer_shapes_read(c, m);
     by_hf_rope_read(c, m, family);

@@ -108,6 +108,7 @@ enum by_state_kind {
     BY_STATE_NONE,
     /* gated delta nets: for each value head a matrix [k_dim, v_dim], behind a convolution of q, k and v */
     BY_STATE_DELTA,
+    BY_STATE_MAMBA,      /* Mamba-2: the same, B of a group of heads as k, C as q and x as v */
     BY_STATE_SHORT_CONV, /* gated short convolutions of `hidden` columns (LFM2); no heads */
 };
 
@@ -117,7 +118,8 @@ struct by_state_info {
     uint32_t n_k_heads, n_v_heads;
     uint32_t k_dim, v_dim; /* of a head */
     uint32_t conv;         /* inputs of the causal convolution over time, the last one included */
-    bool has_bias;         /* of projections and convolution */
+    bool has_bias, has_conv_bias; /* of projections; of the convolution */
+    double step_min, step_max;    /* Mamba-2: limits of softplus(t) */
     /* value head h reads key head h % n_k_heads, as ggml lays them; else h / (n_v_heads / n_k_heads) */
     bool is_tiled;
 };

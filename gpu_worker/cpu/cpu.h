@@ -195,6 +195,7 @@ void cpu_experts(struct lane *l, const struct op_experts *o);
 void cpu_gate(struct lane *l, const struct op_gate *o);
 void cpu_conv(struct lane *l, const struct op_conv *o);
 void cpu_delta(struct lane *l, const struct op_delta *o);
+void cpu_ssm(struct lane *l, const struct op_ssm *o);
 void cpu_copy(struct lane *l, const struct op_copy *o);
 
 #endif

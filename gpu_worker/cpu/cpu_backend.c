@@ -250,6 +250,7 @@ static const struct backend table = {
     .gate = cpu_gate,
     .conv = cpu_conv,
     .delta = cpu_delta,
+    .ssm = cpu_ssm,
     .copy = cpu_copy,
     .memory = backend_memory,
 };

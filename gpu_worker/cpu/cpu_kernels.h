@@ -145,6 +145,16 @@ struct cpu_delta {
     uint32_t out_ld;
 };
 
+/* One sequence's rows, of a head of op_ssm. */
+struct cpu_ssm {
+    const float *x; /* its first row, as out */
+    uint32_t ld, n_rows, x_col, k_col, q_col, z_col, t_col, k_dim, v_dim;
+    float decay, dt, skip, step_min, step_max;
+    float *state; /* as cpu_delta's */
+    float *out;
+    uint32_t out_ld;
+};
+
 struct cpu_kernels {
     const char *name;
     uint32_t attend_rows; /* rows of a tile of queries */
@@ -166,6 +176,7 @@ struct cpu_kernels {
     void (*gate)(float *x, const float *gate, uint32_t n);              /* x *= sigmoid(gate) */
     void (*conv)(const struct cpu_conv *o, uint32_t from, uint32_t to); /* columns [from, to) */
     void (*delta)(const struct cpu_delta *o);
+    void (*ssm)(const struct cpu_ssm *o);
     cpu_attend_fn *attend[KV_INT8 + 1][CPU_TILE_MAX + 1]; /* by kv dtype and rows */
     /* Row i of `from` into row i of `into`, for keys later than all of into's. */
     void (*merge)(struct cpu_rows *into, const struct cpu_rows *from, uint32_t i, uint32_t v_pad);

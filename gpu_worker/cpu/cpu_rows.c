@@ -24,9 +24,12 @@ void cpu_norm(struct lane *l, const struct op_norm *o) {
         size_t r = o->first + i;
         const float *x = o->x + r * o->x_ld + o->x_col;
         float *y = o->y + r * o->y_ld + o->y_col;
-        for (uint32_t k = 0; k < BY_MAX(o->n_parts, 1u); k++)
-            l->cpu->k->norm(o->norm, x + (size_t)k * o->width, o->width, y + (size_t)k * o->width,
-                            o->is_add, o->scale);
+        for (uint32_t k = 0; k < BY_MAX(o->n_parts, 1u); k++) {
+            const size_t at = (size_t)k * o->width;
+            struct norm own = o->norm ? *o->norm : (struct norm){0};
+            if (o->parts_differ) own.w += at;
+            l->cpu->k->norm(o->norm ? &own : NULL, x + at, o->width, y + at, o->is_add, o->scale);
+        }
     }
     cpu_meet(l);
 }

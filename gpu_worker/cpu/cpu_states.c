@@ -73,6 +73,40 @@ void cpu_delta(struct lane *l, const struct op_delta *o) {
     cpu_meet(l);
 }
 
+static void ssm_head(struct lane *l, const struct op_ssm *o, const struct seq_rows *s, uint32_t h) {
+    const uint32_t group = h / (o->n_heads / o->n_groups);
+    const size_t each = backend_delta_floats(o->k_dim, o->v_dim);
+    float *state = o->states + ((size_t)s->slot * o->n_heads + h) * each;
+    if (s->position == 0) memset(state, 0, each * sizeof *state);
+    l->cpu->k->ssm(
+        &(struct cpu_ssm){.x = o->x + (size_t)s->first * o->ld,
+                          .ld = o->ld,
+                          .n_rows = s->n,
+                          .x_col = h * o->v_dim,
+                          .k_col = o->k_col + group * o->k_dim,
+                          .q_col = o->q_col + group * o->k_dim,
+                          .z_col = o->z_col + h * o->v_dim,
+                          .t_col = o->t_col + h,
+                          .k_dim = o->k_dim,
+                          .v_dim = o->v_dim,
+                          .decay = o->decay[h],
+                          .dt = o->dt[h],
+                          .skip = o->skip[h],
+                          .step_min = o->step_min,
+                          .step_max = o->step_max,
+                          .state = state,
+                          .out = o->out + (size_t)s->first * o->out_ld + (size_t)h * o->v_dim,
+                          .out_ld = o->out_ld});
+}
+
+void cpu_ssm(struct lane *l, const struct op_ssm *o) {
+    by_assert(o->n_heads % o->n_groups == 0);
+    struct cpu_share share = cpu_share(l, o->n_seqs * o->n_heads);
+    for (uint32_t i = cpu_share_next(&share); i != UINT32_MAX; i = cpu_share_next(&share))
+        ssm_head(l, o, &o->seqs[i / o->n_heads], i % o->n_heads);
+    cpu_meet(l);
+}
+
 void cpu_copy(struct lane *l, const struct op_copy *o) {
     const uint32_t n_parts = (uint32_t)BY_DIV_UP(o->ld, (size_t)COPY_FLOATS);
     struct cpu_share share = cpu_share(l, o->n * n_parts);

@@ -1,11 +1,12 @@
-/* kern_states.h - what layers with a state do row after row: the convolution over time, the gated delta rule.
+/* kern_states.h - what layers with a state do row after row: the convolution over time, the gated delta rule, Mamba-2.
  *
  *     convolution   a vector of columns through all rows, its last inputs in registers
  *     delta rule    strips of 16 columns of S through a tile of rows: [k_dim][16] of them stay in the first cache
  *
  *         a row:  u = s * (v - d * m)      S[i] = fma(k[i], u, d * S[i])      out += q[i] * S[i]      next m += k'[i] * S[i]
  *
- * A pass over S serves two rows: it updates S for the one and reads it for the next one's m (k': the next row's keys).
+ * A pass over S serves two rows: it updates S for the one and reads it for the next one's m (k': the next row's keys). Mamba-2 has
+ * no m: its pass updates S for both.
  * Always: a column of S sees nothing of another. Sums over i: even and odd i apart, then the two; so how many rows come at once,
  * and how many strips, changes no bit.
  * Owner: nobody; kern_*.c include it after a vec_*.h. */
@@ -191,6 +192,92 @@ static void delta_rows(const struct cpu_delta *o) {
             delta_strips(o, &t, first, at, 1);
         for (uint32_t r = 0; r < t.n; r++)
             delta_finish(o, first + r);
+    }
+}
+
+/* ---- Mamba-2 ---- */
+
+/* S[i] updated for two rows (of one: for by[0] alone); out += q[i] * S[i] of each. by: k, decay, q. */
+INLINE void ssm_update(const struct cpu_ssm *o, float *s, uint32_t i, const float by[2][3],
+                       int n_rows, int n_strips, vf u[2][2][VP], vf out[2][2][VP]) {
+    for (int a = 0; a < n_strips; a++) {
+        for (int p = 0; p < VP; p++) {
+            vf x = v_load(DELTA_AT(s, a, i, p));
+            for (int r = 0; r < n_rows; r++) {
+                x = v_fma(v_set1(by[r][0]), u[r][a][p], v_set1(by[r][1]) * x);
+                out[r][a][p] = v_fma(v_set1(by[r][2]), x, out[r][a][p]);
+            }
+            v_store(DELTA_AT(s, a, i, p), x);
+        }
+    }
+}
+
+/* Strips of S from column v_at on, through one row or two; steps and decays of these. */
+INLINE void ssm_strips(const struct cpu_ssm *o, uint32_t row, uint32_t v_at, int n_rows,
+                       int n_strips, const float *step, const float *decay) {
+    float *s = o->state + (size_t)v_at * o->k_dim;
+    const float *x = o->x + (size_t)row * o->ld;
+    const vf zero = v_set1(0);
+    vf u[2][2][VP], even[2][2][VP], odd[2][2][VP];
+    for (int r = 0; r < n_rows; r++) {
+        for (int a = 0; a < n_strips; a++) {
+            for (int p = 0; p < VP; p++) {
+                uint32_t c = (uint32_t)(a * DELTA_STRIP + p * VN), n = left(o->v_dim - v_at, c, 0);
+                const float *v = x + (size_t)r * o->ld + o->x_col + v_at;
+                u[r][a][p] = v_set1(step[r]) * v_load_n(v + c, n);
+                even[r][a][p] = odd[r][a][p] = zero;
+            }
+        }
+    }
+    const float *next = x + (n_rows - 1) * o->ld;
+    for (uint32_t i = 0; i < o->k_dim; i += 2) {
+        const float *k = x + o->k_col + i, *q = x + o->q_col + i, *k2 = next + o->k_col + i,
+                    *q2 = next + o->q_col + i;
+        const float by[2][3] = {{k[0], decay[0], q[0]}, {k2[0], decay[1], q2[0]}};
+        ssm_update(o, s, i, by, n_rows, n_strips, u, even);
+        if (i + 1 == o->k_dim) break;
+        const float by_odd[2][3] = {{k[1], decay[0], q[1]}, {k2[1], decay[1], q2[1]}};
+        ssm_update(o, s, i + 1, by_odd, n_rows, n_strips, u, odd);
+    }
+    for (int r = 0; r < n_rows; r++) {
+        const float *of = x + (size_t)r * o->ld;
+        float *y = o->out + (size_t)(row + (uint32_t)r) * o->out_ld + v_at;
+        for (int a = 0; a < n_strips; a++) {
+            for (int p = 0; p < VP; p++) {
+                uint32_t c = (uint32_t)(a * DELTA_STRIP + p * VN), n = left(o->v_dim - v_at, c, 0);
+                vf sum = v_fma(v_set1(o->skip), v_load_n(of + o->x_col + v_at + c, n),
+                               even[r][a][p] + odd[r][a][p]);
+                v_store_n(y + c, sum * v_act(ACT_SILU, v_load_n(of + o->z_col + v_at + c, n)), n);
+            }
+        }
+    }
+}
+
+/* Strip after strip through a tile's rows, two at a time. */
+INLINE void ssm_tile(const struct cpu_ssm *o, uint32_t first, uint32_t n, uint32_t v_at,
+                     int n_strips, const float *step, const float *decay) {
+    uint32_t r = 0;
+    for (; r + 2 <= n; r += 2)
+        ssm_strips(o, first + r, v_at, 2, n_strips, step + r, decay + r);
+    if (r < n) ssm_strips(o, first + r, v_at, 1, n_strips, step + r, decay + r);
+}
+
+static void ssm_rows(const struct cpu_ssm *o) {
+    float step[DELTA_ROWS + 1] = {0}, decay[DELTA_ROWS + 1] = {0};
+    for (uint32_t first = 0; first < o->n_rows; first += DELTA_ROWS) {
+        const uint32_t n = o->n_rows - first < DELTA_ROWS ? o->n_rows - first : DELTA_ROWS;
+        for (uint32_t r = 0; r < n; r++) {
+            const float t = o->x[(size_t)(first + r) * o->ld + o->t_col] + o->dt;
+            const vf limited =
+                v_min(v_set1(o->step_max), v_max(v_set1(o->step_min), v_softplus(v_set1(t))));
+            step[r] = first_of(limited);
+            decay[r] = first_of(v_exp(v_set1(o->decay) * limited));
+        }
+        uint32_t at = 0;
+        for (; KERN_DELTA == 2 && at + DELTA_STRIP < o->v_dim; at += 2 * DELTA_STRIP)
+            ssm_tile(o, first, n, at, 2, step, decay);
+        for (; at < o->v_dim; at += DELTA_STRIP)
+            ssm_tile(o, first, n, at, 1, step, decay);
     }
 }
 

@@ -70,7 +70,7 @@ KV_TYPES(ATTEND_FNS)
         .fill = {[CPU_ACT_F32] = fill_f32, [CPU_ACT_I8] = fill_i8, [CPU_ACT_I8X2] = fill_i8x2}, \
         .remainder = remainder_row, .finish = finish_tile, .norm = norm_row, .scale = scale_row, \
         .add_scaled = add_scaled_row, .rotate = rotate_row, .sigmoid = sigmoid_of, \
-        .gate = gate_row, .conv = conv_part, .delta = delta_rows, \
+        .gate = gate_row, .conv = conv_part, .delta = delta_rows, .ssm = ssm_rows, \
         .attend = {KV_TYPES(ATTEND_ROW)}, .merge = merge_rows, .attend_finish = attend_finish_row, \
     }
 

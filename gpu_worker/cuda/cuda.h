@@ -186,6 +186,7 @@ void cuda_experts(struct lane *l, const struct op_experts *o);
 void cuda_gate(struct lane *l, const struct op_gate *o);
 void cuda_conv(struct lane *l, const struct op_conv *o);
 void cuda_delta(struct lane *l, const struct op_delta *o);
+void cuda_ssm(struct lane *l, const struct op_ssm *o);
 void cuda_copy(struct lane *l, const struct op_copy *o);
 void cuda_sample(struct lane *l, const struct op_sample *o);
 int cuda_sum(struct lane *l, float *x, size_t n, int (*on_host)(void *ctx, float *x, size_t n),

@@ -233,6 +233,7 @@ static const struct backend table = {
     .gate = cuda_gate,
     .conv = cuda_conv,
     .delta = cuda_delta,
+    .ssm = cuda_ssm,
     .copy = cuda_copy,
     .sample = cuda_sample,
     .sum = cuda_sum,

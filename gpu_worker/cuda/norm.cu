@@ -11,7 +11,7 @@ enum { THREADS_MAX = 1024 };
 struct norm_args {
     const float *x;
     uint32_t x_ld, x_col, width;
-    bool has_norm, is_layer;
+    bool has_norm, is_layer, parts_differ;
     float eps;
     const float *w, *b;
     float *y;
@@ -28,11 +28,12 @@ static __global__ void __launch_bounds__(THREADS_MAX) norm_kernel(const struct n
     size_t r = a.first + blockIdx.x, part = (size_t)blockIdx.y * a.width;
     const float *x = a.x + r * a.x_ld + a.x_col + part;
     float *y = a.y + r * a.y_ld + a.y_col + part;
+    const float *w = a.w + (a.parts_differ ? part : 0);
     struct moments m = {0, 1};
     if (a.has_norm) m = moments_of(x, a.width, a.is_layer, a.eps, room);
     for (uint32_t i = threadIdx.x; i < a.width; i += blockDim.x) {
         float v = (x[i] - m.mean) * m.factor;
-        if (a.has_norm) v *= a.w[i];
+        if (a.has_norm) v *= w[i];
         if (a.has_norm && a.b) v += a.b[i];
         v *= a.scale;
         y[i] = a.is_add ? y[i] + v : v;
@@ -46,7 +47,7 @@ extern "C" void cuda_norm(struct lane *l, const struct op_norm *o) {
     a.x = o->x, a.x_ld = o->x_ld, a.x_col = o->x_col, a.width = o->width;
     if (o->norm) {
         a.has_norm = true, a.is_layer = o->norm->kind == NORM_LAYER, a.eps = o->norm->eps;
-        a.w = o->norm->w, a.b = o->norm->b;
+        a.w = o->norm->w, a.b = o->norm->b, a.parts_differ = o->parts_differ;
     }
     a.y = o->y, a.y_ld = o->y_ld, a.y_col = o->y_col, a.first = o->first;
     a.is_add = o->is_add, a.scale = o->scale;

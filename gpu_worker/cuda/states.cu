@@ -1,8 +1,8 @@
-/* Ops with a state a slot: the convolution over time, the gated delta rule, copies of states. A thread has a column (of the
+/* Ops with a state a slot: the convolution over time, the gated delta rule, Mamba-2, copies of states. A thread has a column (of the
  * convolution, of a head's state) and goes through its sequence's rows in order, as the CPU does: in the same order of sums,
  * even and odd rows of the state apart.
  * A head's state lies in registers while its rows are gone through, where its k_dim is the usual 128.
- * Slow twins: cpu_conv, cpu_delta, cpu_copy. */
+ * Slow twins: cpu_conv, cpu_delta, cpu_ssm, cpu_copy. */
 #include "gpu_worker/cuda/device.cuh"
 
 #include "common/modelfile/model_info.h"
@@ -174,6 +174,89 @@ extern "C" void cuda_delta(struct lane *l, const struct op_delta *o) {
         LAUNCH(l->cuda, delta_kernel<128>, a, GRID(o->n_v_heads, o->n_seqs, 1), threads, room);
     else
         LAUNCH(l->cuda, delta_kernel<0>, a, GRID(o->n_v_heads, o->n_seqs, 1), threads, room);
+}
+
+/* ---- Mamba-2 ---- */
+
+struct ssm_args {
+    const float *x, *decay, *dt, *skip;
+    float *states, *out;
+    uint32_t ld, k_col, q_col, z_col, t_col, n_groups, n_heads, k_dim, v_dim, out_ld;
+    float step_min, step_max;
+    uint64_t each; /* numbers of a head's state */
+    const struct seq_rows *seqs;
+};
+
+/* Threads as delta_kernel's. */
+template <int K>
+static __global__ void __launch_bounds__(K ? 512 : DELTA_THREADS_MAX)
+    ssm_kernel(const struct ssm_args a) {
+    SHARED(float, q); /* then k */
+    begin();
+    enum { STEP = K ? 2 : 1 };
+    const uint32_t h = blockIdx.x, j = threadIdx.x / STEP, half = threadIdx.x % STEP;
+    const uint32_t k_dim = K ? K : a.k_dim, group = h / (a.n_heads / a.n_groups);
+    const struct seq_rows s = a.seqs[blockIdx.y];
+    const bool is_in = j < a.v_dim;
+    float *at = a.states + ((size_t)s.slot * a.n_heads + h) * a.each +
+                (size_t)(j / DELTA_STRIP) * k_dim * DELTA_STRIP + j % DELTA_STRIP;
+    float *k = q + k_dim, state[K ? K / 2 : 1];
+    const uint32_t n = K ? K / 2 : is_in ? k_dim : 0;
+#pragma unroll
+    for (uint32_t i = 0; i < n; i++) {
+        float *p = at + (size_t)(STEP * i + half) * DELTA_STRIP, v = s.position && is_in ? *p : 0;
+        if (K)
+            state[K ? i : 0] = v;
+        else
+            *p = v;
+    }
+    for (uint32_t r = 0; r < s.n; r++) {
+        const float *x = a.x + (size_t)(s.first + r) * a.ld;
+        __syncthreads(); /* q and k of the row before are read */
+        for (uint32_t i = threadIdx.x; i < k_dim; i += blockDim.x) {
+            q[i] = x[a.q_col + group * k_dim + i];
+            k[i] = x[a.k_col + group * k_dim + i];
+        }
+        __syncthreads();
+        const float rate = x[a.t_col + h] + a.dt[h];
+        const float t =
+            fminf(a.step_max, fmaxf(a.step_min, fmaxf(rate, 0.0f) + log1pf(expf(-fabsf(rate)))));
+        const float d = expf(a.decay[h] * t), v = is_in ? x[h * a.v_dim + j] : 0, u = t * v;
+        float sums[2] = {0, 0};
+#pragma unroll
+        for (uint32_t i = 0; i < n; i++) {
+            float *p = K ? &state[K ? i : 0] : at + (size_t)i * DELTA_STRIP;
+            *p = fmaf(k[STEP * i + half], u, d * *p);
+            sums[K ? 0 : i % 2] = fmaf(q[STEP * i + half], *p, sums[K ? 0 : i % 2]);
+        }
+        if (K) sums[1] = __shfl_xor_sync(0xffffffffu, sums[0], 1);
+        if (is_in && !half)
+            a.out[(size_t)(s.first + r) * a.out_ld + h * a.v_dim + j] =
+                fmaf(a.skip[h], v, sums[0] + sums[1]) *
+                activate(ACT_SILU, x[a.z_col + h * a.v_dim + j]);
+    }
+#pragma unroll
+    for (uint32_t i = 0; K && i < n; i++)
+        if (is_in) at[(size_t)(STEP * i + half) * DELTA_STRIP] = state[K ? i : 0];
+}
+
+extern "C" void cuda_ssm(struct lane *l, const struct op_ssm *o) {
+    struct ssm_args a;
+    const bool is_usual = o->k_dim == 128 && o->v_dim <= 256;
+    const uint32_t threads = BY_ALIGN_UP(o->v_dim * (is_usual ? 2 : 1), 32u);
+    const size_t room = 2 * (size_t)o->k_dim * sizeof(float);
+    memset(&a, 0, sizeof a);
+    a.x = o->x, a.decay = o->decay, a.dt = o->dt, a.skip = o->skip;
+    a.states = o->states, a.out = o->out, a.ld = o->ld, a.out_ld = o->out_ld;
+    a.k_col = o->k_col, a.q_col = o->q_col, a.z_col = o->z_col, a.t_col = o->t_col;
+    a.n_groups = o->n_groups, a.n_heads = o->n_heads, a.k_dim = o->k_dim, a.v_dim = o->v_dim;
+    a.step_min = o->step_min, a.step_max = o->step_max;
+    a.each = backend_delta_floats(o->k_dim, o->v_dim);
+    a.seqs = stage(l, o->seqs, o->n_seqs);
+    if (is_usual)
+        LAUNCH(l->cuda, ssm_kernel<128>, a, GRID(o->n_heads, o->n_seqs, 1), threads, room);
+    else
+        LAUNCH(l->cuda, ssm_kernel<0>, a, GRID(o->n_heads, o->n_seqs, 1), threads, room);
 }
 
 /* ---- copies ---- */

@@ -79,6 +79,7 @@ enum role {
     ROLE_STATE_CONV,
     ROLE_STATE_LOG_A, /* a GGUF's is the decay itself, -exp of it */
     ROLE_STATE_DT,
+    ROLE_STATE_SKIP,
     ROLE_STATE_NORM,
     ROLE_STATE_OUT,
     ROLE_DELTA_QKV, /* gated delta nets; Z: the gate of the output, A and B: decay and strength of an update */

@@ -15,15 +15,3 @@ const struct family family_granitemoeshared = {
               {ROLE_SHARED_GATE_UP, "shared_mlp.input_linear"},
               {ROLE_SHARED_DOWN, "shared_mlp.output_linear"}},
 };
-
-/* Granite 4 without its Mamba layers (micro, 1b, 350m): dense, the feed-forward under the name of the shared expert. */
-const struct family family_granitemoehybrid = {
-    .name = "granitemoehybrid",
-    .names = {{ROLE_GATE_UP, "shared_mlp.input_linear"},
-              {ROLE_DOWN, "shared_mlp.output_linear"},
-              {ROLE_ROUTER, "block_sparse_moe.router.layer"},
-              {ROLE_EXPERT_GATE_UP, "block_sparse_moe.input_linear"},
-              {ROLE_EXPERT_DOWN, "block_sparse_moe.output_linear"},
-              {ROLE_SHARED_GATE_UP, "shared_mlp.input_linear"},
-              {ROLE_SHARED_DOWN, "shared_mlp.output_linear"}},
-};

@@ -199,7 +199,7 @@ static int put(struct binder *b, const float **out, const float *v, uint32_t n) 
 int bind_put(struct binder *b, const float **out, const struct bind_vector *v) {
     float *p = NULL;
     int rc = bind_read(b, &p, v);
-    if (!rc && p) rc = put(b, out, p, v->n);
+    if (!rc && p) rc = put(b, out, p, v->wants_all ? v->n * v->n_slices : v->n);
     by_free(p);
     return rc;
 }

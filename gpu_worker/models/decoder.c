@@ -254,7 +254,10 @@ static void attend(const struct pass *p, const struct layer *l) {
 
 static void attend_out(const struct pass *p, const struct layer *l) {
     const struct decoder *d = p->d;
-    if (!l->state) attend(p, l);
+    if (l->state)
+        states_finish(p, l);
+    else
+        attend(p, l);
     add_linear(p, l->o, &d->attn, &l->post_attn_norm, decoder_is_part(d, true));
 }
 

@@ -51,8 +51,9 @@ struct mla {
 struct state_layer {
     const float *conv, *conv_bias; /* [size, columns], [columns] or NULL */
     const float *decay, *dt;       /* [n_v_heads] */
-    struct norm norm;              /* of a head's output */
-    float *windows, *states;       /* by slot, then those that are kept: see op_conv and op_delta */
+    const float *skip;             /* [n_v_heads] Mamba-2 */
+    struct norm norm;              /* of a head's output, or of all heads' */
+    float *windows, *states; /* by slot, then those that are kept: see op_conv, op_delta, op_ssm */
 };
 
 /* A step as layers with states see it: a round ends where some sequence's state is to be kept. Made by states_plan. */

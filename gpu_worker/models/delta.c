@@ -1,6 +1,5 @@
 #include "gpu_worker/models/delta.h"
 
-#include "common/base/mem.h"
 
 #include <math.h>
 
@@ -118,20 +117,6 @@ static int bind_gates(struct binder *b, struct layer *l, uint32_t layer) {
     return bind_matrix(b, &l->qkv.w[l->qkv.n++], &w);
 }
 
-static int bind_decay(struct binder *b, struct state_layer *x, uint32_t layer) {
-    const uint32_t n = b->d->info.state.n_v_heads;
-    struct bind_vector v = {.role = ROLE_STATE_LOG_A, .suffix = "", .layer = layer, .n = n};
-    float *decay = NULL;
-    int rc = bind_read(b, &decay, &v);
-    for (uint32_t i = 0; decay && i < n && !b->d->info.is_gguf; i++)
-        decay[i] = (float)-exp((double)decay[i]);
-    if (!rc) x->decay = b->d->b->put(b->d->b, decay, n);
-    if (!rc && !x->decay) rc = by_fail(b->err, BY_ENOMEM, "no memory for %u numbers", n);
-    by_free(decay);
-    v.role = ROLE_STATE_DT;
-    return rc ? rc : bind_put(b, &x->dt, &v);
-}
-
 int delta_bind(struct binder *b, struct layer *l, uint32_t layer) {
     const struct by_model_info *m = &b->d->info;
     struct state_layer *x = l->state;
@@ -139,7 +124,7 @@ int delta_bind(struct binder *b, struct layer *l, uint32_t layer) {
     int rc = bind_qkvz(b, l, layer);
     if (!rc) rc = bind_gates(b, l, layer);
     if (!rc) rc = states_bind_conv(b, x, layer);
-    if (!rc) rc = bind_decay(b, x, layer);
+    if (!rc) rc = states_bind_decay(b, x, layer);
     if (rc) return rc;
     return bind_put(
         b, &x->norm.w,

@@ -73,6 +73,7 @@ static const struct {
     [ROLE_STATE_CONV] = {"linear_attn.conv1d", "ssm_conv1d"},
     [ROLE_STATE_LOG_A] = {"linear_attn.A_log", "ssm_a"},
     [ROLE_STATE_DT] = {"linear_attn.dt_bias", "ssm_dt.bias"},
+    [ROLE_STATE_SKIP] = {NULL, "ssm_d"},
     [ROLE_STATE_NORM] = {"linear_attn.norm", "ssm_norm"},
     [ROLE_STATE_OUT] = {"linear_attn.out_proj", "ssm_out"},
     [ROLE_DELTA_QKV] = {"linear_attn.in_proj_qkv", "attn_qkv"},

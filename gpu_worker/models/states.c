@@ -3,17 +3,22 @@
 #include "common/base/check.h"
 #include "common/base/mem.h"
 #include "gpu_worker/models/delta.h"
+#include "gpu_worker/models/mamba.h"
 #include "gpu_worker/models/short_conv.h"
+
+#include <math.h>
 
 /* What differs between the kinds. */
 static const struct {
     struct state_cols (*cols)(const struct by_model_info *m);
     void (*round)(const struct pass *p, const struct state_layer *x, const struct seq_rows *seqs,
                   uint32_t n_seqs);
-    int (*bind)(struct binder *b, struct layer *l, uint32_t layer); /* all but the way out */
+    void (*finish)(const struct pass *p, const struct state_layer *x); /* or NULL */
+    int (*bind)(struct binder *b, struct layer *l, uint32_t layer);    /* all but the way out */
 } kinds[] = {
-    [BY_STATE_DELTA] = {delta_state_cols, delta_round, delta_bind},
-    [BY_STATE_SHORT_CONV] = {short_conv_cols, short_conv_round, short_conv_bind},
+    [BY_STATE_DELTA] = {delta_state_cols, delta_round, NULL, delta_bind},
+    [BY_STATE_SHORT_CONV] = {short_conv_cols, short_conv_round, NULL, short_conv_bind},
+    [BY_STATE_MAMBA] = {mamba_cols, mamba_round, mamba_finish, mamba_bind},
 };
 
 struct state_cols states_cols(const struct by_model_info *m) {
@@ -123,6 +128,11 @@ void states_run(const struct pass *p, const struct layer *l) {
     }
 }
 
+void states_finish(const struct pass *p, const struct layer *l) {
+    const enum by_state_kind kind = p->d->info.state.kind;
+    if (kinds[kind].finish) kinds[kind].finish(p, l->state);
+}
+
 /* ---- weights ---- */
 
 /* [columns, size] in the file, turned so that columns lie side by side. */
@@ -144,10 +154,33 @@ int states_bind_conv(struct binder *b, struct state_layer *x, uint32_t layer) {
         rc = by_fail(b->err, BY_ENOMEM, "no memory for %u columns of a convolution", n);
     by_free(turned);
     by_free(w);
-    if (rc || !b->d->info.state.has_bias) return rc;
+    if (rc || !b->d->info.state.has_conv_bias) return rc;
     return bind_put(
         b, &x->conv_bias,
         &(struct bind_vector){.role = ROLE_STATE_CONV, .suffix = ".bias", .layer = layer, .n = n});
+}
+
+struct bind_vector states_by_head(const struct by_model_info *m, enum role role, uint32_t layer) {
+    const uint32_t n = m->state.n_v_heads;
+    struct bind_vector v = {.role = role, .suffix = "", .layer = layer, .n = n};
+    const bool is_column = m->is_gguf && m->state.kind == BY_STATE_MAMBA && role != ROLE_STATE_DT;
+    if (is_column) v.n = 1, v.n_slices = n, v.wants_all = true;
+    return v;
+}
+
+int states_bind_decay(struct binder *b, struct state_layer *x, uint32_t layer) {
+    const struct by_model_info *m = &b->d->info;
+    const uint32_t n = m->state.n_v_heads;
+    struct bind_vector v = states_by_head(m, ROLE_STATE_LOG_A, layer);
+    float *decay = NULL;
+    int rc = bind_read(b, &decay, &v);
+    for (uint32_t i = 0; decay && i < n && !m->is_gguf; i++)
+        decay[i] = (float)-exp((double)decay[i]);
+    if (!rc) x->decay = b->d->b->put(b->d->b, decay, n);
+    if (!rc && !x->decay) rc = by_fail(b->err, BY_ENOMEM, "no memory for %u numbers", n);
+    by_free(decay);
+    v = states_by_head(m, ROLE_STATE_DT, layer);
+    return rc ? rc : bind_put(b, &x->dt, &v);
 }
 
 int states_bind(struct binder *b, struct layer *l, uint32_t layer) {
@@ -165,7 +198,7 @@ int states_bind(struct binder *b, struct layer *l, uint32_t layer) {
 
 void states_release(struct decoder *d, struct state_layer *x) {
     if (!x) return;
-    const float *all[] = {x->conv, x->conv_bias, x->decay, x->dt, x->norm.w};
+    const float *all[] = {x->conv, x->conv_bias, x->decay, x->dt, x->skip, x->norm.w};
     for (size_t i = 0; i < BY_COUNTOF(all); i++)
         d->b->free(d->b, (void *)(uintptr_t)all[i]);
     by_free(x);

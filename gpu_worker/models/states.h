@@ -1,4 +1,5 @@
-/* states.h - layers with a state a slot instead of keys and values in pages: gated delta nets, gated short convolutions.
+/* states.h - layers with a state a slot instead of keys and values in pages: gated delta nets, Mamba-2, gated
+ * short convolutions.
  *
  *     W norm(x) ─▶ qkv buffer: [columns of the convolution | what else the kind has] ─conv over the last tokens─▶ … ─out─▶ +
  *
@@ -27,10 +28,14 @@ void states_new_rounds(struct decoder *d); /* nothing, of a model without states
 void states_free_rounds(struct decoder *d);
 /* For all rows of the step; their projections are in the qkv buffer, the output goes to attn. */
 void states_run(const struct pass *p, const struct layer *l);
+/* For the rows in hand, of all rounds: what comes before the way out. */
+void states_finish(const struct pass *p, const struct layer *l);
 
 BY_MUST_USE int states_bind(struct binder *b, struct layer *l, uint32_t layer);
-/* For the kinds: x->conv. */
+/* For the kinds: a number a head, of which ggml's files have a column where the heads are Mamba's; x->conv; x->decay and x->dt. */
+struct bind_vector states_by_head(const struct by_model_info *m, enum role role, uint32_t layer);
 BY_MUST_USE int states_bind_conv(struct binder *b, struct state_layer *x, uint32_t layer);
+BY_MUST_USE int states_bind_decay(struct binder *b, struct state_layer *x, uint32_t layer);
 void states_release(struct decoder *d, struct state_layer *x); /* NULL is fine, here and below */
 
 size_t states_bytes(const struct by_model_info *m); /* of a slot in one layer */

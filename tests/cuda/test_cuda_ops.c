@@ -39,6 +39,8 @@ TEST(norm_adds_scales_and_leaves_other_columns_alone) {
                 a.first = b.first = 0;
                 a.width = b.width = 32, a.n_parts = b.n_parts = 15;
                 BOTH(norm, &a, &b);
+                a.parts_differ = b.parts_differ = kind == 2; /* RMS, added */
+                BOTH(norm, &a, &b);
             }
             pair_check(&y, 2e-6, "norm");
             pair_free(&x);

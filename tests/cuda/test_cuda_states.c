@@ -135,6 +135,63 @@ TEST(a_state_goes_on_row_after_row) {
         check_delta(&cases[i]);
 }
 
+static void check_ssm(const struct heads *c, float step_max) {
+    const uint32_t v = c->n_v * c->v_dim, k = c->n_k * c->k_dim, ld = 2 * (v + k) + c->n_v;
+    struct pair decay = pair_new(c->n_v, 1), dt = pair_new(c->n_v, 1), skip = pair_new(c->n_v, 1),
+                states = nan_pair(SLOTS * c->n_v * backend_delta_floats(c->k_dim, c->v_dim));
+    for (uint32_t h = 0; h < c->n_v; h++) /* decays: below 0 */
+        decay.cpu[h] = -fabsf(decay.cpu[h]);
+    const float *gpu_decay = gpu->put(gpu, decay.cpu, c->n_v);
+    for (uint32_t step = 0; step < 3; step++) {
+        struct seq_rows seqs[SEQS];
+        struct pair x = pair_new((size_t)ROWS * ld, 1), out = pair_new((size_t)ROWS * (v + 1), 1);
+        seqs_of(step, seqs);
+        struct op_ssm a = {.x = x.cpu,
+                           .ld = ld,
+                           .k_col = v,
+                           .q_col = v + k,
+                           .z_col = v + 2 * k,
+                           .t_col = 2 * (v + k),
+                           .n_groups = c->n_k,
+                           .n_heads = c->n_v,
+                           .k_dim = c->k_dim,
+                           .v_dim = c->v_dim,
+                           .decay = decay.cpu,
+                           .dt = dt.cpu,
+                           .skip = skip.cpu,
+                           .step_min = 0.1f,
+                           .step_max = step_max,
+                           .states = states.cpu,
+                           .out = out.cpu,
+                           .out_ld = v + 1,
+                           .seqs = seqs,
+                           .n_seqs = SEQS};
+        struct op_ssm b = a;
+        b.x = x.gpu, b.decay = gpu_decay, b.dt = dt.gpu, b.skip = skip.gpu;
+        b.states = states.gpu, b.out = out.gpu;
+        BOTH(ssm, &a, &b);
+        pair_check(&out, 5e-6, "ssm");
+        pair_free(&x);
+        pair_free(&out);
+    }
+    gpu->free(gpu, (float *)(uintptr_t)gpu_decay);
+    pair_free(&decay);
+    pair_free(&dt);
+    pair_free(&skip);
+    pair_free(&states);
+}
+
+TEST(a_state_space_goes_on_row_after_row) {
+    UNUSED_STATE;
+    static const struct heads cases[] = {{1, 4, 16, 16, false},
+                                         {1, 2, 128, 64, false},
+                                         {2, 6, 17, 40, false},
+                                         {1, 1, 128, 40, false},
+                                         {1, 3, 8, 7, false}};
+    for (size_t i = 0; i < BY_COUNTOF(cases); i++)
+        check_ssm(&cases[i], i % 2 ? 0.8f : INFINITY);
+}
+
 TEST(states_are_copied_whole) {
     UNUSED_STATE;
     static const struct state_copy pairs[] = {{0, 3}, {2, 1}};
@@ -149,9 +206,9 @@ TEST(states_are_copied_whole) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {RUN(a_convolution_goes_on_from_its_window),
-                                       RUN(a_state_goes_on_row_after_row),
-                                       RUN(states_are_copied_whole)};
+    const struct CMUnitTest tests[] = {
+        RUN(a_convolution_goes_on_from_its_window), RUN(a_state_goes_on_row_after_row),
+        RUN(a_state_space_goes_on_row_after_row), RUN(states_are_copied_whole)};
     int rc = WORLD_TESTS("lanes forward", tests, both_set_up, both_tear_down);
     return rc + WORLD_TESTS("lanes backward", tests, both_set_up_reversed, both_tear_down);
 }

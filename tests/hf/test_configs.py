@@ -617,14 +617,31 @@ def hy_v3(r):
             "mlp_layer_types": mlp_types(r, v["num_hidden_layers"])}
 
 
+def mamba(r, v):
+    """v with Mamba-2 beside its attention: any heads, states and groups (whose norms are one in transformers 4) of the same width."""
+    n = r.choice([2, 4, 6])
+    v["hidden_size"] = r.choice([24, 48, 96])
+    return {**v, "mamba_n_heads": n, "mamba_d_head": r.choice(["auto", v["hidden_size"] * 2 // n]), "mamba_n_groups": 1 if IS_4 else r.choice([1, 1, 2]),
+            "mamba_d_state": r.choice([5, 8, 16, 24]), "mamba_d_conv": r.choice([1, 2, 3, 4, 4, 5]), "mamba_expand": 2,
+            "mamba_conv_bias": r.choice(FLAG), "mamba_proj_bias": r.choice(FLAG), "mamba_chunk_size": r.choice([16, 64, 256])}
+
+
 def granitemoehybrid(r):
-    """With Mamba layers it is left to transformers."""
     v = granitemoe(r)
     if IS_4:
         v.pop("head_dim")  # which its heads do not ask
-    kinds = ["attention"] * 4 + ["mamba"] if IS_4 else ["full_attention", "attention"] * 4 + ["mamba"]
+    v = mamba(r, v)
+    if IS_4:
+        v["num_attention_heads"] = v["num_key_value_heads"] = 2
+    kinds = [r.choice(["attention", "mamba"] if IS_4 else ["full_attention", "attention", "mamba", "mamba", "linear_attention"])
+             for _ in range(v["num_hidden_layers"])]
     return {**v, "num_local_experts": r.choice([0, 0, v["num_local_experts"]]), "shared_intermediate_size": r.choice([24, 40]),
-            "position_embedding_type": r.choice(["rope", "rope", None]), "layer_types": [r.choice(kinds)] * v["num_hidden_layers"], "mamba_n_heads": 1}
+            "position_embedding_type": r.choice(["rope", "rope", None]), "layer_types": kinds}
+
+
+def bamba(r):
+    return {**mamba(r, base(r)), **rope(r), "attention_bias": r.choice(FLAG), "mlp_bias": r.choice(FLAG), "hidden_act": r.choice(ACTS),
+            "attn_layer_indices": r.choice([None, subset(r, 5)])}
 
 
 def lfm2(r):
@@ -655,7 +672,7 @@ FAMILIES = {f.__name__: f for f in (
     hunyuan_v1_moe, ernie4_5_moe, minimax_m2, exaone_moe, olmoe, flex_olmo, granitemoe, granitemoeshared, glm4_moe, glm4_moe_lite, solar_open, dots1,
     glm, seed_oss, ernie4_5, arcee, cohere2, olmo3, exaone4, ministral, vaultgemma,
     phi, nemotron, jais2, gpt_bigcode, hyperclovax, ministral3, hunyuan_v1_dense,
-    exaone, minicpm3, youtu, iquestcoder, cwm, mellum, hy_v3, granitemoehybrid, lfm2, lfm2_moe)}
+    exaone, minicpm3, youtu, iquestcoder, cwm, mellum, hy_v3, granitemoehybrid, bamba, lfm2, lfm2_moe)}
 # What no file may leave out, or transformers would make a model of its default size.
 KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_layers", "num_attention_heads", "num_key_value_heads", "vocab_size", "head_dim",
         "max_position_embeddings", "moe_intermediate_size", "shared_expert_intermediate_size", "n_embd", "n_head", "n_layer",
@@ -664,7 +681,7 @@ KEPT = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_layers", "
         "num_shared_experts", "shared_intermediate_size", "n_group", "topk_group", "use_sliding_window", "sliding_window",
         "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim",
         "top_k_experts", "global_head_dim", "per_layer_config", "hidden_size_per_layer_input", "vocab_size_per_layer_input",
-        "mamba_n_heads"}
+        "mamba_n_heads", "mamba_d_head", "mamba_d_state", "mamba_expand"}
 
 
 def draw(family, seed):
@@ -744,7 +761,7 @@ def described(config, folder):
 
 UNUSABLE = {  # defaults that make no model
     "deepseek_v2": {"num_experts_per_tok": 2}, "glm4_moe": {"head_dim": 128},
-    "granitemoehybrid": {"layer_types": ["attention"] * 32}, "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
     "dots1": {"n_routed_experts": 128, "n_shared_experts": 2, "num_experts_per_tok": 6}}
 
 

@@ -13,9 +13,9 @@ PROMPT = list(range(40, 240))
 FLAGS = ["--impl", "native", "--max-total-tokens", "16384", "--threads", "1", "--kv-cache-dtype", "float32", "--max-running-requests", "16"]
 
 
-@pytest.fixture(scope="module", params=["qwen3_5-text", "lfm2"])
+@pytest.fixture(scope="module", params=["qwen3_5-text", "lfm2", "granite4"])
 def name(request):
-    """Gated delta nets; gated short convolutions."""
+    """Gated delta nets; gated short convolutions; Mamba-2 and experts."""
     return request.param
 
 
@@ -35,8 +35,9 @@ def greedy(server, ids, n, on_event=None):
 
 @torch.inference_mode()
 def transformers_ids(name, ids, n):
-    model = models.load(name)
-    out = model.generate(torch.tensor([ids]), max_new_tokens=n, do_sample=False, pad_token_id=0, eos_token_id=1 << 30)
+    """With a mask, or it would leave out of the text what looks like padding."""
+    model, text = models.load(name), torch.tensor([ids])
+    out = model.generate(text, attention_mask=torch.ones_like(text), max_new_tokens=n, do_sample=False, pad_token_id=0, eos_token_id=1 << 30)
     return out[0, len(ids):].tolist()
 
 

@@ -1,4 +1,4 @@
-/* The ops with a state a slot, against double precision: the convolution over time and the gated delta rule. A state's bits
+/* The ops with a state a slot, against double precision: the convolution over time, the gated delta rule, Mamba-2. A state's bits
  * depend on its sequence alone: not on the rows of a step, other sequences, lanes or the instruction set. */
 #include <math.h>
 #include <string.h>
@@ -274,6 +274,158 @@ TEST(a_state_is_updated_row_after_row) {
         check_delta(&cases[i]);
 }
 
+/* ---- Mamba-2 ---- */
+
+struct ssm_case {
+    uint32_t n_groups, n_heads, k_dim, v_dim;
+    float step_min, step_max;
+};
+
+static struct op_ssm ssm_of(const struct ssm_case *c) {
+    struct backend *b = world.b;
+    const uint32_t v = c->n_heads * c->v_dim, k = c->n_groups * c->k_dim,
+                   ld = 2 * (v + k) + c->n_heads + 1;
+    float *x = world_room(b, (size_t)ROWS * ld, 0), *vectors[3];
+    world_floats(x, (size_t)ROWS * ld, 1);
+    for (uint32_t i = 0; i < 3; i++) {
+        vectors[i] = world_room(b, c->n_heads, 0);
+        world_floats(vectors[i], c->n_heads, 1);
+    }
+    for (uint32_t h = 0; h < c->n_heads; h++)
+        vectors[0][h] = -expf(vectors[0][h]);
+    return (struct op_ssm){
+        .x = x,
+        .ld = ld,
+        .k_col = v,
+        .q_col = v + k,
+        .z_col = v + 2 * k,
+        .t_col = 2 * (v + k),
+        .n_groups = c->n_groups,
+        .n_heads = c->n_heads,
+        .k_dim = c->k_dim,
+        .v_dim = c->v_dim,
+        .decay = vectors[0],
+        .dt = vectors[1],
+        .skip = vectors[2],
+        .step_min = c->step_min,
+        .step_max = c->step_max,
+        .states = world_room(b, SLOTS * c->n_heads * backend_delta_floats(c->k_dim, c->v_dim), NAN),
+        .out = world_room(b, (size_t)ROWS * (v + 2), NAN),
+        .out_ld = v + 2};
+}
+
+static void ssm_free(struct op_ssm *o) {
+    const float *all[] = {o->x, o->decay, o->dt, o->skip, o->states, o->out};
+    for (size_t i = 0; i < BY_COUNTOF(all); i++)
+        world.b->free(world.b, (void *)(uintptr_t)all[i]);
+}
+
+static void ssm_run(struct backend *b, struct op_ssm *op, uint32_t only, uint32_t step) {
+    for (size_t i = 0; i < (size_t)ROWS * op->out_ld; i++)
+        op->out[i] = NAN;
+    for (uint32_t at = 0; at < 20; at += step) {
+        struct cut c = cut_of(only, at, BY_MIN(at + step, 20u));
+        op->seqs = c.seqs;
+        op->n_seqs = c.n;
+        RUN_OP(b, ssm, op);
+    }
+}
+
+/* One head's columns of one row in double, S going on. */
+static void check_ssm_row(const struct op_ssm *o, uint32_t row, uint32_t h, double *state) {
+    const float *x = o->x + (size_t)row * o->ld, *v = x + h * o->v_dim,
+                *z = x + o->z_col + h * o->v_dim;
+    const uint32_t group = h / (o->n_heads / o->n_groups) * o->k_dim;
+    double t = log1p(exp((double)x[o->t_col + h] + (double)o->dt[h]));
+    t = fmin((double)o->step_max, fmax((double)o->step_min, t));
+    for (uint32_t j = 0; j < o->v_dim; j++) {
+        double y = (double)o->skip[h] * (double)v[j];
+        for (uint32_t i = 0; i < o->k_dim; i++) {
+            double *at = &state[i * o->v_dim + j];
+            *at = exp((double)o->decay[h] * t) * *at +
+                  (double)x[o->k_col + group + i] * t * (double)v[j];
+            y += *at * (double)x[o->q_col + group + i];
+        }
+        y *= (double)z[j] / (1 + exp(-(double)z[j]));
+        assert_near((double)o->out[row * o->out_ld + h * o->v_dim + j], y, 2e-5, 3, "ssm");
+    }
+}
+
+static void check_ssm(const struct ssm_case *c) {
+    struct op_ssm op = ssm_of(c);
+    const uint32_t width = op.out_ld - 2;
+    double *state = by_alloc_array((size_t)c->k_dim * c->v_dim, sizeof *state);
+    ssm_run(world.b, &op, UINT32_MAX, 20);
+    for (uint32_t h = 0; h < c->n_heads; h++) {
+        for (uint32_t r = 0; r < ROWS; r++) {
+            if (r % 20 == 0) memset(state, 0, (size_t)c->k_dim * c->v_dim * sizeof *state);
+            check_ssm_row(&op, r, h, state);
+            assert_true(isnan(op.out[r * op.out_ld + width]));
+        }
+    }
+    float *whole = by_memdup(op.out, (size_t)ROWS * op.out_ld * sizeof *whole);
+    static const uint32_t steps[] = {1, 3, 17};
+    for (size_t i = 0; i < BY_COUNTOF(steps); i++) {
+        ssm_run(world.b, &op, UINT32_MAX, steps[i]);
+        for (uint32_t r = 0; r < ROWS; r++)
+            assert_same_bits(op.out + r * op.out_ld, whole + r * op.out_ld, width, "in steps");
+    }
+    ssm_run(world.one, &op, 2, 4);
+    for (uint32_t r = 40; r < ROWS; r++)
+        assert_same_bits(op.out + r * op.out_ld, whole + r * op.out_ld, width, "alone");
+    ssm_run(world.portable, &op, UINT32_MAX, 20);
+    for (uint32_t r = 0; r < ROWS; r++)
+        assert_same_bits(op.out + r * op.out_ld, whole + r * op.out_ld, width, "portable C");
+    by_free(whole);
+    by_free(state);
+    ssm_free(&op);
+}
+
+TEST(a_state_space_is_gone_through_row_after_row) {
+    UNUSED_STATE;
+    static const struct ssm_case cases[] = {{1, 4, 16, 16, 0, INFINITY},
+                                            {2, 6, 17, 24, 0, INFINITY},
+                                            {1, 2, 128, 64, 0, INFINITY},
+                                            {3, 3, 5, 40, 0.5f, 0.9f},
+                                            {1, 3, 8, 7, 0, 0.7f}};
+    for (size_t i = 0; i < BY_COUNTOF(cases); i++)
+        check_ssm(&cases[i]);
+}
+
+TEST(parts_of_a_norm_may_have_weights_of_their_own) {
+    UNUSED_STATE;
+    enum { N = 3, PARTS = 3, WIDTH = 21, LD = PARTS * WIDTH + 1 };
+    struct backend *b = world.b;
+    float *x = world_room(b, N * LD, NAN), *before;
+    struct norm norm = world_norm_new(NORM_RMS, PARTS * WIDTH, false);
+    for (uint32_t r = 0; r < N; r++)
+        world_floats(x + r * LD, PARTS * WIDTH, 1);
+    before = by_memdup(x, N * LD * sizeof *x);
+    RUN_OP(b, norm,
+           (&(struct op_norm){.x = x,
+                              .x_ld = LD,
+                              .width = WIDTH,
+                              .n_parts = PARTS,
+                              .parts_differ = true,
+                              .norm = &norm,
+                              .y = x,
+                              .y_ld = LD,
+                              .scale = 1,
+                              .n = N}));
+    for (uint32_t r = 0; r < N; r++) {
+        for (uint32_t i = 0; i < PARTS * WIDTH; i++) {
+            struct norm part = norm;
+            part.w += i / WIDTH * WIDTH;
+            assert_near((double)x[r * LD + i],
+                        world_norm_of(&part, before + r * LD + i / WIDTH * WIDTH, WIDTH, i % WIDTH),
+                        2e-6, 3, "norm");
+        }
+    }
+    by_free(before);
+    world_norm_free(&norm);
+    b->free(b, x);
+}
+
 /* ---- gates ---- */
 
 TEST(a_gate_may_weigh_each_column_by_its_own) {
@@ -311,6 +463,8 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         RUN(a_convolution_goes_on_where_its_window_ends),
         RUN(a_state_is_updated_row_after_row),
+        RUN(a_state_space_is_gone_through_row_after_row),
+        RUN(parts_of_a_norm_may_have_weights_of_their_own),
         RUN(a_gate_may_weigh_each_column_by_its_own),
     };
     return world_main(argc, argv, tests, BY_COUNTOF(tests));

@@ -1,5 +1,5 @@
-/* A model with states beside pages (Qwen3.5, its experts too; LFM2): the same bits however a text is cut, in whatever company, on any
- * lanes and instruction set; a slot that is given anew begins with nothing. */
+/* A model with states beside pages (Qwen3.5, its experts too; LFM2; Granite 4): the same bits however a text is cut, in whatever
+ * company, on any lanes and instruction set; a slot that is given anew begins with nothing. */
 #include "tests/models/model_world.h"
 #include "tests/models/st_writer.h"
 
@@ -21,6 +21,14 @@ static const char lfm2_config[] =
     " \"head_dim\": 32, \"max_position_embeddings\": 512, \"conv_L_cache\": 4,"
     " \"block_auto_adjust_ff_dim\": false, \"tie_embedding\": true,"
     " \"layer_types\": [\"conv\", \"full_attention\", \"conv\", \"conv\"]}";
+
+static const char granite_config[] =
+    "{\"model_type\": \"granitemoehybrid\", \"hidden_size\": 64, \"vocab_size\": 97,"
+    " \"num_hidden_layers\": 4, \"num_attention_heads\": 4, \"num_key_value_heads\": 2,"
+    " \"head_dim\": 32, \"max_position_embeddings\": 512, \"num_local_experts\": 0,"
+    " \"shared_intermediate_size\": 96, \"mamba_n_heads\": 4, \"mamba_n_groups\": 2,"
+    " \"mamba_d_state\": 20, \"tie_word_embeddings\": true,"
+    " \"layer_types\": [\"mamba\", \"attention\", \"mamba\", \"mamba\"]}";
 
 static uint64_t seed = 1;
 
@@ -139,6 +147,49 @@ static void write_lfm2(const char *dir) {
     st_end(&w, dir, lfm2_config);
 }
 
+static void add_mamba(struct st_writer *w, uint32_t i) {
+    enum { GROUPS = 2, SSM_HEADS = 4, STATE = 20, INNER = 2 * HIDDEN };
+    const uint32_t conv = INNER + 2 * GROUPS * STATE;
+    add(w, i, "mamba.in_proj.weight", INNER + conv + SSM_HEADS, HIDDEN);
+    add(w, i, "mamba.conv1d.weight", conv, 4);
+    add(w, i, "mamba.conv1d.bias", 0, conv);
+    add(w, i, "mamba.A_log", 0, SSM_HEADS);
+    add(w, i, "mamba.dt_bias", 0, SSM_HEADS);
+    add(w, i, "mamba.D", 0, SSM_HEADS);
+    add(w, i, "mamba.norm.weight", 0, INNER);
+    add(w, i, "mamba.out_proj.weight", HIDDEN, INNER);
+}
+
+static void write_granite(const char *dir) {
+    static struct st_writer w;
+    st_begin(&w);
+    add(&w, UINT32_MAX, "embed_tokens.weight", VOCAB, HIDDEN);
+    add(&w, UINT32_MAX, "norm.weight", 0, HIDDEN);
+    for (uint32_t i = 0; i < LAYERS; i++) {
+        add(&w, i, "input_layernorm.weight", 0, HIDDEN);
+        add(&w, i, "post_attention_layernorm.weight", 0, HIDDEN);
+        if (i == 1) {
+            add(&w, i, "self_attn.q_proj.weight", HEADS * HEAD, HIDDEN);
+            add(&w, i, "self_attn.k_proj.weight", KV_HEADS * HEAD, HIDDEN);
+            add(&w, i, "self_attn.v_proj.weight", KV_HEADS * HEAD, HIDDEN);
+            add(&w, i, "self_attn.o_proj.weight", HIDDEN, HEADS * HEAD);
+        } else {
+            add_mamba(&w, i);
+        }
+        add(&w, i, "shared_mlp.input_linear.weight", 2 * FFN, HIDDEN);
+        add(&w, i, "shared_mlp.output_linear.weight", HIDDEN, FFN);
+    }
+    st_end(&w, dir, granite_config);
+}
+
+static void write_qwen(const char *dir) {
+    write_model(dir, "qwen3_5_text", false);
+}
+
+static void write_qwen_moe(const char *dir) {
+    write_model(dir, "qwen3_5_moe_text", true);
+}
+
 /* ---- the same bits ---- */
 
 struct bits {
@@ -249,17 +300,12 @@ static void check(const char *dir, enum by_dtype quantize) {
 
 TEST(a_state_is_what_its_text_makes_it) {
     UNUSED_STATE;
-    static const struct {
-        const char *family;
-        bool is_moe;
-    } kinds[] = {{"qwen3_5_text", false}, {"qwen3_5_moe_text", true}, {NULL, false}}; /* LFM2 */
-    for (size_t i = world_is_few; i < BY_COUNTOF(kinds); i++) {
+    static void (*const writers[])(const char *dir) = {write_qwen, write_qwen_moe, write_lfm2,
+                                                       write_granite};
+    for (size_t i = world_is_few; i < BY_COUNTOF(writers); i++) {
         char dir[] = "/tmp/by-XXXXXX";
         assert_non_null(mkdtemp(dir));
-        if (kinds[i].family)
-            write_model(dir, kinds[i].family, kinds[i].is_moe);
-        else
-            write_lfm2(dir);
+        writers[i](dir);
         if (!world_is_few) check(dir, BY_DTYPE_NONE);
         check(dir, BY_DTYPE_Q8_0);
         by_dir_remove(dir);
