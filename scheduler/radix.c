@@ -398,7 +398,8 @@ uint32_t radix_use_state(struct radix *t, struct radix_at at, uint32_t replica,
     uint32_t number = states_behind(st, &at.node->hold[replica].states, at.node->n_pages);
     by_assert(number != STATES_NONE);
     uint64_t stamp = states_use(st, number);
-    *chat_stamp = at.node->hold[replica].n_kids > 1 ? 0 : stamp; /* where others part, it is not one's own */
+    *chat_stamp =
+        at.node->hold[replica].n_kids > 1 ? 0 : stamp; /* where others part, it is not one's own */
     return number;
 }
 

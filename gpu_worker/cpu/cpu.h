@@ -18,10 +18,10 @@
 #include <stdatomic.h>
 
 enum {
-    CPU_FEW_ROWS = 4,         /* up to here each lane fills its own tile: cheaper than a barrier */
-    CPU_BLOCK_ROWS = 96,      /* rows whose activations are shared at once: 8 tiles in L2 */
-    CPU_SOLO_ROWS = 96,       /* the same for one lane: each strip comes from memory once for so many */
-    CPU_FEW_TILES = 4,        /* tiles a lane below which attention is shared out by spans */
+    CPU_FEW_ROWS = 4,    /* up to here each lane fills its own tile: cheaper than a barrier */
+    CPU_BLOCK_ROWS = 96, /* rows whose activations are shared at once: 8 tiles in L2 */
+    CPU_SOLO_ROWS = 96,  /* the same for one lane: each strip comes from memory once for so many */
+    CPU_FEW_TILES = 4,   /* tiles a lane below which attention is shared out by spans */
     CPU_SOLO_BYTES = 4 << 20, /* of activations of one lane, unless a single tile needs more */
 };
 

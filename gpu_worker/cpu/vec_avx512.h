@@ -17,7 +17,7 @@ enum { VN = 16, VP = 1 };
 typedef __m512 vf;
 typedef int32_t vi __attribute__((vector_size(64)));
 typedef __m512i vb;
-typedef int vh; /* vpdpbusd adds into i32 at once */
+typedef int vh;                                  /* vpdpbusd adds into i32 at once */
 #define settle(v) __asm__ volatile("" : "+v"(v)) /* v has its value here: see vec_avx2.h */
 
 INLINE vf v_set1(float x) {

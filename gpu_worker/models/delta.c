@@ -1,6 +1,5 @@
 #include "gpu_worker/models/delta.h"
 
-
 #include <math.h>
 
 /* Where its parts lie in the qkv buffer, q from column 0 on. */
