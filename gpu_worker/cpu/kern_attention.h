@@ -25,7 +25,7 @@ INLINE vf kv_at(const enum kv_dtype t, const uint8_t *base, size_t i) {
     case KV_F16:
         return v_load_f16((const uint16_t *)base + i);
     default:
-        return v_load_i8((const int8_t *)base + i);
+        return v_of_int(vi_load_i8((const int8_t *)base + i));
     }
 }
 

@@ -3,9 +3,11 @@
  *     for each block of 32 columns, in order:
  *         c = sum of w_u8 * x_i8 (- offset * sum of x)       exact, in integers
  *         f = fma(d * s, c, f);   f = fma(m, s * sum, f)     formats with a minimum
- *     formats with a scale every 16 columns do the first line twice
+ *     formats with a scale every 16 columns: c of each half; then, exact as well, C = scale * c + scale * c, and
+ *         g = fma(s, C, g);   f = fma(m, s * sum, f) for each half;   f = fma(d, g, f) at a super-block's end
  *
- * Always: this order, so that every instruction set gives the same bits; c cannot overflow (32 * 255 * 127 < 2^31).
+ * Always: this order, so that every instruction set gives the same bits; c and C cannot overflow (32 * 255 * 127 * 128
+ * < 2^31).
  * Owner: nobody; kern_*.c include it after kern_rows.h. Its slow twin: tests/kernels, in double precision. */
 #ifndef GPU_WORKER_CPU_KERN_QUANT_H
 #define GPU_WORKER_CPU_KERN_QUANT_H
@@ -36,9 +38,9 @@ INLINE vb weights_at(const enum cpu_format fmt, const uint8_t *levels, const uin
     return v;
 }
 
-/* Scale of block b of a group whose scales lie at sc (a super-block: of a block whose small scales lie there), 16-column
- * half h; d, m: a super-block's. */
-INLINE vf scale_at(const enum cpu_format fmt, const uint8_t *sc, int b, int h, int part, vf d) {
+/* Scale of block b of a group whose scales lie at sc (a super-block: of a block whose small scales lie there); d: a
+ * super-block's. */
+INLINE vf scale_at(const enum cpu_format fmt, const uint8_t *sc, int b, int part, vf d) {
     const int at = part * VN;
     switch (CPU_FORMAT_SCALES(fmt)) {
     case CPU_SCALE_E8:
@@ -49,11 +51,16 @@ INLINE vf scale_at(const enum cpu_format fmt, const uint8_t *sc, int b, int h, i
         return v_load_f16((const uint16_t *)sc + at);
     case CPU_SCALE_K:
         return d * v_of_int(vi_load_u8(sc + at));
-    case CPU_SCALE_K16M:
-        return d * v_of_int(vi_load_u8(sc + 16 * h + at) & vi_set1(15));
     default:
-        return d * v_load_i8((const int8_t *)sc + 16 * h + at);
+        return d * v_of_int(vi_load_i8((const int8_t *)sc + at));
     }
+}
+
+/* Scale of 16-column half h of a block, a whole number. */
+INLINE vi half_scale_at(const enum cpu_format fmt, const uint8_t *sc, int h, int part) {
+    const int at = 16 * h + part * VN;
+    if (CPU_FORMAT_SCALES(fmt) == CPU_SCALE_K16M) return vi_load_u8(sc + at) & vi_set1(15);
+    return vi_load_i8((const int8_t *)sc + at);
 }
 
 /* What is added: m, or -dmin times the block's minimum. */
@@ -93,13 +100,12 @@ INLINE const uint8_t *scales_before(const enum cpu_format fmt, const int p0, con
     return strip;
 }
 
-/* Half h (or all) of block b: f += its products with T rows, np vectors from p0 on. */
-INLINE void quant_block(const enum cpu_format fmt, const int T, const int p0, const int np,
-                        const uint8_t *levels, const uint8_t *block, const uint8_t *sc, int b,
-                        int h, const int32_t *a, const vf *group_d, const vf *group_m, vf *f) {
+/* c = products of half h (or all) of a block with T rows, np vectors from p0 on. */
+INLINE void block_products(const enum cpu_format fmt, const int T, const int p0, const int np,
+                           const uint8_t *levels, const uint8_t *block, int h, const int32_t *a,
+                           vi *c) {
     const bool x2 = CPU_FORMAT_ACT(fmt) == CPU_ACT_I8X2;
     const int steps = x2 ? 4 : 8, fits = BY_MIN(CPU_FORMAT_FITS(fmt), steps);
-    vi c[2 * CPU_TILE_MAX];
     vh sums[2 * CPU_TILE_MAX];
     UNROLL(12)
     for (int t = 0; t < T; t++) {
@@ -119,19 +125,69 @@ INLINE void quant_block(const enum cpu_format fmt, const int T, const int p0, co
                 dot(&c[t * np + p], &sums[t * np + p], w, a[j * T + t], i, fits);
         }
     }
-    const float *s = (const float *)a + 8 * T;
+}
+
+/* What half h (or all) of a block adds by its minima: f = fma(m, s * sum, f). */
+INLINE void add_minima(const enum cpu_format fmt, const int T, const int p0, const int np,
+                       const uint8_t *sc, int h, const float *s_sum, const vf *group_m, vf *f) {
     UNROLL(2)
     for (int p = 0; p < np; p++) {
-        vf d = scale_at(fmt, sc, b, h, p0 + p, group_d[p]);
+        vf m = minimum_at(fmt, sc, h, p0 + p, group_m[p]);
+        UNROLL(12)
+        for (int t = 0; t < T; t++)
+            f[t * np + p] = v_fma(m, v_set1(s_sum[t]), f[t * np + p]);
+    }
+}
+
+/* Block b of a group, with one scale: f += its products with T rows. */
+INLINE void quant_block(const enum cpu_format fmt, const int T, const int p0, const int np,
+                        const uint8_t *levels, const uint8_t *block, const uint8_t *sc, int b,
+                        const int32_t *a, const vf *group_d, const vf *group_m, vf *f) {
+    const float *s = (const float *)a + 8 * T;
+    vi c[2 * CPU_TILE_MAX];
+    block_products(fmt, T, p0, np, levels, block, 0, a, c);
+    UNROLL(2)
+    for (int p = 0; p < np; p++) {
+        vf d = scale_at(fmt, sc, b, p0 + p, group_d[p]);
         UNROLL(12)
         for (int t = 0; t < T; t++)
             f[t * np + p] = v_fma(d * v_set1(s[t]), v_of_int(c[t * np + p]), f[t * np + p]);
-        if (CPU_FORMAT_HAS_MIN(fmt)) {
-            vf m = minimum_at(fmt, sc, h, p0 + p, group_m[p]);
+    }
+    if (CPU_FORMAT_HAS_MIN(fmt)) add_minima(fmt, T, p0, np, sc, 0, s + T, group_m, f);
+}
+
+/* A block with a scale for each half: g += its products without d. */
+INLINE void quant_halves(const enum cpu_format fmt, const int T, const int p0, const int np,
+                         const uint8_t *levels, const uint8_t *block, const uint8_t *sc,
+                         const int32_t *a, const vf *group_m, vf *f, vf *g) {
+    const float *s = (const float *)a + 8 * T;
+    vi c[2 * CPU_TILE_MAX], all[2 * CPU_TILE_MAX];
+    UNROLL(2)
+    for (int h = 0; h < 2; h++) {
+        block_products(fmt, T, p0, np, levels, block, h, a, c);
+        UNROLL(2)
+        for (int p = 0; p < np; p++) {
+            vi scale = half_scale_at(fmt, sc, h, p0 + p);
             UNROLL(12)
-            for (int t = 0; t < T; t++)
-                f[t * np + p] = v_fma(m, v_set1(s[(1 + h) * T + t]), f[t * np + p]);
+            for (int t = 0; t < T; t++) {
+                const int k = t * np + p;
+                all[k] = vi_mul_add(scale, c[k], h == 0 ? vi_set1(0) : all[k]);
+                settle(all[k]);
+            }
         }
+        if (CPU_FORMAT_HAS_MIN(fmt)) add_minima(fmt, T, p0, np, sc, h, s + (1 + h) * T, group_m, f);
+    }
+    UNROLL(24)
+    for (int i = 0; i < T * np; i++)
+        g[i] = v_fma(v_set1(s[i / np]), v_of_int(all[i]), g[i]);
+}
+
+/* f += d * g, for n sums of each of ns strips. */
+INLINE void end_group(const int n, const int np, const int ns, const vf *d, vf *f, vf *g) {
+    UNROLL(24)
+    for (int i = 0; i < ns * n; i++) {
+        f[i] = v_fma(d[i / n * np + i % n % np], g[i], f[i]);
+        g[i] = v_set1(0);
     }
 }
 
@@ -140,28 +196,32 @@ INLINE void quant_tile(const enum cpu_format fmt, const int T, const int p0, con
                        const int ns, const uint8_t *strip, size_t next, uint32_t n_in,
                        const int32_t *a, float *out, uint32_t ld) {
     const bool x2 = CPU_FORMAT_ACT(fmt) == CPU_ACT_I8X2;
-    const int words = x2 ? 13 : 11, halves = x2 ? 2 : 1, n_sums = T * np;
+    const int words = x2 ? 13 : 11, n_sums = T * np;
     const int n_group = CPU_FORMAT_GROUP(fmt);
     const int n_blocks = (int)(n_in / 32);
     const uint8_t *sc = NULL, *levels = CPU_FORMAT_HEAD(fmt) ? strip : iq4_levels;
     strip += CPU_FORMAT_HEAD(fmt);
-    vf f[2 * CPU_TILE_MAX], group_d[8], group_m[8];
+    vf f[2 * CPU_TILE_MAX], g[2 * CPU_TILE_MAX], group_d[8], group_m[8];
     UNROLL(8)
     for (int i = 0; i < ns * np; i++)
         group_d[i] = group_m[i] = v_set1(0);
     UNROLL(24)
     for (int i = 0; i < ns * n_sums; i++)
-        f[i] = v_set1(0);
+        f[i] = g[i] = v_set1(0);
     for (int done = 0; done < n_blocks; done++, strip += CPU_FORMAT_BLOCK(fmt), a += words * T) {
         const int b = done % n_group;
         strip = scales_before(fmt, p0, np, ns, next, b, strip, &sc, group_d, group_m);
-        UNROLL(2)
-        for (int h = 0; h < halves; h++) {
-            UNROLL(4)
-            for (int s = 0; s < ns; s++)
-                quant_block(fmt, T, p0, np, levels, strip + (size_t)s * next, sc + (size_t)s * next,
-                            b, h, a, group_d + s * np, group_m + s * np, f + s * n_sums);
+        UNROLL(4)
+        for (int s = 0; s < ns; s++) {
+            const uint8_t *block = strip + (size_t)s * next, *scales = sc + (size_t)s * next;
+            const vf *d = group_d + s * np, *m = group_m + s * np;
+            if (x2)
+                quant_halves(fmt, T, p0, np, levels, block, scales, a, m, f + s * n_sums,
+                             g + s * n_sums);
+            else
+                quant_block(fmt, T, p0, np, levels, block, scales, b, a, d, m, f + s * n_sums);
         }
+        if (x2 && b == n_group - 1) end_group(n_sums, np, ns, group_d, f, g);
     }
     UNROLL(12)
     for (int t = 0; t < T; t++) {

@@ -63,8 +63,8 @@ INLINE vf v_load_bf16(const uint16_t *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 
-INLINE vf v_load_i8(const int8_t *p) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+INLINE vi vi_load_i8(const int8_t *p) {
+    return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p));
 }
 
 INLINE vi vi_load_u8(const uint8_t *p) {
@@ -106,6 +106,10 @@ INLINE vf v_pick(uint32_t bits, vf v, vf other) {
 
 INLINE vi vi_max(vi a, vi b) {
     return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b);
+}
+
+INLINE vi vi_mul_add(vi a, vi b, vi c) {
+    return (vi)_mm256_add_epi32(_mm256_mullo_epi32((__m256i)a, (__m256i)b), (__m256i)c);
 }
 
 INLINE vf v_of_int(vi v) {

@@ -57,8 +57,8 @@ INLINE vf v_load_bf16(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
-INLINE vf v_load_i8(const int8_t *p) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+INLINE vi vi_load_i8(const int8_t *p) {
+    return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
 }
 
 INLINE vi vi_load_u8(const uint8_t *p) {
@@ -95,6 +95,10 @@ INLINE vf v_pick(uint32_t bits, vf v, vf other) {
 
 INLINE vi vi_max(vi a, vi b) {
     return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b);
+}
+
+INLINE vi vi_mul_add(vi a, vi b, vi c) {
+    return (vi)_mm512_add_epi32(_mm512_mullo_epi32((__m512i)a, (__m512i)b), (__m512i)c);
 }
 
 INLINE vf v_of_int(vi v) {

@@ -65,10 +65,10 @@ INLINE vf v_load_bf16(const uint16_t *p) {
     return v;
 }
 
-INLINE vf v_load_i8(const int8_t *p) {
-    vf v;
+INLINE vi vi_load_i8(const int8_t *p) {
+    vi v;
     for (int i = 0; i < VN; i++)
-        v[i] = (float)p[i];
+        v[i] = p[i];
     return v;
 }
 
@@ -125,6 +125,13 @@ INLINE vf v_pick(uint32_t bits, vf v, vf other) {
 INLINE vi vi_max(vi a, vi b) {
     vi m = a > b;
     return (a & m) | (b & ~m);
+}
+
+/* a * b + c, unsigned: a row of NaN has any sums */
+INLINE vi vi_mul_add(vi a, vi b, vi c) {
+    for (int i = 0; i < VN; i++)
+        c[i] = (int32_t)((uint32_t)a[i] * (uint32_t)b[i] + (uint32_t)c[i]);
+    return c;
 }
 
 INLINE vf v_of_int(vi v) {
