@@ -1,7 +1,8 @@
 /* bench_engine_ops [isa] [threads] [Q4_1|Q4_0|Q8_0|BF16|F32|…|attention|latents] [wide] - the op table on the shapes of
  * SmolLM2-135M: 30 layers of qkv, o, gate/up and down, and the head; "attention": only that. "wide": only the products of 4
- * layers of a model of 2,048 columns, which are whole super-blocks (the K formats). The best of some: with one thread of CPU time,
- * so that other processes cost little but caches, with more of the time on the wall. */
+ * layers of a model of 2,048 columns, which are whole super-blocks (the K formats), and before them one of 2,048 x 2,048 by itself.
+ * The best of some: with one thread of CPU time, so that other processes cost little but caches, with more of the time on the
+ * wall. */
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "gpu_worker/cpu/cpu_backend.h"
@@ -155,6 +156,28 @@ static double best(struct job *j, void (*fn)(struct lane *l, void *ctx), int rep
 static void fill(float *x, size_t n) {
     for (size_t i = 0; i < n; i++)
         x[i] = (float)((i * 2654435761u) % 2000) / 1000.0f - 1;
+}
+
+static void product(struct lane *l, void *ctx) {
+    struct job *j = ctx;
+    const struct model *m = &j->m;
+    double from = cpu_s();
+    linear(l, j, m->o[0], m->h, m->s->qkv, m->out, m->s->hidden, ACT_NONE, false, NULL, 0, j->n);
+    if (j->b->lane_id(l) == 0) j->seconds = cpu_s() - from;
+}
+
+/* A block: 16 rows of the weight and 32 columns. Fits the caches, so that even a busy machine has a least. */
+static void bench_product(struct job *j) {
+    static const uint32_t rows[] = {1, 8, ROWS};
+    const double n_blocks = j->m.s->hidden / 16.0 * j->m.s->hidden / 32.0;
+    for (size_t i = 0; i < BY_COUNTOF(rows); i++) {
+        char name[32];
+        j->n = rows[i];
+        snprintf(name, sizeof name, "rows=%u", rows[i]);
+        bench_row("product", name,
+                  best(j, product, rows[i] == ROWS ? 5 : 60) * 1e9 / (n_blocks * rows[i]),
+                  "ns a block and row");
+    }
 }
 
 static void bench_linear(struct job *j) {
@@ -340,6 +363,7 @@ int main(int argc, char **argv) {
     bool is_wide = argc > 4 && strcmp(argv[4], "wide") == 0;
     model_new(&j, t, is_wide ? &wide : &small);
     bench_row("packing", by_dtype_name(t), (double)(by_now_ns() - from) * 1e-6, "ms");
+    if (is_wide) bench_product(&j);
     if (argc <= 3 || (strcmp(argv[3], "attention") != 0 && strcmp(argv[3], "latents") != 0))
         bench_linear(&j);
     if (is_wide) goto done;
