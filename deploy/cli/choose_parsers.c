@@ -24,7 +24,8 @@ const char *choose_tool_parser(struct by_str template) {
         {"<tool_call>", "hermes"},
         {"<|tool_call_begin|>", "kimi_k2"},
         {"<|tool_call_start|>", "lfm2"},
-        {"<|tool_list_start|>", "lfm2"}, /* its older templates do not write calls again */
+        {"<|tool_list_start|>", "lfm2"}, /* its older templates do not write calls again … */
+        {"List of tools: [", "lfm2"},    /* … and those of LFM2.5 have no marks at all */
         {"<function_calls>", "olmo3"},
         {"<|tool_call|>", "granite"},
         {"<tool_calls>", "hunyuan"},

@@ -45,6 +45,7 @@ TEST(marks_of_each_form) {
     check("{{ '<|tool_call_begin|>' }}", "kimi_k2", "none");
     check("{{ '<|tool_call_start|>' }}", "lfm2", "none");
     check("{{ '<|tool_list_start|>' }}", "lfm2", "none");
+    check("{{ 'List of tools: [' }}", "lfm2", "none");
     check("<function_calls>", "olmo3", "none");
     check("{{ '<|tool_call|>' }}", "granite", "none");
     check("<tool_calls>", "hunyuan", "none");
