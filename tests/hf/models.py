@@ -28,7 +28,7 @@ SHARED_TIERS = {
     "mistral-swa": "A", "mixtral": "A", "olmo2": "A", "opt": "A", "phi3": "A", "phi3-longrope": "A", "qwen2": "A",
     "qwen2-moe": "A", "qwen3": "A", "qwen3-moe": "A", "smollm3": "A", "stablelm": "B", "starcoder2": "A",
 }
-TIERS_4 = {"falcon-h1": "D", "gptj": "B", "jamba": "D", "lfm2": "D", "mamba": "D", "opt": "B", "roberta-decoder": "B", "qwen2-moe": "B"}  # where transformers 4 differs
+TIERS_4 = {"falcon-h1": "D", "granite4": "D", "gptj": "B", "jamba": "D", "lfm2": "D", "mamba": "D", "opt": "B", "roberta-decoder": "B", "qwen2-moe": "B"}  # where transformers 4 differs
 
 _TEXT = {"vocab_size": N_VOCAB, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0}
 _USUAL = {**_TEXT, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -46,7 +46,7 @@ MADE = {
                      "linear_value_head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4}, "C"),
     "granite4": ("GraniteMoeHybridConfig", {**_USUAL, "num_hidden_layers": 4, "mamba_n_heads": 4, "mamba_d_state": 16, "mamba_chunk_size": 16,
                  "shared_intermediate_size": 96, "num_local_experts": 4, "num_experts_per_tok": 2,
-                 "layer_types": ["linear_attention", "full_attention", "linear_attention", "linear_attention"]}, "C"),
+                 "layer_types": ["mamba", "attention", "mamba", "mamba"]}, "C"),
     "falcon-h1": ("FalconH1Config", {**_USUAL, "num_hidden_layers": 2, "mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_head": 8,
                   "mamba_d_state": 16, "mamba_chunk_size": 16}, "C"),
     "jamba": ("JambaConfig", {**_USUAL, "num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 4,
