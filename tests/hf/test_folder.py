@@ -37,3 +37,13 @@ def test_its_numbers_are_those_that_the_package_gguf_finds(tmp_path):
     found = gguf.GGUFReader(path).fields.items()
     numbers = {key: field.contents() for key, field in found if field.types[0] not in (gguf.GGUFValueType.STRING, gguf.GGUFValueType.ARRAY)}
     assert dict(folder.gguf_numbers(path)) == {k: v for k, v in numbers.items() if not k.startswith("GGUF.")}
+
+
+def test_a_gguf_file_that_is_cut_or_damaged_is_refused(tmp_path):
+    path = write(tmp_path / "a.gguf", temp=("float64", 0.7), top_k=("int8", -3))
+    whole = path.read_bytes()
+    many = whole[:16] + b"\xff" * 8 + whole[24:]  # so many keys, and later so long a key, as no file has
+    for damaged in (whole[:30], whole[:60], many, whole[:24] + b"\xff" * 8 + whole[32:], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(folder.LoadError, match="a.gguf is not a whole GGUF file"):
+            folder.sampling_defaults(path)

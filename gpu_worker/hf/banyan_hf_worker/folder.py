@@ -41,14 +41,10 @@ _GGUF_SAMPLING = {"general.sampling.temp": "temperature", "general.sampling.pena
 
 def sampling_defaults(path):
     """What generation_config.json or a GGUF file recommends, by the fields of messages.SamplingDefaults; {}: nothing."""
-    file = Path(path) / "generation_config.json"
-    try:
-        if str(path).endswith(".gguf"):
-            config = {_GGUF_SAMPLING[key]: value for key, value in gguf_numbers(path) if key in _GGUF_SAMPLING}
-        else:
-            config = json.loads(file.read_text()) if file.exists() else {}
-    except (ValueError, RecursionError) as broken:
-        raise LoadError(f"{file} is not JSON: {broken}") from None
+    if str(path).endswith(".gguf"):
+        config = {_GGUF_SAMPLING[key]: value for key, value in gguf_numbers(path) if key in _GGUF_SAMPLING}
+    else:
+        config = _generation_config(Path(path) / "generation_config.json")
     said = {k: config[k] for k, (least, most, _) in _SAMPLING.items() if isinstance(config, dict)
             and isinstance(config.get(k), (int, float)) and least <= config[k] <= most}
     if not said:
@@ -57,39 +53,55 @@ def sampling_defaults(path):
     return {**full, "top_k": int(full["top_k"]), "is_given": True}
 
 
+def _generation_config(file):
+    try:
+        return json.loads(file.read_text()) if file.exists() else {}
+    except (ValueError, RecursionError) as broken:
+        raise LoadError(f"{file} is not JSON: {broken}") from None
+
+
 _GGUF_TYPES = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _GGUF_STRING, _GGUF_ARRAY = 8, 9
 
 
 def gguf_numbers(path):
-    """(key, number) of each number among a GGUF file's keys. The package gguf takes seconds for it: it reads every word of the vocabulary."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        at = 24  # magic, version, number of tensors, number of keys
+    """[(key, number)] of each number among a GGUF file's keys. LoadError: it is cut off or damaged.
+    The package gguf takes seconds for it: it reads every word of the vocabulary."""
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            return list(_numbers_in(text))
+    except (struct.error, KeyError, ValueError, OverflowError) as broken:
+        raise LoadError(f"{path} is not a whole GGUF file: {broken}") from None
 
-        def take(form):
-            nonlocal at
-            at += struct.calcsize(form)
-            return struct.unpack_from(form, text, at - struct.calcsize(form))[0]
 
-        def skip_strings(n):
-            nonlocal at
-            for _ in range(n):
-                at += 8 + int.from_bytes(text[at : at + 8], "little")
+def _numbers_in(text):
+    """struct.error where it ends too early: each length is read from within the file."""
+    at = 24  # magic, version, number of tensors, number of keys
 
-        for _ in range(struct.unpack_from("<Q", text, 16)[0]):
-            begin = at
-            skip_strings(1)
-            key, kind = text[begin + 8 : at].decode(), take("<I")
-            if kind == _GGUF_ARRAY:
-                kind, n = take("<I"), take("<Q")
-                if kind == _GGUF_STRING:
-                    skip_strings(n)
-                else:
-                    at += n * struct.calcsize(_GGUF_TYPES[kind])
-            elif kind == _GGUF_STRING:
-                skip_strings(1)
+    def take(form):
+        nonlocal at
+        at += struct.calcsize(form)
+        return struct.unpack_from(form, text, at - struct.calcsize(form))[0]
+
+    def skip_strings(n):
+        nonlocal at
+        for _ in range(n):
+            at += 8 + struct.unpack_from("<Q", text, at)[0]
+
+    for _ in range(struct.unpack_from("<Q", text, 16)[0]):
+        begin = at
+        skip_strings(1)
+        key, kind = text[begin + 8 : at].decode(), take("<I")
+        if kind == _GGUF_ARRAY:
+            kind, n = take("<I"), take("<Q")
+            if kind == _GGUF_STRING:
+                skip_strings(n)
             else:
-                yield key, take(_GGUF_TYPES[kind])
+                at += n * struct.calcsize(_GGUF_TYPES[kind])
+        elif kind == _GGUF_STRING:
+            skip_strings(1)
+        else:
+            yield key, take(_GGUF_TYPES[kind])
 
 
 def _check_weights(folder, allow_pickle):
