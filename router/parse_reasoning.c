@@ -80,10 +80,7 @@ static size_t without_blanks(struct by_str s, size_t n) {
 
 /* How much of the text can go out when `mark` may follow, blanks before it included. */
 static size_t safe_len(struct by_str text, struct by_str mark) {
-    size_t held = BY_MIN(text.n, mark.n - 1);
-    while (held && memcmp(text.p + text.n - held, mark.p, held) != 0)
-        held--;
-    return without_blanks(text, text.n - held);
+    return without_blanks(text, text.n - by_str_overlap(text, mark));
 }
 
 /* Up to the mark, without the blanks before it; false: it is not there, or not yet. */

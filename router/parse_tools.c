@@ -3,99 +3,86 @@
 #include "proto/limits.h"
 #include "router/parse_tools_form.h"
 
-enum {
-    OPEN_LONG = 256
-}; /* bytes of an open block; a longer one is not read again without something to end it */
+/* Bytes of an open block; a longer one is not read again without something to end it. */
+enum { OPEN_LONG = 256 };
 
-static const struct form {
+static const struct {
     const char *name;
     enum parse_tools kind;
+} names[] = {
+    {"hermes", PARSE_TOOLS_HERMES},
+    {"qwen", PARSE_TOOLS_HERMES},
+    {"qwen25", PARSE_TOOLS_HERMES},
+    {"llama3", PARSE_TOOLS_LLAMA3},
+    {"mistral", PARSE_TOOLS_MISTRAL},
+    {"deepseekv3", PARSE_TOOLS_DEEPSEEK},
+    {"deepseekv31", PARSE_TOOLS_DEEPSEEK},
+    {"pythonic", PARSE_TOOLS_PYTHONIC},
+    {"json", PARSE_TOOLS_JSON},
+    {"gemma4", PARSE_TOOLS_GEMMA4},
+    {"functiongemma", PARSE_TOOLS_FUNCTIONGEMMA},
+    {"qwen3_coder", PARSE_TOOLS_QWEN3_CODER},
+    {"step3p5", PARSE_TOOLS_QWEN3_CODER},
+    {"glm45", PARSE_TOOLS_GLM45},
+    {"glm47", PARSE_TOOLS_GLM45},
+    {"minimax-m2", PARSE_TOOLS_MINIMAX_M2},
+    {"seed_oss", PARSE_TOOLS_SEED_OSS},
+    {"deepseekv32", PARSE_TOOLS_DEEPSEEKV32},
+    {"kimi_k2", PARSE_TOOLS_KIMI_K2},
+    {"lfm2", PARSE_TOOLS_LFM2},
+    {"olmo3", PARSE_TOOLS_OLMO3},
+    {"granite", PARSE_TOOLS_GRANITE},
+    {"hunyuan", PARSE_TOOLS_HUNYUAN},
+};
+
+static const struct form {
     enum parse_tools_verdict (*read)(struct by_str s, size_t at, bool is_end, size_t *end,
                                      struct parse_tools_result *out);
     struct by_str marker;
     struct by_str noise[2]; /* frames around calls, without a meaning of their own */
-} forms[] = {
-    {"hermes", PARSE_TOOLS_HERMES, parse_tools_hermes, BY_STR("<tool_call>"), {{0}}},
-    {"qwen", PARSE_TOOLS_HERMES, parse_tools_hermes, BY_STR("<tool_call>"), {{0}}},
-    {"qwen25", PARSE_TOOLS_HERMES, parse_tools_hermes, BY_STR("<tool_call>"), {{0}}},
-    {"llama3", PARSE_TOOLS_LLAMA3, parse_tools_llama3, BY_STR("<|python_tag|>"), {{0}}},
-    {"mistral", PARSE_TOOLS_MISTRAL, parse_tools_mistral, BY_STR("[TOOL_CALLS]"), {{0}}},
-    {"deepseekv3",
-     PARSE_TOOLS_DEEPSEEK,
-     parse_tools_deepseek,
-     BY_STR("<｜tool▁call▁begin｜>"),
-     {BY_STR("<｜tool▁calls▁begin｜>"), BY_STR("<｜tool▁calls▁end｜>")}},
-    {"deepseekv31",
-     PARSE_TOOLS_DEEPSEEK,
-     parse_tools_deepseek,
-     BY_STR("<｜tool▁call▁begin｜>"),
-     {BY_STR("<｜tool▁calls▁begin｜>"), BY_STR("<｜tool▁calls▁end｜>")}},
-    {"pythonic",
-     PARSE_TOOLS_PYTHONIC,
-     parse_tools_pythonic,
-     BY_STR("["),
-     {BY_STR("<|python_start|>"), BY_STR("<|python_end|>")}},
-    {"json", PARSE_TOOLS_JSON, parse_tools_llama3, {0}, {{0}}},
-    {"gemma4",
-     PARSE_TOOLS_GEMMA4,
-     parse_tools_gemma4,
-     BY_STR("<|tool_call>"),
-     {BY_STR("<tool_call|>")}},
-    {"functiongemma",
-     PARSE_TOOLS_FUNCTIONGEMMA,
-     parse_tools_functiongemma,
-     BY_STR("<start_function_call>"),
-     {BY_STR("<end_function_call>")}},
-    {"qwen3_coder", PARSE_TOOLS_QWEN3_CODER, parse_tools_qwen3_coder, BY_STR("<tool_call>"), {{0}}},
-    {"step3p5", PARSE_TOOLS_QWEN3_CODER, parse_tools_qwen3_coder, BY_STR("<tool_call>"), {{0}}},
-    {"glm45", PARSE_TOOLS_GLM45, parse_tools_glm45, BY_STR("<tool_call>"), {{0}}},
-    {"glm47", PARSE_TOOLS_GLM45, parse_tools_glm45, BY_STR("<tool_call>"), {{0}}},
-    {"minimax-m2",
-     PARSE_TOOLS_MINIMAX_M2,
-     parse_tools_minimax_m2,
-     BY_STR("<minimax:tool_call>"),
-     {{0}}},
-    {"seed_oss", PARSE_TOOLS_SEED_OSS, parse_tools_seed_oss, BY_STR("<seed:tool_call>"), {{0}}},
-    {"deepseekv32",
-     PARSE_TOOLS_DEEPSEEKV32,
-     parse_tools_deepseekv32,
-     BY_STR("<｜DSML｜function_calls>"),
-     {{0}}},
-    {"kimi_k2",
-     PARSE_TOOLS_KIMI_K2,
-     parse_tools_kimi_k2,
-     BY_STR("<|tool_call_begin|>"),
-     {BY_STR("<|tool_calls_section_begin|>"), BY_STR("<|tool_calls_section_end|>")}},
-    {"lfm2",
-     PARSE_TOOLS_LFM2,
-     parse_tools_lfm2,
-     BY_STR("<|tool_call_start|>"),
-     {BY_STR("<|tool_call_end|>")}},
-    {"olmo3", PARSE_TOOLS_OLMO3, parse_tools_olmo3, BY_STR("<function_calls>"), {{0}}},
-    {"granite", PARSE_TOOLS_GRANITE, parse_tools_list, BY_STR("<|tool_call|>"), {{0}}},
-    {"hunyuan",
-     PARSE_TOOLS_HUNYUAN,
-     parse_tools_list,
-     BY_STR("<tool_calls>"),
-     {BY_STR("</tool_calls>")}},
+    bool asks_types;
+} forms[PARSE_TOOLS_N] = {
+    [PARSE_TOOLS_HERMES] = {parse_tools_hermes, BY_STR("<tool_call>")},
+    [PARSE_TOOLS_LLAMA3] = {parse_tools_llama3, BY_STR("<|python_tag|>")},
+    [PARSE_TOOLS_MISTRAL] = {parse_tools_mistral, BY_STR("[TOOL_CALLS]")},
+    [PARSE_TOOLS_DEEPSEEK] = {parse_tools_deepseek, BY_STR("<｜tool▁call▁begin｜>"),
+                              .noise = {BY_STR("<｜tool▁calls▁begin｜>"),
+                                        BY_STR("<｜tool▁calls▁end｜>")}},
+    [PARSE_TOOLS_PYTHONIC] = {parse_tools_pythonic, BY_STR("["),
+                              .noise = {BY_STR("<|python_start|>"), BY_STR("<|python_end|>")}},
+    [PARSE_TOOLS_JSON] = {parse_tools_llama3},
+    [PARSE_TOOLS_GEMMA4] = {parse_tools_gemma4, BY_STR("<|tool_call>"),
+                            .noise = {BY_STR("<tool_call|>")}},
+    [PARSE_TOOLS_FUNCTIONGEMMA] = {parse_tools_functiongemma, BY_STR("<start_function_call>"),
+                                   .noise = {BY_STR("<end_function_call>")}},
+    [PARSE_TOOLS_QWEN3_CODER] = {parse_tools_qwen3_coder, BY_STR("<tool_call>"),
+                                 .asks_types = true},
+    [PARSE_TOOLS_GLM45] = {parse_tools_glm45, BY_STR("<tool_call>"), .asks_types = true},
+    [PARSE_TOOLS_MINIMAX_M2] = {parse_tools_minimax_m2, BY_STR("<minimax:tool_call>"),
+                                .asks_types = true},
+    [PARSE_TOOLS_SEED_OSS] = {parse_tools_seed_oss, BY_STR("<seed:tool_call>"), .asks_types = true},
+    [PARSE_TOOLS_DEEPSEEKV32] = {parse_tools_deepseekv32, BY_STR("<｜DSML｜function_calls>"),
+                                 .asks_types = true},
+    [PARSE_TOOLS_KIMI_K2] = {parse_tools_kimi_k2, BY_STR("<|tool_call_begin|>"),
+                             .noise = {BY_STR("<|tool_calls_section_begin|>"),
+                                       BY_STR("<|tool_calls_section_end|>")}},
+    [PARSE_TOOLS_LFM2] = {parse_tools_lfm2, BY_STR("<|tool_call_start|>"),
+                          .noise = {BY_STR("<|tool_call_end|>")}},
+    [PARSE_TOOLS_OLMO3] = {parse_tools_olmo3, BY_STR("<function_calls>")},
+    [PARSE_TOOLS_GRANITE] = {parse_tools_list, BY_STR("<|tool_call|>")},
+    [PARSE_TOOLS_HUNYUAN] = {parse_tools_list, BY_STR("<tool_calls>"),
+                             .noise = {BY_STR("</tool_calls>")}},
 };
 
-static const struct form *form_of(enum parse_tools kind) {
-    for (size_t i = 0; i < BY_COUNTOF(forms); i++) {
-        if (forms[i].kind == kind) return &forms[i];
-    }
-    return NULL;
-}
-
 enum parse_tools parse_tools_of(const char *name) {
-    for (size_t i = 0; i < BY_COUNTOF(forms); i++) {
-        if (by_str_eqz(by_str_of(name), forms[i].name)) return forms[i].kind;
+    for (size_t i = 0; i < BY_COUNTOF(names); i++) {
+        if (by_str_eqz(by_str_of(name), names[i].name)) return names[i].kind;
     }
     return PARSE_TOOLS_NONE;
 }
 
 bool parse_tools_asks_types(enum parse_tools kind) {
-    return kind >= PARSE_TOOLS_QWEN3_CODER && kind <= PARSE_TOOLS_DEEPSEEKV32;
+    return forms[kind].asks_types;
 }
 
 /* ---- the walk ---- */
@@ -133,12 +120,9 @@ static size_t next_mark(struct marks *m, struct by_str s, size_t at, size_t *len
 
 /* Before it no mark begins that may become whole. */
 static size_t safe_len(const struct marks *m, struct by_str s, size_t from) {
-    size_t n = s.n, room = s.n - from;
+    size_t n = s.n;
     for (size_t i = 0; i < N_MARKS; i++) {
-        size_t held = m->text[i].n ? BY_MIN(room, m->text[i].n - 1) : 0;
-        while (held && memcmp(s.p + s.n - held, m->text[i].p, held) != 0)
-            held--;
-        n = BY_MIN(n, s.n - held);
+        n = BY_MIN(n, s.n - by_str_overlap(by_str_sub(s, from, SIZE_MAX), m->text[i]));
     }
     return n;
 }
@@ -176,11 +160,11 @@ static size_t skip_separators(struct by_str s, size_t at, bool is_behind_call) {
 
 /* Llama 3 writes calls without a marker, as the whole answer or behind another, and so do models that were told to answer
  * in JSON, who also write a list of them. Behind them; false: one is not complete. */
-static bool read_unmarked(const struct form *f, struct by_str s, bool is_end,
+static bool read_unmarked(enum parse_tools kind, struct by_str s, bool is_end,
                           struct parse_tools_result *out) {
-    bool is_json = f->kind == PARSE_TOOLS_JSON;
+    bool is_json = kind == PARSE_TOOLS_JSON;
     size_t next = skip_separators(s, out->place.at, out->place.is_behind_call);
-    if (!is_json && f->kind != PARSE_TOOLS_LLAMA3) return true;
+    if (!is_json && kind != PARSE_TOOLS_LLAMA3) return true;
     if (out->place.is_behind_call) settle(out, next);
     if (next == s.n && !is_end) return false; /* one may follow yet */
     while (next < s.n && (s.p[next] == '{' || (is_json && s.p[next] == '['))) {
@@ -198,14 +182,15 @@ static bool read_unmarked(const struct form *f, struct by_str s, bool is_end,
 }
 
 /* From the place that was reached: what is read there is read once, but for what is not complete. True: it ends in that. */
-static bool walk(const struct form *f, struct by_str s, bool is_end,
+static bool walk(enum parse_tools kind, struct by_str s, bool is_end,
                  struct parse_tools_result *out) {
     struct parse_tools_place *p = &out->place;
+    const struct form *f = &forms[kind];
     struct marks marks = marks_of(f);
     size_t len, end = 0, blanks_from = p->from; /* from `at` to there are blanks */
     bool is_marker;
     for (;;) {
-        if (p->may_be_unmarked && !read_unmarked(f, s, is_end, out)) return true;
+        if (p->may_be_unmarked && !read_unmarked(kind, s, is_end, out)) return true;
         p->may_be_unmarked = false;
         blanks_from = BY_MAX(blanks_from, p->at);
         size_t mark = next_mark(&marks, s, p->from, &len, &is_marker);
@@ -250,9 +235,8 @@ void parse_tools_init(struct parse_tools_result *out, const struct parse_tools_t
 
 void parse_tools_advance(enum parse_tools kind, struct by_str text, bool is_end,
                          struct parse_tools_result *out) {
-    const struct form *f = form_of(kind);
     struct parse_tools_place *p = &out->place;
-    if (!f) {
+    if (kind == PARSE_TOOLS_NONE) {
         by_buf_add_str(&out->content, by_str_sub(text, p->at, SIZE_MAX));
         p->at = text.n;
         return;
@@ -261,7 +245,7 @@ void parse_tools_advance(enum parse_tools kind, struct by_str text, bool is_end,
     bool is_long = p->is_open && text.n - p->from > OPEN_LONG;
     p->n_seen = text.n;
     if (is_long && !is_end && !has_end(more)) return;
-    p->is_open = walk(f, text, is_end, out);
+    p->is_open = walk(kind, text, is_end, out);
 }
 
 void parse_tools_read(enum parse_tools kind, const struct parse_tools_types *types,

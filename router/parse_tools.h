@@ -74,8 +74,8 @@ struct parse_tools_result {
 
 /* The value of --tool-call-parser. */
 enum parse_tools parse_tools_of(const char *name);
-bool parse_tools_asks_types(
-    enum parse_tools kind); /* its arguments do not say themselves what they are */
+/* Do its arguments not say themselves what they are? */
+bool parse_tools_asks_types(enum parse_tools kind);
 /* types: NULL is fine. */
 void parse_tools_read(enum parse_tools kind, const struct parse_tools_types *types,
                       struct by_str text, bool is_end, struct parse_tools_result *out);

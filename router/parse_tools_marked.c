@@ -154,29 +154,25 @@ static enum parse_tools_verdict read_block(const struct marks *m, struct by_str 
     return k.is_full ? PARSE_TOOLS_TEXT : PARSE_TOOLS_CALL;
 }
 
+/* Qwen 3 Coder's; Seed's end otherwise. */
+static const struct marks functions = {.call = BY_STR("<function="),
+                                       .name_ends = BY_STR(">"),
+                                       .call_ends = BY_STR("</function>"),
+                                       .key = BY_STR("<parameter="),
+                                       .key_ends = BY_STR(">"),
+                                       .value_ends = BY_STR("</parameter>"),
+                                       .ends = BY_STR("</tool_call>"),
+                                       .has_lines = true};
+
 enum parse_tools_verdict parse_tools_qwen3_coder(struct by_str s, size_t at, bool is_end,
                                                  size_t *end, struct parse_tools_result *out) {
-    static const struct marks m = {.call = BY_STR("<function="),
-                                   .name_ends = BY_STR(">"),
-                                   .call_ends = BY_STR("</function>"),
-                                   .key = BY_STR("<parameter="),
-                                   .key_ends = BY_STR(">"),
-                                   .value_ends = BY_STR("</parameter>"),
-                                   .ends = BY_STR("</tool_call>"),
-                                   .has_lines = true};
-    return read_block(&m, s, at, is_end, out, end);
+    return read_block(&functions, s, at, is_end, out, end);
 }
 
 enum parse_tools_verdict parse_tools_seed_oss(struct by_str s, size_t at, bool is_end, size_t *end,
                                               struct parse_tools_result *out) {
-    static const struct marks m = {.call = BY_STR("<function="),
-                                   .name_ends = BY_STR(">"),
-                                   .call_ends = BY_STR("</function>"),
-                                   .key = BY_STR("<parameter="),
-                                   .key_ends = BY_STR(">"),
-                                   .value_ends = BY_STR("</parameter>"),
-                                   .ends = BY_STR("</seed:tool_call>"),
-                                   .has_lines = true};
+    struct marks m = functions;
+    m.ends = BY_STR("</seed:tool_call>");
     return read_block(&m, s, at, is_end, out, end);
 }
 

@@ -60,6 +60,13 @@ size_t by_str_find(struct by_str s, struct by_str needle, size_t from) {
     return at ? (size_t)(at - s.p) : SIZE_MAX;
 }
 
+size_t by_str_overlap(struct by_str s, struct by_str mark) {
+    size_t n = mark.n ? BY_MIN(s.n, mark.n - 1) : 0;
+    while (n && memcmp(s.p + s.n - n, mark.p, n) != 0)
+        n--;
+    return n;
+}
+
 bool by_str_split(struct by_str *rest, char sep, struct by_str *head) {
     const char *at = rest->n ? memchr(rest->p, sep, rest->n) : NULL;
     size_t n = at ? (size_t)(at - rest->p) : rest->n;

@@ -33,6 +33,8 @@ struct by_str by_str_sub(struct by_str s, size_t from, size_t n); /* clamped */
 struct by_str by_str_trim(struct by_str s);                       /* ASCII blanks off both ends */
 /* First position of needle at or after from; SIZE_MAX when it is not there. */
 size_t by_str_find(struct by_str s, struct by_str needle, size_t from);
+/* Bytes at the end of s with which `mark` begins, fewer than all of it: what may yet become it. */
+size_t by_str_overlap(struct by_str s, struct by_str mark);
 /* Cuts rest at the first sep: head gets what is before it, rest what is after. False (head = all) without a sep. */
 bool by_str_split(struct by_str *rest, char sep, struct by_str *head);
 

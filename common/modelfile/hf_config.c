@@ -170,6 +170,15 @@ static void read_ffn_types(struct by_model_info *m, const struct by_json *types)
         m->layer_flags[i] |= by_str_eqz(by_json_str(it), "sparse") ? BY_LAYER_MOE : 0;
 }
 
+/* Takes the flag from the layers of a list of numbers; NULL: there is none. */
+static void clear_listed(struct by_model_info *m, const struct by_json *list, uint8_t flag) {
+    for (const struct by_json *it = list ? by_json_first(list) : NULL; it; it = by_json_next(it)) {
+        int64_t layer;
+        if (by_json_to_i64(it, &layer) && layer >= 0 && layer < BY_LAYERS_MAX)
+            m->layer_flags[layer] &= (uint8_t)~flag;
+    }
+}
+
 static void mark_moe_layers(struct by_config *c, struct by_model_info *m) {
     const struct by_json *types =
         by_config_knows(c, "mlp_layer_types") ? by_config_find(c, "mlp_layer_types") : NULL;
@@ -194,12 +203,7 @@ static void mark_moe_layers(struct by_config *c, struct by_model_info *m) {
         if ((from_one ? i + 1 : i) % step == 0) m->layer_flags[i] |= BY_LAYER_MOE;
     }
     const struct by_json *dense = has_sparse_step ? by_config_find(c, "mlp_only_layers") : NULL;
-    for (const struct by_json *it = dense ? by_json_first(dense) : NULL; it;
-         it = by_json_next(it)) {
-        int64_t layer;
-        if (by_json_to_i64(it, &layer) && layer >= 0 && layer < BY_LAYERS_MAX)
-            m->layer_flags[layer] &= (uint8_t)~BY_LAYER_MOE;
-    }
+    clear_listed(m, dense, BY_LAYER_MOE);
 }
 
 /* Hunyuan's dense models say that they have one expert. */
@@ -302,11 +306,7 @@ static void read_delta(struct by_config *c, struct by_model_info *m) {
 /* All layers but those of a list of numbers; a list that is not there: `all`. */
 static void mark_states_but(struct by_model_info *m, const struct by_json *list, bool all) {
     if (all || list) mark_all(m, BY_LAYER_STATE);
-    for (const struct by_json *it = list ? by_json_first(list) : NULL; it; it = by_json_next(it)) {
-        int64_t layer;
-        if (by_json_to_i64(it, &layer) && layer >= 0 && layer < BY_LAYERS_MAX)
-            m->layer_flags[layer] &= (uint8_t)~BY_LAYER_STATE;
-    }
+    clear_listed(m, list, BY_LAYER_STATE);
 }
 
 /* LFM2: all is attention that no list says is a convolution. */

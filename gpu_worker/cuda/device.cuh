@@ -123,6 +123,10 @@ static __device__ __forceinline__ float sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));
 }
 
+static __device__ __forceinline__ float softplus(float x) {
+    return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)));
+}
+
 static __device__ __forceinline__ float activate(enum act_kind act, float x) {
     switch (act) {
     case ACT_SILU:

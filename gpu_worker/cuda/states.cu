@@ -94,67 +94,96 @@ static __device__ __forceinline__ void length_one(const float *x, uint32_t n, fl
         y[i] = x[i] * by;
 }
 
-/* K: the k_dim whose column of the state is in registers, half of it in each of two threads side by side: the even rows, the odd
- * ones. 0: any, it stays in memory, and a thread has both halves. */
+/* One column of a head's state S [k_dim rows]. K: the k_dim whose column is in registers, half of it in each of two threads side by
+ * side: the even rows, the odd ones. 0: any, it stays in memory, and a thread has both halves. Sums of the even rows and of the odd
+ * ones are added last. */
+template <int K> struct column {
+    enum { STEP = K ? 2 : 1 };
+    float *at, state[K ? K / 2 : 1];
+    uint32_t half, n_any; /* n_any: rows where K is 0 */
+    bool is_in; /* else beside the columns, and goes along: unrolled, they stay in registers */
+
+    __device__ __forceinline__ column(float *s, uint32_t k_dim, uint32_t j, uint32_t v_dim) {
+        at = s + (size_t)(j / DELTA_STRIP) * k_dim * DELTA_STRIP + j % DELTA_STRIP;
+        half = threadIdx.x % STEP;
+        is_in = j < v_dim;
+        n_any = is_in ? k_dim : 0;
+    }
+
+    __device__ __forceinline__ uint32_t n() const {
+        return K ? K / 2 : n_any;
+    }
+    __device__ __forceinline__ float *row(uint32_t i) {
+        return K ? &state[K ? i : 0] : at + (size_t)i * DELTA_STRIP;
+    }
+    /* goes_on: from what lies in memory, else from zeroes */
+    __device__ __forceinline__ void take(bool goes_on) {
+#pragma unroll
+        for (uint32_t i = 0; i < n(); i++) {
+            float *p = at + (size_t)(STEP * i + half) * DELTA_STRIP;
+            *row(i) = goes_on && is_in ? *p : 0;
+        }
+    }
+    __device__ __forceinline__ void give() {
+#pragma unroll
+        for (uint32_t i = 0; K && i < n(); i++)
+            if (is_in) at[(size_t)(STEP * i + half) * DELTA_STRIP] = state[K ? i : 0];
+    }
+    __device__ __forceinline__ float all_of(float *sums) {
+        if (K) sums[1] = __shfl_xor_sync(0xffffffffu, sums[0], 1);
+        return sums[0] + sums[1];
+    }
+    /* k^T S */
+    __device__ __forceinline__ float dot(const float *k) {
+        float sums[2] = {0, 0};
+#pragma unroll
+        for (uint32_t i = 0; i < n(); i++)
+            sums[K ? 0 : i % 2] = fmaf(k[STEP * i + half], *row(i), sums[K ? 0 : i % 2]);
+        return all_of(sums);
+    }
+    /* S = d * S + k u^T; q^T S */
+    __device__ __forceinline__ float update(const float *k, const float *q, float u, float d) {
+        float sums[2] = {0, 0};
+#pragma unroll
+        for (uint32_t i = 0; i < n(); i++) {
+            float *p = row(i);
+            *p = fmaf(k[STEP * i + half], u, d * *p);
+            sums[K ? 0 : i % 2] = fmaf(q[STEP * i + half], *p, sums[K ? 0 : i % 2]);
+        }
+        return all_of(sums);
+    }
+};
+
 template <int K>
 static __global__ void __launch_bounds__(K ? 512 : DELTA_THREADS_MAX)
     delta_kernel(const struct delta_args a) {
     SHARED(float, room); /* 33, q, k */
     begin();
-    enum { STEP = K ? 2 : 1 };
-    const uint32_t h = blockIdx.x, j = threadIdx.x / STEP, half = threadIdx.x % STEP;
+    const uint32_t h = blockIdx.x, j = threadIdx.x / column<K>::STEP;
     const uint32_t k_dim = K ? K : a.k_dim;
     const uint32_t kh = a.is_tiled ? h % a.n_k_heads : h / (a.n_v_heads / a.n_k_heads);
     const struct seq_rows s = a.seqs[blockIdx.y];
-    const bool is_in = j < a.v_dim;
-    float *at = a.states + ((size_t)s.slot * a.n_v_heads + h) * a.each +
-                (size_t)(j / DELTA_STRIP) * k_dim * DELTA_STRIP + j % DELTA_STRIP;
-    float *q = room + 33, *k = q + k_dim, state[K ? K / 2 : 1];
-    /* a thread beside the columns goes along where its column is in registers: unrolled, they stay there */
-    const uint32_t n = K ? K / 2 : is_in ? k_dim : 0;
-#pragma unroll
-    for (uint32_t i = 0; i < n; i++) {
-        float *p = at + (size_t)(STEP * i + half) * DELTA_STRIP, v = s.position && is_in ? *p : 0;
-        if (K)
-            state[K ? i : 0] = v;
-        else
-            *p = v;
-    }
+    float *q = room + 33, *k = q + k_dim;
+    column<K> own(a.states + ((size_t)s.slot * a.n_v_heads + h) * a.each, k_dim, j, a.v_dim);
+    own.take(s.position > 0);
     for (uint32_t r = 0; r < s.n; r++) {
         const float *x = a.x + (size_t)(s.first + r) * a.ld;
         __syncthreads(); /* q and k of the row before are read */
         length_one(x + kh * k_dim, k_dim, 1.0f / sqrtf((float)k_dim), q, room);
         length_one(x + a.k_col + kh * k_dim, k_dim, 1.0f, k, room);
         __syncthreads();
-        const float rate = x[a.a_col + h] + a.dt[h];
-        const float d = expf(a.decay[h] * (fmaxf(rate, 0.0f) + log1pf(expf(-fabsf(rate)))));
-        const float v = is_in ? x[a.v_col + h * a.v_dim + j] : 0;
-        float sums[2] = {0, 0};
-#pragma unroll
-        for (uint32_t i = 0; i < n; i++)
-            sums[K ? 0 : i % 2] =
-                fmaf(k[STEP * i + half], K ? state[K ? i : 0] : at[i * DELTA_STRIP],
-                     sums[K ? 0 : i % 2]);
-        if (K) sums[1] = __shfl_xor_sync(0xffffffffu, sums[0], 1);
-        const float u = sigmoid(x[a.b_col + h]) * (v - d * (sums[0] + sums[1]));
-        sums[0] = sums[1] = 0;
-#pragma unroll
-        for (uint32_t i = 0; i < n; i++) {
-            float *p = K ? &state[K ? i : 0] : at + (size_t)i * DELTA_STRIP;
-            *p = fmaf(k[STEP * i + half], u, d * *p);
-            sums[K ? 0 : i % 2] = fmaf(q[STEP * i + half], *p, sums[K ? 0 : i % 2]);
-        }
-        if (K) sums[1] = __shfl_xor_sync(0xffffffffu, sums[0], 1);
-        const float y = is_in ? sums[0] + sums[1] : 0;
-        const float squares = block_sum(half ? 0 : y * y, room);
+        const float d = expf(a.decay[h] * softplus(x[a.a_col + h] + a.dt[h]));
+        const float v = own.is_in ? x[a.v_col + h * a.v_dim + j] : 0;
+        const float u = sigmoid(x[a.b_col + h]) * (v - d * own.dot(k));
+        const float sum = own.update(k, q, u, d);
+        const float y = own.is_in ? sum : 0;
+        const float squares = block_sum(own.half ? 0 : y * y, room);
         const float factor = 1.0f / sqrtf(squares / (float)a.v_dim + a.eps);
-        if (is_in && !half)
+        if (own.is_in && !own.half)
             a.out[(size_t)(s.first + r) * a.out_ld + h * a.v_dim + j] =
                 y * factor * a.norm[j] * activate(ACT_SILU, x[a.z_col + h * a.v_dim + j]);
     }
-#pragma unroll
-    for (uint32_t i = 0; K && i < n; i++)
-        if (is_in) at[(size_t)(STEP * i + half) * DELTA_STRIP] = state[K ? i : 0];
+    own.give();
 }
 
 extern "C" void cuda_delta(struct lane *l, const struct op_delta *o) {
@@ -187,29 +216,17 @@ struct ssm_args {
     const struct seq_rows *seqs;
 };
 
-/* Threads as delta_kernel's. */
 template <int K>
 static __global__ void __launch_bounds__(K ? 512 : DELTA_THREADS_MAX)
     ssm_kernel(const struct ssm_args a) {
     SHARED(float, q); /* then k */
     begin();
-    enum { STEP = K ? 2 : 1 };
-    const uint32_t h = blockIdx.x, j = threadIdx.x / STEP, half = threadIdx.x % STEP;
+    const uint32_t h = blockIdx.x, j = threadIdx.x / column<K>::STEP;
     const uint32_t k_dim = K ? K : a.k_dim, group = h / (a.n_heads / a.n_groups);
     const struct seq_rows s = a.seqs[blockIdx.y];
-    const bool is_in = j < a.v_dim;
-    float *at = a.states + ((size_t)s.slot * a.n_heads + h) * a.each +
-                (size_t)(j / DELTA_STRIP) * k_dim * DELTA_STRIP + j % DELTA_STRIP;
-    float *k = q + k_dim, state[K ? K / 2 : 1];
-    const uint32_t n = K ? K / 2 : is_in ? k_dim : 0;
-#pragma unroll
-    for (uint32_t i = 0; i < n; i++) {
-        float *p = at + (size_t)(STEP * i + half) * DELTA_STRIP, v = s.position && is_in ? *p : 0;
-        if (K)
-            state[K ? i : 0] = v;
-        else
-            *p = v;
-    }
+    float *k = q + k_dim;
+    column<K> own(a.states + ((size_t)s.slot * a.n_heads + h) * a.each, k_dim, j, a.v_dim);
+    own.take(s.position > 0);
     for (uint32_t r = 0; r < s.n; r++) {
         const float *x = a.x + (size_t)(s.first + r) * a.ld;
         __syncthreads(); /* q and k of the row before are read */
@@ -218,26 +235,14 @@ static __global__ void __launch_bounds__(K ? 512 : DELTA_THREADS_MAX)
             k[i] = x[a.k_col + group * k_dim + i];
         }
         __syncthreads();
-        const float rate = x[a.t_col + h] + a.dt[h];
-        const float t =
-            fminf(a.step_max, fmaxf(a.step_min, fmaxf(rate, 0.0f) + log1pf(expf(-fabsf(rate)))));
-        const float d = expf(a.decay[h] * t), v = is_in ? x[h * a.v_dim + j] : 0, u = t * v;
-        float sums[2] = {0, 0};
-#pragma unroll
-        for (uint32_t i = 0; i < n; i++) {
-            float *p = K ? &state[K ? i : 0] : at + (size_t)i * DELTA_STRIP;
-            *p = fmaf(k[STEP * i + half], u, d * *p);
-            sums[K ? 0 : i % 2] = fmaf(q[STEP * i + half], *p, sums[K ? 0 : i % 2]);
-        }
-        if (K) sums[1] = __shfl_xor_sync(0xffffffffu, sums[0], 1);
-        if (is_in && !half)
+        const float t = fminf(a.step_max, fmaxf(a.step_min, softplus(x[a.t_col + h] + a.dt[h])));
+        const float d = expf(a.decay[h] * t), v = own.is_in ? x[h * a.v_dim + j] : 0, u = t * v;
+        const float sum = own.update(k, q, u, d);
+        if (own.is_in && !own.half)
             a.out[(size_t)(s.first + r) * a.out_ld + h * a.v_dim + j] =
-                fmaf(a.skip[h], v, sums[0] + sums[1]) *
-                activate(ACT_SILU, x[a.z_col + h * a.v_dim + j]);
+                fmaf(a.skip[h], v, sum) * activate(ACT_SILU, x[a.z_col + h * a.v_dim + j]);
     }
-#pragma unroll
-    for (uint32_t i = 0; K && i < n; i++)
-        if (is_in) at[(size_t)(STEP * i + half) * DELTA_STRIP] = state[K ? i : 0];
+    own.give();
 }
 
 extern "C" void cuda_ssm(struct lane *l, const struct op_ssm *o) {

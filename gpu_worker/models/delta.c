@@ -29,17 +29,7 @@ void delta_round(const struct pass *p, const struct state_layer *w, const struct
     const struct decoder *d = p->d;
     const struct by_state_info *x = &d->info.state;
     const struct cols c = cols_of(&d->info);
-    d->b->conv(p->lane, &(struct op_conv){.x = d->qkv.p,
-                                          .ld = d->qkv.ld,
-                                          .width = c.z,
-                                          .w = w->conv,
-                                          .size = x->conv,
-                                          .act = d->arch.act,
-                                          .windows = w->windows,
-                                          .out = d->qkv.p,
-                                          .out_ld = d->qkv.ld,
-                                          .seqs = seqs,
-                                          .n_seqs = n_seqs});
+    states_conv(p, w, seqs, n_seqs);
     d->b->delta(p->lane, &(struct op_delta){.x = d->qkv.p,
                                             .ld = d->qkv.ld,
                                             .k_col = c.k,

@@ -24,18 +24,7 @@ void mamba_round(const struct pass *p, const struct state_layer *w, const struct
     const struct decoder *d = p->d;
     const struct by_state_info *x = &d->info.state;
     const struct cols c = cols_of(&d->info);
-    d->b->conv(p->lane, &(struct op_conv){.x = d->qkv.p,
-                                          .ld = d->qkv.ld,
-                                          .width = c.z,
-                                          .w = w->conv,
-                                          .bias = w->conv_bias,
-                                          .size = x->conv,
-                                          .act = d->arch.act,
-                                          .windows = w->windows,
-                                          .out = d->qkv.p,
-                                          .out_ld = d->qkv.ld,
-                                          .seqs = seqs,
-                                          .n_seqs = n_seqs});
+    states_conv(p, w, seqs, n_seqs);
     d->b->ssm(p->lane, &(struct op_ssm){.x = d->qkv.p,
                                         .ld = d->qkv.ld,
                                         .k_col = c.b,

@@ -128,6 +128,23 @@ void states_run(const struct pass *p, const struct layer *l) {
     }
 }
 
+void states_conv(const struct pass *p, const struct state_layer *x, const struct seq_rows *seqs,
+                 uint32_t n_seqs) {
+    const struct decoder *d = p->d;
+    d->b->conv(p->lane, &(struct op_conv){.x = d->qkv.p,
+                                          .ld = d->qkv.ld,
+                                          .width = by_model_info_conv_cols(&d->info),
+                                          .w = x->conv,
+                                          .bias = x->conv_bias,
+                                          .size = d->info.state.conv,
+                                          .act = d->arch.act,
+                                          .windows = x->windows,
+                                          .out = d->qkv.p,
+                                          .out_ld = d->qkv.ld,
+                                          .seqs = seqs,
+                                          .n_seqs = n_seqs});
+}
+
 void states_finish(const struct pass *p, const struct layer *l) {
     const enum by_state_kind kind = p->d->info.state.kind;
     if (kinds[kind].finish) kinds[kind].finish(p, l->state);

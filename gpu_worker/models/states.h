@@ -31,6 +31,10 @@ void states_run(const struct pass *p, const struct layer *l);
 /* For the rows in hand, of all rounds: what comes before the way out. */
 void states_finish(const struct pass *p, const struct layer *l);
 
+/* For the kinds: the convolution over the first columns of the qkv buffer, in place. */
+void states_conv(const struct pass *p, const struct state_layer *x, const struct seq_rows *seqs,
+                 uint32_t n_seqs);
+
 BY_MUST_USE int states_bind(struct binder *b, struct layer *l, uint32_t layer);
 /* For the kinds: a number a head, of which ggml's files have a column where the heads are Mamba's; x->conv; x->decay and x->dt. */
 struct bind_vector states_by_head(const struct by_model_info *m, enum role role, uint32_t layer);

@@ -116,6 +116,13 @@ static void write_model(const char *dir, const char *family, bool is_moe) {
     st_end(&w, dir, text);
 }
 
+static void add_plain_attention(struct st_writer *w, uint32_t i, const char *way_out) {
+    add(w, i, "self_attn.q_proj.weight", HEADS * HEAD, HIDDEN);
+    add(w, i, "self_attn.k_proj.weight", KV_HEADS * HEAD, HIDDEN);
+    add(w, i, "self_attn.v_proj.weight", KV_HEADS * HEAD, HIDDEN);
+    add(w, i, way_out, HIDDEN, HEADS * HEAD);
+}
+
 static void add_short_conv(struct st_writer *w, uint32_t i) {
     add(w, i, "conv.in_proj.weight", 3 * HIDDEN, HIDDEN);
     add(w, i, "conv.conv.weight", HIDDEN, 4);
@@ -131,10 +138,7 @@ static void write_lfm2(const char *dir) {
         add(&w, i, "operator_norm.weight", 0, HIDDEN);
         add(&w, i, "ffn_norm.weight", 0, HIDDEN);
         if (i == 1) {
-            add(&w, i, "self_attn.q_proj.weight", HEADS * HEAD, HIDDEN);
-            add(&w, i, "self_attn.k_proj.weight", KV_HEADS * HEAD, HIDDEN);
-            add(&w, i, "self_attn.v_proj.weight", KV_HEADS * HEAD, HIDDEN);
-            add(&w, i, "self_attn.out_proj.weight", HIDDEN, HEADS * HEAD);
+            add_plain_attention(&w, i, "self_attn.out_proj.weight");
             add(&w, i, "self_attn.q_layernorm.weight", 0, HEAD);
             add(&w, i, "self_attn.k_layernorm.weight", 0, HEAD);
         } else {
@@ -169,10 +173,7 @@ static void write_granite(const char *dir) {
         add(&w, i, "input_layernorm.weight", 0, HIDDEN);
         add(&w, i, "post_attention_layernorm.weight", 0, HIDDEN);
         if (i == 1) {
-            add(&w, i, "self_attn.q_proj.weight", HEADS * HEAD, HIDDEN);
-            add(&w, i, "self_attn.k_proj.weight", KV_HEADS * HEAD, HIDDEN);
-            add(&w, i, "self_attn.v_proj.weight", KV_HEADS * HEAD, HIDDEN);
-            add(&w, i, "self_attn.o_proj.weight", HIDDEN, HEADS * HEAD);
+            add_plain_attention(&w, i, "self_attn.o_proj.weight");
         } else {
             add_mamba(&w, i);
         }
